@@ -60,3 +60,23 @@ class Connection(Protocol):
     def close(self) -> None:
         """Give back the connection; running commands fail with `SiteUnreachable`."""
         ...
+
+
+class Logins(Protocol):
+    """The connections of one site, by whose power they act; made lazily, kept in a pool."""
+
+    def actor(self, username: str) -> Connection:
+        """The person's own login; raises `CredentialRefused` where we hold no key for it."""
+        ...
+
+    def observer(self) -> Connection | None:
+        """A login that sees everybody's jobs, or None: then each account is asked on its own."""
+        ...
+
+    def meter(self) -> Connection | None:
+        """A login that reads everybody's accounting, or None."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
