@@ -1,0 +1,63 @@
+"""Settings of the gateway: the only reader of the environment.
+
+Order: arguments > environment (`PENSTOCK_*`) > secret files > `penstock.yaml`. Unknown names are refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+
+class Settings(BaseSettings):
+    """Where things are and how often the ticks run. Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="forbid", secrets_dir=None)
+
+    home: Path = Field(default=Path(".penstock"), description="Folder of the database, the master key and the logs")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite in `home`")
+    sites_dir: Path | None = Field(default=None, description="Folder of site files; default: `home`/sites")
+    master_key_file: Path | None = Field(default=None, description="32 random bytes, outside the database")
+    host: str = "127.0.0.1"
+    port: int = 8642
+    currency: str = "CNY"
+    dispatch_s: float = 1.0
+    watch_s: float = 2.0
+    collect_s: float = 30.0
+    facts_s: float = 60.0
+    good_looks: int = Field(default=3, description="Looks at both sources without a trace before a job is lost")
+    unknown_wait_s: float = Field(default=5.0, description="First look-up of an unknown submission comes after this")
+    dispatch_batch: int = Field(default=200, description="Jobs handed to one site in one tick")
+    body_bytes_max: int = 8 * 1024 * 1024
+    requests_per_minute: int = Field(default=6000, description="Per token; 0 means no limit")
+    embedded_worker: bool = Field(default=True, description="Run the ticks in the process that serves HTTP")
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{(self.home / 'penstock.sqlite').absolute()}"
+
+    @property
+    def effective_sites_dir(self) -> Path:
+        return self.sites_dir or self.home / "sites"
+
+    @property
+    def effective_master_key_file(self) -> Path:
+        return self.master_key_file or self.home / "master.key"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        yaml = YamlConfigSettingsSource(settings_cls, yaml_file=Path("penstock.yaml"))
+        return (init_settings, env_settings, file_secret_settings, yaml)
