@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import BigInteger, Connection, DateTime, Dialect, Engine, Integer, create_engine, event
+from sqlalchemy import BigInteger, Connection, DateTime, Dialect, Engine, Integer, Table, create_engine, event
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -39,6 +39,11 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 class Base(DeclarativeBase):
     """The gateway's own tables; accounting has a metadata of its own in the same database."""
+
+
+def table_of(row: type[DeclarativeBase]) -> Table:
+    """The Core table behind a declared row, for the statements of the hot paths."""
+    return cast(Table, row.__table__)
 
 
 class FifoLock:

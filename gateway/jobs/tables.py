@@ -29,7 +29,6 @@ class SiteRow(Base):
     collected_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     facts: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # queues, capacity: shown and checked against
     facts_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    next_submit_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class GatewayRow(Base):
@@ -78,6 +77,7 @@ class JobRow(Base):
     signal: Mapped[int | None] = mapped_column()
     observed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     missing_looks: Mapped[int] = mapped_column(Integer, default=0)
+    observed_digest: Mapped[str] = mapped_column(String(16), default="")  # of the rows last seen: equal = no change
 
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     native_id: Mapped[str | None] = mapped_column(String(64))
@@ -86,6 +86,7 @@ class JobRow(Base):
     restarts: Mapped[int] = mapped_column(Integer, default=0)
 
     wish: Mapped[str] = mapped_column(String(16), default="")  # cancel, hold, release: until the site confirms it
+    change: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # asked of the site by `modify`, not yet done
     wish_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     wish_tried_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -111,9 +112,11 @@ class AttemptRow(Base):
     """One handing-over to a site. `outcome`: intent, accepted, rejected, unknown, fenced (proved never to run)."""
 
     __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_site_intent", "site_id", "intent_at"),)
 
     job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    site_id: Mapped[str] = mapped_column(String(32))
     outcome: Mapped[str] = mapped_column(String(16))
     site_name: Mapped[str] = mapped_column(String(100))
     native_id: Mapped[str | None] = mapped_column(String(64))

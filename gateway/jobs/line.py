@@ -1,0 +1,94 @@
+"""The waiting line of one site: who is handed over next, pure.
+
+The centre's policy comes first (how many may be queued there, by whom, how often, at what hours); within it people
+take turns, those with the least work at the site first. 500 jobs against a limit of 20 trickle in.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, time
+from zoneinfo import ZoneInfo
+
+from site_adapters.types import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """One job in the line. `weight` is the number of queue places it takes (tasks of an array)."""
+
+    job_id: str
+    user_id: str
+    priority: int = 0
+    weight: int = 1
+    cores: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What we have at the site now: places taken there per person, cores in use per person, hand-overs lately."""
+
+    places: Mapping[str, int]
+    cores: Mapping[str, int]
+    submits_last_minute: int
+
+    @property
+    def places_total(self) -> int:
+        return sum(self.places.values())
+
+
+def choose(waiters: Iterable[Waiter], policy: Policy, load: Load, *, now: datetime, most: int) -> list[Waiter]:
+    """The jobs to hand over now, in order; empty outside the centre's hours."""
+    if not open_at(policy, now):
+        return []
+    if policy.submits_per_minute is not None:
+        most = min(most, policy.submits_per_minute - load.submits_last_minute)
+    free = None if policy.queued_jobs_max is None else policy.queued_jobs_max - load.places_total
+    lines = _lines_by_person(waiters)
+    cores, places = defaultdict(int, load.cores), defaultdict(int, load.places)
+    turns = [(cores[user], user) for user in lines]
+    heapq.heapify(turns)
+    chosen: list[Waiter] = []
+    while turns and len(chosen) < most:
+        _, user = heapq.heappop(turns)
+        first = lines[user][-1]
+        if policy.queued_jobs_per_person_max is not None:
+            if places[user] + first.weight > policy.queued_jobs_per_person_max:
+                continue  # this person's places are taken: their line rests until one is free
+        if free is not None:
+            if first.weight > free:
+                continue
+            free -= first.weight
+        chosen.append(lines[user].pop())
+        places[user] += first.weight
+        cores[user] += first.cores * first.weight
+        if lines[user]:
+            heapq.heappush(turns, (cores[user], user))
+    return chosen
+
+
+def open_at(policy: Policy, now: datetime) -> bool:
+    """Whether the centre lets us submit at this hour, on its own clock; a span may pass midnight."""
+    if not policy.hours:
+        return True
+    clock = now.astimezone(ZoneInfo(policy.zone)).time()
+    return any(_within(clock, time.fromisoformat(start), time.fromisoformat(end)) for start, end in policy.hours)
+
+
+def _within(clock: time, start: time, end: time) -> bool:
+    if start <= end:
+        return start <= clock < end
+    return clock >= start or clock < end
+
+
+def _lines_by_person(waiters: Iterable[Waiter]) -> dict[str, list[Waiter]]:
+    """Each person's own line, the next one last (so that `pop` takes it): by priority, then by age."""
+    lines: dict[str, list[Waiter]] = defaultdict(list)
+    for waiter in waiters:
+        lines[waiter.user_id].append(waiter)
+    for line in lines.values():
+        line.sort(key=lambda w: (-w.priority, w.job_id), reverse=True)
+    return lines

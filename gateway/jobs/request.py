@@ -1,0 +1,267 @@
+"""From a wish to a prepared job: a site is chosen, every limit is checked, all problems come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from accounting import store as books
+from accounting.money import Money
+from gateway.errors import Forbidden, Invalid, NotFound, Problem
+from gateway.identity.access import Person, Verb, can
+from gateway.jobs import checks, repository
+from gateway.jobs.ids import new_id, site_name, tag_of
+from gateway.services import Services
+from site_adapters.directives import lift
+from site_adapters.errors import SiteError
+from site_adapters.indices import expand
+from site_adapters.interfaces import SiteAdapter
+from site_adapters.types import JobSpec, Queue, SiteAccount, Submission
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The most a job can use and cost: `core_seconds` over all tasks, `amount` at the tariff of today."""
+
+    core_seconds: int
+    amount: Money | None
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job that passed every check and may be accepted."""
+
+    spec: JobSpec
+    project_id: str
+    site_id: str
+    site_account_id: str
+    cores_charged: int
+    duration_max: int
+    array_size: int | None
+    enforce_duration: bool
+    estimate: Estimate
+    holds: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One site that was considered, with what speaks against it."""
+
+    resource_id: str
+    problems: tuple[Problem, ...]
+    prepared: Prepared | None
+
+    @property
+    def ok(self) -> bool:
+        return self.prepared is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer of a dry run: what would be sent where, what it may cost, and everything that is wrong."""
+
+    ok: bool
+    problems: tuple[Problem, ...]
+    site: str | None
+    script: str | None
+    argv: tuple[str, ...]
+    estimate: Estimate | None
+    candidates: tuple[Candidate, ...]
+    asked: Mapping[str, Any]
+    given: Mapping[str, Any]
+    charged: Mapping[str, Any]
+
+
+def prepare(
+    services: Services, conn: Connection, person: Person, spec: JobSpec, *, project: str | None, now: datetime
+) -> Prepared:
+    """The job as it will be accepted; raises `Invalid` with every problem, or `Forbidden` for a foreign project."""
+    project_id = _project(conn, person, project)
+    problems, candidates = _consider(services, conn, person, spec, project_id, now)
+    best = next((c.prepared for c in candidates if c.prepared is not None), None)
+    if problems or best is None:
+        found = problems + (candidates[0].problems if candidates and best is None else ())
+        count = f"{len(found)} problems" if len(found) != 1 else "1 problem"
+        raise Invalid(f"The job has {count}: {found[0].detail}", problems=found)
+    return best
+
+
+def plan(
+    services: Services, conn: Connection, person: Person, spec: JobSpec, *, project: str | None, now: datetime
+) -> Plan:
+    """A dry run: nothing is kept, nothing is sent."""
+    project_id = _project(conn, person, project)
+    problems, candidates = _consider(services, conn, person, spec, project_id, now)
+    best = next((c.prepared for c in candidates if c.prepared is not None), None)
+    if best is None and candidates:
+        problems = problems + candidates[0].problems
+    asked = asdict(spec.resources) | {"duration": spec.attributes.duration, "queue_name": spec.attributes.queue_name}
+    if best is None or problems:
+        return Plan(False, problems, None, None, (), None, candidates, asked, {}, {})
+    problems += _credit_problems(conn, best)
+    adapter = services.sites[best.site_id]
+    account = repository.site_account(conn, best.site_account_id)
+    script, argv, more = _dry_render(services, adapter, best, account, now)
+    given = {"site": best.site_id, "cores": best.cores_charged, "tasks": best.array_size or 1}
+    given |= {"duration": best.duration_max, "queue_name": best.spec.attributes.queue_name}
+    charged = {"cores": best.cores_charged, "core_seconds_max": best.estimate.core_seconds}
+    problems += more
+    return Plan(
+        not problems, problems, best.site_id, script, argv, best.estimate, candidates, asked, given, charged
+    )
+
+
+def _project(conn: Connection, person: Person, wanted: str | None) -> str:
+    """The project that pays: the one named, or the person's only one."""
+    if wanted is not None:
+        project_id = repository.project_id(conn, wanted)
+        if project_id is None or not can(person, Verb.SUBMIT, ("project", project_id)):
+            raise NotFound(f"No project {wanted!r} that you may submit to.", remedy="See `GET /projects`.")
+        return project_id
+    mine = sorted(p for p in person.roles if can(person, Verb.SUBMIT, ("project", p)))
+    if len(mine) == 1:
+        return mine[0]
+    if not mine:
+        raise Forbidden("You are in no project that may submit jobs.", remedy="Ask a project owner to add you.")
+    raise Invalid(
+        "You are in several projects.",
+        problems=(Problem("/project", "Several projects could pay for this job.", "required", "Name one of yours."),),
+    )
+
+
+def _consider(
+    services: Services, conn: Connection, person: Person, spec: JobSpec, project_id: str, now: datetime
+) -> tuple[tuple[Problem, ...], tuple[Candidate, ...]]:
+    """What is wrong wherever it would run, and each site it might run at."""
+    spec, problems = _lifted(spec)
+    problems += checks.shape(spec)
+    problems += _dependency_problems(conn, person, spec)
+    wanted = spec.placement.resource_ids or tuple(sorted(services.sites))
+    candidates = []
+    for place, site_id in enumerate(wanted):
+        adapter = services.sites.get(site_id)
+        if adapter is None:
+            known = ", ".join(sorted(services.sites)) or "none"
+            pointer = f"/placement/resource_ids/{place}"
+            no_site = Problem(pointer, f"There is no resource {site_id!r}.", "unknown_resource", f"Known: {known}.")
+            candidates.append(Candidate(site_id, (no_site,), None))
+            continue
+        candidates.append(_at_site(conn, person, adapter, spec, project_id, now, sound=not problems))
+    return problems, tuple(sorted(candidates, key=lambda c: not c.ok) if not spec.placement.resource_ids else candidates)
+
+
+def _lifted(spec: JobSpec) -> tuple[JobSpec, tuple[Problem, ...]]:
+    """Directives inside the script become fields: left there they would beat our own options silently."""
+    if spec.script is None:
+        return spec, ()
+    lifted = lift(spec.script)
+    problems = tuple(
+        Problem("/script", f"Line {p.line}: {p.detail}", "directive", p.remedy) for p in lifted.problems
+    )
+    merged, clashes = checks.merge_lifted(spec, lifted.fields)
+    return replace(merged, script=lifted.script), problems + clashes
+
+
+def _at_site(
+    conn: Connection,
+    person: Person,
+    adapter: SiteAdapter,
+    spec: JobSpec,
+    project_id: str,
+    now: datetime,
+    *,
+    sound: bool,
+) -> Candidate:
+    """What this site says to the job; `sound` means that the job is well formed as such."""
+    site = repository.site_facts(conn, adapter.site_id)
+    closed = adapter.closed_reason or site.closed_reason
+    if closed:
+        problem = Problem("/placement/resource_ids", f"{adapter.site_id} is closed: {closed}", "site_closed")
+        return Candidate(adapter.site_id, (problem,), None)
+    account = repository.linked_account(conn, person.user_id, adapter.site_id)
+    if account is None:
+        remedy = f"`penstock account link {adapter.site_id} USERNAME`, then `penstock account verify`."
+        problem = Problem("/placement/resource_ids", f"You have no account at {adapter.site_id}.", "no_account", remedy)
+        return Candidate(adapter.site_id, (problem,), None)
+    queue, problems = checks.queue_of(spec, site.queues, adapter.site_id)
+    problems += checks.site_limits(spec, adapter, queue)
+    if problems or not sound:
+        return Candidate(adapter.site_id, problems, None)
+    prepared = _prepared(conn, adapter, spec, project_id, account.id, queue, now)
+    if isinstance(prepared, Problem):
+        return Candidate(adapter.site_id, (prepared,), None)
+    return Candidate(adapter.site_id, (), prepared)
+
+
+def _prepared(
+    conn: Connection,
+    adapter: SiteAdapter,
+    spec: JobSpec,
+    project_id: str,
+    account_id: str,
+    queue: Queue | None,
+    now: datetime,
+) -> Prepared | Problem:
+    cores = checks.cores_charged(spec, queue)
+    duration = spec.attributes.duration or checks.duration_default(adapter, queue)
+    size = len(expand(spec.array.indices)) if spec.array else None
+    core_seconds = cores * duration * (size or 1)
+    queue_name = spec.attributes.queue_name or (queue.name if queue else "")
+    currency = repository.project_currency(conn, project_id)
+    price = books.estimate(
+        conn, site_id=adapter.site_id, queue=queue_name, currency=currency, core_seconds=core_seconds, at=now
+    )
+    if price is None:
+        return Problem(
+            "/placement/resource_ids",
+            f"{adapter.site_id} has no tariff in {currency} for queue {queue_name!r} now.",
+            "no_tariff",
+            "Ask the operator for a tariff, or choose another resource.",
+        )
+    basis = f"{cores} cores × {duration} s" + (f" × {size} tasks" if size else "")
+    holds = books.hold_amounts(conn, project_id, currency=currency, micro=price, core_seconds=core_seconds)
+    enforce = "enforces_walltime" not in adapter.capabilities
+    estimate = Estimate(core_seconds, Money(price, currency), basis)
+    return Prepared(
+        spec, project_id, adapter.site_id, account_id, cores, duration, size, enforce, estimate, holds
+    )
+
+
+def _dependency_problems(conn: Connection, person: Person, spec: JobSpec) -> tuple[Problem, ...]:
+    """Parents must be there and be the person's to see; being older than the child, they form no circle."""
+    parents = [d.job_id for d in spec.dependencies]
+    seen = repository.owners_of(conn, parents)
+    problems = []
+    for i, parent in enumerate(parents):
+        owner = seen.get(parent)
+        if owner is None or not can(person, Verb.SEE_JOB, ("job", owner)):
+            detail = f"There is no job {parent!r} that you may see."
+            problems.append(Problem(f"/dependencies/{i}/job_id", detail, "unknown_job"))
+    return tuple(problems)
+
+
+def _credit_problems(conn: Connection, prepared: Prepared) -> tuple[Problem, ...]:
+    short = books.shortfall(conn, prepared.project_id, prepared.holds)
+    return tuple(
+        Problem("/attributes/duration", f"The project lacks {amount} {commodity} for the most this can cost.",
+                "credit_exhausted", "Ask for less, or ask the project owner for credit.")
+        for commodity, amount in short.items()
+    )
+
+
+def _dry_render(
+    services: Services, adapter: SiteAdapter, prepared: Prepared, account: SiteAccount, now: datetime
+) -> tuple[str | None, tuple[str, ...], tuple[Problem, ...]]:
+    job_id = new_id("j", now + timedelta(0))
+    tag = tag_of(services.gateway_id, job_id)
+    submission = Submission(prepared.spec, account, tag, 1, site_name(prepared.spec.name, tag, 1))
+    try:
+        rendered = adapter.management.render(submission)
+    except SiteError as exc:
+        return None, (), (Problem("", str(exc), "cannot_render"),)
+    return rendered.script, rendered.argv, ()
