@@ -174,13 +174,13 @@ def move(
     *,
     now: datetime,
     expected: Phase,
-    attempt: int | None = None,
+    at_attempt: int | None = None,
     state: str | None = None,
     reason: str | None = None,
     payload: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> bool:
-    """Apply `event` to a job that is still in `expected` (and at `attempt`); False where it has moved on.
+    """Apply `event` to a job that is still in `expected` (and `at_attempt`); False where it has moved on.
 
     Writes the row and its event in one go; the state shown follows from the phase unless given.
     """
@@ -197,8 +197,8 @@ def move(
         **changes,
     }
     query = update(JOBS).where(JOBS.c.id == job_id, JOBS.c.phase == expected.value)
-    if attempt is not None:
-        query = query.where(JOBS.c.attempt == attempt)
+    if at_attempt is not None:
+        query = query.where(JOBS.c.attempt == at_attempt)
     row = conn.execute(query.values(**values).returning(JOBS.c.last_event, JOBS.c.state)).one_or_none()
     if row is None:
         return False

@@ -96,6 +96,7 @@ class JobRow(Base):
     duration_max: Mapped[int] = mapped_column(Integer, default=0)  # seconds, of one task
     max_cost_micro: Mapped[int | None] = mapped_column(BigInteger)
     enforce_duration: Mapped[bool] = mapped_column(Boolean, default=False)
+    limit_hit: Mapped[str] = mapped_column(String(16), default="")  # the limit for which the gateway itself cancels it
     estimate: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     manifest: Mapped[str] = mapped_column(String(200), default="")
 

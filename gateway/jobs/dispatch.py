@@ -1,0 +1,285 @@
+"""Tick: hand waiting jobs over to one site. Intent first, then the site, then its answer (DESIGN section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, func, select
+
+from gateway.jobs import dependencies, lookup, repository, service, wishes
+from gateway.jobs.ids import parse_manifest, site_name
+from gateway.jobs.lifecycle import Event, Phase, State
+from gateway.jobs.line import Load, Waiter, choose
+from gateway.jobs.repository import JOBS
+from gateway.services import Lease, Services
+from site_adapters.errors import SiteError
+from site_adapters.interfaces import SiteAdapter
+from site_adapters.states import Reason
+from site_adapters.types import Accepted, Rejected, RenderedJob, SiteAccount, Submission, SubmitOutcome, Unknown
+
+log = structlog.get_logger()
+
+# A refusal that may pass (a limit, a scheduler that is restarting): how long the job rests before the next try.
+RETRY_AFTER = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchReport:
+    """What one tick did."""
+
+    accepted: int = 0
+    rejected: int = 0
+    deferred: int = 0
+    unknown: int = 0
+
+    @property
+    def handed_over(self) -> int:
+        return self.accepted + self.rejected + self.deferred + self.unknown
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A job whose intent is committed, with what will be sent."""
+
+    job_id: str
+    attempt: int
+    submission: Submission
+
+
+def dispatch(services: Services, lease: Lease, now: datetime) -> DispatchReport:
+    """Settle what is open from before, then hand over as many waiting jobs as the centre's policy allows."""
+    adapter = services.sites[lease.site_id]
+    _lose_answers_of_the_dead(services, lease, now)
+    _end_doomed(services, lease, now)
+    if adapter.closed_reason is not None or _site_closed(services, lease.site_id):
+        return DispatchReport()
+    lookup.resolve(services, lease, now)
+    wishes.carry_out(services, lease, now)
+    claimed = _claim(services, lease, adapter, now)
+    if not claimed:
+        return DispatchReport()
+    outcomes = adapter.management.submit([c.submission for c in claimed])
+    return _keep_answers(services, lease, claimed, outcomes, services.clock())
+
+
+def _site_closed(services: Services, site_id: str) -> bool:
+    with services.db.read() as conn:
+        return repository.site_facts(conn, site_id).closed_reason is not None
+
+
+def _lose_answers_of_the_dead(services: Services, lease: Lease, now: datetime) -> None:
+    """Whatever is still `submitting` when a tick begins was begun by a worker that died: its answer is lost."""
+    query = select(JOBS.c.id, JOBS.c.attempt).where(
+        JOBS.c.site_id == lease.site_id, JOBS.c.phase == Phase.SUBMITTING.value
+    )
+    with services.db.read() as conn:
+        orphans = conn.execute(query).all()
+    if not orphans:
+        return
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        for job in orphans:
+            message = "The worker stopped before it saw the site's answer."
+            if repository.move(conn, job.id, Event.ANSWER_LOST, now=now, expected=Phase.SUBMITTING,
+                               at_attempt=job.attempt, payload={"message": message}, message=message):  # fmt: skip
+                repository.update_attempt(conn, job.id, job.attempt, outcome="unknown", message=message)
+
+
+def _end_doomed(services: Services, lease: Lease, now: datetime) -> None:
+    """Children of parents that can never satisfy them end as failed, and so on down the chain."""
+    with services.db.read() as conn:
+        doomed = dependencies.doomed(conn, lease.site_id, most=500)
+    if not doomed:
+        return
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        for job_id in doomed:
+            job = repository.lock_job(conn, job_id)
+            if job is not None and job.phase == Phase.WAITING.value:
+                message = "A job that this one depends on did not end as asked."
+                service.end_unseen(conn, job, Event.PARENT_FAILED, State.FAILED, Reason.DEPENDENCY_FAILED, now,
+                                   payload={"message": message}, message=message)  # fmt: skip
+
+
+# ---------------------------------------------------------------- claim
+
+
+def _claim(services: Services, lease: Lease, adapter: SiteAdapter, now: datetime) -> list[_Claimed]:
+    """Choose, and commit the intent of each chosen job before anything is said to the site."""
+    most = services.settings.dispatch_batch
+    with services.db.read() as conn:
+        chosen = choose(_waiters(conn, lease.site_id, now, most), adapter.policy,
+                        _load(conn, lease.site_id, now), now=now, most=most)  # fmt: skip
+        rows = _rows(conn, [w.job_id for w in chosen])
+        accounts = repository.site_accounts(conn, {r.site_account_id for r in rows})
+    if not rows:
+        return []
+    prepared = [_render(adapter, row, accounts[row.site_account_id]) for row in rows]
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        return [c for c in (_intend(conn, lease, job, now) for job in prepared) if c is not None]
+
+
+def _waiters(conn: Connection, site_id: str, now: datetime, most: int) -> list[Waiter]:
+    """The front of each person's line: at most `most` of each, so that one person's 100,000 jobs hide nobody."""
+    place = func.row_number().over(partition_by=JOBS.c.user_id, order_by=JOBS.c.id).label("place")
+    ready = (
+        select(JOBS.c.id, JOBS.c.user_id, JOBS.c.array_size, JOBS.c.cores_charged, place)
+        .where(
+            JOBS.c.site_id == site_id,
+            JOBS.c.phase == Phase.WAITING.value,
+            JOBS.c.blocked_by == 0,
+            JOBS.c.wish == "",
+            JOBS.c.not_before.is_(None) | (JOBS.c.not_before <= now),
+        )
+        .subquery()
+    )
+    rows = conn.execute(select(ready).where(ready.c.place <= most))
+    return [Waiter(r.id, r.user_id, weight=r.array_size or 1, cores=r.cores_charged) for r in rows]
+
+
+def _load(conn: Connection, site_id: str, now: datetime) -> Load:
+    rows = repository.count_by_person(conn, site_id)
+    submits = repository.submits_since(conn, site_id, now - timedelta(seconds=60))
+    return Load({r.user_id: int(r.places) for r in rows}, {r.user_id: int(r.cores) for r in rows}, submits)
+
+
+def _rows(conn: Connection, job_ids: Sequence[str]) -> list[Any]:
+    """The chosen jobs in the order chosen."""
+    if not job_ids:
+        return []
+    columns = (JOBS.c.id, JOBS.c.name, JOBS.c.spec, JOBS.c.tag, JOBS.c.attempt, JOBS.c.manifest)
+    found = conn.execute(select(*columns, JOBS.c.site_account_id).where(JOBS.c.id.in_(job_ids)))
+    by_id = {row.id: row for row in found}
+    return [by_id[job_id] for job_id in job_ids if job_id in by_id]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    claimed: _Claimed
+    rendered: RenderedJob | None
+    refusal: str
+
+
+def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready:
+    attempt = row.attempt + 1
+    manifest = parse_manifest(row.manifest)
+    submission = Submission(
+        spec=repository.spec_from_json(row.spec),
+        account=account,
+        tag=row.tag,
+        attempt=attempt,
+        site_name=site_name(row.name, row.tag, attempt),
+        manifest=row.manifest.replace(":0:", f":{attempt}:", 1) if manifest is not None else "",
+    )
+    claimed = _Claimed(row.id, attempt, submission)
+    try:
+        return _Ready(claimed, adapter.management.render(submission), "")
+    except SiteError as exc:
+        return _Ready(claimed, None, str(exc))
+
+
+def _intend(conn: Connection, lease: Lease, ready: _Ready, now: datetime) -> _Claimed | None:
+    """Write down what is about to be said; None where the job has left the line meanwhile or cannot be rendered."""
+    claimed, rendered = ready.claimed, ready.rendered
+    if rendered is None:
+        job = repository.lock_job(conn, claimed.job_id)
+        if job is not None and job.phase == Phase.WAITING.value:
+            service.end_unseen(conn, job, Event.REJECTED, State.FAILED, Reason.REJECTED, now,
+                               payload={"message": ready.refusal}, message=ready.refusal)  # fmt: skip
+        return None
+    moved = repository.move(
+        conn, claimed.job_id, Event.INTENT, now=now, expected=Phase.WAITING, at_attempt=claimed.attempt - 1,
+        payload={"attempt": claimed.attempt}, attempt=claimed.attempt,
+    )  # fmt: skip
+    if not moved:
+        return None
+    repository.insert_attempts(
+        conn,
+        [
+            {
+                "job_id": claimed.job_id,
+                "attempt": claimed.attempt,
+                "site_id": lease.site_id,
+                "outcome": "intent",
+                "site_name": claimed.submission.site_name,
+                "stdout_path": rendered.stdout_path,
+                "stderr_path": rendered.stderr_path,
+                "script": repository.pack_script(rendered.script),
+                "intent_at": now,
+            }
+        ],
+    )
+    return claimed
+
+
+# ---------------------------------------------------------------- answers
+
+
+def _keep_answers(
+    services: Services, lease: Lease, claimed: Sequence[_Claimed], outcomes: Sequence[SubmitOutcome], now: datetime
+) -> DispatchReport:
+    """Commit the site's answers; a worker that lost its site meanwhile writes none (the next one looks them up)."""
+    counts = {Accepted: 0, Rejected: 0, Unknown: 0}
+    deferred = 0
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        for job, outcome in zip(claimed, outcomes, strict=True):
+            match outcome:
+                case Accepted():
+                    _accepted(conn, job, outcome, now)
+                case Rejected(retryable=True):
+                    deferred += 1
+                    _deferred(conn, job, outcome, now)
+                case Rejected():
+                    _rejected(conn, job, outcome, now)
+                case Unknown():
+                    _answer_lost(conn, job, outcome, now)
+            counts[type(outcome)] += 1
+    report = DispatchReport(counts[Accepted], counts[Rejected] - deferred, deferred, counts[Unknown])
+    log.info("jobs_handed_over", site=lease.site_id, accepted=report.accepted, rejected=report.rejected,
+             deferred=report.deferred, unknown=report.unknown)  # fmt: skip
+    return report
+
+
+def _accepted(conn: Connection, job: _Claimed, outcome: Accepted, now: datetime) -> None:
+    repository.move(
+        conn, job.job_id, Event.ACCEPTED, now=now, expected=Phase.SUBMITTING, at_attempt=job.attempt,
+        payload={"native_id": outcome.native_id, "cluster": outcome.cluster}, native_id=outcome.native_id,
+        cluster=outcome.cluster, native_submit_time=None, restarts=0, submitted_at=now, missing_looks=0,
+        observed_digest="", message=outcome.message,
+    )  # fmt: skip
+    repository.update_attempt(conn, job.job_id, job.attempt, outcome="accepted", native_id=outcome.native_id,
+                              cluster=outcome.cluster, decided_at=now)  # fmt: skip
+
+
+def _rejected(conn: Connection, job: _Claimed, outcome: Rejected, now: datetime) -> None:
+    row = repository.lock_job(conn, job.job_id)
+    if row is not None and row.phase == Phase.SUBMITTING.value and row.attempt == job.attempt:
+        service.end_unseen(conn, row, Event.REJECTED, State.FAILED, Reason.REJECTED, now,
+                           payload={"message": outcome.message, "code": outcome.code}, message=outcome.message)  # fmt: skip
+        repository.update_attempt(conn, job.job_id, job.attempt, outcome="rejected", message=outcome.message,
+                                  decided_at=now)  # fmt: skip
+
+
+def _deferred(conn: Connection, job: _Claimed, outcome: Rejected, now: datetime) -> None:
+    reason = Reason.SITE_UNREACHABLE if outcome.code == "site_down" else Reason.LIMIT
+    repository.move(
+        conn, job.job_id, Event.DEFERRED, now=now, expected=Phase.SUBMITTING, at_attempt=job.attempt,
+        reason=reason.value, payload={"message": outcome.message}, message=outcome.message,
+        not_before=now + RETRY_AFTER,
+    )  # fmt: skip
+    repository.update_attempt(conn, job.job_id, job.attempt, outcome="rejected", message=outcome.message,
+                              decided_at=now)  # fmt: skip
+
+
+def _answer_lost(conn: Connection, job: _Claimed, outcome: Unknown, now: datetime) -> None:
+    repository.move(
+        conn, job.job_id, Event.ANSWER_LOST, now=now, expected=Phase.SUBMITTING, at_attempt=job.attempt,
+        payload={"message": outcome.message}, message=outcome.message,
+    )  # fmt: skip
+    repository.update_attempt(conn, job.job_id, job.attempt, outcome="unknown", message=outcome.message)

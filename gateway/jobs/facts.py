@@ -1,0 +1,40 @@
+"""Tick: learn a site's queues and capacity, for checks before submit and for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+
+import structlog
+from pydantic import TypeAdapter
+from sqlalchemy import update
+
+from gateway.jobs import repository
+from gateway.jobs.repository import SITES
+from gateway.services import Lease, Services
+from site_adapters.errors import SiteError
+from site_adapters.types import Queue
+
+log = structlog.get_logger()
+
+_QUEUES: TypeAdapter[list[Queue]] = TypeAdapter(list[Queue])
+
+
+def facts(services: Services, lease: Lease, now: datetime) -> None:
+    """Queues and capacity as the site tells them; a site that does not answer keeps its older facts."""
+    adapter = services.sites[lease.site_id]
+    if adapter.closed_reason is not None:
+        return
+    try:
+        queues = adapter.resource.queues()
+    except SiteError as exc:
+        log.warning("facts_not_read", site=lease.site_id, error=str(exc))
+        return
+    try:
+        capacity = asdict(adapter.resource.capacity())
+    except SiteError as exc:
+        capacity = {"error": str(exc)}
+    stored = {"queues": _QUEUES.dump_python(queues, mode="json"), "capacity": capacity}
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(facts=stored, facts_at=now))

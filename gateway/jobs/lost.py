@@ -1,0 +1,173 @@
+"""Jobs that a good look did not show: never finished because absent, lost only after repeated good looks.
+
+Before a job is given up it is searched once more by its tag in both sources. What was forgotten before it ran (its fence
+is free) is handed over again; what ran and left no record is `failed`, reason `lost`, with a break for a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, select, update
+
+from gateway.jobs import lookup, repository
+from gateway.jobs.ids import new_id
+from gateway.jobs.lifecycle import Event, Phase, State
+from gateway.jobs.lookup import Lost
+from gateway.jobs.outcome import Seen, apply_runs, end, expected_tasks, run_rows
+from gateway.jobs.repository import JOBS
+from gateway.services import Lease, Services
+from site_adapters.errors import SiteError
+from site_adapters.states import ObservedState, Reason
+from site_adapters.types import FenceOwned, FenceTaken, Observation, ObservedRun, SiteAccount
+
+log = structlog.get_logger()
+
+_CLOCK_SLACK = timedelta(minutes=15)
+
+
+def settle_missing(
+    services: Services,
+    lease: Lease,
+    absent: Sequence[Seen],
+    accounts: Mapping[str, SiteAccount],
+    seen: Observation,
+    now: datetime,
+) -> int:
+    """Count a good look for each absent job, and settle those that were absent often enough."""
+    if not (seen.queue.good and seen.accounting.good):
+        return len(absent)
+    enough = services.settings.good_looks
+    waiting = [m for m in absent if m.job.missing_looks + 1 < enough]
+    if waiting:
+        with services.db.write() as conn:
+            repository.assert_served_by(conn, lease)
+            ids = [m.job.id for m in waiting]
+            conn.execute(
+                update(JOBS).where(JOBS.c.id.in_(ids)).values(missing_looks=JOBS.c.missing_looks + 1)
+            )
+    for gone in absent:
+        if gone.job.missing_looks + 1 >= enough:
+            _settle(services, lease, gone, accounts[gone.job.site_account_id], seen, now)
+    return len(absent)
+
+
+def settle_incomplete(
+    services: Services,
+    lease: Lease,
+    shown: Sequence[Seen],
+    accounts: Mapping[str, SiteAccount],
+    seen: Observation,
+    now: datetime,
+) -> None:
+    """Arrays of which some tasks were never seen: a pending task canceled alone at the site leaves no trace."""
+    if not (seen.queue.good and seen.accounting.good):
+        return
+    for array in shown:
+        job = array.job
+        if job.array_size is None or len({r.task for r in array.ours}) >= job.array_size:
+            continue
+        with services.db.write() as conn:
+            repository.assert_served_by(conn, lease)
+            known = {row.task for row in run_rows(conn, job.id, job.attempt)}
+            if len(known) >= job.array_size:
+                continue
+            looks = job.missing_looks + 1
+            conn.execute(update(JOBS).where(JOBS.c.id == job.id).values(missing_looks=looks))
+        if looks >= services.settings.good_looks:
+            _settle_tasks(services, lease, job, accounts[job.site_account_id], now)
+
+
+def _settle_tasks(services: Services, lease: Lease, job: Any, account: SiteAccount, now: datetime) -> None:
+    runs = _search(services, lease, job, account)
+    if runs is None:
+        return
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        if runs:
+            apply_runs(conn, services, Seen(job, tuple(runs)), now)
+        known = {row.task for row in run_rows(conn, job.id, job.attempt)}
+        spec = conn.scalar(select(JOBS.c.spec).where(JOBS.c.id == job.id)) or {}
+        lost = [task for task in expected_tasks(spec) if task not in known]
+        if not lost:
+            return
+        detail = {"tasks": lost[:1000], "count": len(lost)}
+        repository.note(conn, job.id, "tasks_lost", detail, now=now)
+        repository.open_break(conn, break_id=new_id("b", now), job_id=job.id, site_id=job.site_id, kind="lost",
+                              detail=detail, now=now)  # fmt: skip
+        state = ObservedState.CANCELED if job.wish == "cancel" else ObservedState.FAILED
+        reason = Reason.NONE if job.wish == "cancel" else Reason.LOST
+        gone = tuple(
+            ObservedRun(job.native_id, state, "", task=task, reason=reason, submit_time=job.native_submit_time)
+            for task in lost
+        )
+        apply_runs(conn, services, Seen(job, gone), now)
+
+
+def _settle(
+    services: Services, lease: Lease, gone: Seen, account: SiteAccount, seen: Observation, now: datetime
+) -> None:
+    job = gone.job
+    runs = _search(services, lease, job, account)
+    if runs is None:
+        return
+    if runs:
+        with services.db.write() as conn:
+            repository.assert_served_by(conn, lease)
+            native = {r.native_id for r in runs}
+            if job.native_id in native:
+                ours = tuple(r for r in runs if r.native_id == job.native_id)
+                apply_runs(conn, services, Seen(job, ours), now)
+            else:
+                # The site knows it under another id (its numbers were given anew).
+                first = min(runs, key=lambda r: (r.submit_time or now, r.native_id))
+                conn.execute(
+                    update(JOBS)
+                    .where(JOBS.c.id == job.id)
+                    .values(native_id=first.native_id, cluster=first.cluster, missing_looks=0, observed_digest="")
+                )
+                repository.note(conn, job.id, "adopted", {"native_id": first.native_id, "found_by": "tag"}, now=now)
+        return
+    lost = Lost(job.id, job.attempt, job.tag, job.wish, account, job.submitted_at, 0)
+    fence = lookup.take(services.sites[lease.site_id], [lost])[lost.fence_name]
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        if isinstance(fence, FenceTaken) and job.wish != "cancel" and seen.accounting_kept and job.started_at is None:
+            lookup.fence_off(conn, job.id, job.attempt, job.wish, now, expected=Phase.AT_SITE)
+        elif isinstance(fence, FenceTaken | FenceOwned):
+            _give_up(conn, services, job, fence, now)
+        else:
+            message = "The site shows no trace of it, and its fence cannot be reached."
+            lookup.ask_a_person(conn, job.id, job.site_id, message, now, expected=Phase.AT_SITE)
+
+
+def _give_up(
+    conn: Connection, services: Services, job: Any, fence: FenceTaken | FenceOwned, now: datetime
+) -> None:
+    canceled = job.wish == "cancel"
+    state = State.CANCELED if canceled else State.FAILED
+    message = "" if canceled else "The site shows no trace of it any more."
+    detail = {"native_id": job.native_id, "fence": fence.owner if isinstance(fence, FenceOwned) else "free"}
+    end(conn, services, job, state, Reason.NONE if canceled else Reason.LOST, now, payload=detail, runs=(),
+        event=Event.LOST, message=message)  # fmt: skip
+    if not canceled:
+        repository.open_break(conn, break_id=new_id("b", now), job_id=job.id, site_id=job.site_id, kind="lost",
+                              detail=detail, now=now)  # fmt: skip
+
+
+def _search(services: Services, lease: Lease, job: Any, account: SiteAccount) -> list[ObservedRun] | None:
+    """Both sources by tag; None where one of them gave no good answer."""
+    name = f"{job.tag}.{job.attempt}"
+    try:
+        look = services.sites[lease.site_id].management.find(
+            [name], accounts=[account], since=job.submitted_at - _CLOCK_SLACK
+        )
+    except SiteError as exc:
+        log.warning("lookup_failed", site=lease.site_id, job=job.id, error=str(exc))
+        return None
+    if not look.good:
+        return None
+    return [r for r in look.runs if name in r.tags_seen and r.username in ("", account.username)]
