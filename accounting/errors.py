@@ -1,0 +1,39 @@
+"""What accounting refuses.
+
+    AccountingError
+    ├── CreditExhausted   a hold would pass the limit; says which commodity, needed and available
+    ├── UnbalancedEntry   postings of an entry do not sum to zero in some commodity
+    ├── TariffOverlap     two rules would apply to the same usage
+    ├── KeyReused         an idempotency key came back with other content
+    └── BooksUnsafe       the append-only triggers are missing
+"""
+
+from __future__ import annotations
+
+
+class AccountingError(Exception):
+    """Something that the books must not take."""
+
+
+class CreditExhausted(AccountingError):
+    """The project's credit does not cover the hold."""
+
+    def __init__(self, commodity: str, needed: int, available: int) -> None:
+        super().__init__(f"{needed} {commodity} needed, {available} available")
+        self.commodity, self.needed, self.available = commodity, needed, available
+
+
+class UnbalancedEntry(AccountingError):
+    """Postings must sum to zero for each commodity."""
+
+
+class TariffOverlap(AccountingError):
+    """A rule with the same scope and time exists already."""
+
+
+class KeyReused(AccountingError):
+    """The key was used for other content."""
+
+
+class BooksUnsafe(AccountingError):
+    """A trigger that keeps history append-only is not there."""

@@ -1,0 +1,88 @@
+"""A usage record: what one run took, in integer resource-seconds, with the raw record it was read from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Meter(StrEnum):
+    """Whose reading it is: the gateway's is provisional, the centre's governs."""
+
+    GATEWAY = "gateway"
+    CENTRE = "centre"
+
+
+class Kind(StrEnum):
+    """What kind of run it was."""
+
+    RUN = "run"  # had resources
+    NEVER_RAN = "never_ran"  # canceled or refused before it had any
+    FENCED_COPY = "fenced_copy"  # a late copy that the fence turned away; never charged
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One run at one site. Times are aware UTC, quantities integers; `core_seconds` = allocated cores × elapsed.
+
+    `run_key` is unique at the site for ever (a scheduler's job id is not: ids are used again). `task` is the array
+    index, None where the job is no array.
+    """
+
+    site_id: str
+    run_key: str
+    meter: Meter
+    kind: Kind
+    native_id: str
+    state: str
+    username: str
+    cores: int
+    nodes: int
+    elapsed_s: int
+    core_seconds: int
+    node_seconds: int
+    gpu_seconds: int = 0
+    memory_mib_seconds: int = 0
+    suspended_s: int = 0
+    task: int | None = None
+    job_name: str = ""
+    account: str = ""
+    queue: str = ""
+    qos: str = ""
+    submit_time: datetime | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    tag: str = ""
+    estimated: bool = False
+    raw: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("cores", "nodes", "elapsed_s", "core_seconds", "node_seconds", "gpu_seconds"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}={value!r}: usage is counted in whole, non-negative units")
+
+    @property
+    def content_sha256(self) -> str:
+        """A fingerprint of what the source said: the same record read twice has the same."""
+        text = json.dumps(dict(self.raw), sort_keys=True, ensure_ascii=True)
+        figures = f"{self.core_seconds}/{self.elapsed_s}/{self.gpu_seconds}/{self.memory_mib_seconds}/{self.kind}"
+        return hashlib.sha256(f"{text}\n{figures}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A raw record that cannot be read, kept for a person: dropped work would be unpaid work."""
+
+    site_id: str
+    format: str
+    raw: str
+    why: str
+
+    @property
+    def content_sha256(self) -> str:
+        return hashlib.sha256(f"{self.format}\n{self.raw}".encode("utf-8", "surrogatepass")).hexdigest()
