@@ -1,11 +1,11 @@
 """What accounting refuses.
 
-    AccountingError
-    ├── CreditExhausted   a hold would pass the limit; says which commodity, needed and available
-    ├── UnbalancedEntry   postings of an entry do not sum to zero in some commodity
-    ├── TariffOverlap     two rules would apply to the same usage
-    ├── KeyReused         an idempotency key came back with other content
-    └── BooksUnsafe       the append-only triggers are missing
+AccountingError
+├── CreditExhausted   a hold would pass the limit; says which commodity, needed and available
+├── UnbalancedEntry   postings of an entry do not sum to zero in some commodity
+├── TariffOverlap     two rules would apply to the same usage
+├── KeyReused         an idempotency key came back with other content
+└── BooksUnsafe       the append-only triggers are missing
 """
 
 from __future__ import annotations

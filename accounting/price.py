@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from accounting.meter import Metered
 from accounting.tariff import PriceRule, boundaries, rule_at
@@ -53,9 +54,9 @@ def price(record: UsageRecord, metered: Metered, rules: Sequence[PriceRule], *, 
         raise NoPrice("a run with usage has no start or no end")
     scoped = [r for r in rules if r.applies(site_id=record.site_id, queue=record.queue, currency=currency)]
     cuts = [start, *boundaries(scoped, start, end), end]
-    shares = split(metered.core_seconds, [_microseconds(a, b) for a, b in zip(cuts, cuts[1:], strict=False)])
+    shares = split(metered.core_seconds, [_microseconds(a, b) for a, b in pairwise(cuts)])
     segments = []
-    for begin, finish, share in zip(cuts, cuts[1:], shares, strict=False):
+    for (begin, finish), share in zip(pairwise(cuts), shares, strict=True):
         rule = rule_at(scoped, begin)
         if rule is None:
             raise NoPrice(f"{record.site_id}/{record.queue} has no {currency} price at {begin.isoformat()}")

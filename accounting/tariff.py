@@ -27,11 +27,7 @@ class PriceRule:
         return self.site_id is not None, self.queue is not None
 
     def applies(self, *, site_id: str, queue: str, currency: str) -> bool:
-        return (
-            self.currency == currency
-            and self.site_id in (None, site_id)
-            and self.queue in (None, queue)
-        )
+        return self.currency == currency and self.site_id in (None, site_id) and self.queue in (None, queue)
 
     def valid_at(self, at: datetime) -> bool:
         return self.valid_from <= at and (self.valid_to is None or at < self.valid_to)

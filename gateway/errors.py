@@ -1,11 +1,11 @@
 """What the gateway says no with: one tree; each error knows its HTTP status, its code and its remedy.
 
-    GatewayError
-    ├── Unauthenticated 401     ├── Forbidden 403          ├── NotFound 404
-    ├── Conflict 409            ├── IdempotencyInFlight 409 ├── IdempotencyMismatch 422
-    ├── Invalid 422 (many problems at once)                 ├── CreditExhausted 402
-    ├── RateLimited 429         ├── PayloadTooLarge 413    ├── SiteClosedError 409
-    ├── SiteUnreachableError 504└── NotReady 503 (recovering after a restore)
+GatewayError
+├── Unauthenticated 401     ├── Forbidden 403          ├── NotFound 404
+├── Conflict 409            ├── IdempotencyInFlight 409 ├── IdempotencyMismatch 422
+├── Invalid 422 (many problems at once)                 ├── CreditExhausted 402
+├── RateLimited 429         ├── PayloadTooLarge 413    ├── SiteClosedError 409
+├── SiteUnreachableError 504└── NotReady 503 (recovering after a restore)
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     body_bytes_max: int = 8 * 1024 * 1024
     requests_per_minute: int = Field(default=6000, description="Per token; 0 means no limit")
     embedded_worker: bool = Field(default=True, description="Run the ticks in the process that serves HTTP")
+
     @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite:///{(self.home / 'penstock.sqlite').absolute()}"

@@ -14,8 +14,11 @@ from accounting.usage import Kind, Meter, UsageRecord
 
 # Every word of `man sacct`, JOB STATE CODES; one that is missing here is quarantined, never dropped.
 STATES = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED COMPLETING CONFIGURING DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PENDING PREEMPTED "
-    "RUNNING REQUEUED RESIZING REVOKED SUSPENDED STOPPED TIMEOUT".split()
+    {
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "CONFIGURING", "DEADLINE", "FAILED", "NODE_FAIL"),
+        *("OUT_OF_MEMORY", "PENDING", "PREEMPTED", "RUNNING", "REQUEUED", "RESIZING", "REVOKED", "SUSPENDED"),
+        *("STOPPED", "TIMEOUT"),
+    }
 )
 LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STOPPED"})
 # Our fence ends a second copy with this code before anything of the user's runs.

@@ -96,7 +96,9 @@ def _numbers(spec: JobSpec) -> list[Problem]:
         problems.append(Problem("/resources/node_count", detail, "invalid", "Ask for fewer nodes."))
     duration = spec.attributes.duration
     if duration is not None and not 0 < duration <= 10 * 365 * 86400:
-        problems.append(Problem("/attributes/duration", f"{duration} s is no duration.", "invalid", "Give seconds > 0."))
+        problems.append(
+            Problem("/attributes/duration", f"{duration} s is no duration.", "invalid", "Give seconds > 0.")
+        )
     return problems
 
 
@@ -147,8 +149,12 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
     def over(pointer: str, asked: int | None, most: int | None, what: str) -> None:
         if asked is not None and most is not None and asked > most:
             problems.append(
-                Problem(pointer, f"{asked} {what} is more than {adapter.site_id} allows ({most}).", "over_limit",
-                        f"Ask for {most} or less.")
+                Problem(
+                    pointer,
+                    f"{asked} {what} is more than {adapter.site_id} allows ({most}).",
+                    "over_limit",
+                    f"Ask for {most} or less.",
+                )
             )
 
     over("/resources/node_count", nodes, policy.nodes_max, "nodes")

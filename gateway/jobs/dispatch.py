@@ -260,8 +260,9 @@ def _accepted(conn: Connection, job: _Claimed, outcome: Accepted, now: datetime)
 def _rejected(conn: Connection, job: _Claimed, outcome: Rejected, now: datetime) -> None:
     row = repository.lock_job(conn, job.job_id)
     if row is not None and row.phase == Phase.SUBMITTING.value and row.attempt == job.attempt:
+        payload = {"message": outcome.message, "code": outcome.code}
         service.end_unseen(conn, row, Event.REJECTED, State.FAILED, Reason.REJECTED, now,
-                           payload={"message": outcome.message, "code": outcome.code}, message=outcome.message)  # fmt: skip
+                           payload=payload, message=outcome.message)  # fmt: skip
         repository.update_attempt(conn, job.job_id, job.attempt, outcome="rejected", message=outcome.message,
                                   decided_at=now)  # fmt: skip
 

@@ -58,4 +58,6 @@ def parse_manifest(text: str) -> Manifest | None:
     match = _MANIFEST.search(text)
     if match is None:
         return None
-    return Manifest(match["job"], match["project"], match["user"], int(match["attempt"]), match["key"], match["content"])
+    return Manifest(
+        match["job"], match["project"], match["user"], int(match["attempt"]), match["key"], match["content"]
+    )

@@ -53,7 +53,7 @@ def _limit_hit(conn: Connection, job: Any, now: datetime) -> Reason | None:
         used = sum(_core_seconds(r, job.cores_charged, now) for r in runs)
         amount = (job.estimate or {}).get("amount") or {}
         cost = books.estimate(
-            conn, site_id=job.site_id, queue=job.spec.get("attributes", {}).get("queue_name") or "",
+            conn, site_id=job.site_id, queue=job.queue,
             currency=amount.get("currency", ""), core_seconds=used, at=now,
         )  # fmt: skip
         if cost is not None and cost >= job.max_cost_micro:

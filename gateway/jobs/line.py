@@ -55,9 +55,9 @@ def choose(waiters: Iterable[Waiter], policy: Policy, load: Load, *, now: dateti
     while turns and len(chosen) < most:
         _, user = heapq.heappop(turns)
         first = lines[user][-1]
-        if policy.queued_jobs_per_person_max is not None:
-            if places[user] + first.weight > policy.queued_jobs_per_person_max:
-                continue  # this person's places are taken: their line rests until one is free
+        own_max = policy.queued_jobs_per_person_max
+        if own_max is not None and places[user] + first.weight > own_max:
+            continue  # this person's places are taken: their line rests until one is free
         if free is not None:
             if first.weight > free:
                 continue

@@ -110,9 +110,7 @@ def _due(services: Services, site_id: str, now: datetime) -> list[Lost]:
                 rows.append(row)
         rows = rows[:_BATCH]
         accounts = repository.site_accounts(conn, {r.site_account_id for r in rows})
-    return [
-        Lost(r.id, r.attempt, r.tag, r.wish, accounts[r.site_account_id], r.intent_at, r.good_looks) for r in rows
-    ]
+    return [Lost(r.id, r.attempt, r.tag, r.wish, accounts[r.site_account_id], r.intent_at, r.good_looks) for r in rows]
 
 
 def _by_fence_name(runs: Sequence[ObservedRun], due: Sequence[Lost]) -> dict[str, list[ObservedRun]]:
@@ -185,9 +183,7 @@ def _settle(
             log.warning("fence_not_reached", site=site_id, job=lost.job_id, error=str(fence))
 
 
-def fence_off(
-    conn: Connection, job_id: str, attempt: int, wish: str, now: datetime, *, expected: Phase
-) -> None:
+def fence_off(conn: Connection, job_id: str, attempt: int, wish: str, now: datetime, *, expected: Phase) -> None:
     """The old attempt can never run: back into the line for the next one, or ended where a cancel is wished."""
     message = "The site has no trace of it; its fence is ours, so that copy can never run."
     moved = repository.move(
@@ -202,9 +198,7 @@ def fence_off(
         service.end_unseen(conn, job, Event.WITHDRAWN, State.CANCELED, Reason.NONE, now, payload={})
 
 
-def ask_a_person(
-    conn: Connection, job_id: str, site_id: str, message: str, now: datetime, *, expected: Phase
-) -> None:
+def ask_a_person(conn: Connection, job_id: str, site_id: str, message: str, now: datetime, *, expected: Phase) -> None:
     """Neither presence nor absence can be proved: only a person may say what happens next."""
     payload: Mapping[str, Any] = {"message": message}
     if repository.move(conn, job_id, Event.UNPROVABLE, now=now, expected=expected, payload=payload, message=message):

@@ -1,7 +1,7 @@
 """Jobs that a good look did not show: never finished because absent, lost only after repeated good looks.
 
-Before a job is given up it is searched once more by its tag in both sources. What was forgotten before it ran (its fence
-is free) is handed over again; what ran and left no record is `failed`, reason `lost`, with a break for a person.
+Before a job is given up it is searched once more by its tag in both sources. What was forgotten before it ran (its
+fence is free) is handed over again; what ran and left no record is `failed`, reason `lost`, with a break.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def settle_missing(
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
             ids = [m.job.id for m in waiting]
-            conn.execute(
-                update(JOBS).where(JOBS.c.id.in_(ids)).values(missing_looks=JOBS.c.missing_looks + 1)
-            )
+            conn.execute(update(JOBS).where(JOBS.c.id.in_(ids)).values(missing_looks=JOBS.c.missing_looks + 1))
     for gone in absent:
         if gone.job.missing_looks + 1 >= enough:
             _settle(services, lease, gone, accounts[gone.job.site_account_id], seen, now)
@@ -144,9 +142,7 @@ def _settle(
             lookup.ask_a_person(conn, job.id, job.site_id, message, now, expected=Phase.AT_SITE)
 
 
-def _give_up(
-    conn: Connection, services: Services, job: Any, fence: FenceTaken | FenceOwned, now: datetime
-) -> None:
+def _give_up(conn: Connection, services: Services, job: Any, fence: FenceTaken | FenceOwned, now: datetime) -> None:
     canceled = job.wish == "cancel"
     state = State.CANCELED if canceled else State.FAILED
     message = "" if canceled else "The site shows no trace of it any more."

@@ -133,12 +133,11 @@ def _latest_per_task(conn: Connection, job: Any, runs: Sequence[ObservedRun]) ->
     newest: dict[int, tuple[int, State]] = {}
     if job.array_size is not None:
         for row in run_rows(conn, job.id, job.attempt):
-            newest[row.task] = (row.restart, State(row.state))
+            newest[row.task] = (row.restart, State.QUEUED if row.state == "requeued" else State(row.state))
     for run in runs:
         task = NO_TASK if run.task is None else run.task
-        if task not in newest or (newest[task][0] <= run.restarts and not newest[task][1].final):
-            newest[task] = (run.restarts, SEEN[run.state])
-        elif newest[task][0] < run.restarts:
+        before = newest.get(task)
+        if before is None or run.restarts > before[0] or (run.restarts == before[0] and not before[1].final):
             newest[task] = (run.restarts, SEEN[run.state])
     if job.array_size is not None:
         newest.pop(NO_TASK, None)

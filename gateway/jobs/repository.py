@@ -128,7 +128,9 @@ def all_site_accounts(conn: Connection, site_id: str) -> list[SiteAccount]:
 
 def membership_exists(conn: Connection, project: str, user_id: str) -> bool:
     table = table_of(MembershipRow)
-    return conn.scalar(select(table.c.role).where(table.c.project_id == project, table.c.user_id == user_id)) is not None
+    return (
+        conn.scalar(select(table.c.role).where(table.c.project_id == project, table.c.user_id == user_id)) is not None
+    )
 
 
 def user_disabled(conn: Connection, user_id: str) -> bool:
@@ -248,9 +250,7 @@ def insert_attempts(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None
 
 
 def update_attempt(conn: Connection, job_id: str, attempt: int, **changes: Any) -> None:
-    conn.execute(
-        update(ATTEMPTS).where(ATTEMPTS.c.job_id == job_id, ATTEMPTS.c.attempt == attempt).values(**changes)
-    )
+    conn.execute(update(ATTEMPTS).where(ATTEMPTS.c.job_id == job_id, ATTEMPTS.c.attempt == attempt).values(**changes))
 
 
 def pack_script(script: str) -> bytes:
@@ -327,5 +327,3 @@ def conflict_unless(changed: bool, detail: str) -> None:
 
 def _upsert(conn: Connection, table: Any) -> Any:
     return pg_insert(table) if conn.dialect.name == "postgresql" else sqlite_insert(table)
-
-

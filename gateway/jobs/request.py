@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from site_adapters.directives import lift
 from sqlalchemy import Connection
 
 from accounting import store as books
@@ -16,7 +17,6 @@ from gateway.identity.access import Person, Verb, can
 from gateway.jobs import checks, repository
 from gateway.jobs.ids import new_id, site_name, tag_of
 from gateway.services import Services
-from site_adapters.directives import lift
 from site_adapters.errors import SiteError
 from site_adapters.indices import expand
 from site_adapters.interfaces import SiteAdapter
@@ -40,6 +40,7 @@ class Prepared:
     project_id: str
     site_id: str
     site_account_id: str
+    queue: str
     cores_charged: int
     duration_max: int
     array_size: int | None
@@ -111,9 +112,7 @@ def plan(
     given |= {"duration": best.duration_max, "queue_name": best.spec.attributes.queue_name}
     charged = {"cores": best.cores_charged, "core_seconds_max": best.estimate.core_seconds}
     problems += more
-    return Plan(
-        not problems, problems, best.site_id, script, argv, best.estimate, candidates, asked, given, charged
-    )
+    return Plan(not problems, problems, best.site_id, script, argv, best.estimate, candidates, asked, given, charged)
 
 
 def _project(conn: Connection, person: Person, wanted: str | None) -> str:
@@ -152,7 +151,9 @@ def _consider(
             candidates.append(Candidate(site_id, (no_site,), None))
             continue
         candidates.append(_at_site(conn, person, adapter, spec, project_id, now, sound=not problems))
-    return problems, tuple(sorted(candidates, key=lambda c: not c.ok) if not spec.placement.resource_ids else candidates)
+    return problems, tuple(
+        sorted(candidates, key=lambda c: not c.ok) if not spec.placement.resource_ids else candidates
+    )
 
 
 def _lifted(spec: JobSpec) -> tuple[JobSpec, tuple[Problem, ...]]:
@@ -160,9 +161,7 @@ def _lifted(spec: JobSpec) -> tuple[JobSpec, tuple[Problem, ...]]:
     if spec.script is None:
         return spec, ()
     lifted = lift(spec.script)
-    problems = tuple(
-        Problem("/script", f"Line {p.line}: {p.detail}", "directive", p.remedy) for p in lifted.problems
-    )
+    problems = tuple(Problem("/script", f"Line {p.line}: {p.detail}", "directive", p.remedy) for p in lifted.problems)
     merged, clashes = checks.merge_lifted(spec, lifted.fields)
     return replace(merged, script=lifted.script), problems + clashes
 
@@ -228,7 +227,7 @@ def _prepared(
     enforce = "enforces_walltime" not in adapter.capabilities
     estimate = Estimate(core_seconds, Money(price, currency), basis)
     return Prepared(
-        spec, project_id, adapter.site_id, account_id, cores, duration, size, enforce, estimate, holds
+        spec, project_id, adapter.site_id, account_id, queue_name, cores, duration, size, enforce, estimate, holds
     )
 
 
@@ -248,8 +247,12 @@ def _dependency_problems(conn: Connection, person: Person, spec: JobSpec) -> tup
 def _credit_problems(conn: Connection, prepared: Prepared) -> tuple[Problem, ...]:
     short = books.shortfall(conn, prepared.project_id, prepared.holds)
     return tuple(
-        Problem("/attributes/duration", f"The project lacks {amount} {commodity} for the most this can cost.",
-                "credit_exhausted", "Ask for less, or ask the project owner for credit.")
+        Problem(
+            "/attributes/duration",
+            f"The project lacks {amount} {commodity} for the most this can cost.",
+            "credit_exhausted",
+            "Ask for less, or ask the project owner for credit.",
+        )
         for commodity, amount in short.items()
     )
 

@@ -71,6 +71,7 @@ def accept(
             "site_id": prepared.site_id,
             "site_account_id": prepared.site_account_id,
             "name": spec.name,
+            "queue": prepared.queue,
             "spec": repository.spec_to_json(spec),
             "tag": tag_of(services.gateway_id, job_id),
             "phase": Phase.WAITING.value,
@@ -134,8 +135,12 @@ def modify(services: Services, conn: Connection, person: Person, job_id: str, ch
         raise Conflict(f"The job is {job.state}: only a job that waits can be changed.")
     if change.duration is not None and change.duration > job.duration_max:
         # The hold covers the duration that was accepted; more would be spending that nobody checked.
-        problem = Problem("/attributes/duration", "Longer than what credit was held for.", "over_limit",
-                          f"Ask for at most {job.duration_max} s, or submit a new job.")
+        problem = Problem(
+            "/attributes/duration",
+            "Longer than what credit was held for.",
+            "over_limit",
+            f"Ask for at most {job.duration_max} s, or submit a new job.",
+        )
         raise Invalid("The change has a problem.", problems=(problem,))
     if job.phase == Phase.WAITING.value:
         spec = dict(job.spec)

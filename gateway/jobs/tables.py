@@ -54,7 +54,6 @@ class JobRow(Base):
         Index("ix_jobs_project_state", "project_id", "state", "id"),
         Index("ix_jobs_name", "name", "id"),
         Index("ix_jobs_site_phase", "site_id", "phase", "id"),
-        Index("ix_jobs_native", "site_id", "native_id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -63,6 +62,7 @@ class JobRow(Base):
     site_id: Mapped[str] = mapped_column(String(32))
     site_account_id: Mapped[str] = mapped_column(String(32))
     name: Mapped[str] = mapped_column(String(300))
+    queue: Mapped[str] = mapped_column(String(64), default="")  # as people call it: the price may depend on it
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     tag: Mapped[str] = mapped_column(String(16), unique=True)
 
@@ -113,7 +113,10 @@ class AttemptRow(Base):
     """One handing-over to a site. `outcome`: intent, accepted, rejected, unknown, fenced (proved never to run)."""
 
     __tablename__ = "attempts"
-    __table_args__ = (Index("ix_attempts_site_intent", "site_id", "intent_at"),)
+    __table_args__ = (
+        Index("ix_attempts_site_intent", "site_id", "intent_at"),
+        Index("ix_attempts_native", "site_id", "native_id"),
+    )
 
     job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)

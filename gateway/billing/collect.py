@@ -1,0 +1,149 @@
+"""Tick: fetch the centre's own records, in a window that overlaps every time, and book what is new.
+
+The centre's record governs: it replaces the gateway's provisional charge and posts only the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, select, update
+
+from accounting import store as books
+from accounting.sources import read_usage
+from accounting.usage import Unreadable, UsageRecord
+from gateway.billing.provisional import POLICY
+from gateway.db import table_of
+from gateway.identity.tables import ProjectRow
+from gateway.jobs import repository
+from gateway.jobs.repository import ATTEMPTS, JOBS, SITES
+from gateway.services import Lease, Services
+from site_adapters.errors import SiteError, Unsupported
+from site_adapters.types import UsageBatch
+
+log = structlog.get_logger()
+
+# Records arrive late (a slurmdbd that was down delivers hours later): every look goes back this far behind the last.
+OVERLAP = timedelta(hours=6)
+# Once a day, and after a start, the look goes back over the whole window (accounting.md, trap 19).
+LONG_LOOK_EVERY = timedelta(days=1)
+LONG_LOOK = timedelta(days=35)
+_CHUNK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What one look at the centre's meter brought."""
+
+    rows: int = 0
+    ours: int = 0
+    recorded: int = 0
+    quarantined: int = 0
+    good: bool = True
+
+
+def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
+    """Ask the centre's meter, keep and price what is new."""
+    adapter = services.sites[lease.site_id]
+    if adapter.closed_reason is not None:
+        return CollectReport(good=False)
+    since = _since(services, lease.site_id, now)
+    try:
+        batch = adapter.billing.usage(since, now)
+    except Unsupported:
+        return CollectReport()
+    except SiteError as exc:
+        log.warning("usage_not_read", site=lease.site_id, error=str(exc))
+        return CollectReport(good=False)
+    records, unreadable = _read(batch, lease.site_id)
+    recorded = ours = 0
+    for start in range(0, len(records), _CHUNK):
+        with services.db.write() as conn:
+            repository.assert_served_by(conn, lease)
+            assigned = _assign(conn, services.gateway_id, lease.site_id, records[start : start + _CHUNK])
+            ours += len(assigned)
+            recorded += books.record_and_book(conn, assigned, policy=POLICY, now=now).recorded
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        quarantined = books.quarantine(conn, unreadable, now=now)
+        conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(collected_until=now))
+    if quarantined:
+        log.warning("usage_quarantined", site=lease.site_id, rows=quarantined)
+    return CollectReport(len(records) + len(unreadable), ours, recorded, quarantined)
+
+
+def _since(services: Services, site_id: str, now: datetime) -> datetime:
+    with services.db.read() as conn:
+        until = conn.scalar(select(SITES.c.collected_until).where(SITES.c.id == site_id))
+    if until is None or until.date() != now.date():
+        return now - LONG_LOOK
+    last: datetime = min(until, now)
+    return last - OVERLAP
+
+
+def _read(batch: UsageBatch, site_id: str) -> tuple[list[UsageRecord], list[Unreadable]]:
+    records: list[UsageRecord] = []
+    unreadable = [Unreadable(site_id, "framing", p.line, p.why) for p in batch.problems]
+    for usage in batch.usages:
+        match read_usage(usage.format, usage.fields, site_id=site_id):
+            case UsageRecord() as record:
+                records.append(record)
+            case Unreadable() as problem:
+                unreadable.append(problem)
+    return records, unreadable
+
+
+def _assign(conn: Connection, gateway_id: str, site_id: str, records: Sequence[UsageRecord]) -> list[books.Assigned]:
+    """Who pays for each record: by our tag in it, else by the native id of one of our attempts."""
+    by_tag = _jobs_by_tag(conn, {r.tag.partition(".")[0] for r in records if r.tag.startswith(f"p{gateway_id}")})
+    untagged = [r for r in records if not r.tag]
+    by_id = _attempts_by_native_id(conn, site_id, {r.native_id for r in untagged})
+    assigned = []
+    for record in records:
+        job = by_tag.get(record.tag.partition(".")[0]) if record.tag else _same_job(record, by_id)
+        if job is not None:
+            assigned.append(books.Assigned(record, job.id, job.project_id, job.user_id, job.currency))
+    return assigned
+
+
+def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | None:
+    """A record without our tag is ours only if login and submit time fit too: job ids are used again."""
+    for job in by_id.get(record.native_id, ()):
+        if job.username != record.username or job.native_submit_time is None or record.submit_time is None:
+            continue
+        if abs(job.native_submit_time - record.submit_time) <= timedelta(seconds=2):
+            return job
+    return None
+
+
+def _jobs_by_tag(conn: Connection, tags: Iterable[str]) -> dict[str, Any]:
+    project = table_of(ProjectRow)
+    query = (
+        select(JOBS.c.id, JOBS.c.tag, JOBS.c.project_id, JOBS.c.user_id, project.c.currency)
+        .join(project, project.c.id == JOBS.c.project_id)
+        .where(JOBS.c.tag.in_(sorted(tags)))
+    )
+    return {row.tag: row for row in conn.execute(query)}
+
+
+def _attempts_by_native_id(conn: Connection, site_id: str, native_ids: Iterable[str]) -> dict[str, list[Any]]:
+    wanted = sorted(native_ids)
+    if not wanted:
+        return {}
+    project, account = table_of(ProjectRow), repository.ACCOUNTS
+    query = (
+        select(JOBS.c.id, JOBS.c.project_id, JOBS.c.user_id, project.c.currency, account.c.username,
+               ATTEMPTS.c.native_id, JOBS.c.native_submit_time)
+        .join(JOBS, JOBS.c.id == ATTEMPTS.c.job_id)
+        .join(project, project.c.id == JOBS.c.project_id)
+        .join(account, account.c.id == JOBS.c.site_account_id)
+        .where(ATTEMPTS.c.site_id == site_id, ATTEMPTS.c.native_id.in_(wanted))
+    )  # fmt: skip
+    found: dict[str, list[Any]] = {}
+    for row in conn.execute(query):
+        found.setdefault(row.native_id, []).append(row)
+    return found
