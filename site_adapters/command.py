@@ -48,5 +48,3 @@ class Command(Generic[T]):
     deadline_s: float = 60.0
     stdout_bytes_max: int = 64 * 1024 * 1024
     env: tuple[tuple[str, str], ...] = field(default=())
-
-

@@ -1,16 +1,16 @@
 """What can go wrong at a site.
 
-    SiteError
-    ├── SiteUnreachable        no answer: try later (retryable)
-    │   └── OutcomeUnknown     a write was sent and its answer was lost: look before you try again
-    ├── SiteClosed             closed on our side or theirs, with a reason a person must lift
-    │   └── HostKeyChanged     the site's host key is not the pinned one
-    ├── CredentialRefused      the site does not accept this account's key
-    ├── CommandFailed          the site answered, and the answer is an error
-    │   ├── Busy               a limit or a temporary state: the same call may work later (retryable)
-    │   ├── NotFound           the site does not know that job or file
-    │   └── Refused            the site will never accept this as it stands
-    └── Unsupported            this centre has no such ability; shown in its capabilities
+SiteError
+├── SiteUnreachable        no answer: try later (retryable)
+│   └── OutcomeUnknown     a write was sent and its answer was lost: look before you try again
+├── SiteClosed             closed on our side or theirs, with a reason a person must lift
+│   └── HostKeyChanged     the site's host key is not the pinned one
+├── CredentialRefused      the site does not accept this account's key
+├── CommandFailed          the site answered, and the answer is an error
+│   ├── Busy               a limit or a temporary state: the same call may work later (retryable)
+│   ├── NotFound           the site does not know that job or file
+│   └── Refused            the site will never accept this as it stands
+└── Unsupported            this centre has no such ability; shown in its capabilities
 """
 
 from __future__ import annotations

@@ -53,10 +53,6 @@ class Connection(Protocol):
         """Up to `limit` bytes of `path` from `offset`; `~/` is the account's home. Raises `NotFound`."""
         ...
 
-    def write_file(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
-        """Write a small file by a temporary name and rename, creating its folder (0700)."""
-        ...
-
     def close(self) -> None:
         """Give back the connection; running commands fail with `SiteUnreachable`."""
         ...

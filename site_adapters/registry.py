@@ -1,0 +1,47 @@
+"""From a site file to a docked centre; what cannot be built becomes a closed site that carries its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from site_adapters import local, slurm
+from site_adapters.config import BrokenSite, SiteConfig
+from site_adapters.errors import SiteClosed, SiteError
+from site_adapters.interfaces import SiteAdapter
+from site_adapters.transport.pool import KeySource, SiteLogins
+from site_adapters.types import Policy
+
+_BUILDERS: dict[str, Callable[[SiteConfig, SiteLogins], SiteAdapter]] = {"local": local.build, "slurm": slurm.build}
+
+
+def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
+    """The adapter of a centre; never raises: a gateway with one bad site file is still a gateway."""
+    if isinstance(config, BrokenSite):
+        return closed(config.site, "; ".join(config.reasons))
+    try:
+        return _BUILDERS[config.scheduler](config, SiteLogins(config, keys))
+    except SiteError as exc:
+        return closed(config.site, str(exc), title=config.title.get("en", config.site), scheduler=config.scheduler)
+
+
+def closed(site_id: str, reason: str, *, title: str = "", scheduler: str = "") -> SiteAdapter:
+    """A site on which every call raises `SiteClosed` with this reason."""
+    shut: Any = _Shut(reason)
+    return SiteAdapter(
+        site_id=site_id, title=title or site_id, scheduler=scheduler, policy=Policy(), capabilities=frozenset(),
+        management=shut, resource=shut, auth=shut, billing=shut, log=shut, closed_reason=reason,
+    )  # fmt: skip
+
+
+class _Shut:
+    """Stands for each of the five interfaces of a closed site."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        def refuse(*_args: object, **_options: object) -> NoReturn:
+            raise SiteClosed(self._reason)
+
+        return refuse
