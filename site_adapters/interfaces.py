@@ -123,8 +123,8 @@ class Auth(Protocol):
 class Billing(Protocol):
     """What did the centre meter."""
 
-    def usage(self, since: datetime, until: datetime) -> UsageBatch:
-        """Raw records of runs that were active or ended in [since, until), of every account we may see."""
+    def usage(self, since: datetime, until: datetime, accounts: tuple[SiteAccount, ...] = ()) -> UsageBatch:
+        """Raw records of runs that were active or ended in [since, until), of these accounts (none: all we may see)."""
         ...
 
 

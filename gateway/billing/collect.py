@@ -52,8 +52,12 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
     if adapter.closed_reason is not None:
         return CollectReport(good=False)
     since = _since(services, lease.site_id, now)
+    with services.db.read() as conn:
+        accounts = tuple(repository.all_site_accounts(conn, lease.site_id))
+    if not accounts:
+        return CollectReport()
     try:
-        batch = adapter.billing.usage(since, now)
+        batch = adapter.billing.usage(since, now, accounts)
     except Unsupported:
         return CollectReport()
     except SiteError as exc:

@@ -70,9 +70,7 @@ class SiteLogins:
     def _make(self, username: str, key: Callable[[], str | None]) -> Connection:
         transport = self._config.transport
         if transport.kind == "local":
-            return LocalConnection(
-                username, environment=self._config.environment, switch_user=transport.switch_user
-            )
+            return LocalConnection(username, environment=self._config.environment, switch_user=transport.switch_user)
         text = key()
         if text is None:
             raise CredentialRefused(f"no key is stored for {username} at {self._config.site}")

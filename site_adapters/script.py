@@ -1,0 +1,83 @@
+"""From a submission to script text: Jinja2 with undefined names refused and every value quoted."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from site_adapters.quoting import quote
+from site_adapters.types import Submission
+
+# Where a script's own interpreter line may begin.
+_SHEBANG = "#!"
+
+
+def _load(name: str) -> str:
+    return files("job_templates").joinpath("dialects", name).read_text("utf-8")
+
+
+_ENVIRONMENT = Environment(
+    loader=FunctionLoader(_load),
+    undefined=StrictUndefined,
+    autoescape=False,  # noqa: S701 - shell, not HTML: every value goes through the `sh` filter
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters["sh"] = lambda value: quote(str(value))
+
+
+def render(template: str, submission: Submission, *, staging_root: str, **more: Any) -> str:
+    """The script of one attempt. `more` are the dialect's own values."""
+    spec = submission.spec
+    interpreter, body = _body(spec.script) if spec.script is not None else ("", "")
+    marker = f"PENSTOCK-BODY-{submission.tag}"
+    return _ENVIRONMENT.get_template(template).render(
+        spec=spec,
+        submission=submission,
+        staging_root=staging_root,
+        fence=f"{staging_root}/fence/{submission.fence_name}",
+        interpreter=interpreter,
+        body=body,
+        marker=marker,
+        command=command_words(submission),
+        **more,
+    )
+
+
+def staging_root(pattern: str, home: str) -> str:
+    """The shared staging area of an account: `{home}` is the only word that is replaced."""
+    return pattern.replace("{home}", home.rstrip("/"))
+
+
+def command_words(submission: Submission) -> tuple[str, ...]:
+    """Launcher, executable and arguments as argv; empty for scripts."""
+    spec = submission.spec
+    if spec.executable is None:
+        return ()
+    count = str(processes(submission))
+    launchers: dict[str, tuple[str, ...]] = {
+        "": (), "none": (), "single": (), "srun": ("srun",), "mpirun": ("mpirun", "-n", count),
+        "mpiexec": ("mpiexec", "-n", count),
+    }  # fmt: skip
+    name = spec.launcher or ""
+    return (*launchers.get(name, tuple(name.split())), spec.executable, *spec.arguments)
+
+
+def processes(submission: Submission) -> int:
+    """How many processes the job asked for."""
+    r = submission.spec.resources
+    if r.process_count is not None:
+        return r.process_count
+    return (r.node_count or 1) * (r.processes_per_node or 1)
+
+
+def _body(script: str) -> tuple[str, str]:
+    """(interpreter line without `#!`, the rest); a script without one is a bash script."""
+    text = script.replace("\r\n", "\n")
+    if not text.startswith(_SHEBANG):
+        return "/bin/bash", text
+    first, _, rest = text.partition("\n")
+    return first.removeprefix(_SHEBANG).strip(), rest

@@ -1,0 +1,93 @@
+"""Probes of a Slurm centre: what our logins may see there, and what to do where they may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from site_adapters.command import Command, Output
+from site_adapters.config import SiteConfig
+from site_adapters.errors import SiteError
+from site_adapters.login_node.auth import clock
+from site_adapters.slurm import commands
+from site_adapters.states import CredentialKind
+from site_adapters.transport import Connection, Logins
+from site_adapters.types import CheckResult
+
+_SKEW_MAX = timedelta(seconds=30)
+
+
+def probes(config: SiteConfig, logins: Logins) -> tuple[Callable[[], CheckResult], ...]:
+    """What `check` asks of a Slurm centre, beside the logins themselves."""
+    parts = (_controller, _hidden_jobs, _accounting, _clock, _limits_enforced)
+    return tuple(partial(_probe, part, config, logins) for part in parts)
+
+
+def _probe(part: Callable[[SiteConfig, Connection], CheckResult], config: SiteConfig, logins: Logins) -> CheckResult:
+    name = part.__name__.lstrip("_").replace("_", " ")
+    try:
+        connection = logins.meter() if part is _accounting else logins.observer()
+        if connection is None:
+            return CheckResult(name, True, "not asked: no login of the gateway's own is configured")
+        return part(config, connection)
+    except SiteError as exc:
+        return CheckResult(name, False, str(exc), "Look at the site file and the login.")
+
+
+def _controller(config: SiteConfig, connection: Connection) -> CheckResult:
+    ok, detail = connection.run(commands.ping(config.command("scontrol")))
+    return CheckResult("controller", ok, detail, "" if ok else "Ask the centre: slurmctld does not answer.")
+
+
+def _hidden_jobs(config: SiteConfig, connection: Connection) -> CheckResult:
+    """A centre with PrivateData=jobs answers *empty, exit 0* to a login that may not see others' jobs."""
+    text = connection.run(_show_config(config))
+    hidden = any("jobs" in line.lower() for line in text.splitlines() if line.startswith("PrivateData"))
+    remedy = "Give the observer AdminLevel=Operator, or remove it: then each account is asked on its own."
+    name, kind = "hidden jobs", CredentialKind.OBSERVER
+    if not hidden:
+        return CheckResult(name, True, "everybody's jobs are visible", credential=kind)
+    admin = connection.run(_admin_level(config, connection.username))
+    seen = admin in ("Operator", "Administrator")
+    return CheckResult(
+        name, seen, f"PrivateData=jobs, the observer is {admin or 'nobody'}", "" if seen else remedy, kind
+    )
+
+
+def _accounting(config: SiteConfig, connection: Connection) -> CheckResult:
+    since = datetime.now(UTC) - timedelta(hours=1)
+    found = connection.run(commands.sacct(config.command("sacct"), since=since, everybody=True))
+    detail = f"{len(found.rows)} runs in the last hour"
+    return CheckResult("accounting", True, detail, credential=CredentialKind.METER)
+
+
+def _clock(_config: SiteConfig, connection: Connection) -> CheckResult:
+    skew = abs(connection.run(clock()) - datetime.now(UTC))
+    ok = skew <= _SKEW_MAX
+    return CheckResult("clock", ok, f"{skew.total_seconds():.0f} s from ours", "" if ok else "Ask for NTP there.")
+
+
+def _limits_enforced(config: SiteConfig, connection: Connection) -> CheckResult:
+    text = connection.run(_show_config(config))
+    line = next((li for li in text.splitlines() if li.startswith("EnforcePartLimits")), "")
+    enforced = "ALL" in line or "ANY" in line
+    detail = line.replace(" ", "") or "EnforcePartLimits is not set"
+    if not enforced:
+        detail += ": Slurm accepts what can never run, so the gateway checks limits itself"
+    return CheckResult("limits enforced", True, detail)
+
+
+def _show_config(config: SiteConfig) -> Command[str]:
+    return Command((config.command("scontrol"), "show", "config"), _text, deadline_s=30.0)
+
+
+def _admin_level(config: SiteConfig, username: str) -> Command[str]:
+    argv = (config.command("sacctmgr"), "-nP", "show", "user", username, "format=adminlevel")
+    return Command(argv, lambda out: _text(out).strip(), deadline_s=30.0)
+
+
+def _text(output: Output) -> str:
+    if output.exit_code != 0:
+        raise commands.classify(output)
+    return output.text

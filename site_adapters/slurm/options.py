@@ -1,0 +1,121 @@
+"""From a job spec to sbatch's argv and script. The caller's environment never travels (`--export=NONE`)."""
+
+from __future__ import annotations
+
+import re
+
+from site_adapters.config import SiteConfig
+from site_adapters.directives import PASSED
+from site_adapters.errors import Refused
+from site_adapters.quoting import quote
+from site_adapters.script import render as render_script
+from site_adapters.script import staging_root
+from site_adapters.types import JobSpec, RenderedJob, Submission
+
+
+def render(config: SiteConfig, submission: Submission) -> RenderedJob:
+    """Script and argv of one attempt; raises `Refused` for what this centre does not allow."""
+    root = staging_root(config.staging_root, submission.account.home)
+    spec = submission.spec
+    stdout, stderr = _paths(submission, root)
+    stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
+    script = render_script("slurm.sh.j2", submission, staging_root=root, stdin=stdin)
+    argv = (
+        config.command("sbatch"), "--parsable", "--ignore-pbs", "--export=NONE",
+        f"--job-name={submission.site_name}",
+        *((f"--comment={submission.manifest}",) if submission.manifest else ()),
+        f"--chdir={spec.directory or submission.account.home}",
+        f"--output={_pattern(stdout)}", f"--error={_pattern(stderr)}",
+        *_resources(spec), *_attributes(config, spec), *config.submit.extra,
+    )  # fmt: skip
+    _allowed(config, argv)
+    return RenderedJob(script, argv, stdout, stderr)
+
+
+def _paths(submission: Submission, root: str) -> tuple[str, str]:
+    """Absolute output paths with `{task}` for arrays; relative ones are below the job's directory."""
+    spec = submission.spec
+    base = f"{root}/out/{submission.fence_name}" + (".{task}" if spec.array is not None else "")
+    directory = spec.directory or submission.account.home
+
+    def placed(path: str | None, default: str) -> str:
+        if path is None:
+            return default
+        known = _known_pattern(path, submission)
+        return known if known.startswith("/") else f"{directory}/{known}"
+
+    stdout = placed(spec.stdout_path, f"{base}.out")
+    return stdout, placed(spec.stderr_path, f"{base}.err")
+
+
+_SIGNS = re.compile(r"%(\d*)(.)")
+
+
+def _known_pattern(path: str, submission: Submission) -> str:
+    """Slurm's own signs in a path, as far as we can find the file again: %j %A %a %x %u %%."""
+
+    def one(match: re.Match[str]) -> str:
+        signs = {"j": "{native}", "A": "{native}", "a": "{task}", "x": submission.site_name,
+                 "u": submission.account.username, "%": "%"}  # fmt: skip
+        if match[1] or match[2] not in signs:
+            raise Refused(f"{match[0]} in an output path cannot be followed; use %j, %A, %a, %x or %u", code="path")
+        return signs[match[2]]
+
+    return _SIGNS.sub(one, path)
+
+
+def _pattern(path: str) -> str:
+    """A path as sbatch reads it."""
+    return path.replace("%", "%%").replace("{task}", "%a").replace("{native}", "%A")
+
+
+def _resources(spec: JobSpec) -> list[str]:
+    r = spec.resources
+    options = {
+        "nodes": r.node_count,
+        "ntasks": r.process_count,
+        "ntasks-per-node": r.processes_per_node,
+        "cpus-per-task": r.cpu_cores_per_process,
+        "mem": None if r.memory is None else f"{-(-r.memory // 1024)}K",
+        "gpus-per-task": r.gpu_cores_per_process or None,
+    }
+    argv = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return [*argv, "--exclusive"] if r.exclusive_node_use else argv
+
+
+def _attributes(config: SiteConfig, spec: JobSpec) -> list[str]:
+    a = spec.attributes
+    queue = config.queues.get(a.queue_name or "")
+    options = {
+        "partition": queue.native if queue is not None else a.queue_name,
+        "account": a.account,
+        "qos": a.qos,
+        "reservation": a.reservation_id,
+        "priority": a.priority,
+        # Slurm counts in minutes: rounded up, so that nobody loses the rest of one.
+        "time": None if a.duration is None else -(-a.duration // 60),
+    }
+    argv = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    argv.append("--requeue" if a.rerunnable else "--no-requeue")
+    if spec.array is not None:
+        most = f"%{spec.array.max_parallel}" if spec.array.max_parallel is not None else ""
+        argv.append(f"--array={spec.array.indices}{most}")
+    return argv + _custom(spec)
+
+
+def _custom(spec: JobSpec) -> list[str]:
+    argv = []
+    for key, value in sorted(spec.attributes.custom_attributes.items()):
+        name = key.removeprefix("slurm.")
+        if name not in PASSED:
+            raise Refused(f"slurm.{name} cannot be set: it is no option that goes through", code="custom_attribute")
+        argv.append(f"--{name}={value}" if value else f"--{name}")
+    return argv
+
+
+def _allowed(config: SiteConfig, argv: tuple[str, ...]) -> None:
+    names = {word[2:].partition("=")[0] for word in argv[1:]}
+    if wrong := sorted(names.intersection(config.submit.forbidden)):
+        raise Refused(f"{config.site} does not allow --{wrong[0]}", code="forbidden_option")
+    if missing := sorted(set(config.submit.required) - names):
+        raise Refused(f"{config.site} requires --{missing[0]}", code="required_option")

@@ -1,0 +1,152 @@
+"""Submit through slurmrestd, where a centre offers it: 3 to 8 times more submissions a second than forking sbatch.
+
+Facts measured on 22.05 (v0.0.38): a refusal is HTTP 500 with `errors[].error_code`; HTTP 200 with a job id may carry errors
+as well, so the id decides; a lost connection after sending leaves the outcome unknown.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from site_adapters.config import RestConfig, SiteConfig
+from site_adapters.errors import CredentialRefused
+from site_adapters.types import Accepted, Rejected, RenderedJob, Submission, SubmitOutcome, Unknown
+
+_TOKEN_LIFE_S = 600
+# sbatch options that v0.0.38 takes as job properties; a job with any other is submitted by the command line.
+_PROPERTIES = {
+    "job-name": "name", "comment": "comment", "chdir": "current_working_directory", "output": "standard_output",
+    "error": "standard_error", "partition": "partition", "account": "account", "qos": "qos", "array": "array",
+    "reservation": "reservation", "constraint": "constraints", "gres": "gres", "licenses": "licenses",
+}  # fmt: skip
+_NUMBERS = {
+    "nodes": "nodes", "ntasks": "tasks", "cpus-per-task": "cpus_per_task", "ntasks-per-node": "tasks_per_node",
+    "time": "time_limit", "nice": "nice", "priority": "priority",
+}  # fmt: skip
+# slurm_errno.h: limits that may pass, and a controller that is busy.
+_BUSY = frozenset({2015, 2042, 2050, 2051, 2066, 2115, 5005})
+
+
+@dataclass(slots=True)
+class RestSubmit:
+    """slurmrestd with one kept-open connection; tokens are minted for the person, or one service token is used."""
+
+    config: SiteConfig
+    rest: RestConfig
+    _client: httpx.Client = field(init=False)
+    _tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._client = httpx.Client(base_url=self.rest.url, timeout=httpx.Timeout(150.0, connect=10.0))
+
+    def submit(self, jobs: Sequence[tuple[Submission, RenderedJob]]) -> list[SubmitOutcome]:
+        return [self._submit_one(submission, rendered) for submission, rendered in jobs]
+
+    def _submit_one(self, submission: Submission, rendered: RenderedJob) -> SubmitOutcome:
+        properties = job_properties(rendered.argv)
+        if isinstance(properties, Rejected):
+            return properties
+        username = submission.account.username
+        try:
+            headers = {"X-SLURM-USER-NAME": username, "X-SLURM-USER-TOKEN": self._token(username)}
+        except CredentialRefused as exc:
+            return Rejected(str(exc), retryable=True, code="credential")
+        try:
+            answer = self._client.post(
+                f"/slurm/{self.rest.api}/job/submit", json={"script": rendered.script, "job": properties},
+                headers=headers,
+            )  # fmt: skip
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
+            return Rejected(f"slurmrestd cannot be reached: {exc}", retryable=True, code="site_down")
+        except httpx.HTTPError as exc:
+            return Unknown(f"the connection to slurmrestd broke: {type(exc).__name__}")
+        return read_answer(answer.status_code, answer.content)
+
+    def _token(self, username: str) -> str:
+        if self.rest.token_file is not None:
+            return _secret(self.rest.token_file).decode("ascii").strip()
+        if self.rest.jwt_key_file is None:
+            raise CredentialRefused(f"{self.config.site}: neither token_file nor jwt_key_file is configured")
+        token, expires = self._tokens.get(username, ("", 0.0))
+        if time.time() > expires - 60:
+            expires = time.time() + _TOKEN_LIFE_S
+            token = mint(_secret(self.rest.jwt_key_file), username, int(time.time()), int(expires))
+            self._tokens[username] = (token, expires)
+        return token
+
+
+def job_properties(argv: Sequence[str]) -> dict[str, Any] | Rejected:
+    """sbatch's options as v0.0.38 names them; an option without a name there is a refusal in words."""
+    found: dict[str, Any] = {"environment": {"PATH": "/bin:/usr/bin"}, "requeue": False}
+    for word in argv[1:]:
+        name, _, value = word.removeprefix("--").partition("=")
+        if name in ("parsable", "ignore-pbs", "export"):
+            continue
+        if name in _PROPERTIES:
+            found[_PROPERTIES[name]] = value
+        elif name in _NUMBERS:
+            found[_NUMBERS[name]] = int(value)
+        elif name in ("requeue", "no-requeue"):
+            found["requeue"] = name == "requeue"
+        elif name == "hold":
+            found["hold"] = True
+        elif name == "exclusive":
+            found["exclusive"] = "true"
+        elif name == "mem":
+            found["memory_per_node"] = -(-int(value.removesuffix("K")) // 1024)
+        else:
+            return Rejected(f"--{name} cannot be given through slurmrestd at this centre", code="unsupported")
+    return found
+
+
+def read_answer(status: int, body: bytes) -> SubmitOutcome:
+    """The id decides; without one, the error's number says whether it may work later."""
+    try:
+        answer: Mapping[str, Any] = json.loads(body)
+    except (ValueError, UnicodeDecodeError):
+        return Unknown(f"slurmrestd answered {status} with what is no JSON")
+    if not isinstance(answer, dict):
+        return Unknown(f"slurmrestd answered {status} with what is no object")
+    native_id = answer.get("job_id")
+    if isinstance(native_id, int) and native_id > 0:
+        return Accepted(str(native_id))
+    errors = answer.get("errors") or [{}]
+    first = errors[0] if isinstance(errors[0], dict) else {}
+    code, text = first.get("error_code", 0), str(first.get("error") or first.get("description") or f"HTTP {status}")
+    if status == 200 or "time" in text.lower() and "out" in text.lower():
+        return Unknown(f"slurmrestd gave neither an id nor a refusal: {text}")
+    if code in _BUSY:
+        return Rejected(text, retryable=True, code="limit")
+    # 500 without a number is a token that was refused, or a controller that does not answer (measured).
+    if status == 401 or (status == 500 and not code):
+        return Rejected(text, retryable=True, code="credential")
+    return Rejected(text)
+
+
+def mint(key: bytes, username: str, issued: int, expires: int) -> str:
+    """A token as `scontrol token` makes it: HS256 over `sun`, `iat`, `exp` (RFC 7515, RFC 7519)."""
+    header = _b64(json.dumps({"alg": "HS256", "typ": "JWT"}).encode())
+    claims = _b64(json.dumps({"sun": username, "iat": issued, "exp": expires}).encode())
+    signature = hmac.new(key, f"{header}.{claims}".encode(), hashlib.sha256).digest()
+    return f"{header}.{claims}.{_b64(signature)}"
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _secret(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise CredentialRefused(f"{file.name} cannot be read") from exc
