@@ -1,4 +1,4 @@
-"""A centre's site file: its quirks as data. Unknown words are refused; secrets are named by file, never written here."""
+"""A centre's site file: its quirks as data. Unknown words are refused; secrets are named by file, not written here."""
 
 from __future__ import annotations
 

@@ -113,7 +113,8 @@ class SshConnection:
             return [exc for _ in commands]  # the program was not handed over whole: none of it ran
         results: list[T | SiteError] = []
         for command, output in zip(commands, answers(sent, stdout, stderr), strict=True):
-            results.append(self._result(command, output, broken))
+            result = self._result(command, output, broken)
+            results.append(result)
         return results
 
     def read_file(self, path: str, *, offset: int, limit: int) -> FileChunk:
@@ -156,7 +157,7 @@ class SshConnection:
     def _send(self, channel: paramiko.Channel, sent: Program, deadline: float) -> None:
         try:
             channel.settimeout(max(0.1, deadline - time.monotonic()))
-            channel.exec_command(loader(sent))  # noqa: S601 - one quoted line, made by framing.loader
+            channel.exec_command(loader(sent))
             channel.sendall(sent.text)
         except (OSError, EOFError, paramiko.SSHException) as exc:
             self._drop(channel.get_transport())
