@@ -15,7 +15,7 @@ _SHEBANG = "#!"
 
 
 def _load(name: str) -> str:
-    return files("job_templates").joinpath("dialects", name).read_text("utf-8")
+    return (files("job_templates") / "dialects" / name).read_text("utf-8")
 
 
 _ENVIRONMENT = Environment(

@@ -61,7 +61,7 @@ _END_REASON: dict[str, Reason] = {
     "TIMEOUT": Reason.TIME_LIMIT,
 }
 # sacct without explicit states leaves out jobs that never became eligible.
-ALL_STATES = "BF,CA,CD,CF,CG,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
+ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,S,TO"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def read_sbatch(output: Output, site_rules: Sequence[ErrorRule] = ()) -> SubmitO
 _END = "\x1e"
 _FIELDS = (
     "JobArrayID", "JobID", "ArrayJobID", "ArrayTaskID", "State", "Reason", "SubmitTime", "StartTime", "EndTime",
-    "NumCPUs", "UserName", "RestartCnt", "Comment", "Name",
+    "NumCPUs", "UserName", "RestartCnt", "exit_code", "Comment", "Name",
 )  # fmt: skip
 SQUEUE_FORMAT = ",".join(f"{name}:{SEPARATOR}" for name in _FIELDS[:-1]) + f",{_FIELDS[-1]}:{_END}"
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
@@ -201,15 +201,19 @@ def _squeue_row(row: str) -> list[ObservedRun]:
     parts = row.split(SEPARATOR, len(_FIELDS) - 1)
     if len(parts) != len(_FIELDS):
         raise ValueError(f"{len(parts)} fields instead of {len(_FIELDS)}")
-    full, raw, parent, task, word, native_reason, submit, start, end, cpus, user, restarts, comment, name = parts
+    full, raw, parent, task, word, native_reason, submit, start, end, cpus, user, restarts, status, comment, name = (
+        parts
+    )
     state = STATE_MAP.get(word, ObservedState.UNKNOWN)
-    reason = reason_of(native_reason).reason if state in (_S.QUEUED, _S.HELD) else _END_REASON.get(word, Reason.NONE)
+    exit_code, signal = _wait_status(status) if state.final else (None, None)
+    tags = tuple(sorted(set(_TAG.findall(f"{name} {comment}"))))
+    waits = state in (_S.QUEUED, _S.HELD)
+    reason = reason_of(native_reason).reason if waits else _ended(word, exit_code, str(signal or 0), bool(tags))
     if state is _S.QUEUED and reason in (Reason.HELD_BY_USER, Reason.HELD_BY_CENTRE):
         state = _S.HELD
     if native_reason == "None":
         native_reason = ""
     started = None if state in (_S.QUEUED, _S.HELD) else _epoch(start)
-    free = f"{name} {comment}"
     manifest = MANIFEST.search(comment)
     run = ObservedRun(
         native_id=parent if "_" in full else raw,
@@ -217,10 +221,12 @@ def _squeue_row(row: str) -> list[ObservedRun]:
         native_state=word,
         username=user,
         name=name,
-        tags_seen=tuple(sorted(set(_TAG.findall(free)))),
+        tags_seen=tags,
         manifest=manifest[0] if manifest else "",
         reason=reason,
         native_reason=native_reason,
+        exit_code=exit_code,
+        signal=signal,
         submit_time=_epoch(submit),
         start_time=started,
         end_time=_epoch(end) if state.final else None,
@@ -228,6 +234,14 @@ def _squeue_row(row: str) -> list[ObservedRun]:
         cores=int(cpus) if cpus.isdigit() and state is not _S.QUEUED else None,
     )
     return [_with_task(run, t) for t in _tasks(full, task)]
+
+
+def _wait_status(text: str) -> tuple[int | None, int | None]:
+    """squeue shows the status of wait(2): exit code in the upper byte, signal in the lower seven bits."""
+    if not text.isdigit():
+        return None, None
+    status = int(text)
+    return status >> 8, (status & 0x7F) or None
 
 
 def _tasks(full: str, task: str) -> tuple[int | None, ...]:

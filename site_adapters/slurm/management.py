@@ -150,16 +150,13 @@ class SlurmManagement:
         queue, asked = self._queue(users)
         if not queue.good:
             return Observation(queue, Look(error="not asked"), asked, self.config.accounting.kept)
-        live = {run.native_id for run in queue.runs}
-        final = {run.native_id for run in queue.runs if run.state.final}
-        # Only accounting tells exit codes, so what the queue shows as ended is asked for as well.
-        absent = [job for job in jobs if job.native_id not in live or job.native_id in final]
+        shown = {run.native_id for run in queue.runs}
+        absent = [job for job in jobs if job.native_id not in shown]
         if not absent or not self.config.accounting.kept:
             return Observation(queue, Look(), asked, self.config.accounting.kept)
         since = min(job.submitted_at for job in absent) - timedelta(days=1)
         accounting, more = self._accounting(absent, since)
-        runs = tuple(r for r in queue.runs if not (r.native_id in final and accounting.good and r.state.final))
-        return Observation(Look(runs, queue.problems), accounting, asked + more)
+        return Observation(queue, accounting, asked + more)
 
     def _queue(self, users: Sequence[str]) -> tuple[Look, int]:
         program = self.config.command("squeue")

@@ -248,7 +248,7 @@ def open_transport(
         shown = transport.get_remote_server_key()
         if shown.asbytes() != pinned:
             raise HostKeyChanged(
-                f"{endpoint.host}:{endpoint.port} shows {shown.get_name()} {shown.fingerprint}, which is not the pinned "
+                f"{endpoint.host}:{endpoint.port} shows {shown.get_name()} {shown.fingerprint}, not the pinned "
                 "key. Ask the centre whether it changed its key, then put the new one into the site file."
             )
         transport.auth_publickey(username, key)
