@@ -80,7 +80,7 @@ def site_facts(conn: Connection, site_id: str) -> SiteFacts:
 
 def ensure_site(conn: Connection, site_id: str) -> None:
     """The site's row; two processes may start at once."""
-    conn.execute(_upsert(conn, SITES).values(id=site_id, fencing=0).on_conflict_do_nothing())
+    conn.execute(upsert(conn, SITES).values(id=site_id, fencing=0).on_conflict_do_nothing())
 
 
 def project_id(conn: Connection, wanted: str) -> str | None:
@@ -265,7 +265,7 @@ def upsert_runs(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert runs or bring them up to date; a final run is never made live again by a late look."""
     if not rows:
         return
-    query = _upsert(conn, RUNS)
+    query = upsert(conn, RUNS)
     keys = ("job_id", "attempt", "task", "restart")
     changes = {c.name: query.excluded[c.name] for c in RUNS.c if c.name not in keys}
     final = ("completed", "failed", "canceled")
@@ -300,7 +300,7 @@ def claim_key(
 ) -> Any | None:
     """Claim a key for this content: None when it is ours now, else the row that has it."""
     table = table_of(IdempotencyRow)
-    query = _upsert(conn, table).values(
+    query = upsert(conn, table).values(
         user_id=user_id, key_sha256=key_sha256, content_sha256=content_sha256, status=status, body=body, created_at=now
     )
     if conn.execute(query.on_conflict_do_nothing().returning(table.c.key_sha256)).one_or_none() is not None:
@@ -325,5 +325,6 @@ def conflict_unless(changed: bool, detail: str) -> None:
         raise Conflict(detail, remedy="Look at the job again: it has moved on.")
 
 
-def _upsert(conn: Connection, table: Any) -> Any:
+def upsert(conn: Connection, table: Any) -> Any:
+    """An INSERT that knows ON CONFLICT, in the dialect of this connection."""
     return pg_insert(table) if conn.dialect.name == "postgresql" else sqlite_insert(table)

@@ -1,0 +1,1 @@
+"""Alembic without an ini file: `python -m gateway.migrations upgrade|check|revision -m TEXT`."""

@@ -1,0 +1,96 @@
+"""The composition root: settings become services. The app, the workers, the admin commands and the tests start here."""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+import string
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from sqlalchemy import Connection, select
+
+from accounting.tables import assert_append_only
+from gateway.db import Database, table_of
+from gateway.identity.keys import MasterKey, load_or_create
+from gateway.identity.service import key_source
+from gateway.jobs import repository
+from gateway.jobs.tables import GatewayRow
+from gateway.migrations import schema
+from gateway.services import Services
+from gateway.settings import Settings
+from site_adapters.config import load_sites
+from site_adapters.interfaces import SiteAdapter
+from site_adapters.registry import build
+
+_GATEWAY = table_of(GatewayRow)
+
+
+class AlreadyRunning(Exception):
+    """Another process serves this SQLite database."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database at the newest schema, with its triggers in place."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    db = Database(settings.effective_database_url)
+    schema.upgrade(db)
+    with db.read() as conn:
+        assert_append_only(conn)
+    return db
+
+
+def compose(
+    settings: Settings,
+    *,
+    db: Database | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    wake: Callable[[str], None] = lambda _site_id: None,
+) -> Services:
+    """Everything wired; sites that cannot be built are there, closed, with their reason."""
+    db = db or open_database(settings)
+    master = load_or_create(settings.effective_master_key_file)
+    sites = load_adapters(settings.effective_sites_dir, db, master)
+    with db.write() as conn:
+        gateway_id = ensure_gateway(conn)
+        for site_id in sites:
+            repository.ensure_site(conn, site_id)
+    return Services(settings, db, gateway_id, sites, clock, wake)
+
+
+def load_adapters(folder: Path, db: Database, master: MasterKey) -> dict[str, SiteAdapter]:
+    """The docked centres of a folder of site files."""
+    adapters = {}
+    for config in load_sites(folder):
+        adapter = build(config, keys=key_source(db, master, config.site))
+        adapters[adapter.site_id] = adapter
+    return adapters
+
+
+def ensure_gateway(conn: Connection) -> str:
+    """This gateway's id, made once: four characters that every tag bears."""
+    found = conn.scalar(select(_GATEWAY.c.gateway_id).where(_GATEWAY.c.id == 1))
+    if found is not None:
+        return str(found)
+    alphabet = string.ascii_lowercase + string.digits
+    made = "".join(secrets.choice(alphabet) for _ in range(4))
+    conn.execute(repository.upsert(conn, _GATEWAY).values(id=1, gateway_id=made).on_conflict_do_nothing())
+    return str(conn.scalar(select(_GATEWAY.c.gateway_id).where(_GATEWAY.c.id == 1)))
+
+
+def lock_home(home: Path) -> TextIO:
+    """Refuse a second process on one SQLite: two schedulers on one store would both fire. Keep the result open."""
+    home.mkdir(parents=True, exist_ok=True)
+    file = (home / "gateway.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise AlreadyRunning(f"another gateway runs in {home}") from None
+    return file

@@ -1,0 +1,72 @@
+"""The embedded worker: APScheduler runs the ticks of every site inside the process that serves HTTP."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from gateway import leases
+from gateway.jobs.repository import StaleLease
+from gateway.recovery import accepting
+from gateway.services import Lease, Services
+from gateway.ticks import TICKS, Tick
+
+log = structlog.get_logger()
+
+
+class EmbeddedWorker:
+    """Runs the ticks until stopped. `wake` asks for a dispatch now instead of at the next second."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        threads = max(4, 2 * len(services.sites) + 2)
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(threads)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+
+    def start(self) -> None:
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        first = datetime.now(UTC)
+        for site_id, adapter in self._services.sites.items():
+            if adapter.closed_reason is not None:
+                log.warning("site_closed", site=site_id, reason=adapter.closed_reason)
+                continue
+            lease = leases.take(self._services.db, site_id, worker)
+            for number, tick in enumerate(reversed(TICKS)):  # facts first: checks need them
+                self._scheduler.add_job(
+                    run_tick, "interval", args=(self._services, lease, tick), id=f"{tick.name}:{site_id}",
+                    seconds=tick.every_s(self._services.settings),
+                    next_run_time=first + timedelta(milliseconds=50 * number),
+                )  # fmt: skip
+        self._scheduler.start()
+
+    def wake(self, site_id: str) -> None:
+        job = self._scheduler.get_job(f"dispatch:{site_id}") if self._scheduler.running else None
+        soon = datetime.now(UTC) + timedelta(milliseconds=20)
+        if job is not None and job.next_run_time is not None and job.next_run_time > soon:
+            job.modify(next_run_time=soon)
+
+    def stop(self) -> None:
+        """Let running ticks end, start no more."""
+        self._scheduler.shutdown(wait=True)
+
+
+def run_tick(services: Services, lease: Lease, tick: Tick) -> Any:
+    """One run of one tick; whatever it raises is told and ends this run only."""
+    if not accepting(services.db):
+        return None
+    try:
+        return tick.run(services, lease, services.clock())
+    except StaleLease as exc:
+        log.warning("lease_lost", site=lease.site_id, tick=tick.name, why=str(exc))
+    except Exception:  # noqa: BLE001 - a tick that fails must not end the others; it is logged with its trace
+        log.exception("tick_failed", site=lease.site_id, tick=tick.name)
+    return None

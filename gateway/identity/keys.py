@@ -1,0 +1,62 @@
+"""Private keys sealed under a master key that is not in the database (AES-256-GCM)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_NONCE_BYTES = 12
+
+
+class MasterKey:
+    """Seals and opens; its bytes never print."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != 32:
+            raise ValueError("a master key has 32 bytes")
+        self._cipher = AESGCM(secret)
+
+    def __repr__(self) -> str:
+        return "MasterKey(…)"
+
+    def seal(self, text: str, *, owner: str) -> bytes:
+        """Encrypt for one owner: a sealed key that is moved to another row does not open."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, text.encode(), owner.encode())
+
+    def open(self, sealed: bytes, *, owner: str) -> str:
+        """Decrypt; ValueError where the master key or the owner is another one."""
+        try:
+            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], owner.encode()).decode()
+        except InvalidTag as exc:
+            raise ValueError(f"the key of {owner} does not open with this master key") from exc
+
+
+def load_or_create(file: Path) -> MasterKey:
+    """The master key of a file, made at first use (0600)."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".new")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            out.write(os.urandom(32))
+        draft.rename(file)
+    return MasterKey(file.read_bytes())
+
+
+def new_key_pair(comment: str) -> tuple[str, str]:
+    """(private key as OpenSSH text, public key line) of a fresh Ed25519 pair."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    return private.decode(), public_line(key, comment)
+
+
+def public_line(key: Ed25519PrivateKey, comment: str) -> str:
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return f"{public.decode()} {comment}"

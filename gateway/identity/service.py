@@ -1,0 +1,207 @@
+"""Open users, projects and site accounts; link an account by proving that we can log in to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from accounting import store as books
+from gateway.db import Database, table_of
+from gateway.errors import Conflict, Invalid, NotFound, Problem, SiteClosedError, SiteUnreachableError
+from gateway.identity.keys import MasterKey, new_key_pair
+from gateway.identity.tables import MembershipRow, ProjectRow, SiteAccountRow, UserRow
+from gateway.jobs.ids import new_id
+from gateway.services import Services
+from site_adapters.errors import CredentialRefused, SiteClosed, SiteError
+from site_adapters.interfaces import SiteAdapter
+from site_adapters.transport.ssh import load_key
+
+USERS, PROJECTS, MEMBERS = table_of(UserRow), table_of(ProjectRow), table_of(MembershipRow)
+ACCOUNTS = table_of(SiteAccountRow)
+
+_NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}\Z")
+_LOGIN = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\Z")
+ROLES = frozenset({"owner", "researcher"})
+
+
+def create_user(conn: Connection, *, name: str, operator_admin: bool = False, display: str = "", now: datetime) -> str:
+    """A person; names are unique."""
+    _named(name, "/name")
+    user_id = new_id("u", now)
+    _insert(conn, USERS, f"There is a user {name!r} already.", id=user_id, name=name, display_name=display,
+            operator_admin=operator_admin, created_at=now)  # fmt: skip
+    return user_id
+
+
+def create_project(conn: Connection, *, name: str, currency: str, title: str = "", now: datetime) -> str:
+    """A project with accounts in money and core-hours, and nothing to spend yet."""
+    _named(name, "/name")
+    if not re.fullmatch(r"[A-Z]{3}", currency):
+        problem = Problem("/currency", f"{currency!r} is no ISO 4217 code.", "invalid", "Write it like CNY.")
+        raise Invalid("The currency is not known.", problems=(problem,))
+    project_id = new_id("r", now)
+    _insert(conn, PROJECTS, f"There is a project {name!r} already.", id=project_id, name=name, title=title,
+            currency=currency, created_at=now)  # fmt: skip
+    books.open_project_accounts(conn, project_id, currency=currency)
+    return project_id
+
+
+def add_member(conn: Connection, *, project_id: str, user_id: str, role: str, now: datetime) -> None:
+    """A person joins a project, or changes the role in it."""
+    if role not in ROLES:
+        problem = Problem("/role", f"{role!r} is no role.", "invalid", "owner or researcher.")
+        raise Invalid("The role is not known.", problems=(problem,))
+    where = (MEMBERS.c.project_id == project_id, MEMBERS.c.user_id == user_id)
+    if conn.execute(update(MEMBERS).where(*where).values(role=role)).rowcount == 0:
+        conn.execute(insert(MEMBERS).values(project_id=project_id, user_id=user_id, role=role, created_at=now))
+
+
+def user_id_of(conn: Connection, name: str) -> str:
+    found = conn.scalar(select(USERS.c.id).where((USERS.c.name == name) | (USERS.c.id == name)))
+    if found is None:
+        raise NotFound(f"There is no user {name!r}.")
+    return str(found)
+
+
+# ---------------------------------------------------------------- site accounts
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedKey:
+    """What a person must install at the centre before the account can be verified; empty where nothing."""
+
+    account_id: str
+    public_key: str
+
+
+def link_account(
+    conn: Connection,
+    adapter: SiteAdapter,
+    master: MasterKey,
+    *,
+    user_id: str,
+    username: str,
+    private_key: str | None,
+    now: datetime,
+) -> LinkedKey:
+    """Claim a login one already has. It may be used only after `verify_account` has proved the claim."""
+    if not _LOGIN.match(username):
+        problem = Problem("/username", f"{username!r} is no login name.", "invalid", "Give the login at that centre.")
+        raise Invalid("The login name is not valid.", problems=(problem,))
+    account_id = new_id("a", now)
+    if private_key is not None:
+        try:
+            public = f"{(key := load_key(private_key)).get_name()} {key.get_base64()}"
+        except CredentialRefused as exc:
+            problem = Problem("/private_key", str(exc), "invalid", "Give an OpenSSH key without a passphrase.")
+            raise Invalid("The key cannot be read.", problems=(problem,)) from exc
+        private = private_key
+    else:
+        private, public = new_key_pair(f"penstock:{adapter.site_id}:{username}")
+    conn.execute(
+        ACCOUNTS.delete().where(
+            ACCOUNTS.c.site_id == adapter.site_id, ACCOUNTS.c.user_id == user_id, ACCOUNTS.c.status == "pending"
+        )
+    )
+    _insert(
+        conn, ACCOUNTS, f"You have an account at {adapter.site_id} already.", id=account_id, site_id=adapter.site_id,
+        user_id=user_id, username=username, permission_model=adapter.policy.permission_model.value, status="pending",
+        public_key=public, sealed_key=master.seal(private, owner=account_id), created_at=now, credential_kind="actor",
+    )  # fmt: skip
+    return LinkedKey(account_id, public)
+
+
+def verify_account(services: Services, *, account_id: str, user_id: str, now: datetime) -> None:
+    """Prove a claim by logging in with its key; no transaction is open meanwhile."""
+    with services.db.read() as conn:
+        row = conn.execute(
+            select(ACCOUNTS).where(ACCOUNTS.c.id == account_id, ACCOUNTS.c.user_id == user_id)
+        ).one_or_none()
+    adapter = None if row is None else services.sites.get(row.site_id)
+    if row is None or adapter is None:
+        raise NotFound(f"You have no site account {account_id!r}.")
+    try:
+        facts = adapter.auth.probe(row.username)
+    except CredentialRefused as exc:
+        _note_failure(services, account_id, str(exc))
+        remedy = f"Put this line into ~/.ssh/authorized_keys of {row.username} there: {row.public_key}"
+        raise Conflict(f"{row.site_id} does not let us in as {row.username}.", remedy=remedy) from exc
+    except SiteClosed as exc:
+        raise SiteClosedError(str(exc)) from exc
+    except SiteError as exc:
+        _note_failure(services, account_id, str(exc))
+        raise SiteUnreachableError(f"{row.site_id}: {exc}", remedy="Try again later.") from exc
+    with services.db.write() as conn:
+        if adapter.policy.permission_model == "own_account":
+            _refuse_shared(conn, row)
+        conn.execute(
+            update(ACCOUNTS)
+            .where(ACCOUNTS.c.id == account_id)
+            .values(status="linked", uid=facts.uid, home=facts.home, verified_at=now, last_error=None)
+        )
+
+
+def _refuse_shared(conn: Connection, row: Any) -> None:
+    """Under the own-account model a login is one person's: every act there must be attributable (law 10)."""
+    other = conn.scalar(
+        select(ACCOUNTS.c.id).where(
+            ACCOUNTS.c.site_id == row.site_id,
+            ACCOUNTS.c.username == row.username,
+            ACCOUNTS.c.user_id != row.user_id,
+            ACCOUNTS.c.status == "linked",
+        )
+    )
+    if other is not None:
+        raise Conflict("That login is linked to another person.", remedy="Use your own login at that centre.")
+
+
+def key_source(db: Database, master: MasterKey, site_id: str) -> Callable[[str], str | None]:
+    """The private key of a login at one site, opened at each use and kept nowhere."""
+
+    def key(username: str) -> str | None:
+        query = (
+            select(ACCOUNTS.c.id, ACCOUNTS.c.sealed_key)
+            .where(ACCOUNTS.c.site_id == site_id, ACCOUNTS.c.username == username, ACCOUNTS.c.status != "suspended")
+            .order_by(ACCOUNTS.c.status)  # linked before pending
+        )
+        with db.read() as conn:
+            row = conn.execute(query).first()
+        return None if row is None or row.sealed_key is None else master.open(row.sealed_key, owner=row.id)
+
+    return key
+
+
+def reseal_all(conn: Connection, old: MasterKey, new: MasterKey) -> int:
+    """Open every stored key with the old master key and seal it with the new one."""
+    rows = conn.execute(select(ACCOUNTS.c.id, ACCOUNTS.c.sealed_key).where(ACCOUNTS.c.sealed_key.is_not(None))).all()
+    for row in rows:
+        sealed = new.seal(old.open(row.sealed_key, owner=row.id), owner=row.id)
+        conn.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == row.id).values(sealed_key=sealed))
+    return len(rows)
+
+
+def _note_failure(services: Services, account_id: str, text: str) -> None:
+    with services.db.write() as conn:
+        conn.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account_id).values(last_error=text[:500]))
+
+
+def _named(name: str, pointer: str) -> None:
+    if not _NAME.match(name):
+        remedy = "Lower-case letters, digits, . _ -, a letter first, at most 63."
+        raise Invalid(
+            "The name is not valid.", problems=(Problem(pointer, f"{name!r} is no name.", "invalid", remedy),)
+        )
+
+
+def _insert(conn: Connection, table: Table, conflict: str, **values: object) -> None:
+    try:
+        with conn.begin_nested():
+            conn.execute(insert(table).values(**values))
+    except IntegrityError as exc:
+        raise Conflict(conflict) from exc
