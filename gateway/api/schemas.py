@@ -1,0 +1,248 @@
+"""What comes in over HTTP: names and units of the job spec, unknown fields refused."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from accounting.money import parse_amount
+from site_adapters.types import (
+    Array,
+    Attributes,
+    Budget,
+    Change,
+    Condition,
+    Dependency,
+    JobSpec,
+    Placement,
+    Resources,
+)
+
+_ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?\Z")
+_SMALL = 2**31 - 1
+
+
+def _seconds(value: Any) -> Any:
+    """Seconds, or an ISO 8601 duration of days, hours, minutes and seconds."""
+    if isinstance(value, str) and len(value) > 1 and (match := _ISO.match(value)) and any(match.groups()):
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    if isinstance(value, bool) or isinstance(value, str):
+        raise ValueError("give whole seconds, or an ISO 8601 duration like PT1H30M")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool) or isinstance(value, float) or isinstance(value, str):
+        raise ValueError("give a whole number")
+    return value
+
+
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("give a time with its zone, like 2026-11-24T12:00:00Z")
+    return value.astimezone(UTC)
+
+
+Seconds = Annotated[int, BeforeValidator(_seconds), Field(ge=1, le=_SMALL)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=_SMALL)]
+Bytes = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**53)]
+Text = Annotated[str, Field(max_length=4096)]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ResourcesIn(_In):
+    """How much: IRI / PSI/J names. Memory in bytes per node."""
+
+    node_count: Count | None = None
+    process_count: Count | None = None
+    processes_per_node: Count | None = None
+    cpu_cores_per_process: Count | None = None
+    gpu_cores_per_process: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_SMALL)] | None = None
+    exclusive_node_use: bool | None = None
+    memory: Bytes | None = None
+
+
+class AttributesIn(_In):
+    """Where and for how long. `duration` in seconds, or ISO 8601 (`PT1H`)."""
+
+    duration: Seconds | None = None
+    queue_name: Text | None = None
+    account: Text | None = None
+    reservation_id: Text | None = None
+    qos: Text | None = None
+    priority: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_SMALL)] | None = None
+    submit_as_hold: bool = False
+    rerunnable: bool = False
+    start_time: datetime | None = None
+    custom_attributes: dict[Text, Text] = Field(default_factory=dict, max_length=50)
+
+
+class ArrayIn(_In):
+    """Many tasks of one job; `max_parallel` at a time."""
+
+    indices: Text
+    max_parallel: Count | None = None
+
+
+class DependencyIn(_In):
+    """Wait for another job, at any centre."""
+
+    job_id: Text
+    condition: Condition = Condition.AFTEROK
+
+
+class PlacementIn(_In):
+    """Where it may run: site ids in order of preference; empty: wherever it fits."""
+
+    resource_ids: tuple[Text, ...] = Field(default=(), max_length=50)
+
+
+class MoneyIn(_In):
+    """A decimal string with at most six places, and an ISO 4217 code."""
+
+    amount: Annotated[str, Field(max_length=24)]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+class BudgetIn(_In):
+    """The most it may cost; the gateway cancels it there."""
+
+    max_cost: MoneyIn | None = None
+
+
+class JobSpecIn(_In):
+    """What to run. Either `executable` with `arguments`, or a `script`."""
+
+    project: Text | None = None
+    name: Annotated[str, Field(max_length=255)] = ""
+    executable: Text | None = None
+    arguments: tuple[Annotated[str, Field(max_length=131072)], ...] = Field(default=(), max_length=4096)
+    script: str | None = None
+    directory: Text | None = None
+    inherit_environment: bool = True
+    environment: dict[Text, Annotated[str, Field(max_length=131072)]] = Field(default_factory=dict, max_length=2000)
+    stdin_path: Text | None = None
+    stdout_path: Text | None = None
+    stderr_path: Text | None = None
+    pre_launch: Annotated[str, Field(max_length=65536)] | None = None
+    post_launch: Annotated[str, Field(max_length=65536)] | None = None
+    launcher: Annotated[str, Field(pattern=r"^[A-Za-z0-9_. =-]{1,100}$")] | None = None
+    resources: ResourcesIn = ResourcesIn()
+    attributes: AttributesIn = AttributesIn()
+    array: ArrayIn | None = None
+    dependencies: tuple[DependencyIn, ...] = Field(default=(), max_length=500)
+    tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]] = Field(
+        default_factory=dict, max_length=50
+    )
+    placement: PlacementIn = PlacementIn()
+    budget: BudgetIn = BudgetIn()
+
+    def spec(self) -> JobSpec:
+        """The job spec as the gateway keeps it. ValueError where an amount is no decimal."""
+        attributes = self.attributes.model_dump()
+        if attributes["start_time"] is not None:
+            attributes["start_time"] = _aware(attributes["start_time"])
+        cost = self.budget.max_cost
+        plain = self.model_dump(
+            exclude={"project", "resources", "attributes", "array", "dependencies", "placement", "budget"}
+        )
+        return JobSpec(
+            **plain,
+            resources=Resources(**self.resources.model_dump()),
+            attributes=Attributes(**attributes),
+            array=None if self.array is None else Array(self.array.indices, self.array.max_parallel),
+            dependencies=tuple(Dependency(d.job_id, d.condition) for d in self.dependencies),
+            placement=Placement(self.placement.resource_ids),
+            budget=Budget(parse_amount(cost.amount), cost.currency) if cost is not None else Budget(),
+        )
+
+
+class BulkIn(_In):
+    """Up to 1,000 jobs at once, each with a result of its own."""
+
+    jobs: tuple[dict[str, Any], ...] = Field(max_length=1000)
+
+
+class IdsIn(_In):
+    ids: tuple[Text, ...] = Field(max_length=1000)
+
+
+class ChangeAttributesIn(_In):
+    duration: Seconds | None = None
+    queue_name: Text | None = None
+    account: Text | None = None
+    qos: Text | None = None
+    priority: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_SMALL)] | None = None
+
+
+class ChangeIn(_In):
+    """What to change of a job that waits."""
+
+    attributes: ChangeAttributesIn
+
+    def change(self) -> Change:
+        return Change(**self.attributes.model_dump())
+
+
+class DecideIn(_In):
+    """What nobody can prove, a person says."""
+
+    decision: Literal["adopt", "resubmit", "cancel"]
+    native_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+\[\]-]{1,64}$")] | None = None
+
+
+class UserIn(_In):
+    name: str
+    display_name: Annotated[str, Field(max_length=200)] = ""
+    operator_admin: bool = False
+
+
+class ProjectIn(_In):
+    name: str
+    title: Annotated[str, Field(max_length=200)] = ""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+
+
+class MemberIn(_In):
+    user: Text
+    role: Literal["owner", "researcher"] = "researcher"
+
+
+class CreditIn(_In):
+    """A grant: money in the project's currency, or core-hours."""
+
+    amount: Annotated[str, Field(max_length=24)] | None = None
+    core_hours: Count | None = None
+    reason: Annotated[str, Field(max_length=300)] = ""
+
+
+class TariffIn(_In):
+    """A dated price per core-hour; without site or queue it holds for all."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    price_per_core_hour: Annotated[str, Field(max_length=24)]
+    site: Text | None = None
+    queue: Text | None = None
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+
+
+class TokenIn(_In):
+    name: Annotated[str, Field(max_length=100)] = ""
+    scopes: tuple[Literal["read", "submit", "admin"], ...] = ("read", "submit")
+    lifetime_days: Annotated[int, Field(ge=1, le=366)] = 30
+
+
+class LinkIn(_In):
+    """A login one already has at a site; without a key the gateway makes one."""
+
+    site: Text
+    username: Text
+    private_key: Annotated[str, Field(max_length=16384)] | None = None

@@ -1,0 +1,142 @@
+"""Why a job is where it is, in words: a sentence, the evidence, and what a person can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from gateway.db import table_of
+from gateway.jobs.lifecycle import FINAL, Phase
+from gateway.jobs.line import open_at
+from gateway.jobs.repository import JOBS, SITES, count_by_person, submits_since
+from gateway.jobs.tables import DependencyRow
+from gateway.services import Services
+from site_adapters.slurm.reasons import reason_of
+from site_adapters.states import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """`evidence` is what was seen, in the site's own words where there are some."""
+
+    sentence: str
+    reason: str
+    native_reason: str
+    evidence: str
+    action: str
+    as_of: datetime | None
+
+
+def why(services: Services, conn: Connection, job: Any, now: datetime) -> Why:
+    """Explain a job's state; `job` is its row."""
+    if job.state in FINAL:
+        return _ended(job)
+    tell: dict[str, Callable[[], Why]] = {
+        Phase.WAITING.value: lambda: _in_line(services, conn, job, now),
+        Phase.SUBMITTING.value: lambda: _why(job, f"It is being handed over to {job.site_id} now."),
+        Phase.LOOKUP.value: lambda: _why(
+            job, f"{job.site_id} did not answer when it was handed over; the gateway looks whether it arrived."
+        ),
+        Phase.DECISION.value: lambda: _why(
+            job, job.message or "Nobody can say whether it runs.", "Decide: adopt, resubmit or cancel."
+        ),
+        Phase.AT_SITE.value: lambda: _at_site(conn, job),
+    }
+    return tell[job.phase]()
+
+
+def _why(job: Any, sentence: str, action: str = "", evidence: str = "") -> Why:
+    return Why(sentence, job.reason, job.native_reason, evidence or job.message, action, job.observed_at)
+
+
+def _ended(job: Any) -> Why:
+    sentences = {
+        Reason.TIME_LIMIT: ("It ran to its time limit.", "Ask for more time."),
+        Reason.COST_LIMIT: ("It reached the cost that you allowed.", "Allow a higher cost."),
+        Reason.OUT_OF_MEMORY: ("It used more memory than it had.", "Ask for more memory."),
+        Reason.NODE_FAIL: ("A node of the centre failed.", "Submit it again."),
+        Reason.PREEMPTED: ("The centre took its place for other work.", "Submit it again."),
+        Reason.REJECTED: ("The centre refused it.", "Change the job as the centre's words say."),
+        Reason.LOST: ("The centre has no trace of it any more.", "Look at its output, then submit it again."),
+        Reason.DEPENDENCY_FAILED: ("A job that it waited for did not end as asked.", "Look at that job."),
+        Reason.LAUNCH_FAILED: ("It could not be started.", "Check its directory and its output paths."),
+        Reason.USER_SIGNAL: (f"Signal {job.signal} ended it.", "Look at its log."),
+        Reason.FENCED: ("It was a second copy and was turned away.", ""),
+    }
+    if job.state == "completed":
+        return _why(job, "It ended well.")
+    if job.state == "canceled":
+        return _why(job, "It was canceled.")
+    try:
+        sentence, action = sentences[Reason(job.reason)]
+    except (KeyError, ValueError):
+        code = "no exit code" if job.exit_code is None else f"exit code {job.exit_code}"
+        sentence, action = f"It ended with {code}.", "Look at its log."
+    return _why(job, sentence, action, job.message or job.native_state)
+
+
+def _in_line(services: Services, conn: Connection, job: Any, now: datetime) -> Why:
+    """The gateway's own line: whose turn it is, and which limit of the centre it waits for."""
+    if job.wish == "hold":
+        return _why(job, "You hold it.", "Release it.")
+    if job.blocked_by:
+        parents = _parents(conn, job.id)
+        return _why(job, f"It waits for {', '.join(parents)}.", evidence=f"{job.blocked_by} not yet decided")
+    if job.not_before is not None and job.not_before > now:
+        seen = f"the centre said: {job.message}" if job.message else ""
+        return _why(job, f"It is tried not before {job.not_before:%Y-%m-%d %H:%M:%S} UTC.", evidence=seen)
+    adapter = services.sites.get(job.site_id)
+    closed = conn.scalar(select(SITES.c.closed_reason).where(SITES.c.id == job.site_id))
+    if adapter is None or adapter.closed_reason or closed:
+        return _why(job, f"{job.site_id} is closed.", "Wait, or submit it elsewhere.",
+                    closed or (adapter.closed_reason if adapter is not None else "") or "")  # fmt: skip
+    if not open_at(adapter.policy, now):
+        spans = ", ".join(f"{start}–{end}" for start, end in adapter.policy.hours)
+        return _why(job, f"{job.site_id} takes our jobs only at {spans} ({adapter.policy.zone}).")
+    ahead = conn.scalar(
+        select(func.count()).where(
+            JOBS.c.site_id == job.site_id, JOBS.c.phase == Phase.WAITING.value, JOBS.c.user_id == job.user_id,
+            JOBS.c.id < job.id,
+        )
+    )  # fmt: skip
+    limit = _limit_reached(conn, adapter.policy, job, now)
+    sentence = limit or "It is handed over in the next moments."
+    return _why(job, sentence, evidence=f"{ahead} of your own jobs are ahead of it here")
+
+
+def _limit_reached(conn: Connection, policy: Any, job: Any, now: datetime) -> str:
+    places = {r.user_id: int(r.places) for r in count_by_person(conn, job.site_id)}
+    total, mine = sum(places.values()), places.get(job.user_id, 0)
+    if policy.queued_jobs_max is not None and total >= policy.queued_jobs_max:
+        return f"{job.site_id} lets {policy.queued_jobs_max} of our jobs wait there, and {total} do."
+    if policy.queued_jobs_per_person_max is not None and mine >= policy.queued_jobs_per_person_max:
+        return f"{job.site_id} lets {policy.queued_jobs_per_person_max} of your jobs wait there, and {mine} do."
+    if policy.submits_per_minute is not None:
+        lately = submits_since(conn, job.site_id, now - timedelta(seconds=60))
+        if lately >= policy.submits_per_minute:
+            return f"{job.site_id} takes {policy.submits_per_minute} submissions a minute, and it had {lately}."
+    return ""
+
+
+def _parents(conn: Connection, job_id: str) -> list[str]:
+    table = table_of(DependencyRow)
+    query = select(table.c.parent_id, table.c.condition).where(table.c.job_id == job_id, table.c.decided == 0)
+    return [f"{r.parent_id} ({r.condition})" for r in conn.execute(query)]
+
+
+def _at_site(conn: Connection, job: Any) -> Why:
+    stale = conn.scalar(select(SITES.c.stale_since).where(SITES.c.id == job.site_id))
+    if stale is not None:
+        since = f"{stale:%Y-%m-%d %H:%M:%S} UTC"
+        return _why(job, f"{job.site_id} has not answered since {since}; this is what was last known.")
+    if job.state in ("queued", "held"):
+        told = reason_of(job.native_reason)
+        return Why(told.sentence, job.reason, job.native_reason, job.native_reason, told.action, job.observed_at)
+    sentences = {"active": "It runs.", "suspended": "The centre has stopped it for now."}
+    return _why(
+        job, sentences.get(job.state, "The site says something that we do not know."), evidence=job.native_state
+    )
