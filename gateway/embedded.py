@@ -67,6 +67,6 @@ def run_tick(services: Services, lease: Lease, tick: Tick) -> Any:
         return tick.run(services, lease, services.clock())
     except StaleLease as exc:
         log.warning("lease_lost", site=lease.site_id, tick=tick.name, why=str(exc))
-    except Exception:  # noqa: BLE001 - a tick that fails must not end the others; it is logged with its trace
+    except Exception:  # a tick that fails must not end the others; it is logged with its trace
         log.exception("tick_failed", site=lease.site_id, tick=tick.name)
     return None

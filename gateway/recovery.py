@@ -96,22 +96,25 @@ def _ours(services: Services, run: ObservedRun) -> bool:
 def _adopt_all(
     services: Services, lease: Lease, runs: list[ObservedRun], report: RecoveryReport, now: datetime
 ) -> None:
-    newest: dict[str, ObservedRun] = {}
+    groups: dict[str, list[ObservedRun]] = {}
     for run in runs:
-        tag, _, attempt = run.tags_seen[0].partition(".")
-        before = newest.get(tag)
-        if before is None or int(before.tags_seen[0].partition(".")[2]) < int(attempt):
-            newest[tag] = run
-    for tag, run in newest.items():
-        attempt = int(run.tags_seen[0].partition(".")[2])
+        groups.setdefault(run.tags_seen[0].partition(".")[0], []).append(run)
+    for tag, found in groups.items():
+        newest = max(found, key=_attempt)
+        attempt = _attempt(newest)
+        tasks = {r.task for r in found if _attempt(r) == attempt and r.task is not None}
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
             row = conn.execute(select(JOBS).where(JOBS.c.tag == tag)).one_or_none()
             if row is None:
-                _rebuild(conn, services, lease.site_id, tag, attempt, run, report, now)
+                _rebuild(conn, lease.site_id, tag, newest, len(tasks) or None, report, now)
             elif row.phase in (Phase.WAITING, Phase.SUBMITTING, Phase.LOOKUP) or row.attempt < attempt:
-                _attach(conn, row, attempt, run, now)
+                _attach(conn, row, attempt, newest, now)
                 report.attached.append(row.id)
+
+
+def _attempt(run: ObservedRun) -> int:
+    return int(run.tags_seen[0].partition(".")[2])
 
 
 def _attach(conn: Connection, row: Any, attempt: int, run: ObservedRun, now: datetime) -> None:
@@ -129,16 +132,15 @@ def _attach(conn: Connection, row: Any, attempt: int, run: ObservedRun, now: dat
 
 def _rebuild(
     conn: Connection,
-    services: Services,
     site_id: str,
     tag: str,
-    attempt: int,
     run: ObservedRun,
+    array_size: int | None,
     report: RecoveryReport,
     now: datetime,
 ) -> None:
     """A job accepted after the backup: its row is made anew from the manifest that the site kept."""
-    manifest = parse_manifest(run.manifest)
+    manifest, attempt = parse_manifest(run.manifest), _attempt(run)
     account = conn.scalar(
         select(ACCOUNTS.c.id).where(ACCOUNTS.c.site_id == site_id, ACCOUNTS.c.username == run.username)
     )
@@ -160,7 +162,7 @@ def _rebuild(
             "site_account_id": account, "name": name, "spec": repository.spec_to_json(spec), "tag": tag,
             "phase": Phase.AT_SITE.value, "state": State.UNKNOWN.value, "attempt": attempt,
             "native_id": run.native_id, "cluster": run.cluster, "native_submit_time": run.submit_time,
-            "array_size": _array_size(run), "cores_charged": cores, "duration_max": 0, "created_at": now,
+            "array_size": array_size, "cores_charged": cores, "duration_max": 0, "created_at": now,
             "updated_at": now, "submitted_at": run.submit_time or now, "last_event": 1, "recovered": True,
             "manifest": str(manifest),
         },
@@ -170,10 +172,6 @@ def _rebuild(
                             {"native_id": run.native_id})  # fmt: skip
     _restore_key(conn, manifest, now)
     report.rebuilt.append(manifest.job_id)
-
-
-def _array_size(run: ObservedRun) -> int | None:
-    return None if run.task is None else run.task + 1
 
 
 def _insert_attempt(conn: Connection, job_id: str, site_id: str, attempt: int, run: ObservedRun, now: datetime) -> None:

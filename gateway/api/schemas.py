@@ -30,13 +30,13 @@ def _seconds(value: Any) -> Any:
     if isinstance(value, str) and len(value) > 1 and (match := _ISO.match(value)) and any(match.groups()):
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str):
         raise ValueError("give whole seconds, or an ISO 8601 duration like PT1H30M")
     return value
 
 
 def _whole(value: Any) -> Any:
-    if isinstance(value, bool) or isinstance(value, float) or isinstance(value, str):
+    if isinstance(value, bool | float | str):
         raise ValueError("give a whole number")
     return value
 
