@@ -1,6 +1,6 @@
 """Where a job's output is, and reading it: the one kind of request that talks to a site.
 
-It has a thread pool and a limit for each site of its own, so that a dead site cannot take the threads of other requests.
+It has threads and a limit for each site of its own, so that a dead site cannot take the threads of other requests.
 """
 
 from __future__ import annotations

@@ -45,7 +45,11 @@ class _Tail:
 
     async def run(self) -> None:
         while self.viewers:
-            if await self.look():
+            try:
+                news = await self.look()
+            except GatewayError:
+                news = True  # each viewer reads for itself, and is told the same
+            if news:
                 async with self.changed:
                     self.version += 1
                     self.changed.notify_all()

@@ -1,0 +1,157 @@
+"""Pages for people: sign in with a token, see jobs, one job with its script, log and charge, sites and their lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Form, Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy import select
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+
+from accounting import store as books
+from accounting.money import format_micro
+from gateway.api.context import Svc, person_of
+from gateway.api.projects import exposure_json
+from gateway.api.sites import site_json
+from gateway.errors import Forbidden, GatewayError, NotFound, Unauthenticated
+from gateway.identity.access import Person, Verb, can
+from gateway.identity.service import PROJECTS
+from gateway.jobs import pending, repository, service, views
+from gateway.jobs.repository import JOBS
+from gateway.web.texts import language_of, translator
+
+router = APIRouter(include_in_schema=False)
+
+_HERE = Path(__file__).parent
+_PAGES = Environment(
+    loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True, extensions=["jinja2.ext.i18n"],
+)  # fmt: skip
+_LIMIT = 50
+
+
+@router.get("/static/{name}")
+def static(name: str) -> Response:
+    """The style sheet."""
+    if name != "style.css":
+        raise NotFound("There is no such file.")
+    return FileResponse(_HERE / "static" / name, media_type="text/css")
+
+
+@router.get("/")
+def home() -> Response:
+    return RedirectResponse("/jobs", 303)
+
+
+@router.get("/login")
+def login_form(request: Request) -> Response:
+    return _page(request, "login.html", None, problem="")
+
+
+@router.post("/login")
+def login(request: Request, services: Svc, token: Annotated[str, Form(max_length=200)]) -> Response:
+    """Keep the token in a cookie that scripts cannot read and other sites cannot send."""
+    try:
+        request.app.state.doorkeeper.person(token.strip())
+    except GatewayError as exc:
+        return _page(request, "login.html", None, problem=exc.detail, status=exc.status)
+    answer = RedirectResponse("/jobs", 303)
+    secure = request.url.scheme == "https"
+    answer.set_cookie("penstock_token", token.strip(), httponly=True, samesite="strict", secure=secure, max_age=86400)
+    return answer
+
+
+@router.post("/logout")
+def logout(request: Request) -> Response:
+    _same_origin(request)
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie("penstock_token")
+    return answer
+
+
+@router.get("/jobs")
+def job_list(request: Request, services: Svc) -> Response:
+    """The newest jobs, and what the projects have left."""
+    person = _person(request)
+    if person is None:
+        return RedirectResponse("/login", 303)
+    with services.db.read() as conn:
+        jobs, _ = views.page(conn, person, views.JobFilter(), before=None, limit=_LIMIT)
+        projects = [
+            (row.name, [exposure_json(e) for e in books.exposure(conn, row.id)])
+            for row in conn.execute(select(PROJECTS).order_by(PROJECTS.c.name))
+            if can(person, Verb.SEE_PROJECT, ("project", row.id))
+        ]
+        sites = [site_json(services, conn, person, a) for _, a in sorted(services.sites.items())]
+    return _page(request, "jobs.html", person, jobs=jobs, projects=projects, sites=sites)
+
+
+@router.get("/jobs/{job_id}")
+def job_page(request: Request, services: Svc, job_id: str) -> Response:
+    """One job: state and why, timeline, script, charge."""
+    person = _person(request)
+    if person is None:
+        return RedirectResponse("/login", 303)
+    with services.db.read() as conn:
+        job = views.show(conn, person, job_id)
+        if job is None:
+            raise NotFound(f"There is no job {job_id!r}.")
+        row = conn.execute(select(JOBS).where(JOBS.c.id == job_id)).one()
+        why = pending.why(services, conn, row, services.clock())
+        timeline = views.events(conn, job_id, after=0)
+        runs = views.runs(conn, job_id)
+        charges = [(c, format_micro(c.amount_micro)) for c in books.charges_of_job(conn, job_id)]
+        table = repository.ATTEMPTS
+        packed = conn.scalars(select(table.c.script).where(table.c.job_id == job_id).order_by(table.c.attempt.desc()))
+        script = packed.first()
+    shown = repository.unpack_script(script) if script else ""
+    return _page(request, "job.html", person, job=job, why=why, timeline=timeline, runs=runs, charges=charges,
+                 script=shown)  # fmt: skip
+
+
+@router.post("/jobs/{job_id}/{verb}")
+def act(request: Request, services: Svc, job_id: str, verb: str) -> Response:
+    """Cancel, hold or release by a form."""
+    _same_origin(request)
+    person = _person(request)
+    if person is None:
+        return RedirectResponse("/login", 303)
+    if verb not in ("cancel", "hold", "release"):
+        raise NotFound("There is no such action.")
+    with services.db.write() as conn:
+        service.wish(services, conn, person, job_id, verb, now=services.clock())  # type: ignore[arg-type]
+    return RedirectResponse(f"/jobs/{job_id}", 303)
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _person(request: Request) -> Person | None:
+    try:
+        return person_of(request, request.headers.get("authorization"))
+    except Unauthenticated:
+        return None
+
+
+def _same_origin(request: Request) -> None:
+    """A form of another site must not act for a person (Fetch metadata, else the Origin header)."""
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site not in (None, "same-origin", "none") or (origin and urlsplit(origin).netloc != request.url.netloc):
+        raise Forbidden("This form was not sent from a page of ours.")
+
+
+def _page(request: Request, name: str, person: Person | None, *, status: int = 200, **values: Any) -> Response:
+    language = language_of(request)
+    pages = _PAGES.overlay()
+    translate = translator(language)
+    pages.install_gettext_callables(translate.gettext, translate.ngettext, newstyle=True)  # type: ignore[attr-defined]
+    html = pages.get_template(name).render(person=person, language=language, path=request.url.path, **values)
+    answer = HTMLResponse(html, status)
+    answer.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
+    if request.query_params.get("lang") == language:
+        answer.set_cookie("penstock_lang", language, samesite="lax", max_age=31536000)
+    return answer
