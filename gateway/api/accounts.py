@@ -44,7 +44,8 @@ def list_tokens(services: Svc, person: Who) -> Response:
     with services.db.read() as conn:
         rows = conn.execute(select(TOKENS).where(TOKENS.c.user_id == person.user_id).order_by(TOKENS.c.id)).all()
     items = [{"id": r.id, "name": r.name, "scopes": r.scopes.split(), "created_at": views.stamp(r.created_at),
-              "expires_at": views.stamp(r.expires_at), "revoked_at": views.stamp(r.revoked_at)} for r in rows]  # fmt: skip
+              "expires_at": views.stamp(r.expires_at), "revoked_at": views.stamp(r.revoked_at)}
+             for r in rows]  # fmt: skip
     return _json({"items": items})
 
 
@@ -79,7 +80,8 @@ def list_accounts(services: Svc, person: Who) -> Response:
         rows = conn.execute(query).all()
     return _json({"items": [{"id": r.id, "site": r.site_id, "username": r.username, "status": r.status,
                              "public_key": r.public_key, "verified_at": views.stamp(r.verified_at),
-                             "permission_model": r.permission_model, "last_error": r.last_error} for r in rows]})  # fmt: skip
+                             "permission_model": r.permission_model, "last_error": r.last_error}
+                            for r in rows]})  # fmt: skip
 
 
 @router.post("/site-accounts", status_code=201)

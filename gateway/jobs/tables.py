@@ -23,6 +23,7 @@ class SiteRow(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     fencing: Mapped[int] = mapped_column(BigInteger, default=0)
     worker: Mapped[str | None] = mapped_column(String(200))
+    heartbeat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     closed_reason: Mapped[str | None] = mapped_column(String(1000))
     stale_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_good_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -199,6 +199,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("fencing", sa.BigInteger(), nullable=False),
         sa.Column("worker", sa.String(length=200), nullable=True),
+        sa.Column("heartbeat_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("closed_reason", sa.String(length=1000), nullable=True),
         sa.Column("stale_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_good_at", sa.DateTime(timezone=True), nullable=True),

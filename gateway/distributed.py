@@ -1,0 +1,161 @@
+"""Many processes on PostgreSQL: a session advisory lock for each site names the worker that serves it.
+
+The lock dies with its connection (`kill -9`). A worker that is frozen keeps its connection, so it also leaves a heartbeat
+in the site's row: whoever sees it too old ends that backend and takes the site. A frozen worker that thaws finds its
+lease stale: every transaction of a tick checks the fencing number.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import zlib
+from datetime import timedelta
+from types import TracebackType
+
+import psycopg
+import structlog
+from sqlalchemy import make_url
+
+from gateway import leases
+from gateway.db import Database
+from gateway.embedded import run_tick
+from gateway.services import Services
+from gateway.ticks import TICKS
+
+log = structlog.get_logger()
+
+CHANNEL = "penstock_wake"
+HEARTBEAT_S = 2.0
+# Seen this old, a holder counts as frozen; with the poll below a site is served again within 15 s.
+FROZEN_AFTER = timedelta(seconds=8)
+TRY_S = 1.0
+
+
+def lock_number(site_id: str) -> int:
+    """The advisory lock of a site: 32 bits of its name behind a prefix of ours."""
+    return (0x50535400 << 32) | zlib.crc32(site_id.encode())
+
+
+def conninfo(db: Database) -> str:
+    """What psycopg connects with, from the SQLAlchemy URL."""
+    return make_url(db.url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def notify(db: Database, site_id: str) -> None:
+    """Wake whoever serves a site, from any process."""
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.exec_driver_sql("SELECT pg_notify(%s, %s)", (CHANNEL, site_id))
+
+
+class Worker:
+    """Serves every site that nobody else serves; one thread for each site."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._stop = threading.Event()
+        self._threads: dict[str, threading.Thread] = {}
+        self.serving: set[str] = set()
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        for site_id, adapter in self._services.sites.items():
+            if adapter.closed_reason is None:
+                thread = threading.Thread(target=self._site, args=(site_id,), name=f"site-{site_id}", daemon=True)
+                self._threads[site_id] = thread
+                thread.start()
+        self._stop.wait()
+        for thread in self._threads.values():
+            thread.join(timeout=30)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _site(self, site_id: str) -> None:
+        """Try for the site's lock; serve as long as it is ours; start again."""
+        while not self._stop.is_set():
+            try:
+                with SiteLock(conninfo(self._services.db), site_id) as lock:
+                    while not self._stop.is_set() and not lock.take():
+                        self._stop.wait(TRY_S)
+                    if not self._stop.is_set():
+                        self._serve(site_id, lock)
+            except psycopg.Error as exc:
+                log.warning("lock_lost", site=site_id, error=str(exc).strip())
+                self._stop.wait(TRY_S)
+            finally:
+                self.serving.discard(site_id)
+
+    def _serve(self, site_id: str, lock: SiteLock) -> None:
+        lease = leases.take(self._services.db, site_id, self._name)
+        self.serving.add(site_id)
+        log.info("site_taken", site=site_id, worker=self._name, fencing=lease.fencing)
+        beat = threading.Thread(target=_beat, args=(lock, self._stop), daemon=True)
+        beat.start()
+        due = dict.fromkeys((tick.name for tick in TICKS), 0.0)
+        while not self._stop.is_set() and beat.is_alive():
+            for tick in reversed(TICKS):
+                if time.monotonic() >= due[tick.name]:
+                    due[tick.name] = time.monotonic() + tick.every_s(self._services.settings)
+                    run_tick(self._services, lease, tick)
+            if lock.wait(max(0.01, min(due.values()) - time.monotonic())):
+                due["dispatch"] = 0.0
+
+
+def _beat(lock: SiteLock, stop: threading.Event) -> None:
+    """Say every two seconds that this worker lives; ends when the lock's connection is gone."""
+    while not stop.is_set():
+        try:
+            lock.beat()
+        except psycopg.Error:
+            return
+        stop.wait(HEARTBEAT_S)
+
+
+class SiteLock:
+    """The lock of one site on a connection of its own, with a heartbeat in the site's row."""
+
+    def __init__(self, dsn: str, site_id: str) -> None:
+        self._site_id, self._number = site_id, lock_number(site_id)
+        keep = {"keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3, "tcp_user_timeout": 6000}
+        self._conn = psycopg.connect(dsn, autocommit=True, application_name=f"penstock-{site_id}", **keep)
+        self._beat_conn = psycopg.connect(dsn, autocommit=True, **keep)
+        self._guard = threading.Lock()
+
+    def __enter__(self) -> SiteLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._conn.close()
+        self._beat_conn.close()
+
+    def take(self) -> bool:
+        """Take the lock if nobody has it, or if whoever has it is frozen."""
+        row = self._conn.execute("SELECT pg_try_advisory_lock(%s)", (self._number,)).fetchone()
+        if row is not None and row[0]:
+            self._conn.execute(f"LISTEN {CHANNEL}")
+            self.beat()
+            return True
+        self._end_frozen_holder()
+        return False
+
+    def beat(self) -> None:
+        """Renew the heartbeat; raises when the lock's own connection is gone."""
+        with self._guard:
+            if self._conn.closed:
+                raise psycopg.OperationalError("the lock's connection is closed")
+            self._beat_conn.execute("UPDATE sites SET heartbeat_at = now() WHERE id = %s", (self._site_id,))
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until woken for this site; True when woken."""
+        return any(n.payload == self._site_id for n in self._conn.notifies(timeout=seconds, stop_after=1))
+
+    def _end_frozen_holder(self) -> None:
+        self._conn.execute(
+            "SELECT pg_terminate_backend(l.pid) FROM pg_locks l, sites s WHERE l.locktype = 'advisory' AND l.granted "
+            "AND l.classid = %s AND l.objid = %s AND s.id = %s AND s.heartbeat_at < now() - %s",
+            (self._number >> 32, self._number & 0xFFFFFFFF, self._site_id, FROZEN_AFTER),
+        )
