@@ -1,7 +1,7 @@
 """Many processes on PostgreSQL: a session advisory lock for each site names the worker that serves it.
 
-The lock dies with its connection (`kill -9`). A worker that is frozen keeps its connection, so it also leaves a heartbeat
-in the site's row: whoever sees it too old ends that backend and takes the site. A frozen worker that thaws finds its
+The lock dies with its connection (`kill -9`). A worker that is frozen keeps its connection, so it also leaves a
+heartbeat in the site's row: whoever sees it too old ends that backend and takes the site. A frozen worker that thaws finds its
 lease stale: every transaction of a tick checks the fencing number.
 """
 
@@ -115,14 +115,19 @@ def _beat(lock: SiteLock, stop: threading.Event) -> None:
         stop.wait(HEARTBEAT_S)
 
 
+def _connect(dsn: str) -> psycopg.Connection:
+    """A connection that notices within seconds when the other side is gone."""
+    return psycopg.connect(
+        dsn, autocommit=True, keepalives_idle=3, keepalives_interval=1, keepalives_count=3, tcp_user_timeout=6000
+    )
+
+
 class SiteLock:
     """The lock of one site on a connection of its own, with a heartbeat in the site's row."""
 
     def __init__(self, dsn: str, site_id: str) -> None:
         self._site_id, self._number = site_id, lock_number(site_id)
-        keep = {"keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 3, "tcp_user_timeout": 6000}
-        self._conn = psycopg.connect(dsn, autocommit=True, application_name=f"penstock-{site_id}", **keep)
-        self._beat_conn = psycopg.connect(dsn, autocommit=True, **keep)
+        self._conn, self._beat_conn = _connect(dsn), _connect(dsn)
         self._guard = threading.Lock()
 
     def __enter__(self) -> SiteLock:

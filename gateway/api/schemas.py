@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from accounting.money import parse_amount
 from site_adapters.types import (
@@ -23,6 +23,8 @@ from site_adapters.types import (
 
 _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?\Z")
 _SMALL = 2**31 - 1
+# 10^17 micro-units: sums of many of them still fit into 64 bits.
+AMOUNT_MICRO_MAX = 10**17
 
 
 def _seconds(value: Any) -> Any:
@@ -41,16 +43,45 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _aware(value: datetime) -> datetime:
+def _iso_text(value: Any) -> Any:
+    if not isinstance(value, str | datetime):
+        raise ValueError("give a time as text with its zone, like 2026-11-24T12:00:00Z")
+    return value
+
+
+def aware(value: datetime) -> datetime:
+    """A time in UTC; ValueError where it has no zone, or lies where no job will ever be."""
     if value.tzinfo is None:
         raise ValueError("give a time with its zone, like 2026-11-24T12:00:00Z")
+    if not 1970 < value.year < 2500:
+        raise ValueError("give a time between 1971 and 2499")
     return value.astimezone(UTC)
+
+
+def storable(value: str) -> str:
+    """Text that every database and every site can take."""
+    if "\0" in value:
+        raise ValueError("a NUL character cannot be kept: remove it")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError("half of a surrogate pair is not a character: send UTF-8")
+    return value
+
+
+def _amount(value: str) -> str:
+    if abs(parse_amount(value)) > AMOUNT_MICRO_MAX:
+        raise ValueError(f"more than {AMOUNT_MICRO_MAX // 1_000_000} is no amount here")
+    return value
 
 
 Seconds = Annotated[int, BeforeValidator(_seconds), Field(ge=1, le=_SMALL)]
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=_SMALL)]
 Bytes = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=2**53)]
-Text = Annotated[str, Field(max_length=4096)]
+Plain = Annotated[str, AfterValidator(storable)]
+Text = Annotated[Plain, Field(max_length=4096)]
+Long = Annotated[Plain, Field(max_length=131072)]
+Amount = Annotated[str, Field(max_length=24), AfterValidator(_amount)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Instant = Annotated[datetime, BeforeValidator(_iso_text), AfterValidator(aware)]
 
 
 class _In(BaseModel):
@@ -80,7 +111,7 @@ class AttributesIn(_In):
     priority: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_SMALL)] | None = None
     submit_as_hold: bool = False
     rerunnable: bool = False
-    start_time: datetime | None = None
+    start_time: Instant | None = None
     custom_attributes: dict[Text, Text] = Field(default_factory=dict, max_length=50)
 
 
@@ -107,8 +138,8 @@ class PlacementIn(_In):
 class MoneyIn(_In):
     """A decimal string with at most six places, and an ISO 4217 code."""
 
-    amount: Annotated[str, Field(max_length=24)]
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    amount: Amount
+    currency: Currency
 
 
 class BudgetIn(_In):
@@ -117,38 +148,37 @@ class BudgetIn(_In):
     max_cost: MoneyIn | None = None
 
 
+# A key ends where the value of `?tag=key:value` begins.
+TagKey = Annotated[Plain, Field(min_length=1, max_length=64, pattern=r"^[^:]+$")]
+
+
 class JobSpecIn(_In):
     """What to run. Either `executable` with `arguments`, or a `script`."""
 
     project: Text | None = None
-    name: Annotated[str, Field(max_length=255)] = ""
+    name: Annotated[Plain, Field(max_length=255)] = ""
     executable: Text | None = None
-    arguments: tuple[Annotated[str, Field(max_length=131072)], ...] = Field(default=(), max_length=4096)
-    script: str | None = None
+    arguments: tuple[Long, ...] = Field(default=(), max_length=4096)
+    script: Plain | None = None
     directory: Text | None = None
     inherit_environment: bool = True
-    environment: dict[Text, Annotated[str, Field(max_length=131072)]] = Field(default_factory=dict, max_length=2000)
+    environment: dict[Text, Long] = Field(default_factory=dict, max_length=2000)
     stdin_path: Text | None = None
     stdout_path: Text | None = None
     stderr_path: Text | None = None
-    pre_launch: Annotated[str, Field(max_length=65536)] | None = None
-    post_launch: Annotated[str, Field(max_length=65536)] | None = None
+    pre_launch: Annotated[Plain, Field(max_length=65536)] | None = None
+    post_launch: Annotated[Plain, Field(max_length=65536)] | None = None
     launcher: Annotated[str, Field(pattern=r"^[A-Za-z0-9_. =-]{1,100}$")] | None = None
     resources: ResourcesIn = ResourcesIn()
     attributes: AttributesIn = AttributesIn()
     array: ArrayIn | None = None
     dependencies: tuple[DependencyIn, ...] = Field(default=(), max_length=500)
-    tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=256)]] = Field(
-        default_factory=dict, max_length=50
-    )
+    tags: dict[TagKey, Annotated[Plain, Field(max_length=256)]] = Field(default_factory=dict, max_length=50)
     placement: PlacementIn = PlacementIn()
     budget: BudgetIn = BudgetIn()
 
     def spec(self) -> JobSpec:
-        """The job spec as the gateway keeps it. ValueError where an amount is no decimal."""
-        attributes = self.attributes.model_dump()
-        if attributes["start_time"] is not None:
-            attributes["start_time"] = _aware(attributes["start_time"])
+        """The job spec as the gateway keeps it."""
         cost = self.budget.max_cost
         plain = self.model_dump(
             exclude={"project", "resources", "attributes", "array", "dependencies", "placement", "budget"}
@@ -156,7 +186,7 @@ class JobSpecIn(_In):
         return JobSpec(
             **plain,
             resources=Resources(**self.resources.model_dump()),
-            attributes=Attributes(**attributes),
+            attributes=Attributes(**self.attributes.model_dump()),
             array=None if self.array is None else Array(self.array.indices, self.array.max_parallel),
             dependencies=tuple(Dependency(d.job_id, d.condition) for d in self.dependencies),
             placement=Placement(self.placement.resource_ids),
@@ -171,10 +201,14 @@ class BulkIn(_In):
 
 
 class IdsIn(_In):
+    """Up to 1,000 ids of jobs."""
+
     ids: tuple[Text, ...] = Field(max_length=1000)
 
 
 class ChangeAttributesIn(_In):
+    """The attributes that can change while a job waits; what is left out stays."""
+
     duration: Seconds | None = None
     queue_name: Text | None = None
     account: Text | None = None
@@ -199,18 +233,24 @@ class DecideIn(_In):
 
 
 class UserIn(_In):
-    name: str
-    display_name: Annotated[str, Field(max_length=200)] = ""
+    """A new person. `name` is what others call them here, and never changes."""
+
+    name: Text
+    display_name: Annotated[Plain, Field(max_length=200)] = ""
     operator_admin: bool = False
 
 
 class ProjectIn(_In):
-    name: str
-    title: Annotated[str, Field(max_length=200)] = ""
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    """A new project; without a currency, the gateway's own."""
+
+    name: Text
+    title: Annotated[Plain, Field(max_length=200)] = ""
+    currency: Currency | None = None
 
 
 class MemberIn(_In):
+    """Who joins, by name or id, and as what."""
+
     user: Text
     role: Literal["owner", "researcher"] = "researcher"
 
@@ -218,24 +258,26 @@ class MemberIn(_In):
 class CreditIn(_In):
     """A grant: money in the project's currency, or core-hours."""
 
-    amount: Annotated[str, Field(max_length=24)] | None = None
+    amount: Amount | None = None
     core_hours: Count | None = None
-    reason: Annotated[str, Field(max_length=300)] = ""
+    reason: Annotated[Plain, Field(max_length=300)] = ""
 
 
 class TariffIn(_In):
     """A dated price per core-hour; without site or queue it holds for all."""
 
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-    price_per_core_hour: Annotated[str, Field(max_length=24)]
-    site: Text | None = None
-    queue: Text | None = None
-    valid_from: datetime | None = None
-    valid_to: datetime | None = None
+    currency: Currency
+    price_per_core_hour: Amount
+    site: Annotated[Plain, Field(max_length=32)] | None = None
+    queue: Annotated[Plain, Field(max_length=64)] | None = None
+    valid_from: Instant | None = None
+    valid_to: Instant | None = None
 
 
 class TokenIn(_In):
-    name: Annotated[str, Field(max_length=100)] = ""
+    """A token that can do no more than the one in hand."""
+
+    name: Annotated[Plain, Field(max_length=100)] = ""
     scopes: tuple[Literal["read", "submit", "admin"], ...] = ("read", "submit")
     lifetime_days: Annotated[int, Field(ge=1, le=366)] = 30
 
@@ -245,4 +287,4 @@ class LinkIn(_In):
 
     site: Text
     username: Text
-    private_key: Annotated[str, Field(max_length=16384)] | None = None
+    private_key: Annotated[Plain, Field(max_length=16384)] | None = None

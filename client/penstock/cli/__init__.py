@@ -1,0 +1,77 @@
+"""The `penstock` command. Commands are imported when they are run, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+# name -> (module, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "login": ("account", "Keep a gateway's address and a token"),
+    "logout": ("account", "Forget them"),
+    "whoami": ("account", "Who this token speaks for"),
+    "token": ("account", "Issue, list and revoke tokens"),
+    "account": ("account", "Link and verify logins at sites"),
+    "run": ("submit", "Submit a command and follow it"),
+    "submit": ("submit", "Submit a script or a job spec"),
+    "plan": ("submit", "Show what would be sent, and what it may cost"),
+    "jobs": ("look", "List jobs"),
+    "show": ("look", "Show one job"),
+    "why": ("look", "Why is it in its state?"),
+    "logs": ("look", "What it printed"),
+    "script": ("look", "The script that the site was given"),
+    "events": ("look", "What happened to it"),
+    "charges": ("look", "What it costs, and why"),
+    "balance": ("look", "What the projects have left"),
+    "sites": ("look", "The docked centres"),
+    "cancel": ("act", "End jobs"),
+    "hold": ("act", "Keep a waiting job from starting"),
+    "release": ("act", "Let a held job start"),
+    "modify": ("act", "Change a waiting job"),
+    "decide": ("act", "Say what nobody can prove: adopt, resubmit, cancel"),
+    "wait": ("act", "Wait for the end of a job"),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists commands from the table, imports the one that is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"penstock.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="penstock")
+def penstock() -> None:
+    """One gate to many supercomputers."""
+
+
+def main() -> None:
+    """Run; errors in three lines, exit codes as documented in docs/cli.md."""
+    try:
+        sys.exit(penstock(standalone_mode=False) or 0)
+    except click.exceptions.Exit as exc:
+        sys.exit(exc.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as exc:
+        from penstock.cli.report import explain
+
+        sys.exit(explain(exc))

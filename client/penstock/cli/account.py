@@ -1,0 +1,121 @@
+"""login, logout, whoami, token, account."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from penstock import config
+from penstock.api import Client
+from penstock.cli import report
+from penstock.cli.shared import client, emit, json_option, table
+
+
+@click.command()
+@click.option("--token-stdin", is_flag=True, help="Read the token from standard input")
+@click.argument("url")
+def login(url: str, token_stdin: bool) -> int:
+    """Keep the gateway at URL and a personal token."""
+    token = sys.stdin.readline().strip() if token_stdin else click.prompt("Token", hide_input=True)
+    with Client(url, token) as api:
+        me = api.whoami()
+    config.save(config.Profile(url.rstrip("/"), token))
+    click.echo(f"Logged in to {url} as {me['name']}")
+    return report.OK
+
+
+@click.command()
+def logout() -> int:
+    """Forget the kept token."""
+    config.forget()
+    return report.OK
+
+
+@click.command()
+@json_option
+def whoami(as_json: bool) -> int:
+    """Who this token speaks for."""
+    with client() as api:
+        me = api.whoami()
+    if as_json:
+        emit(me)
+    else:
+        click.echo(f"{me['name']} ({', '.join(me['scopes'])})")
+    return report.OK
+
+
+@click.group()
+def token() -> None:
+    """Issue, list and revoke tokens."""
+
+
+@token.command("new")
+@click.option("--name", default="")
+@click.option("--scope", "scopes", multiple=True, default=("read", "submit"), show_default=True)
+@click.option("--days", type=int, default=30, show_default=True)
+def token_new(name: str, scopes: tuple[str, ...], days: int) -> int:
+    """A new token; it is shown this once."""
+    with client() as api:
+        click.echo(api.post("tokens", {"name": name, "scopes": list(scopes), "lifetime_days": days})["token"])
+    return report.OK
+
+
+@token.command("list")
+def token_list() -> int:
+    """My tokens."""
+    with client() as api:
+        rows = [(t["id"], t["name"], " ".join(t["scopes"]), t["expires_at"], t["revoked_at"] or "–")
+                for t in api.get("tokens")["items"]]  # fmt: skip
+    table(rows, ("ID", "NAME", "SCOPES", "EXPIRES", "REVOKED"))
+    return report.OK
+
+
+@token.command("revoke")
+@click.argument("token_id")
+def token_revoke(token_id: str) -> int:
+    """End a token, everywhere within a second."""
+    with client() as api:
+        api.delete(f"tokens/{token_id}")
+    return report.OK
+
+
+@click.group()
+def account() -> None:
+    """Link and verify logins at sites."""
+
+
+@account.command("link")
+@click.option("--key-file", type=click.Path(exists=True), help="A private key of yours, without passphrase")
+@click.argument("site")
+@click.argument("username")
+def account_link(site: str, username: str, key_file: str | None) -> int:
+    """Claim your USERNAME at SITE; prints the key to install there."""
+    body = {"site": site, "username": username}
+    if key_file:
+        from pathlib import Path
+
+        body["private_key"] = Path(key_file).read_text("utf-8")
+    with client() as api:
+        made = api.post("site-accounts", body)
+    click.echo(f"{made['id']}\n{made['public_key']}\n{made['next']}  penstock account verify {made['id']}")
+    return report.OK
+
+
+@account.command("verify")
+@click.argument("account_id")
+def account_verify(account_id: str) -> int:
+    """Prove a claim: the gateway logs in with the key."""
+    with client() as api:
+        api.post(f"site-accounts/{account_id}/verify", {})
+    click.echo("verified")
+    return report.OK
+
+
+@account.command("list")
+def account_list() -> int:
+    """My logins at the sites."""
+    with client() as api:
+        rows = [(a["id"], a["site"], a["username"], a["status"]) for a in api.get("site-accounts")["items"]]
+    table(rows, ("ID", "SITE", "LOGIN", "STATUS"))
+    return report.OK

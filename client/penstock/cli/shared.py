@@ -1,0 +1,73 @@
+"""What the commands share: the client, printing, and finding a job by id, prefix or name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from penstock.api import Client
+from penstock.models import Job
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output")
+
+
+def client() -> Client:
+    return Client()
+
+
+def emit(value: Any) -> None:
+    """One value as one line of JSON."""
+    click.echo(json.dumps(msgspec.to_builtins(value), ensure_ascii=False))
+
+
+def find(api: Client, wanted: str) -> str:
+    """A job's id from its id, the beginning of its id, or its name (the newest of that name)."""
+    if len(wanted) == 27 and wanted.startswith("j"):
+        return wanted
+    named = next(api.jobs(name=wanted, limit=1), None)
+    if named is not None:
+        return named.id
+    matches = [job.id for job in api.jobs(limit=200) if job.id.startswith(wanted)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise click.UsageError(f"{wanted!r} is the beginning of {len(matches)} jobs; give more of the id.")
+    return wanted
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
+    """Columns as wide as they need."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def local_time(stamp: str | None) -> str:
+    """An RFC 3339 time in the zone of this machine."""
+    if stamp is None:
+        return "–"
+    from datetime import datetime
+
+    return datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def core_hours(core_seconds: int) -> str:
+    return f"{core_seconds / 3600:.3f} core-hours"
+
+
+def last_line(job: Job) -> str:
+    """How it ended, what it used, what it costs."""
+    parts = [f"{job.name or job.id}: {job.status.state}"]
+    if job.status.reason:
+        parts.append(job.status.reason)
+    if job.status.exit_code is not None:
+        parts.append(f"exit code {job.status.exit_code}")
+    if job.usage is not None:
+        parts.append(f"{job.usage.core_seconds} core-seconds ({core_hours(job.usage.core_seconds)})")
+    if job.charge is not None:
+        parts.append(str(job.charge))
+    return " · ".join(parts)
