@@ -15,17 +15,9 @@ from accounting import store as books
 from accounting.errors import CreditExhausted as NoCredit
 from accounting.money import format_micro
 from gateway.api import output, problems, streams
-from gateway.api.context import (
-    Body,
-    IdemHeader,
-    Svc,
-    Who,
-    cursor_of,
-    from_cursor,
-    idempotency,
-    json_bytes,
-    read,
-)
+from gateway.api.context import Body, IdemHeader, Svc, Who, json_bytes, read
+from gateway.api.idempotency import key_of
+from gateway.api.paging import cursor_of, from_cursor
 from gateway.api.schemas import BulkIn, ChangeIn, DecideIn, IdsIn, JobSpecIn
 from gateway.errors import GatewayError, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
@@ -268,7 +260,7 @@ def _submit_one(services: Services, person: Person, body: bytes, key: str | None
         assert_accepting(conn)
         prepared = request.prepare(services, conn, person, _spec(wish), project=wish.project, now=now)
     with services.db.write() as conn:
-        made = service.accept(services, conn, person, prepared, now=now, idempotency=idempotency(key, body))
+        made = service.accept(services, conn, person, prepared, now=now, idempotency=key_of(key, body))
     services.wake(prepared.site_id)
     return made.job_id
 

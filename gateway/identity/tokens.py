@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,8 +23,12 @@ from gateway.services import Services
 
 SCOPES = frozenset({"read", "submit", "admin"})
 _PREFIX = "pst_"
+_FORM = re.compile(r"pst_[A-Za-z0-9_-]{43}\Z")
 # How long a token that was looked up is believed without looking again: the bound on a revocation's delay.
 _FRESH_S = 0.8
+_KNOWN_MAX = 10_000
+# Wrong tokens from one address before it must wait: 256 bits are not guessed, but each guess costs a query.
+_FAILURES_PER_MINUTE = 30
 
 TOKENS = table_of(TokenRow)
 _USERS, _MEMBERS, _STAFF = table_of(UserRow), table_of(MembershipRow), table_of(CentreStaffRow)
@@ -66,48 +72,110 @@ def revoke(conn: Connection, *, token_id: str, user_id: str | None, now: datetim
 
 
 class Doorkeeper:
-    """Who a bearer token is, believed for less than a second; and how often it may ask."""
+    """Who a bearer token is, believed for less than a second; how often it may ask, and how often an address may fail.
 
-    def __init__(self, services: Services) -> None:
+    The limits are those of one process: behind n processes a token may ask n times as often.
+    """
+
+    def __init__(self, services: Services, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._services = services
+        self._monotonic = monotonic
         self._known: dict[str, tuple[float, Person, datetime]] = {}
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._requests = _Buckets(services.settings.requests_per_minute)
+        self._failures = _Buckets(_FAILURES_PER_MINUTE)
         self._lock = threading.Lock()
 
-    def person(self, bearer: str | None) -> Person:
-        """The person behind `Authorization: Bearer …`; raises `Unauthenticated` or `RateLimited`."""
-        if bearer is None or not bearer.startswith(_PREFIX):
-            raise Unauthenticated("A bearer token is needed.", remedy="Run `penstock login`, or send Authorization.")
+    def recognise(self, bearer: str | None) -> Person | None:
+        """The person, if the token was looked up a moment ago: no query. Raises `RateLimited`."""
+        if bearer is None:
+            return None
         digest = _sha256(bearer)
-        self._spend(digest)
         with self._lock:
             known = self._known.get(digest)
-        if known is not None and time.monotonic() - known[0] < _FRESH_S and self._services.clock() < known[2]:
-            return known[1]
-        with self._services.db.read() as conn:
-            found = _look_up(conn, digest, self._services.clock())
-        if found is None:
-            raise Unauthenticated("This token is unknown, expired or revoked.", remedy="Get a new token.")
+            if known is None or self._monotonic() - known[0] >= _FRESH_S or self._services.clock() >= known[2]:
+                return None
+            self._spend(digest)
+        return known[1]
+
+    def person(self, bearer: str | None, *, address: str = "") -> Person:
+        """The person behind `Authorization: Bearer …`; raises `Unauthenticated` or `RateLimited`."""
+        if bearer is None:
+            raise Unauthenticated("A bearer token is needed.", remedy="Run `penstock login`, or send Authorization.")
+        if (known := self.recognise(bearer)) is not None:
+            return known
+        digest = _sha256(bearer)
         with self._lock:
-            if len(self._known) > 10_000:
+            wait_s = 0.0 if digest in self._known else self._failures.wait_s(address, self._monotonic())
+        if wait_s > 0:
+            raise RateLimited("Too many unknown tokens came from your address.", retry_after_s=math.ceil(wait_s))
+        found = self._looked_up(bearer, digest)
+        with self._lock:
+            if found is None:
+                self._known.pop(digest, None)
+                self._failures.spend(address, self._monotonic())
+                raise Unauthenticated("This token is unknown, expired or revoked.", remedy="Get a new token.")
+            if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
-            self._known[digest] = (time.monotonic(), found[0], found[1])
+            self._known[digest] = (self._monotonic(), *found)
+            self._spend(digest)
         return found[0]
 
+    def still_valid(self, bearers: Iterable[str]) -> set[str]:
+        """Those of the tokens that still open the door, by one query: for streams, which outlive their first look."""
+        digests = {_sha256(bearer): bearer for bearer in bearers}
+        query = (
+            select(TOKENS.c.sha256)
+            .join(_USERS, _USERS.c.id == TOKENS.c.user_id)
+            .where(
+                TOKENS.c.sha256.in_(sorted(digests)), TOKENS.c.revoked_at.is_(None), _USERS.c.disabled_at.is_(None),
+                TOKENS.c.expires_at > self._services.clock(),
+            )
+        )  # fmt: skip
+        with self._services.db.read() as conn:
+            return {digests[digest] for digest in conn.scalars(query)}
+
+    def _looked_up(self, bearer: str, digest: str) -> tuple[Person, datetime] | None:
+        if not _FORM.match(bearer):
+            return None
+        with self._services.db.read() as conn:
+            return _look_up(conn, digest, self._services.clock())
+
     def _spend(self, digest: str) -> None:
-        """A token bucket of a minute's requests; unknown tokens share nothing with known ones."""
-        per_minute = self._services.settings.requests_per_minute
-        if per_minute == 0:
-            return
-        now = time.monotonic()
-        with self._lock:
-            level, at = self._buckets.get(digest, (float(per_minute), now))
-            level = min(float(per_minute), level + (now - at) * per_minute / 60.0)
-            if level < 1.0:
-                raise RateLimited("This token asks too often.", retry_after_s=max(1, round(60 / per_minute)))
-            if len(self._buckets) > 10_000:
-                self._buckets.clear()
-            self._buckets[digest] = (level - 1.0, now)
+        wait_s = self._requests.spend(digest, self._monotonic())
+        if wait_s > 0:
+            raise RateLimited("This token asks too often.", retry_after_s=math.ceil(wait_s))
+
+
+class _Buckets:
+    """Token buckets that hold a minute's worth; 0 per minute means no limit. The caller holds the lock."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = float(per_minute)
+        self._levels: dict[str, tuple[float, float]] = {}
+
+    def spend(self, key: str, now: float) -> float:
+        """Take one out; the seconds to wait where there is none (then nothing is taken)."""
+        wait_s = self.wait_s(key, now)
+        if self._per_minute and wait_s == 0:
+            if len(self._levels) >= _KNOWN_MAX:
+                self._forget_full(now)
+            self._levels[key] = (self._level(key, now) - 1.0, now)
+        return wait_s
+
+    def wait_s(self, key: str, now: float) -> float:
+        """How long until one can be taken out."""
+        missing = 1.0 - self._level(key, now) if self._per_minute else 0.0
+        return missing * 60.0 / self._per_minute if missing > 0 else 0.0
+
+    def _level(self, key: str, now: float) -> float:
+        level, at = self._levels.get(key, (self._per_minute, now))
+        return min(self._per_minute, level + (now - at) * self._per_minute / 60.0)
+
+    def _forget_full(self, now: float) -> None:
+        """A bucket that has filled up again says nothing; should none have, all start anew."""
+        self._levels = {k: v for k, v in self._levels.items() if self._level(k, now) < self._per_minute}
+        if len(self._levels) >= _KNOWN_MAX:
+            self._levels.clear()
 
 
 def _look_up(conn: Connection, digest: str, now: datetime) -> tuple[Person, datetime] | None:
