@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 
 def quote(word: str) -> str:
@@ -13,6 +13,12 @@ def quote(word: str) -> str:
     return shlex.quote(word)
 
 
-def quote_all(argv: Iterable[str]) -> str:
-    """A command line that a shell splits into exactly these words."""
-    return " ".join(quote(word) for word in argv)
+def quote_all(argv: Sequence[str]) -> str:
+    """A command line that a shell splits into exactly these words.
+
+    The first word is always in quotes: bare, the shell would read `if` and `A=b` as its own language.
+    """
+    if not argv or not argv[0]:
+        raise ValueError("a command needs a program")
+    first = quote(argv[0])
+    return " ".join([first if first.startswith("'") else f"'{first}'", *map(quote, argv[1:])])

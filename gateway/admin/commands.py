@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from accounting import store as books
+from accounting.errors import AccountingError
 from accounting.ledger import CORE_SECONDS
 from accounting.money import parse_amount
 from accounting.tariff import PriceRule
@@ -80,7 +81,7 @@ def _told(run: Run) -> Run:
     def wrapped(args: argparse.Namespace) -> int | None:
         try:
             return run(args)
-        except (GatewayError, copies.BackupRefused, books.AccountingError) as exc:
+        except (GatewayError, copies.BackupRefused, AccountingError) as exc:
             print(f"gateway: {exc}", file=sys.stderr)
             return 1
 

@@ -1,7 +1,7 @@
 """The demo: a small federation on this machine, and one real job through all of it.
 
-No root, no server, nothing beyond the virtual environment: an embedded SQLite and the `local` centre; where `scontrol ping`
-answers, this machine's Slurm as a second centre.
+No root, no server, nothing beyond the virtual environment: an embedded SQLite and the `local` centre; where
+`scontrol ping` answers, this machine's Slurm as a second centre.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -197,9 +198,10 @@ async def log(
     follow: bool = False,
 ) -> Response:
     """What it printed, by byte offset; with `follow` or `Accept: text/event-stream` as it comes."""
-    place = await output.locate(request, services, person, job_id, stream, task)
+    locate = partial(output.locate, request, services, person, job_id, stream, task)
     if follow or "text/event-stream" in request.headers.get("accept", ""):
-        return streams.follow_log(request, place, offset)
+        return await streams.follow_log(request, locate, job_id, offset)
+    place = await locate()
     chunk = await output.read(request, services, place, offset, limit)
     headers = {"X-Offset": str(chunk.offset), "X-Size": str(chunk.size), "X-Eof": str(chunk.eof).lower()}
     return Response(chunk.data, 200, headers, media_type="application/octet-stream")

@@ -39,6 +39,10 @@ class Output:
     path: str
 
 
+class NotYet(NotFound):
+    """No site has the job yet: there will be an output."""
+
+
 class SiteReaders:
     """Threads for reading files, so many for each site."""
 
@@ -90,7 +94,7 @@ def _locate(services: Services, person: Person, job_id: str, stream: str, task: 
         account = repository.site_account(conn, row.site_account_id)
     path = row.stdout_path if stream == "stdout" else row.stderr_path
     if not path or row.native_id is None:
-        raise NotFound("It has not been handed over yet.", remedy="Follow its events, or try again later.")
+        raise NotYet("It has not been handed over yet.", remedy="Follow it, or try again later.")
     if row.array_size is not None and task is None and "{task}" in path:
         raise NotFound("An array has an output for each task.", remedy="Add ?task=N.")
     return Output(

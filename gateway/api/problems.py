@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -48,7 +49,7 @@ def answer(error: GatewayError) -> Response:
     return JSONResponse(_clean(body(error)), error.status, headers, media_type=_MEDIA)
 
 
-def of_validation(errors: list[Any], *, skip: int = 0) -> tuple[Problem, ...]:
+def of_validation(errors: Sequence[Any], *, skip: int = 0) -> tuple[Problem, ...]:
     """pydantic's errors as problems, each with its pointer."""
     found = []
     for error in errors:
@@ -88,11 +89,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def _invalid(_request: Request, exc: RequestValidationError) -> Response:
         problems = of_validation(list(exc.errors()), skip=1)
-        return answer(_as_invalid(problems))
+        return answer(as_invalid(problems))
 
     @app.exception_handler(ValidationError)
     def _model(_request: Request, exc: ValidationError) -> Response:
-        return answer(_as_invalid(of_validation(list(exc.errors()))))
+        return answer(as_invalid(of_validation(exc.errors(include_url=False))))
 
     @app.exception_handler(HTTPException)
     def _http(_request: Request, exc: HTTPException) -> Response:
@@ -107,7 +108,8 @@ def install(app: FastAPI) -> None:
         return answer(GatewayError(f"Something went wrong here. Its number is {number}.", remedy="Tell the operator."))
 
 
-def _as_invalid(problems: tuple[Problem, ...]) -> GatewayError:
+def as_invalid(problems: tuple[Problem, ...]) -> Invalid:
+    """All problems of a request, the first of them in the headline."""
     first = problems[0].detail if problems else "it cannot be read"
     return Invalid(f"The request has {len(problems)} problem{'s' * (len(problems) != 1)}: {first}", problems=problems)
 

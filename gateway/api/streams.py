@@ -128,24 +128,44 @@ async def events(request: Request, services: Services, person: Person, job_id: s
     return StreamingResponse(lines(), media_type="text/event-stream", headers=_HEADERS)
 
 
-def follow_log(request: Request, place: Output, offset: int) -> Response:
-    """A job's output as it comes; the id of each event is the byte offset to go on from."""
+async def follow_log(request: Request, locate: Callable[[], Awaitable[Output]], job_id: str, offset: int) -> Response:
+    """A job's output as it comes; the id of each event is the byte offset to go on from.
+
+    It may be followed from the moment it was accepted: the stream waits until a site has it.
+    """
     services: Services = request.app.state.services
     offset = _last_event_id(request, offset)
     size = offset
-
-    async def look() -> bool:
-        nonlocal size
-        chunk = await output.read(request, services, place, size, 1)
-        grown, size = chunk.size > size, chunk.size
-        return grown or await output.is_final(request, services, place.job_id)
+    first: Output | None = None
+    try:
+        first = await locate()
+    except output.NotYet:
+        first = None  # the job is there, its output is not
 
     async def lines() -> AsyncIterator[bytes]:
-        at = offset
+        at, place = offset, first
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         try:
+            while place is None:
+                if await output.is_final(request, services, job_id):
+                    yield _sse("end", {"next": at}, at)
+                    return
+                yield b": waiting\n\n"
+                await asyncio.sleep(LOG_POLL_S)
+                try:
+                    place = await locate()
+                except output.NotYet:
+                    continue
+            found = place
+
+            async def look() -> bool:
+                nonlocal size
+                chunk = await output.read(request, services, found, size, 1)
+                grown, size = chunk.size > size, chunk.size
+                return grown or await output.is_final(request, services, job_id)
+
             async for _ in request.app.state.tails.watch(("log", place), look, LOG_POLL_S):
-                final = await output.is_final(request, services, place.job_id)
+                final = await output.is_final(request, services, job_id)
                 while True:
                     chunk = await output.read(request, services, place, at, _CHUNK)
                     if not chunk.data:

@@ -194,11 +194,17 @@ def _look_up(conn: Connection, digest: str, now: datetime) -> tuple[Person, date
         user_id=row.user_id,
         name=row.name,
         operator_admin=row.operator_admin,
-        scopes=frozenset(row.scopes.split()),
+        scopes=_with_implied(row.scopes.split()),
         staff_of=frozenset(staff),
         roles={r.project_id: r.role for r in roles},
     )
     return person, row.expires_at
+
+
+def _with_implied(scopes: Iterable[str]) -> frozenset[str]:
+    """Who may submit may see what became of it."""
+    given = frozenset(scopes)
+    return given | {"read"} if "submit" in given else given
 
 
 def _sha256(secret: str) -> str:

@@ -71,7 +71,7 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - `explain` raises again what is no PenstockError
         from penstock.cli.report import explain
 
         sys.exit(explain(exc))

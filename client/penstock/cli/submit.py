@@ -32,7 +32,8 @@ def memory_bytes(text: str) -> int:
     match = _MEMORY.match(text)
     if match is None:
         raise click.BadParameter(f"{text!r} is no amount of memory; write it like 4G")
-    return int(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")
+    power: int = " KMGT".index(match[2].upper() or " ")
+    return int(match[1]) * int(1024**power)
 
 
 def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
