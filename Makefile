@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` and `make test`. Both set everything up.
+PY := .venv/bin/python
+STAMP := .venv/.installed
+.PHONY: help demo demo-stop test lint bench soak clean
+.DEFAULT_GOAL := help
+
+help:            ## what can be made
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(STAMP): pyproject.toml client/pyproject.toml
+	@test -x $(PY) || python3 -m venv .venv 2>/dev/null || python3 -m virtualenv -q .venv 2>/dev/null \
+	  || { rm -rf .venv; python3 -m pip install -q --user virtualenv 2>/dev/null && python3 -m virtualenv -q .venv; } \
+	  || { rm -rf .venv; [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null && python3 -m venv .venv; } \
+	  || { echo "Python has no venv module here. Type: sudo apt-get install python3-venv"; exit 1; }
+	@echo "installing into .venv …"
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[test]' -e ./client 2>&1 | { grep -v '^WARNING: Location' || true; }
+	@$(PY) -c 'import gateway, penstock'
+	@touch $@
+
+demo: $(STAMP)   ## a small federation on this machine, and a job through all of it
+	@$(PY) -m gateway demo
+
+demo-stop: $(STAMP) ## stop the demo's gateway
+	@$(PY) -m gateway demo --stop
+
+lint: $(STAMP)   ## ruff, mypy --strict, import contracts, alembic check
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) -W error -m gateway.migrations check
+
+test: $(STAMP)   ## everything: real Slurm, PostgreSQL, sshd, browser where they can be had
+	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/lab/install.sh; fi
+	$(MAKE) --no-print-directory lint
+	$(PY) -m pytest -q
+
+soak: $(STAMP)   ## the long campaigns
+	$(PY) -m pytest -q -m soak
+
+bench: $(STAMP)  ## the figures of the README
+	$(PY) -m benchmarks
+
+clean:           ## forget the virtual environment and the demo
+	rm -rf .venv .penstock

@@ -1,0 +1,87 @@
+"""Real schedulers, sshd and databases for the tests: started when first asked for, stopped at the end."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import postgres as postgres_lab
+from tests.lab import slurm as slurm_lab
+
+LAB_ROOT = Path(os.environ.get("PENSTOCK_LAB_ROOT", "/var/tmp/penstock-lab"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, text in {
+        "live": "needs a real scheduler, sshd or browser",
+        "soak": "a long campaign: `make soak`",
+        "real_pyslurm": "needs pyslurm of the controller's release",
+    }.items():
+        config.addinivalue_line("markers", f"{name}: {text}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long campaigns run only when asked for by `-m soak`."""
+    if "soak" not in (config.getoption("-m") or ""):
+        items[:] = [item for item in items if "soak" not in item.keywords]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = Counter(str(r.longrepr[2]) for r in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason.removeprefix('Skipped: ')}")
+
+
+@pytest.fixture(scope="session")
+def _slurm_root() -> Iterator[Path]:
+    reason = slurm_lab.missing_reason()
+    if reason is not None:
+        pytest.skip(reason)
+    slurm_lab.SlurmLab.stop_all(LAB_ROOT)  # whatever an interrupted run left
+    yield LAB_ROOT
+    slurm_lab.SlurmLab.stop_all(LAB_ROOT)
+
+
+@pytest.fixture(scope="session")
+def slurm_alpha(_slurm_root: Path) -> slurm_lab.SlurmLab:
+    """A centre of 4 nodes x 16 cpus; Slurm's own defaults for limits."""
+    lab = slurm_lab.SlurmLab(_slurm_root)
+    lab.start()
+    return lab
+
+
+@pytest.fixture(scope="session")
+def slurm_beta(_slurm_root: Path) -> slurm_lab.SlurmLab:
+    """A second centre: 2 nodes x 64 cpus, a munge key of its own, limits enforced at submit."""
+    extra = ("--own-munge", "--extra-conf", "EnforcePartLimits=ALL")
+    lab = slurm_lab.SlurmLab(_slurm_root, "beta", 27000, nodes=2, cpus=64, extra=extra)
+    lab.start()
+    return lab
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres_lab.PostgresLab]:
+    reason = postgres_lab.missing_reason()
+    if reason is not None:
+        pytest.skip(reason)
+    port = 25432 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    lab = postgres_lab.PostgresLab(Path(f"/var/tmp/penstock-pg-{port}"), port=port)
+    lab.start()
+    yield lab
+    lab.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'penstock.sqlite'}"
+        return
+    lab: postgres_lab.PostgresLab = request.getfixturevalue("postgres")
+    url = lab.fresh()
+    yield url
+    lab.drop(url)
