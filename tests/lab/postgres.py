@@ -49,9 +49,9 @@ class PostgresLab:
                     "max_connections": 200, "fsync": "on" if self._durable else "off",
                     "synchronous_commit": "on" if self._durable else "off", "shared_buffers": "256MB"}  # fmt: skip
         options = [f"-c{name}={value}" for name, value in settings.items()]
-        log = (self._root / "log").open("wb")
         argv = [*as_user, str(folder / "postgres"), "-D", str(data), *options]
-        self._process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/")
+        with (self._root / "log").open("wb") as log:
+            self._process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/")
         wait_for(self._answers, "PostgreSQL")
 
     def stop(self) -> None:

@@ -1,0 +1,209 @@
+"""A whole gateway in a test: composed on a given database, its ticks run by hand, its HTTP served for real."""
+
+from __future__ import annotations
+
+import getpass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+import yaml
+
+from accounting import store as books
+from accounting.tariff import PriceRule
+from gateway import leases
+from gateway.app import create_app
+from gateway.bootstrap import compose, open_database
+from gateway.identity import service, tokens
+from gateway.identity.access import Person
+from gateway.identity.keys import load_or_create
+from gateway.jobs import request, views
+from gateway.jobs import service as jobs
+from gateway.jobs.facts import facts
+from gateway.services import Lease, Services
+from gateway.settings import Settings
+from gateway.ticks import TICKS
+from site_adapters.types import Attributes, Dependency, JobSpec, Placement
+from tests.lab.slurm import SlurmLab, wait_for
+
+MICRO = 1_000_000
+
+
+def local_site(folder: Path, **more: Any) -> dict[str, Any]:
+    """This machine as a centre, with its staging area in a folder of the test."""
+    return {"site": "local", "scheduler": "local", "transport": {"kind": "local"},
+            "staging_root": str(folder / "staging"), **more}  # fmt: skip
+
+
+def slurm_site(lab: SlurmLab, **more: Any) -> dict[str, Any]:
+    """A lab centre over SSH, with an observer and a meter of its own."""
+    own = {"username": "lab_gw", "key_file": str(lab.user_key_path)}
+    return {
+        "site": lab.cluster, "scheduler": "slurm",
+        "transport": {"kind": "ssh", "host": "127.0.0.1", "port": lab.ssh_port, "host_key": lab.host_key},
+        "credentials": {"observer": own, "meter": own}, "policy": {"logins_per_second": 50}, **more,
+    }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Gateway:
+    """Services with one researcher, one project and a tariff of 0.36 per core-hour (100 micro-units a core-second)."""
+
+    services: Services
+    person: Person
+    project_id: str
+    secret: str
+    leases: dict[str, Lease] = field(default_factory=dict)
+
+    def submit(self, site: str, script: str | None = "#!/bin/sh\ntrue\n", **wanted: Any) -> str:
+        """Accept a job, as POST /jobs does; its id."""
+        attributes = wanted.pop("attributes", Attributes(duration=600))
+        spec = JobSpec(script=script, attributes=attributes, placement=Placement((site,)), **wanted)
+        return self.accept(spec)
+
+    def accept(self, spec: JobSpec, idempotency: jobs.IdempotencyKey | None = None) -> str:
+        s, now = self.services, self.services.clock()
+        with s.db.read() as conn:
+            prepared = request.prepare(s, conn, self.person, spec, project=None, now=now)
+        with s.db.write() as conn:
+            return jobs.accept(s, conn, self.person, prepared, now=now, idempotency=idempotency).job_id
+
+    def after(self, parent: str, site: str, condition: Any, **wanted: Any) -> str:
+        return self.submit(site, dependencies=(Dependency(parent, condition),), **wanted)
+
+    def wish(self, job_id: str, verb: Any) -> None:
+        s = self.services
+        with s.db.write() as conn:
+            jobs.wish(s, conn, self.person, job_id, verb, now=s.clock())
+
+    def show(self, job_id: str) -> dict[str, Any]:
+        with self.services.db.read() as conn:
+            found = views.show(conn, self.person, job_id)
+        assert found is not None
+        return found
+
+    def state(self, job_id: str) -> str:
+        return str(self.show(job_id)["status"]["state"])
+
+    def events(self, job_id: str) -> list[str]:
+        with self.services.db.read() as conn:
+            return [e["kind"] for e in views.events(conn, job_id, after=0)]
+
+    def tick(self, *names: str, site: str | None = None) -> None:
+        """Run ticks once, by name (none: dispatch, watch, collect), at one site or at all."""
+        for site_id in [site] if site else list(self.services.sites):
+            lease = self.leases.get(site_id) or leases.take(self.services.db, site_id, "test")
+            self.leases[site_id] = lease
+            for tick in TICKS:
+                if tick.name in (names or ("dispatch", "watch", "collect")):
+                    tick.run(self.services, lease, self.services.clock())
+
+    def until(self, job_id: str, *states: str, seconds: float = 60.0) -> dict[str, Any]:
+        """Run ticks until the job is in one of the states."""
+
+        def there() -> bool:
+            self.tick("dispatch", "watch")
+            return self.state(job_id) in states
+
+        try:
+            wait_for(there, f"{job_id} to be {states}", seconds, every=0.1)
+        except TimeoutError as exc:
+            raise AssertionError(f"{exc}: {self.show(job_id)['status']} {self.events(job_id)}") from exc
+        return self.show(job_id)
+
+    def charged(self, job_id: str, seconds: float = 30.0) -> dict[str, Any]:
+        """Collect until the centre's record governs."""
+
+        def there() -> bool:
+            self.tick("collect")
+            usage = self.show(job_id)["usage"]
+            return usage is not None and usage["final"]
+
+        wait_for(there, "the centre's record", seconds, every=0.2)
+        return self.show(job_id)
+
+    def check_books(self) -> None:
+        with self.services.db.read() as conn:
+            assert books.check_books(conn) == []
+
+
+def make_gateway(
+    folder: Path, db_url: str, *sites: dict[str, Any], credit: int = 1000, login: str | None = None, **settings: Any
+) -> Gateway:
+    """A gateway over these sites; the researcher's accounts are linked and proved."""
+    (folder / "sites").mkdir(parents=True, exist_ok=True)
+    for site in sites:
+        (folder / "sites" / f"{site['site']}.yaml").write_text(yaml.safe_dump(site))
+    wanted: dict[str, Any] = {"home": folder, "database_url": db_url, "unknown_wait_s": 0.2, **settings}
+    services = compose(Settings(**wanted))
+    now = services.clock()
+    with services.db.write() as conn:
+        user_id = service.create_user(conn, name="alice", now=now)
+        project_id = service.create_project(conn, name="demo", currency="CNY", now=now)
+        service.add_member(conn, project_id=project_id, user_id=user_id, role="owner", now=now)
+        books.grant_credit(conn, project_id=project_id, commodity="CNY", amount=credit * MICRO, idem_key="g1", now=now)
+        start = datetime(2020, 1, 1, tzinfo=UTC)
+        books.add_tariff(conn, PriceRule(0, "CNY", 360_000, start), now=now)
+        made = tokens.issue(conn, user_id=user_id, name="t", scopes=tokens.SCOPES, lifetime=timedelta(days=1), now=now)
+    person = Person(user_id, "alice", scopes=tokens.SCOPES, roles={project_id: "owner"})
+    gateway = Gateway(services, person, project_id, made.secret)
+    for site in sites:
+        link(gateway, site, login)
+        facts(services, leases.take(services.db, site["site"], "facts"), now)
+    return gateway
+
+
+def link(gateway: Gateway, site: dict[str, Any], login: str | None = None) -> None:
+    """Link and prove the researcher's login at a site."""
+    services = gateway.services
+    key_file = site.get("credentials", {}).get("observer", {}).get("key_file")
+    username = login or ("lab_alice" if site["transport"]["kind"] == "ssh" else getpass.getuser())
+    with services.db.write() as conn:
+        made = service.link_account(
+            conn, services.sites[site["site"]], load_or_create(services.settings.effective_master_key_file),
+            user_id=gateway.person.user_id, username=username,
+            private_key=Path(key_file).read_text() if key_file else None, now=services.clock(),
+        )  # fmt: skip
+    service.verify_account(services, account_id=made.account_id, user_id=gateway.person.user_id, now=services.clock())
+
+
+def reopen(gateway: Gateway) -> Gateway:
+    """The same gateway after a restart: composed anew on the same database."""
+    settings = gateway.services.settings
+    gateway.services.db.dispose()
+    services = compose(settings, db=open_database(settings))
+    return Gateway(services, gateway.person, gateway.project_id, gateway.secret)
+
+
+@contextmanager
+def served(services: Services) -> Iterator[str]:
+    """HTTP on a free loopback port; the address."""
+    config = uvicorn.Config(create_app(services), host="127.0.0.1", port=0, log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_for(lambda: server.started, "the server")
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@contextmanager
+def api(gateway: Gateway) -> Iterator[httpx.Client]:
+    """A client of the served gateway with the researcher's token."""
+    with (
+        served(gateway.services) as url,
+        httpx.Client(base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {gateway.secret}"}) as client,
+    ):
+        yield client
+
+
