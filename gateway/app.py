@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
-from gateway.api import accounts, jobs, problems, projects, sites
+from gateway.api import accounts, describe, jobs, problems, projects, sites
 from gateway.api.output import SiteReaders
 from gateway.api.streams import Tails
 from gateway.identity.tokens import Doorkeeper
@@ -36,6 +36,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.readers = SiteReaders()
     app.state.tails = Tails()
     problems.install(app)
+    describe.install(app)
     for router in (jobs.verbs, jobs.router, projects.router, sites.router, accounts.router):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)

@@ -2,160 +2,140 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import ValidationError
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from accounting import store as books
-from accounting.errors import CreditExhausted as NoCredit
 from accounting.money import format_micro
-from gateway.api import output, problems, streams
-from gateway.api.context import Body, IdemHeader, Svc, Who, json_bytes, read
-from gateway.api.idempotency import key_of
+from gateway.api import answers, describe, output, problems, streams, submitting
+from gateway.api.context import Body, IdemHeader, JobId, Svc, Who, Word, answer, read
 from gateway.api.paging import cursor_of, from_cursor
-from gateway.api.schemas import BulkIn, ChangeIn, DecideIn, IdsIn, JobSpecIn
-from gateway.errors import GatewayError, Invalid, NotFound, Problem
+from gateway.api.schemas import BulkIn, ChangeIn, DecideIn, IdsIn, Instant, JobSpecIn
+from gateway.errors import Forbidden, NotFound
 from gateway.identity.access import Person, Verb, can
 from gateway.jobs import pending, repository, request, service, views
 from gateway.jobs.lifecycle import State
 from gateway.jobs.repository import JOBS, Owner
 from gateway.jobs.service import WishVerb
-from gateway.recovery import assert_accepting
 from gateway.services import Services
-from site_adapters.types import JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 verbs = APIRouter(tags=["jobs"])  # /jobs:plan and its like
 
-_JOB_BODY = {"requestBody": {"content": {"application/json": {"schema": JobSpecIn.model_json_schema()}}}}
+# Wishes noted in one write transaction.
+_CHUNK = 50
+_ACT = describe.route(answers.Job, status=202, refuses=(403, 404, 409))
 
 
-def _json(value: Any, status: int = 200, **headers: str) -> Response:
-    return Response(json_bytes(value), status, headers, media_type="application/json")
-
-
-@router.post("", status_code=202, openapi_extra=_JOB_BODY)
+@router.post("", **describe.route(answers.Job, status=202, body=JobSpecIn, refuses=(402, 403, 404, 409, 413, 422)))
 def submit(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Accept a job: 202 with its id, which can be read at once. With `Idempotency-Key` a retry makes no second job."""
-    job_id = _submit_one(services, person, body, idempotency_key)
-    return _json(_shown(services, person, job_id), 202, Location=f"/api/v2/jobs/{job_id}")
+    job_id = submitting.submit(services, person, body, idempotency_key)
+    return answer(_shown(services, person, job_id), 202, Location=f"/api/v2/jobs/{job_id}")
 
 
-@verbs.post("/jobs:plan", openapi_extra=_JOB_BODY)
+@verbs.post("/jobs:plan", **describe.route(answers.Plan, body=JobSpecIn, refuses=(403, 404, 413, 422)))
 def plan(services: Svc, person: Who, body: Body) -> Response:
     """A dry run: the script, the most it can cost, every site that was considered, and all problems."""
-    wish = read(JobSpecIn, body)
-    with services.db.read() as conn:
-        found = request.plan(services, conn, person, _spec(wish), project=wish.project, now=services.clock())
-    return _json(_plan_json(found))
+    return answer(_plan_json(submitting.plan(services, person, body)))
 
 
-@verbs.post("/jobs:bulk")
+@verbs.post("/jobs:bulk", **describe.route(answers.Results, body=BulkIn, refuses=(413, 422)))
 def bulk(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Up to 1,000 jobs, each accepted or refused on its own. A key covers each job by its place in the list."""
-    results: list[dict[str, Any]] = []
-    for place, item in enumerate(read(BulkIn, body).jobs):
-        key = None if idempotency_key is None else f"{idempotency_key}/{place}"
-        try:
-            results.append({"status": 202, "id": _submit_one(services, person, json_bytes(item), key)})
-        except GatewayError as exc:
-            results.append({"status": exc.status, "problem": problems.body(exc)})
-        except NoCredit as exc:
-            results.append({"status": 402, "problem": problems.body(problems.no_credit(exc))})
-        except ValidationError as exc:
-            found = problems.of_validation(list(exc.errors()))
-            error = Invalid("The job has problems.", problems=found)
-            results.append({"status": 422, "problem": problems.body(error)})
-    return _json({"results": results})
+    results = submitting.submit_many(services, person, read(BulkIn, body).jobs, idempotency_key)
+    return answer({"results": _with_jobs(services, person, results)})
 
 
-@verbs.post("/jobs:status")
+@verbs.post("/jobs:status", **describe.route(answers.Results, body=IdsIn, refuses=(413, 422)))
 def status(services: Svc, person: Who, body: Body) -> Response:
-    """Many jobs at once."""
-    ids = read(IdsIn, body).ids
-    with services.db.read() as conn:
-        found = views.show_many(conn, person, ids)
-    results = [{"id": i, "status": 200, "job": found[i]} if i in found else {"id": i, "status": 404} for i in ids]
-    return _json({"results": results})
+    """Up to 1,000 jobs at once, with a result for each."""
+    results: list[dict[str, Any]] = [{"id": i, "status": 200} for i in read(IdsIn, body).ids]
+    return answer({"results": _with_jobs(services, person, results)})
 
 
-@verbs.post("/jobs:cancel")
+@verbs.post("/jobs:cancel", **describe.route(answers.Results, body=IdsIn, refuses=(413, 422)))
 def cancel_many(services: Svc, person: Who, body: Body) -> Response:
-    """Cancel many, with a result for each."""
-    results = []
-    for job_id in read(IdsIn, body).ids:
-        try:
-            _wish(services, person, job_id, "cancel")
-            results.append({"id": job_id, "status": 202})
-        except GatewayError as exc:
-            results.append({"id": job_id, "status": exc.status, "problem": problems.body(exc)})
-    return _json({"results": results})
+    """Cancel up to 1,000 jobs, with a result for each."""
+    results: list[dict[str, Any]] = [{"id": i, "status": 202} for i in read(IdsIn, body).ids]
+    for start in range(0, len(results), _CHUNK):
+        with services.db.write() as conn:
+            for result in results[start : start + _CHUNK]:
+                with submitting.told(result), conn.begin_nested():
+                    service.wish(services, conn, person, result["id"], "cancel", now=services.clock())
+    results = _with_jobs(services, person, results)
+    for site_id in {result["job"]["site"] for result in results if "job" in result}:
+        services.wake(site_id)
+    return answer({"results": results})
 
 
-@router.get("")
+@router.get("", **describe.route(answers.JobPage, refuses=(422,)))
 def list_jobs(
     services: Svc,
     person: Who,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: str | None = None,
-    state: Annotated[list[State] | None, Query()] = None,
-    site: str | None = None,
-    project: str | None = None,
-    user: str | None = None,
-    name: str | None = None,
-    tag: Annotated[str | None, Query(pattern=r"^[^:]{1,64}:.{0,256}$", description="key:value")] = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="Jobs on a page")] = 50,
+    cursor: Annotated[Word | None, Query(description="`next_cursor` of the page before")] = None,
+    state: Annotated[list[State] | None, Query(description="Repeat it for several: any of them")] = None,
+    site: Annotated[Word | None, Query(description="A site's id")] = None,
+    project: Annotated[Word | None, Query(description="A project's name or id")] = None,
+    user: Annotated[Word | None, Query(description="A person's name or id")] = None,
+    name: Annotated[Word | None, Query(description="The job's whole name")] = None,
+    tag: Annotated[Word | None, Query(pattern=r"^[^:]{1,64}:.{0,256}$", description="`key:value`")] = None,
+    created_after: Annotated[Instant | None, Query(description="RFC 3339, with its zone; inclusive")] = None,
+    created_before: Annotated[Instant | None, Query(description="RFC 3339, with its zone; exclusive")] = None,
 ) -> Response:
-    """The newest first. `next_cursor` goes on where this page ends, whatever was added meanwhile."""
+    """The newest first. `next_cursor` goes on where this page ends, whatever was added meanwhile.
+
+    Items are jobs without `job_spec`: one script may be as large as all else on a page.
+    """
     key, _, value = (tag or "").partition(":")
     wanted = views.JobFilter(
-        tuple(s.value for s in state or ()), site, project, user, name, (key, value) if tag else None,
-        _zoned(created_after, "/created_after"), _zoned(created_before, "/created_before"),
+        states=tuple(s.value for s in state or ()), site=site, project=project, user=user, name=name,
+        tag=(key, value) if tag else None, created_after=created_after, created_before=created_before,
     )  # fmt: skip
     with services.db.read() as conn:
         items, last = views.page(conn, person, wanted, before=from_cursor(cursor), limit=limit)
-    return _json({"items": items, "next_cursor": cursor_of(last)})
+    return answer({"items": items, "next_cursor": cursor_of(last)})
 
 
-@router.get("/{job_id}")
-def show(services: Svc, person: Who, job_id: str) -> Response:
+@router.get("/{job_id}", **describe.route(answers.Job, refuses=(404,)))
+def show(services: Svc, person: Who, job_id: JobId) -> Response:
     """One job."""
-    return _json(_shown(services, person, job_id))
+    return answer(_shown(services, person, job_id))
 
 
-@router.delete("/{job_id}", status_code=202)
-def delete(services: Svc, person: Who, job_id: str) -> Response:
+@router.delete("/{job_id}", **_ACT)
+def delete(services: Svc, person: Who, job_id: JobId) -> Response:
     """Cancel it."""
     return _wished(services, person, job_id, "cancel")
 
 
-@router.post("/{job_id}/cancel", status_code=202)
-def cancel(services: Svc, person: Who, job_id: str) -> Response:
+@router.post("/{job_id}/cancel", **_ACT)
+def cancel(services: Svc, person: Who, job_id: JobId) -> Response:
     """Wish its end; the wish stays until the site confirms it."""
     return _wished(services, person, job_id, "cancel")
 
 
-@router.post("/{job_id}/hold", status_code=202)
-def hold(services: Svc, person: Who, job_id: str) -> Response:
+@router.post("/{job_id}/hold", **_ACT)
+def hold(services: Svc, person: Who, job_id: JobId) -> Response:
     """Keep a job that waits from starting."""
     return _wished(services, person, job_id, "hold")
 
 
-@router.post("/{job_id}/release", status_code=202)
-def release(services: Svc, person: Who, job_id: str) -> Response:
+@router.post("/{job_id}/release", **_ACT)
+def release(services: Svc, person: Who, job_id: JobId) -> Response:
     """Let a held job start."""
     return _wished(services, person, job_id, "release")
 
 
-@router.patch("/{job_id}", status_code=202)
-def modify(services: Svc, person: Who, job_id: str, body: Body) -> Response:
+@router.patch("/{job_id}", **describe.route(answers.Job, status=202, body=ChangeIn, refuses=(403, 404, 409, 422)))
+def modify(services: Svc, person: Who, job_id: JobId, body: Body) -> Response:
     """Change a job that waits."""
     change = read(ChangeIn, body).change()
     with services.db.write() as conn:
@@ -163,8 +143,8 @@ def modify(services: Svc, person: Who, job_id: str, body: Body) -> Response:
     return _woken(services, person, job_id)
 
 
-@router.post("/{job_id}/decide", status_code=202)
-def decide(services: Svc, person: Who, job_id: str, body: Body) -> Response:
+@router.post("/{job_id}/decide", **describe.route(answers.Job, status=202, body=DecideIn, refuses=(403, 404, 409, 422)))
+def decide(services: Svc, person: Who, job_id: JobId, body: Body) -> Response:
     """Say what nobody can prove: adopt a native id, resubmit, or cancel."""
     said = read(DecideIn, body)
     with services.db.write() as conn:
@@ -172,8 +152,13 @@ def decide(services: Svc, person: Who, job_id: str, body: Body) -> Response:
     return _woken(services, person, job_id)
 
 
-@router.get("/{job_id}/script")
-def script(services: Svc, person: Who, job_id: str, attempt: int | None = None) -> Response:
+@router.get("/{job_id}/script", **describe.route("text/plain", refuses=(403, 404)))
+def script(
+    services: Svc,
+    person: Who,
+    job_id: JobId,
+    attempt: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Default: the last")] = None,
+) -> Response:
     """The very script that the site was given."""
     with services.db.read() as conn:
         _row(conn, person, job_id, Verb.READ_OUTPUT)
@@ -182,19 +167,20 @@ def script(services: Svc, person: Who, job_id: str, attempt: int | None = None) 
         packed = conn.scalars(query if attempt is None else query.where(table.c.attempt == attempt)).first()
     if packed is None:
         raise NotFound("It has not been handed over yet.", remedy="`/jobs:plan` shows what would be sent.")
-    return Response(repository.unpack_script(packed), media_type="text/plain; charset=utf-8")
+    text = repository.unpack_script(packed).encode("utf-8", "surrogateescape")
+    return Response(text, media_type="text/plain; charset=utf-8")
 
 
-@router.get("/{job_id}/log")
+@router.get("/{job_id}/log", **describe.route("application/octet-stream", refuses=(403, 404, 409, 422, 504)))
 async def log(
     services: Svc,
     person: Who,
     request: Request,
-    job_id: str,
+    job_id: JobId,
     stream: Literal["stdout", "stderr"] = "stdout",
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
     limit: Annotated[int, Query(ge=1, le=1 << 20)] = 1 << 16,
-    task: Annotated[int | None, Query(ge=0)] = None,
+    task: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Of an array")] = None,
     follow: bool = False,
 ) -> Response:
     """What it printed, by byte offset; with `follow` or `Accept: text/event-stream` as it comes."""
@@ -207,31 +193,33 @@ async def log(
     return Response(chunk.data, 200, headers, media_type="application/octet-stream")
 
 
-@router.get("/{job_id}/events")
-async def events(services: Svc, person: Who, request: Request, job_id: str, after: int = 0) -> Response:
+@router.get("/{job_id}/events", **describe.route(answers.Events, refuses=(404,)))
+async def events(
+    services: Svc, person: Who, request: Request, job_id: JobId, after: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
+) -> Response:
     """What happened to it; `Accept: text/event-stream` goes on as it happens, resumable by `Last-Event-ID`."""
     return await streams.events(request, services, person, job_id, after)
 
 
-@router.get("/{job_id}/why")
-def why(services: Svc, person: Who, job_id: str) -> Response:
+@router.get("/{job_id}/why", **describe.route(answers.Why, refuses=(404,)))
+def why(services: Svc, person: Who, job_id: JobId) -> Response:
     """Why it is in its state: a sentence, the evidence, what to do."""
     with services.db.read() as conn:
         row = _row(conn, person, job_id, Verb.SEE_JOB)
         found = pending.why(services, conn, row, services.clock())
-    return _json({**asdict(found), "as_of": views.stamp(found.as_of)})
+    return answer({**asdict(found), "as_of": views.stamp(found.as_of)})
 
 
-@router.get("/{job_id}/runs")
-def runs(services: Svc, person: Who, job_id: str) -> Response:
+@router.get("/{job_id}/runs", **describe.route(answers.Runs, refuses=(404,)))
+def runs(services: Svc, person: Who, job_id: JobId) -> Response:
     """Every run of it: attempts, tasks, requeues."""
     with services.db.read() as conn:
         _row(conn, person, job_id, Verb.SEE_JOB)
-        return _json({"items": views.runs(conn, job_id)})
+        return answer({"items": views.runs(conn, job_id)})
 
 
-@router.get("/{job_id}/charges")
-def charges(services: Svc, person: Who, job_id: str) -> Response:
+@router.get("/{job_id}/charges", **describe.route(answers.Charges, refuses=(404,)))
+def charges(services: Svc, person: Who, job_id: JobId) -> Response:
     """What it costs, run by run, with the arithmetic."""
     with services.db.read() as conn:
         _row(conn, person, job_id, Verb.SEE_JOB)
@@ -241,30 +229,10 @@ def charges(services: Svc, person: Who, job_id: str) -> Response:
     provisional = not lines or any(line.meter == "gateway" for line in lines)
     amount = {"amount": format_micro(total), "currency": lines[0].currency} if lines else None
     seconds = sum(line.core_seconds for line in lines)
-    return _json({"charges": items, "provisional": provisional, "total": amount, "core_seconds": seconds})
+    return answer({"charges": items, "provisional": provisional, "total": amount, "core_seconds": seconds})
 
 
 # ---------------------------------------------------------------- parts
-
-
-def _spec(wish: JobSpecIn) -> JobSpec:
-    try:
-        return wish.spec()
-    except ValueError as exc:
-        pointer = "/attributes/start_time" if "zone" in str(exc) else "/budget/max_cost/amount"
-        raise Invalid(str(exc), problems=(Problem(pointer, str(exc), "invalid", ""),)) from exc
-
-
-def _submit_one(services: Services, person: Person, body: bytes, key: str | None) -> str:
-    wish = read(JobSpecIn, body)
-    now = services.clock()
-    with services.db.read() as conn:
-        assert_accepting(conn)
-        prepared = request.prepare(services, conn, person, _spec(wish), project=wish.project, now=now)
-    with services.db.write() as conn:
-        made = service.accept(services, conn, person, prepared, now=now, idempotency=key_of(key, body))
-    services.wake(prepared.site_id)
-    return made.job_id
 
 
 def _shown(services: Services, person: Person, job_id: str) -> dict[str, Any]:
@@ -275,11 +243,31 @@ def _shown(services: Services, person: Person, job_id: str) -> dict[str, Any]:
     return found
 
 
+def _with_jobs(services: Services, person: Person, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results with the jobs that they are about; what is not there, or not theirs to see, becomes a 404."""
+    good = [result["id"] for result in results if "problem" not in result]
+    with services.db.read() as conn:
+        found = views.show_many(conn, person, good)
+    shown = []
+    for result in results:
+        job = found.get(result.get("id", ""))
+        if "problem" in result:
+            shown.append(result)
+        elif job is not None:
+            shown.append({**result, "job": job})
+        else:
+            missing = NotFound(f"There is no job {result['id']!r}.")
+            shown.append({**result, "status": 404, "problem": problems.body(missing)})
+    return shown
+
+
 def _row(conn: Connection, person: Person, job_id: str, verb: Verb) -> Any:
     row = conn.execute(select(JOBS).where(JOBS.c.id == job_id)).one_or_none()
     owner = None if row is None else Owner(row.user_id, row.project_id, row.site_id)
-    if owner is None or not can(person, verb, ("job", owner)):
+    if owner is None or not can(person, Verb.SEE_JOB, ("job", owner)):
         raise NotFound(f"There is no job {job_id!r}.")
+    if not can(person, verb, ("job", owner)):
+        raise Forbidden("You may see this job, but not what it printed.", remedy="Ask its owner.")
     return row
 
 
@@ -296,14 +284,7 @@ def _wished(services: Services, person: Person, job_id: str, verb: WishVerb) -> 
 def _woken(services: Services, person: Person, job_id: str) -> Response:
     found = _shown(services, person, job_id)
     services.wake(found["site"])
-    return _json(found, 202)
-
-
-def _zoned(at: datetime | None, pointer: str) -> datetime | None:
-    if at is not None and at.tzinfo is None:
-        problem = Problem(pointer, "A time needs its zone.", "invalid", "Write it like 2026-11-24T12:00:00Z.")
-        raise Invalid("A time has no zone.", problems=(problem,))
-    return at
+    return answer(found, 202)
 
 
 def _plan_json(found: request.Plan) -> dict[str, Any]:
