@@ -6,6 +6,7 @@ import threading
 import time
 
 from site_adapters.errors import HostKeyChanged, SiteUnreachable
+from site_adapters.transport.watchdog import Watchdog
 
 # So long a changed host key is remembered without asking again; nothing is ever sent to a host with a wrong key.
 _SHUT_S = 30.0
@@ -24,9 +25,10 @@ class Door:
         self._paused: tuple[float, str] = (0.0, "")
         self._shut: tuple[float, str] | None = None
         self.shut_count = 0
+        self.watchdog = Watchdog()
 
     def enter(self, deadline: float) -> None:
-        """Wait for one's turn to log in; raises `SiteUnreachable` where it would come after the (monotonic) deadline."""
+        """Wait for one's turn to log in; raises `SiteUnreachable` where it comes after the (monotonic) deadline."""
         with self._lock:
             now = time.monotonic()
             if now < self._paused[0]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from site_adapters.command import Command, Output
+from site_adapters.errors import CommandFailed, OutcomeUnknown, Refused, SiteError, SiteUnreachable
 from site_adapters.quoting import quote, quote_all
 
+T = TypeVar("T")
+
 STDERR_BYTES_MAX = 1024 * 1024
+NOT_WHOLE = 93  # exit code of a loader that got less than the whole program, and ran none of it
 _NOISE_BYTES_MAX = 600
 
 
@@ -50,12 +54,6 @@ def program(commands: Sequence[Command[Any]], *, environment: Mapping[str, str])
     return Program(_loader(whole), b"".join(lines), nonce, tuple(c.stdout_bytes_max for c in commands))
 
 
-def check(command: Command[Any]) -> None:
-    """Raise `ValueError` where a command cannot be put into a program."""
-    for _ in _framed(command, 0, ""):
-        pass
-
-
 def _framed(command: Command[Any], number: int, nonce: str) -> Iterator[bytes]:
     # `env` and not `VAR=x cmd`: its words are quoted like any others.
     prefix = ("env", *(f"{name}={value}" for name, value in command.env)) if command.env else ()
@@ -64,7 +62,7 @@ def _framed(command: Command[Any], number: int, nonce: str) -> Iterator[bytes]:
     yield f"{_mark('BEGIN', nonce, number)}' || exit 74; {_mark('BEGIN', nonce, number)}' >&2\n".encode()
     yield _with_stdin(call, command.stdin, nonce)
     end = _mark("END", nonce, number)
-    yield f"s=$?; {end} '\"$s\"; {end} '\"$s\" >&2\n".encode()
+    yield f's=$?; {end} \'"$s"; {end} \'"$s" >&2\n'.encode()
 
 
 def _mark(kind: str, nonce: str, number: int) -> str:
@@ -96,8 +94,9 @@ def _last(whole: str) -> bytes:
 
 def _loader(whole: str) -> str:
     """Words that mean the same to sh, bash, zsh, csh and fish: no newline, no `!`, no single quote inside."""
-    run = f'p=$(cat); case $p in "# BEGIN-{whole}"*"# END-{whole}") eval "$p";; esac'
-    return quote_all(("env", "LC_ALL=C", "/bin/sh", "-c", run))
+    whole_only = f'case $p in "# BEGIN-{whole}"*"# END-{whole}") eval "$p";; *) exit {NOT_WHOLE};; esac'
+    run = f"LC_ALL=C; export LC_ALL; p=$(cat); {whole_only}"
+    return quote_all(("/bin/sh", "-c", run))
 
 
 class Answers:
@@ -207,3 +206,31 @@ class _Stream:
         del self._buffer[self._limits[number] : self._searched]
         self._searched = self._limits[number]
         return True
+
+
+def result_of(command: Command[T], output: Output | None, overflowed: bool, broken: str) -> T | SiteError:
+    """What the caller gets for one command of a program that ended or broke off."""
+    name = command.argv[0]
+    if output is None:
+        what = f"{name}: {broken or 'its end was not seen'}"
+        if command.write:
+            return OutcomeUnknown(what)
+        return CommandFailed(what) if overflowed else SiteUnreachable(what)
+    try:
+        return command.parse(output)
+    except SiteError as exc:
+        return exc
+    except (ValueError, LookupError, TypeError) as exc:
+        # Its parser stumbled: the others' results must not be lost with it.
+        what = f"{name} gave an answer that we do not understand ({exc}): {output.error_text[:200]}"
+        return OutcomeUnknown(what) if command.write else CommandFailed(what, native_text=output.error_text)
+
+
+def refusal_of(command: Command[Any]) -> Refused | None:
+    """Why a command cannot be put into a program, if so."""
+    try:
+        for _ in _framed(command, 0, ""):
+            pass
+    except ValueError as exc:
+        return Refused(f"this command cannot be given to a shell: {exc}", code="invalid")
+    return None

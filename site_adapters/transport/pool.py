@@ -1,33 +1,43 @@
-"""The logins of one site: made at first use, kept, closed when idle."""
+"""The logins of one site: made at first use, kept, closed when idle, dropped when their key is no longer good."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from site_adapters.config import CredentialConfig, SiteConfig
 from site_adapters.errors import CredentialRefused
 from site_adapters.transport import Connection
+from site_adapters.transport.door import Door
 from site_adapters.transport.local import LocalConnection
-from site_adapters.transport.ssh import Endpoint, Jump, LoginGate, SshConnection
+from site_adapters.transport.ssh import Endpoint, Jump, SshConnection
 
 # The private key of a person's login, by username; None where the gateway holds none.
 KeySource = Callable[[str], str | None]
 
 
 class SiteLogins:
-    """Connections by username; observer and meter are logins of the gateway's own."""
+    """Connections of people by username; observer, meter and provisioner are logins of the gateway's own.
+
+    The key source is asked at every use: a key that was taken back, in whatever process, is not used any longer.
+    """
 
     def __init__(self, config: SiteConfig, keys: KeySource) -> None:
         self._config, self._keys = config, keys
-        self._gate = LoginGate(config.policy.logins_per_second)
-        self._open: dict[str, Connection] = {}
+        self._door = Door(config.policy.logins_per_second)
+        # By (whose power, username): nobody reaches the gateway's own logins by claiming their names.
+        self._open: dict[tuple[str, str], tuple[str, Connection]] = {}
         self._lock = threading.Lock()
 
     def actor(self, username: str) -> Connection:
-        return self._connection(username, lambda: self._keys(username))
+        if self._config.transport.kind == "local":
+            return self._kept(("actor", username), "", lambda _key: self._local(username, person=True))
+        key = self._keys(username)
+        if key is None:
+            self.forget(username)
+            raise CredentialRefused(f"no key is stored for {username} at {self._config.site}")
+        return self._kept(("actor", username), key, lambda key: self._ssh(username, key))
 
     def observer(self) -> Connection | None:
         return self._own(self._config.credentials.observer)
@@ -39,15 +49,19 @@ class SiteLogins:
         return self._own(self._config.credentials.provisioner)
 
     def forget(self, username: str) -> None:
-        """Drop a login whose key has changed or was revoked."""
+        """Drop a person's login; what runs on it is cut."""
         with self._lock:
-            connection = self._open.pop(username, None)
+            _, connection = self._open.pop(("actor", username), ("", None))
         if connection is not None:
             connection.close()
 
+    def lift(self) -> None:
+        """Use the site again after its host key was shown to be right."""
+        self._door.lift()
+
     def close(self) -> None:
         with self._lock:
-            connections = list(self._open.values())
+            connections = [connection for _, connection in self._open.values()]
             self._open.clear()
         for connection in connections:
             connection.close()
@@ -55,34 +69,37 @@ class SiteLogins:
     def _own(self, credential: CredentialConfig | None) -> Connection | None:
         if credential is None:
             return None
-        file = credential.key_file
-        return self._connection(
-            credential.username, lambda: self._keys(credential.username) if file is None else read_key(file)
-        )
+        name, file = credential.username, credential.key_file
+        if self._config.transport.kind == "local":
+            return self._kept(("own", name), "", lambda _key: self._local(name, person=False))
+        if file is None:
+            return self.actor(name)
+        return self._kept(("own", name), read_key(file), lambda key: self._ssh(name, key))
 
-    def _connection(self, username: str, key: Callable[[], str | None]) -> Connection:
+    def _kept(self, who: tuple[str, str], key: str, make: Callable[[str], Connection]) -> Connection:
         with self._lock:
-            self._close_idle()
-            if username not in self._open:
-                self._open[username] = self._make(username, key)
-            return self._open[username]
+            idle_s = self._config.transport.idle_close_s
+            resting = [c for _, c in self._open.values() if isinstance(c, SshConnection)]
+            known, connection = self._open.get(who, ("", None))
+            stale = connection if known != key else None
+            if connection is None or stale is not None:
+                connection = make(key)
+                self._open[who] = (key, connection)
+        if stale is not None:
+            stale.close()
+        for other in resting:
+            other.rest(idle_s=idle_s)
+        return connection
 
-    def _make(self, username: str, key: Callable[[], str | None]) -> Connection:
-        transport = self._config.transport
-        if transport.kind == "local":
-            return LocalConnection(username, environment=self._config.environment, switch_user=transport.switch_user)
-        text = key()
-        if text is None:
-            raise CredentialRefused(f"no key is stored for {username} at {self._config.site}")
-        return SshConnection(
-            endpoint(self._config), username, text, gate=self._gate, environment=self._config.environment
-        )
+    def _local(self, username: str, *, person: bool) -> Connection:
+        switch = self._config.transport.switch_user
+        if person and switch and username == "root":
+            raise CredentialRefused("root is no login of a person")
+        return LocalConnection(username, environment=self._config.environment, switch_user=switch)
 
-    def _close_idle(self) -> None:
-        limit = time.monotonic() - self._config.transport.idle_close_s
-        for connection in self._open.values():
-            if isinstance(connection, SshConnection) and connection.is_open and connection.last_used < limit:
-                connection.close()  # it opens again at its next use
+    def _ssh(self, username: str, key: str) -> Connection:
+        place = endpoint(self._config)
+        return SshConnection(place, username, key, door=self._door, environment=self._config.environment)
 
 
 def endpoint(config: SiteConfig) -> Endpoint:
