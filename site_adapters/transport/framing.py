@@ -150,7 +150,11 @@ class _Stream:
         self._inside = False
         self.overflow: int | None = None
         self.begun = False
-        self.noise = b""
+        self._noise = b""
+
+    @property
+    def noise(self) -> bytes:
+        return (self._noise + (b"" if self.begun else self._buffer))[-_NOISE_BYTES_MAX:]
 
     @property
     def complete(self) -> bool:
@@ -171,7 +175,7 @@ class _Stream:
         at = self._buffer.find(mark)
         noise_end = at if at >= 0 else max(0, len(self._buffer) - len(mark) + 1)
         if not self.begun:
-            self.noise = (self.noise + self._buffer[:noise_end])[-_NOISE_BYTES_MAX:]
+            self._noise = (self._noise + self._buffer[:noise_end])[-_NOISE_BYTES_MAX:]
         del self._buffer[: at + len(mark) if at >= 0 else noise_end]
         self._inside, self._searched = at >= 0, 0
         self.begun = self.begun or self._inside
