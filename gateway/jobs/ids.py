@@ -24,6 +24,12 @@ def new_id(prefix: str, now: datetime) -> str:
     return prefix + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
+def first_id(prefix: str, at: datetime) -> str:
+    """The least id that `new_id` can make at this moment: ids made before it are less, ids made from it on are not."""
+    value = max(0, int(at.timestamp() * 1000)) << 80
+    return prefix + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
 def tag_of(gateway_id: str, job_id: str) -> str:
     """`p`, the gateway's id, 55 bits of the job id's hash: 16 characters of [a-z0-9]."""
     digest = base64.b32encode(hashlib.sha256(job_id.encode()).digest()).decode().lower()

@@ -52,7 +52,12 @@ class JobRow(Base):
         Index("ix_jobs_site", "site_id", "id"),
         Index("ix_jobs_state", "state", "id"),
         Index("ix_jobs_user_state", "user_id", "state", "id"),
+        Index("ix_jobs_user_project", "user_id", "project_id", "id"),
+        Index("ix_jobs_user_site", "user_id", "site_id", "id"),
+        Index("ix_jobs_user_name", "user_id", "name", "id"),
         Index("ix_jobs_project_state", "project_id", "state", "id"),
+        Index("ix_jobs_project_site", "project_id", "site_id", "id"),
+        Index("ix_jobs_site_state", "site_id", "state", "id"),
         Index("ix_jobs_name", "name", "id"),
         Index("ix_jobs_site_phase", "site_id", "phase", "id"),
     )

@@ -2,94 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, false, func, or_, select, union_all
+from sqlalchemy import Connection, Row, Select, Subquery, bindparam, case, func, literal, select
 
 from accounting.money import format_micro
-from accounting.store import CHARGES, REVERSALS
+from accounting.store import CHARGES, REVERSALS, USAGE
 from gateway.db import table_of
 from gateway.identity.access import Person, Verb, can
 from gateway.identity.tables import ProjectRow, UserRow
-from gateway.jobs.repository import JOBS, RUNS, SITES, Owner
-from gateway.jobs.tables import EventRow, JobTagRow
+from gateway.jobs import listing
+from gateway.jobs.lifecycle import FINAL
+from gateway.jobs.listing import JobFilter
+from gateway.jobs.repository import ATTEMPTS, JOBS, RUNS, SITES, Owner
+from gateway.jobs.tables import EventRow
 
-_USERS, _PROJECTS, _TAGS, _EVENTS = (table_of(t) for t in (UserRow, ProjectRow, JobTagRow, EventRow))
+__all__ = ["JobFilter", "events", "page", "runs", "show", "show_many", "stamp"]
 
-_SHOW = (
-    select(
-        JOBS, SITES.c.stale_since, SITES.c.last_good_at, _USERS.c.name.label("user_name"),
-        _PROJECTS.c.name.label("project_name"), _PROJECTS.c.currency,
+_USERS, _PROJECTS, _EVENTS = (table_of(t) for t in (UserRow, ProjectRow, EventRow))
+
+_ID = bindparam("job_id", type_=JOBS.c.id.type)
+# Of a line that is longer the length does not matter any more.
+_AHEAD_MAX = 1000
+
+# What a person who may not read a job's output may see of what it asked for.
+_PLAIN_FIELDS = frozenset({"name", "resources", "attributes", "array", "tags", "placement", "budget", "dependencies"})
+
+
+def _shown_with(*more: Any) -> Select[Any]:
+    shown = [column for column in JOBS.c if column.name not in ("spec", "manifest", "observed_digest")]
+    return (
+        select(
+            *shown, *more, SITES.c.stale_since, SITES.c.last_good_at, _USERS.c.name.label("user_name"),
+            _PROJECTS.c.name.label("project_name"), _PROJECTS.c.currency, ATTEMPTS.c.site_name,
+        )
+        .join(SITES, SITES.c.id == JOBS.c.site_id)
+        .join(_USERS, _USERS.c.id == JOBS.c.user_id)
+        .join(_PROJECTS, _PROJECTS.c.id == JOBS.c.project_id)
+        .outerjoin(ATTEMPTS, (ATTEMPTS.c.job_id == JOBS.c.id) & (ATTEMPTS.c.attempt == JOBS.c.attempt))
+    )  # fmt: skip
+
+
+def _live_charges() -> Select[Any]:
+    """Per job what is charged now; `meter` is the last in the alphabet: `centre` only where all are the centre's."""
+    return (
+        select(
+            CHARGES.c.job_id, func.sum(CHARGES.c.amount_micro).label("micro"),
+            func.sum(CHARGES.c.core_seconds).label("core_seconds"), func.max(CHARGES.c.meter).label("meter"),
+            func.sum(USAGE.c.node_seconds).label("node_seconds"), func.sum(USAGE.c.elapsed_s).label("elapsed_s"),
+        )
+        .join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+        .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .where(REVERSALS.c.charge_id.is_(None))
+        .group_by(CHARGES.c.job_id)
+    )  # fmt: skip
+
+
+def _one_job() -> Select[Any]:
+    charged: Subquery = _live_charges().where(CHARGES.c.job_id == _ID).subquery("charged")
+    line = JOBS.alias("line")
+    ahead = (
+        select(literal(1))
+        .where(line.c.site_id == JOBS.c.site_id, line.c.phase == "waiting", line.c.id < JOBS.c.id)
+        .limit(_AHEAD_MAX)
+        .correlate(JOBS)
+        .subquery("ahead")
     )
-    .join(SITES, SITES.c.id == JOBS.c.site_id)
-    .join(_USERS, _USERS.c.id == JOBS.c.user_id)
-    .join(_PROJECTS, _PROJECTS.c.id == JOBS.c.project_id)
-)  # fmt: skip
+    counted = select(func.count()).select_from(ahead).scalar_subquery()
+    figures = [charged.c[name] for name in ("micro", "core_seconds", "meter", "node_seconds", "elapsed_s")]
+    query = _shown_with(JOBS.c.spec, *figures, case((JOBS.c.phase == "waiting", counted)).label("ahead"))
+    return query.outerjoin(charged, charged.c.job_id == JOBS.c.id).where(JOBS.c.id == _ID)
 
 
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """What a list shows; None: no filter. Several states: any of them."""
-
-    states: tuple[str, ...] = ()
-    site: str | None = None
-    project: str | None = None
-    user: str | None = None
-    name: str | None = None
-    tag: tuple[str, str] | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+_SHOW, _SHOW_MANY, _CHARGED_MANY = _one_job(), _shown_with(), _live_charges()
 
 
 def show(conn: Connection, person: Person, job_id: str) -> dict[str, Any] | None:
     """One job as JSON values; None where it is not there or not this person's to see."""
-    row = conn.execute(_SHOW.where(JOBS.c.id == job_id)).one_or_none()
-    if row is None or not can(person, Verb.SEE_JOB, ("job", Owner(row.user_id, row.project_id, row.site_id))):
+    row = conn.execute(_SHOW, {"job_id": job_id}).one_or_none()
+    owner = None if row is None else Owner(row.user_id, row.project_id, row.site_id)
+    if row is None or owner is None or not can(person, Verb.SEE_JOB, ("job", owner)):
         return None
-    return _job(row, *_extras(conn, row))
+    counts = {} if row.array_size is None else _counts(conn, [row.id])
+    whole = can(person, Verb.READ_OUTPUT, ("job", owner))
+    charged = None if row.micro is None else _Charged.of(row)
+    waiting = None if row.ahead is None else {"ahead": row.ahead, "sentence": _line_sentence(row)}
+    return _job(row, charged, counts.get(row.id, {}), spec=_spec(row.spec, whole), waiting=waiting)
 
 
 def show_many(conn: Connection, person: Person, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Jobs by id, those that may be seen."""
-    rows = conn.execute(_SHOW.where(JOBS.c.id.in_(job_ids)))
-    return {
-        row.id: _job(row, None, None)
-        for row in rows
+    """Jobs by id, those that may be seen; without `job_spec`, like the items of a page."""
+    rows = [
+        row
+        for row in conn.execute(_SHOW_MANY.where(JOBS.c.id.in_(job_ids)))
         if can(person, Verb.SEE_JOB, ("job", Owner(row.user_id, row.project_id, row.site_id)))
-    }
+    ]
+    return {job["id"]: job for job in _jobs(conn, rows)}
 
 
 def page(
     conn: Connection, person: Person, wanted: JobFilter, *, before: str | None, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """The newest jobs before an id, and the id to go on from; None where this was the last page.
-
-    Each state is walked along its own index and merged, so that a rare state needs no scan.
-    """
-    filters = [_visible(person), *_conditions(wanted)]
-    if before is not None:
-        filters.append(JOBS.c.id < before)
-    if len(wanted.states) > 1:
-        walks = [
-            select(JOBS.c.id)
-            .where(*filters, JOBS.c.state == state)
-            .order_by(JOBS.c.id.desc())
-            .limit(limit + 1)
-            .subquery()
-            for state in wanted.states
-        ]
-        merged = union_all(*(select(walk.c.id) for walk in walks)).subquery()
-        ids = select(merged.c.id).order_by(merged.c.id.desc()).limit(limit + 1)
-    else:
-        if wanted.states:
-            filters.append(JOBS.c.state == wanted.states[0])
-        ids = select(JOBS.c.id).where(*filters).order_by(JOBS.c.id.desc()).limit(limit + 1)
-    found = list(conn.scalars(ids))
-    rows = conn.execute(_SHOW.where(JOBS.c.id.in_(found[:limit])).order_by(JOBS.c.id.desc()))
-    return [_job(row, None, None) for row in rows], found[limit - 1] if len(found) > limit else None
+    """The newest jobs before an id, and the id to go on from; None where this was the last page."""
+    ids = listing.page_ids(conn, person, wanted, before=before, most=limit + 1)
+    rows = conn.execute(_SHOW_MANY.where(JOBS.c.id.in_(ids[:limit])).order_by(JOBS.c.id.desc())).all()
+    return _jobs(conn, rows), ids[limit - 1] if len(ids) > limit else None
 
 
 def events(conn: Connection, job_id: str, *, after: int, limit: int = 500) -> list[dict[str, Any]]:
@@ -123,74 +143,74 @@ def stamp(at: datetime | None) -> str | None:
     return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _visible(person: Person) -> Any:
-    """The jobs that `can(person, SEE_JOB, …)` allows, as a condition."""
-    if "read" not in person.scopes:
-        return false()
-    if person.operator_admin:
-        return JOBS.c.id.is_not(None)
-    owned = sorted(project for project, role in person.roles.items() if role == "owner")
-    parts = [JOBS.c.user_id == person.user_id]
-    parts += [JOBS.c.project_id.in_(owned)] if owned else []
-    parts += [JOBS.c.site_id.in_(sorted(person.staff_of))] if person.staff_of else []
-    return or_(*parts)
+@dataclass(frozen=True, slots=True)
+class _Charged:
+    """What the books say of a job now."""
+
+    micro: int
+    core_seconds: int
+    node_seconds: int
+    elapsed_s: int
+    meter: str
+
+    @classmethod
+    def of(cls, row: Any) -> _Charged:
+        return cls(int(row.micro), int(row.core_seconds), int(row.node_seconds), int(row.elapsed_s), row.meter)
 
 
-def _conditions(wanted: JobFilter) -> list[Any]:
-    found: list[Any] = []
-    if wanted.site is not None:
-        found.append(JOBS.c.site_id == wanted.site)
-    if wanted.project is not None:
-        one = select(_PROJECTS.c.id).where(or_(_PROJECTS.c.name == wanted.project, _PROJECTS.c.id == wanted.project))
-        found.append(JOBS.c.project_id == one.scalar_subquery())
-    if wanted.user is not None:
-        one = select(_USERS.c.id).where(or_(_USERS.c.name == wanted.user, _USERS.c.id == wanted.user))
-        found.append(JOBS.c.user_id == one.scalar_subquery())
-    if wanted.name is not None:
-        found.append(JOBS.c.name == wanted.name)
-    if wanted.tag is not None:
-        key, value = wanted.tag
-        found.append(exists().where(and_(_TAGS.c.job_id == JOBS.c.id, _TAGS.c.key == key, _TAGS.c.value == value)))
-    # Ids are time-ordered: their first 10 characters after the letter are the milliseconds.
-    if wanted.created_after is not None:
-        found.append(JOBS.c.id >= _first_id(wanted.created_after))
-    if wanted.created_before is not None:
-        found.append(JOBS.c.id < _first_id(wanted.created_before))
+def _jobs(conn: Connection, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+    """Rows of many jobs, with what is charged for those that ran and the tasks of arrays: one query for each."""
+    ran = [row.id for row in rows if row.started_at is not None or row.ended_at is not None]
+    charged: dict[str, _Charged] = {}
+    if ran:
+        found = conn.execute(_CHARGED_MANY.where(CHARGES.c.job_id.in_(ran)))
+        charged = {row.job_id: _Charged.of(row) for row in found}
+    counts = _counts(conn, [row.id for row in rows if row.array_size is not None])
+    return [_job(row, charged.get(row.id), counts.get(row.id, {}), spec=None, waiting=None) for row in rows]
+
+
+def _counts(conn: Connection, job_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many tasks of these arrays are in which state, in their present attempt."""
+    if not job_ids:
+        return {}
+    query = (
+        select(RUNS.c.job_id, RUNS.c.state, func.count())
+        .join(JOBS, (JOBS.c.id == RUNS.c.job_id) & (JOBS.c.attempt == RUNS.c.attempt))
+        .where(RUNS.c.job_id.in_(job_ids))
+        .group_by(RUNS.c.job_id, RUNS.c.state)
+    )
+    found: dict[str, dict[str, int]] = {job_id: {} for job_id in job_ids}
+    for job_id, state, count in conn.execute(query):
+        found[job_id][state] = int(count)
     return found
 
 
-def _first_id(at: datetime) -> str:
-    alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
-    value = max(0, int(at.timestamp() * 1000)) << 80
-    return "j" + "".join(alphabet[(value >> shift) & 31] for shift in range(125, -1, -5))
+def _line_sentence(row: Any) -> str:
+    if row.wish == "hold":
+        return "You hold it."
+    if row.blocked_by:
+        return "It waits for other jobs."
+    ahead = f"{row.ahead} or more" if row.ahead >= _AHEAD_MAX else str(row.ahead)
+    return f"{ahead} jobs were accepted earlier for {row.site_id}; people take turns."
 
 
-def _extras(conn: Connection, row: Any) -> tuple[dict[str, Any] | None, dict[str, int] | None]:
-    """What is charged, and how many tasks are in which state."""
-    charged = None
-    if row.started_at is not None or row.ended_at is not None:
-        live = (
-            select(func.sum(CHARGES.c.amount_micro), func.sum(CHARGES.c.core_seconds), func.count(),
-                   func.min(CHARGES.c.meter))
-            .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
-            .where(CHARGES.c.job_id == row.id, REVERSALS.c.charge_id.is_(None))
-        )  # fmt: skip
-        micro, core_seconds, count, _ = conn.execute(live).one()
-        if count:
-            sources = set(conn.scalars(select(CHARGES.c.meter).where(CHARGES.c.job_id == row.id).distinct()))
-            final = "centre" in sources
-            charged = {"micro": int(micro), "core_seconds": int(core_seconds), "final": final}
-    counts = None
-    if row.array_size is not None:
-        grouped = select(RUNS.c.state, func.count()).where(RUNS.c.job_id == row.id, RUNS.c.attempt == row.attempt)
-        counts = {state: int(n) for state, n in conn.execute(grouped.group_by(RUNS.c.state))}
-    return charged, counts
+def _spec(stored: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+    """The spec as it is posted: its budget as a decimal string."""
+    spec = {name: value for name, value in stored.items() if whole or name in _PLAIN_FIELDS}
+    budget = spec.get("budget") or {}
+    if budget.get("max_cost_micro") is not None:
+        amount = {"amount": format_micro(budget["max_cost_micro"]), "currency": budget["currency"]}
+        spec["budget"] = {"max_cost": amount}
+    return spec
 
 
-def _job(row: Any, charged: dict[str, Any] | None, counts: dict[str, int] | None) -> dict[str, Any]:
+def _job(
+    row: Any, charged: _Charged | None, counts: Mapping[str, int], *, spec: Any, waiting: Mapping[str, Any] | None
+) -> dict[str, Any]:
     live = row.phase == "at_site"
-    observed = max(filter(None, (row.observed_at, row.last_good_at if live else None)), default=None)
+    observed = _latest((row.observed_at, row.last_good_at if live else None))
     estimate = (row.estimate or {}).get("amount")
+    here = f"/api/v2/jobs/{row.id}"
     return {
         "id": row.id,
         "name": row.name,
@@ -206,21 +226,38 @@ def _job(row: Any, charged: dict[str, Any] | None, counts: dict[str, int] | None
         "attempt": row.attempt,
         "native_job_id": row.native_id,
         "cluster": row.cluster,
+        "site_job_name": row.site_name,
         "queue": row.queue,
         "wish": row.wish,
-        "job_spec": row.spec,
-        "array": None if row.array_size is None else {"size": row.array_size, "counts": counts or {}},
+        "job_spec": spec,
+        "array": None if row.array_size is None else {"size": row.array_size, "counts": counts},
         "created_at": stamp(row.created_at),
         "submitted_at": stamp(row.submitted_at),
         "started_at": stamp(row.started_at),
         "ended_at": stamp(row.ended_at),
-        "usage": None if charged is None else {"core_seconds": charged["core_seconds"], "final": charged["final"]},
-        "charge": None
-        if charged is None
-        else {"amount": format_micro(charged["micro"]), "currency": row.currency, "provisional": not charged["final"]},
+        **_money(charged, row.currency, row.state in FINAL),
         "estimate": None
         if estimate is None
         else {"amount": format_micro(estimate["micro"]), "currency": estimate["currency"]},
+        "waiting": waiting,
         "recovered": row.recovered,
-        "links": {"self": f"/api/v2/jobs/{row.id}", "log": f"/api/v2/jobs/{row.id}/log"},
+        "links": {"self": here, **{name: f"{here}/{name}" for name in ("log", "events", "script", "why", "charges")}},
     }  # fmt: skip
+
+
+def _money(charged: _Charged | None, currency: str, ended: bool) -> dict[str, Any]:
+    """`usage` and `charge`: provisional until the job has ended and every live reading is the centre's own."""
+    if charged is None:
+        return {"usage": None, "charge": None}
+    final = ended and charged.meter == "centre"
+    return {
+        "usage": {
+            "core_seconds": charged.core_seconds, "node_seconds": charged.node_seconds,
+            "elapsed_s": charged.elapsed_s, "source": charged.meter, "final": final,
+        },
+        "charge": {"amount": format_micro(charged.micro), "currency": currency, "provisional": not final},
+    }  # fmt: skip
+
+
+def _latest(times: Iterable[datetime | None]) -> datetime | None:
+    return max((at for at in times if at is not None), default=None)

@@ -158,6 +158,11 @@ def upgrade() -> None:
         batch_op.create_index("ix_jobs_site_phase", ["site_id", "phase", "id"], unique=False)
         batch_op.create_index("ix_jobs_state", ["state", "id"], unique=False)
         batch_op.create_index("ix_jobs_user", ["user_id", "id"], unique=False)
+        batch_op.create_index("ix_jobs_project_site", ["project_id", "site_id", "id"], unique=False)
+        batch_op.create_index("ix_jobs_site_state", ["site_id", "state", "id"], unique=False)
+        batch_op.create_index("ix_jobs_user_name", ["user_id", "name", "id"], unique=False)
+        batch_op.create_index("ix_jobs_user_project", ["user_id", "project_id", "id"], unique=False)
+        batch_op.create_index("ix_jobs_user_site", ["user_id", "site_id", "id"], unique=False)
         batch_op.create_index("ix_jobs_user_state", ["user_id", "state", "id"], unique=False)
 
     op.create_table(
