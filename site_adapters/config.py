@@ -1,35 +1,80 @@
-"""A centre's site file: its quirks as data. Unknown words are refused; secrets are named by file, not written here."""
+"""A centre's site file: its quirks as data. Unknown words are refused; secrets are named by file, not written here.
+
+`python -m site_adapters.config FILE…` says what is wrong with site files; without a file it prints their JSON schema.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import sys
 import zoneinfo
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from site_adapters.states import PermissionModel
 from site_adapters.types import Policy
 
+_HOST_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    """File names are relative to the site file's folder."""
+    folder: Path | None = (info.context or {}).get("folder")
+    return path if folder is None else folder / path.expanduser()
+
+
+def _host_key(line: str) -> str:
+    """The line that `ssh-keyscan` prints, without the host's name."""
+    kind, _, rest = line.strip().partition(" ")
+    if kind not in _HOST_KEYS:
+        raise ValueError(f"it must begin with one of {', '.join(_HOST_KEYS)}")
+    try:
+        blob = base64.b64decode((rest.split() or [""])[0], validate=True)
+    except ValueError:
+        raise ValueError("the part after the type is no base64") from None
+    if blob[4 : 4 + len(kind)] != kind.encode() or int.from_bytes(blob[:4], "big") != len(kind):
+        raise ValueError("the key is not of the type that is written before it, or it was cut")
+    return line.strip()
+
+
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
 _Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+_Login = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9._-]{0,63}$")]
+_Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00\n]+$")]
+_VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_Value = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_File = Annotated[Path, AfterValidator(_beside)]
+_HostKey = Annotated[str, AfterValidator(_host_key)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class SshHop(_Strict):
     """A host to pass through on the way to the login node."""
 
-    host: str
-    port: int = 22
-    host_key: str = Field(description="The pinned key: `ssh-ed25519 AAAA…`")
-    username: str
-    key_file: Path
+    host: _Word
+    port: _Port = 22
+    host_key: _HostKey = Field(description="The pinned key: `ssh-ed25519 AAAA…`")
+    username: _Login
+    key_file: _File
 
 
 class TransportConfig(_Strict):
@@ -37,27 +82,31 @@ class TransportConfig(_Strict):
 
     kind: Literal["local", "ssh"]
     host: str = ""
-    port: int = 22
-    host_key: str = Field(default="", description="The pinned key of the login node: `ssh-ed25519 AAAA…`")
+    port: _Port = 22
+    host_key: _HostKey = Field(default="", description="The pinned key of the login node: `ssh-ed25519 AAAA…`")
     jump: SshHop | None = None
     channels_max: int = Field(default=5, ge=1, le=10, description="sshd allows 10 sessions per connection by default")
     connect_timeout_s: float = Field(default=10.0, gt=0)
     keepalive_s: int = Field(default=15, ge=0)
-    idle_close_s: float = Field(default=600.0, gt=0)
+    idle_close_s: float = Field(default=600.0, gt=0, description="A login that was not used for so long is closed")
     switch_user: bool = Field(default=False, description="local only: as root, act as the person")
 
     @model_validator(mode="after")
     def _complete(self) -> TransportConfig:
         if self.kind == "ssh" and not (self.host and self.host_key):
             raise ValueError("an ssh transport needs `host` and `host_key`")
+        if self.kind == "local" and (self.host or self.host_key or self.jump):
+            raise ValueError("a local transport has no `host`, `host_key` or `jump`: should `kind` be ssh?")
+        if self.kind == "ssh" and self.switch_user:
+            raise ValueError("`switch_user` is for the local transport")
         return self
 
 
 class CredentialConfig(_Strict):
     """A login of the gateway itself at the site, with the file that holds its private key."""
 
-    username: str
-    key_file: Path | None = None
+    username: _Login
+    key_file: _File | None = None
 
 
 class CredentialsConfig(_Strict):
@@ -71,10 +120,10 @@ class CredentialsConfig(_Strict):
 class RestConfig(_Strict):
     """slurmrestd: its address, API version, and how to get tokens (a key to mint them, or one service token)."""
 
-    url: str
-    api: str = "v0.0.38"
-    jwt_key_file: Path | None = None
-    token_file: Path | None = None
+    url: str = Field(pattern=r"^https?://")
+    api: str = Field(default="v0.0.38", pattern=r"^v\d+\.\d+\.\d+$")
+    jwt_key_file: _File | None = None
+    token_file: _File | None = None
 
 
 class SubmitConfig(_Strict):
@@ -88,15 +137,15 @@ class SubmitConfig(_Strict):
 class QueueConfig(_Strict):
     """A queue as people call it, and its native name."""
 
-    native: str
+    native: _Word
     exclusive: bool = False
 
 
 class ErrorRuleConfig(_Strict):
-    """A text of this centre and what it means."""
+    """A text of this centre (a regular expression) and the class of error that it is."""
 
     match: re.Pattern[str]
-    means: Literal["busy", "refused", "not_found", "unreachable"]
+    means: Literal["busy", "refused", "not_found", "unreachable"] = Field(alias="class")
 
 
 class AccountingConfig(_Strict):
@@ -117,7 +166,7 @@ class PolicyConfig(_Strict):
     nodes_max: int | None = Field(default=None, ge=1)
     duration_max: int | None = Field(default=None, ge=1)
     array_tasks_max: int | None = Field(default=None, ge=1)
-    hours: tuple[tuple[_Clock, _Clock], ...] = ()
+    hours: tuple[tuple[_Clock, _Clock], ...] = Field(default=(), description="When we may submit, by the site's clock")
     permission_model: PermissionModel = PermissionModel.OWN_ACCOUNT
 
 
@@ -129,9 +178,13 @@ class SiteConfig(_Strict):
     scheduler: Literal["local", "slurm"]
     transport: TransportConfig
     credentials: CredentialsConfig = CredentialsConfig()
-    staging_root: str = Field(default="{home}/.penstock", description="Shared storage, writable by the account")
-    commands: dict[str, str] = Field(default_factory=dict, description="Renamed commands: sbatch: yhbatch")
-    environment: dict[str, str] = Field(default_factory=dict)
+    staging_root: str = Field(
+        default="{home}/.penstock",
+        pattern=r"^(\{home\}|/)[^\x00\n]*$",
+        description="Folder on shared storage, writable by each account; {home} is the account's own",
+    )
+    commands: dict[str, _Word] = Field(default_factory=dict, description="Renamed commands: sbatch: yhbatch")
+    environment: dict[_VariableName, _Value] = Field(default_factory=dict, description="Set for every command there")
     submit: SubmitConfig = SubmitConfig()
     backend: Literal["cli", "rest", "pyslurm"] = "cli"
     rest: RestConfig | None = None
@@ -153,6 +206,8 @@ class SiteConfig(_Strict):
     def _consistent(self) -> SiteConfig:
         if self.backend == "rest" and self.rest is None:
             raise ValueError("backend rest needs a `rest` section")
+        if self.scheduler == "local" and (self.transport.kind != "local" or self.backend != "cli"):
+            raise ValueError("scheduler local runs on this machine only: transport kind local, backend cli")
         return self
 
     def binding_policy(self) -> Policy:
@@ -173,23 +228,104 @@ class BrokenSite:
 
 
 def load_sites(folder: Path) -> list[SiteConfig | BrokenSite]:
-    """Every `*.yaml` of a folder; a broken one closes that site only."""
-    return [load_site(path) for path in sorted(folder.glob("*.yaml"))]
+    """Every `*.yaml` of a folder; a broken one closes that site only, and of two files for one site the second."""
+    loaded: list[SiteConfig | BrokenSite] = []
+    seen: dict[str, str] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        site = load_site(path)
+        first = seen.setdefault(site.site, path.name)
+        if first != path.name:
+            reason = f"{path.name}: {first} describes site {site.site} already"
+            before = site.reasons if isinstance(site, BrokenSite) else ()
+            site = BrokenSite(_name_of(path), (reason, *before))
+        loaded.append(site)
+    return loaded
 
 
 def load_site(path: Path) -> SiteConfig | BrokenSite:
-    """One site file, or all the reasons why not; file names inside are relative to its folder."""
-    name = re.sub(r"[^a-z0-9-]", "-", path.stem.lower())
+    """One site file, or all the reasons why not, each with its line; file names inside are relative to its folder."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        return BrokenSite(name, (f"{path.name}: {exc}",))
+        text = path.read_text("utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+        reasons = [f"{path.name} {reason}" for reason in _twice(tree)]
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
+        return BrokenSite(_name_of(path), (f"{path.name}: {' '.join(str(exc).split())}",))
     if not isinstance(content, dict):
-        return BrokenSite(name, (f"{path.name}: it must be a mapping that begins with `site:`",))
+        return BrokenSite(_name_of(path), (f"{path.name}: it must be a mapping that begins with `site:`",))
+    name = content.get("site")
+    broken = BrokenSite(name if isinstance(name, str) and re.fullmatch(_NAME, name) else _name_of(path), ())
     try:
-        return SiteConfig.model_validate(content)
+        config = SiteConfig.model_validate(content, context={"folder": path.parent})
     except ValidationError as exc:
-        reasons = tuple(
-            f"{path.name}: {'.'.join(str(part) for part in e['loc']) or 'file'}: {e['msg']}" for e in exc.errors()
-        )
-        return BrokenSite(str(content.get("site", name)), reasons)
+        reasons += [f"{path.name} {_in_words(error, tree)}" for error in exc.errors()]
+        return replace(broken, reasons=tuple(reasons))
+    return replace(broken, reasons=tuple(reasons)) if reasons else config
+
+
+_NAME = r"[a-z][a-z0-9-]{1,30}"
+
+
+def _name_of(path: Path) -> str:
+    return re.sub(r"[^a-z0-9-]", "-", path.stem.lower())
+
+
+def _twice(node: yaml.Node | None) -> list[str]:
+    """YAML takes the last of two equal keys without a word."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    found, seen = [], set()
+    for key, value in node.value:
+        if key.value in seen:
+            found.append(f"line {key.start_mark.line + 1}: `{key.value}` is there twice")
+        if isinstance(key, yaml.ScalarNode):
+            seen.add(key.value)
+        found += _twice(value)
+    return found
+
+
+def _in_words(error: Any, tree: yaml.Node | None) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "the file"
+    remedy = ""
+    if error["type"] == "string_type" and isinstance(error["input"], int | float | bool):
+        remedy = " (put it in quotes: YAML reads it as a number, a time or yes/no)"
+    if error["type"] == "extra_forbidden":
+        return f"line {_line(tree, error['loc'])}: {place}: there is no such word in a site file"
+    return f"line {_line(tree, error['loc'])}: {place}: {error['msg'].removeprefix('Value error, ')}{remedy}"
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Where in the file the innermost part is that the location names."""
+    line = 1 if node is None else node.start_mark.line + 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            pair = (node.value[part], node.value[part])
+        else:
+            pair = None
+        if pair is None:
+            return line
+        line, node = pair[0].start_mark.line + 1, pair[1]
+    return line
+
+
+def schema_text() -> str:
+    """The JSON schema of site files, as it stands in `site_configs/schema.json`."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **SiteConfig.model_json_schema()}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def main(names: list[str]) -> int:
+    """Check site files, or print the schema; the exit code says whether all were good."""
+    if not names:
+        print(schema_text(), end="")
+    results = {name: load_site(Path(name)) for name in names}
+    for name, site in results.items():
+        reasons = site.reasons if isinstance(site, BrokenSite) else (f"{name}: good",)
+        print("\n".join(reasons))
+    return int(any(isinstance(site, BrokenSite) for site in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

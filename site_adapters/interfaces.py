@@ -6,7 +6,7 @@ None of them holds a database transaction, and none repeats a write.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -136,9 +136,13 @@ class Log(Protocol):
         ...
 
 
+def _nothing_to_close() -> None:
+    """A site without open connections."""
+
+
 @dataclass(frozen=True, slots=True)
 class SiteAdapter:
-    """One docked centre: five small objects, and what it is called and allows."""
+    """One docked centre: five small objects, and what it is called and allows. `close` gives back its connections."""
 
     site_id: str
     title: str
@@ -151,3 +155,4 @@ class SiteAdapter:
     billing: Billing
     log: Log
     closed_reason: str | None = None
+    close: Callable[[], None] = _nothing_to_close

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from site_adapters import local, slurm
@@ -19,10 +20,15 @@ def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
     """The adapter of a centre; never raises: a gateway with one bad site file is still a gateway."""
     if isinstance(config, BrokenSite):
         return closed(config.site, "; ".join(config.reasons))
+    logins = SiteLogins(config, keys)
     try:
-        return _BUILDERS[config.scheduler](config, SiteLogins(config, keys))
+        return replace(_BUILDERS[config.scheduler](config, logins), close=logins.close)
     except SiteError as exc:
-        return closed(config.site, str(exc), title=config.title.get("en", config.site), scheduler=config.scheduler)
+        reason = str(exc)
+    except Exception as exc:  # noqa: BLE001 - whatever one centre's file or extra does, the others are served
+        reason = f"{type(exc).__name__}: {exc}"
+    logins.close()
+    return closed(config.site, reason, title=config.title.get("en", config.site), scheduler=config.scheduler)
 
 
 def closed(site_id: str, reason: str, *, title: str = "", scheduler: str = "") -> SiteAdapter:
@@ -41,6 +47,9 @@ class _Shut:
         self._reason = reason
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
         def refuse(*_args: object, **_options: object) -> NoReturn:
             raise SiteClosed(self._reason)
 

@@ -47,6 +47,10 @@ class LocalConnection:
     def username(self) -> str:
         return self._account.pw_name
 
+    @property
+    def uid(self) -> int:
+        return self._account.pw_uid
+
     def run(self, command: Command[T]) -> T:
         result = self.run_many([command])[0]
         if isinstance(result, SiteError):

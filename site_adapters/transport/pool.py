@@ -93,9 +93,10 @@ class SiteLogins:
 
     def _local(self, username: str, *, person: bool) -> Connection:
         switch = self._config.transport.switch_user
-        if person and switch and username == "root":
-            raise CredentialRefused("root is no login of a person")
-        return LocalConnection(username, environment=self._config.environment, switch_user=switch)
+        connection = LocalConnection(username, environment=self._config.environment, switch_user=switch)
+        if person and switch and connection.uid == 0:
+            raise CredentialRefused(f"{username} is no login of a person")
+        return connection
 
     def _ssh(self, username: str, key: str) -> Connection:
         place = endpoint(self._config)
