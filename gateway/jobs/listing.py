@@ -2,8 +2,7 @@
 
 What a person may see is a union (own jobs, jobs of projects one owns, jobs at sites one works for), and so are several
 states. An OR over them would scan; each branch by itself is one short walk backwards along one index, and the walks are
-merged. A column that the chosen index does not hold is compared as an expression, so that no planner is tempted to
-drive by it: without statistics SQLite guesses, and with LIMIT PostgreSQL is an optimist.
+merged. Where several indexes fit, the sparsest is walked, as measured near the place where the page begins.
 """
 
 from __future__ import annotations
@@ -12,26 +11,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, exists, func, literal, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Select, Table, exists, or_, select, union
 
 from gateway.db import table_of
 from gateway.identity.access import SCOPE_OF, Person, Verb
 from gateway.identity.tables import ProjectRow, UserRow
 from gateway.jobs.ids import first_id
-from gateway.jobs.lifecycle import FINAL
 from gateway.jobs.repository import JOBS
 from gateway.jobs.tables import JobTagRow
 
 _USERS, _PROJECTS, _TAGS = (table_of(t) for t in (UserRow, ProjectRow, JobTagRow))
 
-# What ix_jobs_* hold before the id; in the order of trust where several would do.
-_LIVE_FIRST = ("user_id+state", "project_id+state", "site_id+state", "state")
+# What ix_jobs_* hold before the id.
 _INDEXES = (
-    "user_id+name", "user_id+project_id", "user_id+site_id", "user_id+state", "project_id+site_id",
-    "project_id+state", "site_id+state", "user_id", "project_id", "site_id", "name", "state",
+    ("user_id", "project_id"), ("user_id", "site_id"), ("user_id", "state"), ("user_id", "name"),
+    ("project_id", "site_id"), ("project_id", "state"), ("site_id", "state"),
+    ("user_id",), ("project_id",), ("site_id",), ("name",), ("state",),
 )  # fmt: skip
-# So many rows are looked through in a few milliseconds; a set that is smaller may drive whatever else is asked.
-_FEW = 3000
+_PROBE = 300  # entries of an index that are walked to see how sparse it is
 _WALKS_MAX = 60  # in one statement: SQLite compounds at most 500, and compiling them takes its time
 
 
@@ -54,11 +51,9 @@ def page_ids(conn: Connection, person: Person, wanted: JobFilter, *, before: str
     equal = _equalities(conn, wanted)
     if equal is None or SCOPE_OF[Verb.SEE_JOB] not in person.scopes:
         return []
-    spans = _Span.of(wanted, before)
+    make = _Walks(conn, wanted, before, most)
     walks = [
-        _walk(conn, walk, wanted.tag, spans, most)
-        for branch in _branches(person, equal)
-        for walk in _by_state({**equal, **branch}, wanted.states)
+        make.walk(walk) for branch in _branches(person, equal) for walk in _by_state({**equal, **branch}, wanted.states)
     ]
     if len(walks) == 1:
         return list(conn.scalars(walks[0]))
@@ -139,56 +134,78 @@ class _Span:
         return found if self.first is None else [*found, column >= self.first]
 
 
-def _walk(
-    conn: Connection, equal: Mapping[str, str], tag: tuple[str, str] | None, span: _Span, most: int
-) -> Select[tuple[str]]:
-    driver = _driver(conn, equal, span)
-    if tag is None:
-        return _along_jobs(driver, equal, span, most)
-    key, value = tag
-    tagged = [_TAGS.c.key == key, _TAGS.c.value == value, *span.on(_TAGS.c.job_id)]
-    if not driver or _few(conn, select(literal(1)).select_from(_TAGS).where(*tagged)) or not _few_jobs(
-        conn, driver, equal, span
-    ):  # fmt: skip
-        there = exists().where(JOBS.c.id == _TAGS.c.job_id, *_conditions((), equal))
-        query = select(_TAGS.c.job_id.label("id")).where(*tagged)
-        query = query.where(there) if equal else query
-        return query.order_by(_TAGS.c.job_id.desc()).limit(most)
-    bears = exists().where(_TAGS.c.job_id == JOBS.c.id, _TAGS.c.key == key, _TAGS.c.value + "" == value)
-    return _along_jobs(driver, equal, span, most).where(bears)
+class _Walks:
+    """Walks of one page: each along the sparsest of the indexes that fit, so that little is looked at in vain."""
 
+    def __init__(self, conn: Connection, wanted: JobFilter, before: str | None, most: int) -> None:
+        self._conn, self._tag, self._most = conn, wanted.tag, most
+        self._span = _Span.of(wanted, before)
+        self._reached: dict[tuple[tuple[str, str], ...], str] = {}
 
-def _along_jobs(driver: Sequence[str], equal: Mapping[str, str], span: _Span, most: int) -> Select[tuple[str]]:
-    query = select(JOBS.c.id).where(*_conditions(driver, equal), *span.on(JOBS.c.id))
-    return query.order_by(JOBS.c.id.desc()).limit(most)
+    def walk(self, equal: Mapping[str, str]) -> Select[str]:
+        """The ids of jobs whose columns have these values (and that bear the tag), the newest first."""
+        driver = self._driver(equal)
+        if self._tag is None:
+            return self._along_jobs(driver, equal)
+        if not driver or self._tag_reach() <= self._reach(driver, equal):
+            return self._along_tags(equal)
+        key, value = self._tag
+        value_is = self._beside(_TAGS.c.value, value, few=self._reach(driver, equal) == "")
+        bears = exists().where(_TAGS.c.job_id == JOBS.c.id, _TAGS.c.key == key, value_is)
+        return self._along_jobs(driver, equal).where(bears)
 
+    def _along_jobs(self, driver: Sequence[str], equal: Mapping[str, str]) -> Select[str]:
+        few = len(driver) < len(equal) and self._reach(driver, equal) == ""
+        query = select(JOBS.c.id).where(*self._conditions(driver, equal, few=few), *self._span.on(JOBS.c.id))
+        return query.order_by(JOBS.c.id.desc()).limit(self._most)
 
-def _conditions(driver: Sequence[str], equal: Mapping[str, str]) -> list[ColumnElement[bool]]:
-    return [
-        JOBS.c[column] == value if column in driver else JOBS.c[column] + "" == value
-        for column, value in equal.items()
-    ]  # fmt: skip
+    def _along_tags(self, equal: Mapping[str, str]) -> Select[str]:
+        query = select(_TAGS.c.job_id.label("id")).where(*self._tagged())
+        if equal:
+            rest = self._conditions((), equal, few=self._tag_reach() == "")
+            query = query.where(exists().where(JOBS.c.id == _TAGS.c.job_id, *rest))
+        return query.order_by(_TAGS.c.job_id.desc()).limit(self._most)
 
+    def _conditions(self, driver: Sequence[str], equal: Mapping[str, str], *, few: bool) -> list[ColumnElement[bool]]:
+        return [
+            JOBS.c[column] == value if column in driver else self._beside(JOBS.c[column], value, few=few)
+            for column, value in equal.items()
+        ]
 
-def _driver(conn: Connection, equal: Mapping[str, str], span: _Span) -> tuple[str, ...]:
-    """The columns of the index to walk; none: the primary key."""
-    exact = "+".join(equal)
-    fitting = [index for index in _INDEXES if set(index.split("+")) <= equal.keys()]
-    for index in fitting:
-        if set(index.split("+")) == set(exact.split("+")):
-            return tuple(index.split("+"))
-    if "state" in equal and equal["state"] not in FINAL:  # few jobs live at a time
-        fitting = [index for index in _LIVE_FIRST if index in fitting]
-    elif "name" in fitting and "user_id+name" not in fitting and _few_jobs(conn, ("name",), equal, span):
-        fitting = ["name"]
-    return tuple(fitting[0].split("+")) if fitting else ()
+    def _beside(self, column: ColumnElement[str], value: str, *, few: bool) -> ColumnElement[bool]:
+        """A condition beside the index to walk. As an expression it cannot drive: without statistics SQLite would guess.
 
+        PostgreSQL has statistics, and without them on a long walk it would rather sort; of few rows it may.
+        """
+        return column + "" == value if few or self._conn.dialect.name == "sqlite" else column == value
 
-def _few_jobs(conn: Connection, driver: Sequence[str], equal: Mapping[str, str], span: _Span) -> bool:
-    query = select(literal(1)).select_from(JOBS).where(*(JOBS.c[column] == equal[column] for column in driver))
-    return _few(conn, query.where(*span.on(JOBS.c.id)))
+    def _tagged(self) -> list[ColumnElement[bool]]:
+        assert self._tag is not None
+        return [_TAGS.c.key == self._tag[0], _TAGS.c.value == self._tag[1], *self._span.on(_TAGS.c.job_id)]
 
+    def _driver(self, equal: Mapping[str, str]) -> tuple[str, ...]:
+        """The columns of the index to walk; none: the primary key."""
+        fitting = [index for index in _INDEXES if set(index) <= equal.keys()]
+        exact = [index for index in fitting if set(index) == equal.keys()]
+        if exact or len(fitting) < 2:
+            return next(iter(exact or fitting), ())
+        # Where a longer index fits, what it begins with is never sparser.
+        longest = [i for i in fitting if not any(set(i) < set(other) for other in fitting)]
+        return min(longest, key=lambda index: self._reach(index, equal))
 
-def _few(conn: Connection, query: Select[int]) -> bool:
-    counted = conn.scalar(select(func.count()).select_from(query.limit(_FEW).subquery()))
-    return (counted or 0) < _FEW
+    def _reach(self, driver: Sequence[str], equal: Mapping[str, str]) -> str:
+        """How far back one has to walk along an index to see `_PROBE` jobs: an id, "" where there are not so many."""
+        at = tuple((column, equal[column]) for column in driver)
+        if at not in self._reached:
+            query = select(JOBS.c.id).where(*(JOBS.c[c] == value for c, value in at), *self._span.on(JOBS.c.id))
+            self._reached[at] = self._far(query.order_by(JOBS.c.id.desc()))
+        return self._reached[at]
+
+    def _tag_reach(self) -> str:
+        if () not in self._reached:
+            query = select(_TAGS.c.job_id).where(*self._tagged()).order_by(_TAGS.c.job_id.desc())
+            self._reached[()] = self._far(query)
+        return self._reached[()]
+
+    def _far(self, query: Select[str]) -> str:
+        return self._conn.scalar(query.offset(_PROBE - 1).limit(1)) or ""
