@@ -6,7 +6,7 @@ import getpass
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from site_adapters.types import Attributes, Dependency, JobSpec, Placement
 from tests.lab.slurm import SlurmLab, wait_for
 
 MICRO = 1_000_000
+
+# What a test composed and the fixture in conftest.py closes behind it.
+OPENED: list[Services] = []
 
 
 def local_site(folder: Path, **more: Any) -> dict[str, Any]:
@@ -142,6 +145,7 @@ def make_gateway(
         (folder / "sites" / f"{site['site']}.yaml").write_text(yaml.safe_dump(site))
     wanted: dict[str, Any] = {"home": folder, "database_url": db_url, "unknown_wait_s": 0.2, **settings}
     services = compose(Settings(**wanted))
+    OPENED.append(services)
     now = services.clock()
     with services.db.write() as conn:
         user_id = service.create_user(conn, name="alice", now=now)
@@ -173,11 +177,34 @@ def link(gateway: Gateway, site: dict[str, Any], login: str | None = None) -> No
     service.verify_account(services, account_id=made.account_id, user_id=gateway.person.user_id, now=services.clock())
 
 
+class Altered:
+    """An interface of a real site with one method replaced by the test's."""
+
+    def __init__(self, real: Any, **methods: Any) -> None:
+        self._real, self._methods = real, methods
+
+    def __getattr__(self, name: str) -> Any:
+        return self._methods.get(name) or getattr(self._real, name)
+
+
+@contextmanager
+def submitting_by(gateway: Gateway, site: str, submit: Any) -> Iterator[Any]:
+    """Within, the site's `submit` is the test's; yields the real one."""
+    sites: Any = gateway.services.sites
+    real = sites[site]
+    sites[site] = replace(real, management=Altered(real.management, submit=submit))
+    try:
+        yield real.management.submit
+    finally:
+        sites[site] = real
+
+
 def reopen(gateway: Gateway) -> Gateway:
     """The same gateway after a restart: composed anew on the same database."""
     settings = gateway.services.settings
     gateway.services.db.dispose()
     services = compose(settings, db=open_database(settings))
+    OPENED.append(services)
     return Gateway(services, gateway.person, gateway.project_id, gateway.secret)
 
 

@@ -36,6 +36,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"skipped {count}: {reason.removeprefix('Skipped: ')}")
 
 
+@pytest.fixture(autouse=True)
+def _close_gateways() -> Iterator[None]:
+    """Databases that a test opened are closed with it."""
+    yield
+    from tests import builders
+
+    while builders.OPENED:
+        builders.OPENED.pop().db.dispose()
+
+
 @pytest.fixture(scope="session")
 def _slurm_root() -> Iterator[Path]:
     reason = slurm_lab.missing_reason()

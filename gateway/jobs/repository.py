@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -268,10 +268,14 @@ def upsert_runs(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     query = upsert(conn, RUNS)
     keys = ("job_id", "attempt", "task", "restart")
     changes = {c.name: query.excluded[c.name] for c in RUNS.c if c.name not in keys}
-    final = ("completed", "failed", "canceled")
-    not_undone = RUNS.c.state.not_in(final) | query.excluded["state"].in_(final)
+    not_undone = ~_is_final(RUNS.c.state) | _is_final(query.excluded["state"])
     conn.execute(query.on_conflict_do_update(index_elements=list(keys), set_=changes, where=not_undone),
                  [dict(r) for r in rows])  # fmt: skip
+
+
+def _is_final(state: Any) -> Any:
+    # Not `IN`: its expanding parameter does not go with many rows at once.
+    return or_(*(state == word for word in ("completed", "failed", "canceled")))
 
 
 def count_by_person(conn: Connection, site_id: str) -> list[Any]:
