@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import anyio.to_thread
 from fastapi import FastAPI
 
 from gateway.api import accounts, describe, jobs, problems, projects, sites
-from gateway.api.output import SiteReaders
-from gateway.api.streams import Tails
+from gateway.api.streams import Streams
 from gateway.identity.tokens import Doorkeeper
 from gateway.services import Services
 from gateway.web import pages
@@ -26,15 +24,12 @@ def create_app(services: Services) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         yield
-        app.state.stream_pool.shutdown(wait=False, cancel_futures=True)
-        app.state.readers.close()
+        app.state.streams.close()
 
     app = FastAPI(title="Penstock", version="2.0", description="One gate to many supercomputers.", lifespan=lifespan)
     app.state.services = services
     app.state.doorkeeper = Doorkeeper(services)
-    app.state.stream_pool = ThreadPoolExecutor(4, "streams")
-    app.state.readers = SiteReaders()
-    app.state.tails = Tails()
+    app.state.streams = Streams(services, app.state.doorkeeper)
     problems.install(app)
     describe.install(app)
     for router in (jobs.verbs, jobs.router, projects.router, sites.router, accounts.router):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -13,13 +12,13 @@ from starlette.responses import Response
 
 from accounting import store as books
 from accounting.money import format_micro
-from gateway.api import answers, describe, output, problems, streams, submitting
+from gateway.api import answers, describe, problems, streams, submitting
 from gateway.api.context import Body, IdemHeader, JobId, Svc, Who, Word, answer, read
 from gateway.api.paging import cursor_of, from_cursor
 from gateway.api.schemas import BulkIn, ChangeIn, DecideIn, IdsIn, Instant, JobSpecIn
 from gateway.errors import Forbidden, NotFound
 from gateway.identity.access import Person, Verb, can
-from gateway.jobs import pending, repository, request, service, views
+from gateway.jobs import logs, pending, repository, request, service, views
 from gateway.jobs.lifecycle import State
 from gateway.jobs.repository import JOBS, Owner
 from gateway.jobs.service import WishVerb
@@ -183,12 +182,20 @@ async def log(
     task: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Of an array")] = None,
     follow: bool = False,
 ) -> Response:
-    """What it printed, by byte offset; with `follow` or `Accept: text/event-stream` as it comes."""
-    locate = partial(output.locate, request, services, person, job_id, stream, task)
-    if follow or "text/event-stream" in request.headers.get("accept", ""):
-        return await streams.follow_log(request, locate, job_id, offset)
-    place = await locate()
-    chunk = await output.read(request, services, place, offset, limit)
+    """What it printed, by byte offset; with `follow` or `Accept: text/event-stream` as it comes.
+
+    Events: `chunk` {data, offset, next}, `stale` (the site does not answer; it is tried again), `restart` (written
+    anew, from byte 0), `end`. The id of each is the byte to go on from.
+    """
+    shared = streams.streams_of(request)
+    try:
+        place = await shared.run(lambda: _located(services, person, job_id, stream, task))
+    except logs.NotYet:
+        if not (follow or streams.wanted(request)):
+            raise
+    if follow or streams.wanted(request):
+        return streams.follow_log(request, person, job_id, stream, task, offset)
+    chunk = await shared.logs.read(place, offset, limit)
     headers = {"X-Offset": str(chunk.offset), "X-Size": str(chunk.size), "X-Eof": str(chunk.eof).lower()}
     return Response(chunk.data, 200, headers, media_type="application/octet-stream")
 
@@ -198,7 +205,11 @@ async def events(
     services: Svc, person: Who, request: Request, job_id: JobId, after: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0
 ) -> Response:
     """What happened to it; `Accept: text/event-stream` goes on as it happens, resumable by `Last-Event-ID`."""
-    return await streams.events(request, services, person, job_id, after)
+    shared = streams.streams_of(request)
+    found = await shared.run(lambda: _events(services, person, job_id, after))
+    if streams.wanted(request):
+        return streams.follow_events(request, job_id, after)
+    return answer({"items": found})
 
 
 @router.get("/{job_id}/why", **describe.route(answers.Why, refuses=(404,)))
@@ -233,6 +244,17 @@ def charges(services: Svc, person: Who, job_id: JobId) -> Response:
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _located(services: Services, person: Person, job_id: str, stream: logs.Stream, task: int | None) -> logs.Output:
+    with services.db.read() as conn:
+        return logs.locate(conn, person, job_id, stream, task)
+
+
+def _events(services: Services, person: Person, job_id: str, after: int) -> list[dict[str, Any]]:
+    with services.db.read() as conn:
+        _row(conn, person, job_id, Verb.SEE_JOB)
+        return views.events(conn, job_id, after=after)
 
 
 def _shown(services: Services, person: Person, job_id: str) -> dict[str, Any]:

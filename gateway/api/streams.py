@@ -1,194 +1,182 @@
-"""Server-sent events: one tail for each (job, stream), shared by all who watch it.
+"""Server-sent events of jobs and of their outputs: the HTTP side of `jobs.events` and `jobs.logs`.
 
-Streams are async and their database work has a small thread pool of its own: 200 viewers do not slow a plain request.
+Streams are async and have a few threads of their own: 200 viewers do not slow a plain request. A stream ends within a
+second after its token was revoked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import codecs
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
 
+import structlog
 from fastapi import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import StreamingResponse
 
-from gateway.api import output
-from gateway.api.context import json_bytes
-from gateway.api.output import Output
-from gateway.errors import GatewayError, NotFound
+from gateway.api.context import bearer_of
+from gateway.errors import RateLimited
 from gateway.identity.access import Person
-from gateway.jobs import views
-from gateway.jobs.lifecycle import FINAL
+from gateway.identity.tokens import Doorkeeper
+from gateway.jobs.events import EventFeed
+from gateway.jobs.logs import LogFeed, Piece, SiteReaders, Stream
 from gateway.services import Services
 
-POLL_S = 0.25
-LOG_POLL_S = 0.5
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_THREADS = 4
+_STREAMS_MAX = 2000
+_SESSIONS_EVERY_S = 0.8
 _KEEP_ALIVE_S = 15.0
-_CHUNK = 1 << 16
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
-@dataclass(slots=True)
-class _Tail:
-    """A loop that looks for news of one thing, and wakes everybody who waits for them."""
+class Streams:
+    """Everything that streams of this process share."""
 
-    look: Callable[[], Awaitable[bool]]
-    every_s: float
-    viewers: int = 0
-    version: int = 0
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    task: asyncio.Task[None] | None = None
+    def __init__(self, services: Services, doorkeeper: Doorkeeper) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, "streams")
+        self._doorkeeper = doorkeeper
+        self.readers = SiteReaders(services)
+        self.events = EventFeed(services.db, self.run)
+        self.logs = LogFeed(services, self.events, self.readers, self.run)
+        self._open: dict[str, int] = {}  # tokens, and how many streams each has
+        self._revoked: set[str] = set()
+        self._sessions: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        while self.viewers:
+    def run(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Run blocking work on the streams' own threads."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def enter(self, token: str) -> None:
+        """One stream more; raises `RateLimited` where there are too many."""
+        if sum(self._open.values()) >= _STREAMS_MAX:
+            raise RateLimited("Too many streams are open.", retry_after_s=10)
+        self._open[token] = self._open.get(token, 0) + 1
+        if self._sessions is None or self._sessions.done():
+            self._sessions = asyncio.create_task(self._watch_sessions())
+
+    def leave(self, token: str) -> None:
+        self._open[token] -= 1
+        if self._open[token] == 0:
+            del self._open[token]
+            self._revoked.discard(token)
+
+    def may_go_on(self, token: str) -> bool:
+        return token not in self._revoked
+
+    def close(self) -> None:
+        """Stop reading; streams that are still open get nothing more."""
+        if self._sessions is not None:
+            self._sessions.cancel()
+        self.logs.close()
+        self.events.close()
+        self.readers.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _watch_sessions(self) -> None:
+        """One query for all tokens that have a stream open."""
+        while self._open:
+            tokens = list(self._open)
             try:
-                news = await self.look()
-            except GatewayError:
-                news = True  # each viewer reads for itself, and is told the same
-            if news:
-                async with self.changed:
-                    self.version += 1
-                    self.changed.notify_all()
-            await asyncio.sleep(self.every_s)
+                good = await self.run(lambda t=tokens: self._doorkeeper.still_valid(t))  # type: ignore[misc]
+                self._revoked = {token for token in tokens if token not in good and token in self._open}
+            except Exception:  # the database is away: nobody is sent off for that
+                log.exception("sessions_not_checked")
+            await asyncio.sleep(_SESSIONS_EVERY_S)
 
 
-class Tails:
-    """The tails that somebody watches."""
-
-    def __init__(self) -> None:
-        self._tails: dict[Any, _Tail] = {}
-
-    async def watch(self, key: Any, look: Callable[[], Awaitable[bool]], every_s: float) -> AsyncIterator[None]:
-        """Yields at once, and again whenever there is news (or a keep-alive is due)."""
-        tail = self._tails.setdefault(key, _Tail(look, every_s))
-        tail.viewers += 1
-        if tail.task is None or tail.task.done():
-            tail.task = asyncio.create_task(tail.run())
-        try:
-            seen = tail.version
-            yield None
-            while True:
-                try:
-                    async with asyncio.timeout(_KEEP_ALIVE_S), tail.changed:
-                        await tail.changed.wait_for(lambda: tail.version > seen)  # noqa: B023 - read at once
-                except TimeoutError:
-                    pass
-                seen = tail.version
-                yield None
-        finally:
-            tail.viewers -= 1
-            if tail.viewers == 0:
-                self._tails.pop(key, None)
+def streams_of(request: Request) -> Streams:
+    return cast(Streams, request.app.state.streams)
 
 
-async def events(request: Request, services: Services, person: Person, job_id: str, after: int) -> Response:
-    """A job's events as JSON, or as a stream that begins after `Last-Event-ID`."""
-    pool: ThreadPoolExecutor = request.app.state.stream_pool
-    loop = asyncio.get_running_loop()
+def wanted(request: Request) -> bool:
+    """Whether the client asks for events rather than for what is there now."""
+    return "text/event-stream" in request.headers.get("accept", "")
 
-    def fetch(n: int) -> list[dict[str, Any]]:
-        with services.db.read() as conn:
-            return views.events(conn, job_id, after=n)
 
-    def visible() -> bool:
-        with services.db.read() as conn:
-            return views.show(conn, person, job_id) is not None
-
-    if not await loop.run_in_executor(pool, visible):
-        raise NotFound(f"There is no job {job_id!r}.")
+def follow_events(request: Request, job_id: str, after: int) -> StreamingResponse:
+    """A job's events behind `Last-Event-ID`, until it has ended."""
     after = _last_event_id(request, after)
-    if "text/event-stream" not in request.headers.get("accept", ""):
-        return Response(json_bytes({"items": await loop.run_in_executor(pool, fetch, after)}),
-                        media_type="application/json")  # fmt: skip
-    newest = after
+    feed = streams_of(request).events
 
-    async def look() -> bool:
-        nonlocal newest
-        found = await loop.run_in_executor(pool, fetch, newest)
-        newest = found[-1]["n"] if found else newest
-        return bool(found)
+    async def lines() -> AsyncGenerator[bytes]:
+        n, state = after, ""
+        async with aclosing(feed.follow(job_id, after)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    n, state = event["n"], event["state"]
+                    yield _sse(event["kind"], event, n)
+                if not batch:
+                    yield b""
+        yield _sse("end", {"state": state} if state else {}, n)
 
-    async def lines() -> AsyncIterator[bytes]:
-        n = after
-        async for _ in request.app.state.tails.watch(("events", job_id), look, POLL_S):
-            found = await loop.run_in_executor(pool, fetch, n)
-            for event in found:
-                n = event["n"]
-                yield _sse(event["kind"], event, n)
-            if found and found[-1]["state"] in FINAL and found[-1]["kind"] not in ("recovered",):
-                yield _sse("end", {"state": found[-1]["state"]}, n)
-                return
-            if not found:
-                yield b": alive\n\n"
-
-    return StreamingResponse(lines(), media_type="text/event-stream", headers=_HEADERS)
+    return _response(request, lines())
 
 
-async def follow_log(request: Request, locate: Callable[[], Awaitable[Output]], job_id: str, offset: int) -> Response:
-    """A job's output as it comes; the id of each event is the byte offset to go on from.
-
-    It may be followed from the moment it was accepted: the stream waits until a site has it.
-    """
-    services: Services = request.app.state.services
+def follow_log(
+    request: Request, person: Person, job_id: str, stream: Stream, task: int | None, offset: int
+) -> StreamingResponse:
+    """A job's output as it comes; the id of each event is the byte offset to go on from."""
     offset = _last_event_id(request, offset)
-    size = offset
-    first: Output | None = None
-    try:
-        first = await locate()
-    except output.NotYet:
-        first = None  # the job is there, its output is not
+    feed = streams_of(request).logs
 
-    async def lines() -> AsyncIterator[bytes]:
-        at, place = offset, first
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    async def lines() -> AsyncGenerator[bytes]:
+        at = offset
+        async with aclosing(feed.follow(person, job_id, stream, task, offset)) as pieces:
+            async for piece in pieces:
+                yield b"" if piece.kind == "tick" else _sse(piece.kind, _told(piece, at), piece.next)
+                at = piece.next
+
+    return _response(request, lines())
+
+
+def _response(request: Request, lines: AsyncGenerator[bytes]) -> StreamingResponse:
+    """The lines, with comments that keep the connection open, until the token is no good any more."""
+    streams, token = streams_of(request), bearer_of(request) or ""
+    streams.enter(token)
+
+    async def checked() -> AsyncGenerator[bytes]:
+        told_at = time.monotonic()
         try:
-            while place is None:
-                if await output.is_final(request, services, job_id):
-                    yield _sse("end", {"next": at}, at)
+            yield b": open\n\n"
+            async for line in lines:
+                if not streams.may_go_on(token):
+                    yield _sse(
+                        "error", {"code": "unauthenticated", "detail": "The token was revoked or ran out."}, None
+                    )
                     return
-                yield b": waiting\n\n"
-                await asyncio.sleep(LOG_POLL_S)
-                try:
-                    place = await locate()
-                except output.NotYet:
+                if line:
+                    yield line
+                elif time.monotonic() - told_at > _KEEP_ALIVE_S:
+                    yield b": alive\n\n"
+                else:
                     continue
-            found = place
+                told_at = time.monotonic()
+        finally:
+            await lines.aclose()
+            streams.leave(token)
 
-            async def look() -> bool:
-                nonlocal size
-                chunk = await output.read(request, services, found, size, 1)
-                grown, size = chunk.size > size, chunk.size
-                return grown or await output.is_final(request, services, job_id)
+    return StreamingResponse(checked(), media_type="text/event-stream", headers=_HEADERS)
 
-            async for _ in request.app.state.tails.watch(("log", place), look, LOG_POLL_S):
-                final = await output.is_final(request, services, job_id)
-                while True:
-                    chunk = await output.read(request, services, place, at, _CHUNK)
-                    if not chunk.data:
-                        break
-                    at += len(chunk.data)
-                    # A character that is cut at the end waits in the decoder; the id says how far bytes are told.
-                    text = decoder.decode(chunk.data)
-                    told = at - len(decoder.getstate()[0])
-                    yield _sse("chunk", {"data": text, "next": told}, told)
-                if final:
-                    yield _sse("end", {"next": at}, at)
-                    return
-                yield b": alive\n\n"
-        except GatewayError as exc:
-            yield _sse("error", {"code": exc.code, "detail": exc.detail}, at)
 
-    return StreamingResponse(lines(), media_type="text/event-stream", headers=_HEADERS)
+def _told(piece: Piece, at: int) -> dict[str, Any]:
+    if piece.kind == "chunk":
+        return {"data": piece.text, "offset": at, "next": piece.next}
+    return {"next": piece.next, "detail": piece.text} if piece.text else {"next": piece.next}
 
 
 def _last_event_id(request: Request, otherwise: int) -> int:
     text = request.headers.get("last-event-id", "")
-    return int(text) if text.isdigit() and len(text) < 16 else otherwise
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else otherwise
 
 
-def _sse(kind: str, data: Any, number: int) -> bytes:
-    return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode("utf-8", "replace")
+def _sse(kind: str, data: Any, number: int | None) -> bytes:
+    head = "" if number is None else f"id: {number}\n"
+    return f"{head}event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode("utf-8", "replace")

@@ -150,9 +150,8 @@ class _Walks:
         if not driver or self._tag_reach() <= self._reach(driver, equal):
             return self._along_tags(equal)
         key, value = self._tag
-        value_is = self._beside(_TAGS.c.value, value, few=self._reach(driver, equal) == "")
-        bears = exists().where(_TAGS.c.job_id == JOBS.c.id, _TAGS.c.key == key, value_is)
-        return self._along_jobs(driver, equal).where(bears)
+        borne = select(_TAGS.c.value).where(_TAGS.c.job_id == JOBS.c.id, _TAGS.c.key == key).scalar_subquery()
+        return self._along_jobs(driver, equal).where(borne == value)
 
     def _along_jobs(self, driver: Sequence[str], equal: Mapping[str, str]) -> Select[str]:
         few = len(driver) < len(equal) and self._reach(driver, equal) == ""
@@ -173,9 +172,9 @@ class _Walks:
         ]
 
     def _beside(self, column: ColumnElement[str], value: str, *, few: bool) -> ColumnElement[bool]:
-        """A condition beside the index to walk. As an expression it cannot drive: without statistics SQLite would guess.
+        """A condition beside the index to walk. As an expression it cannot drive: SQLite would guess.
 
-        PostgreSQL has statistics, and without them on a long walk it would rather sort; of few rows it may.
+        PostgreSQL has statistics, and would rather sort than walk far without them; of few rows it may.
         """
         return column + "" == value if few or self._conn.dialect.name == "sqlite" else column == value
 
