@@ -12,9 +12,8 @@ from pathlib import Path
 
 from sqlalchemy import inspect, make_url
 
-from gateway import recovery
-from gateway.db import Database
-from gateway.distributed import conninfo
+from gateway.db import Database, libpq_url
+from gateway.jobs import standby
 from gateway.migrations import schema
 from gateway.settings import Settings
 
@@ -37,7 +36,7 @@ def backup(settings: Settings, target: Path, *, now: datetime) -> Path:
             copy.close()
             source.close()
     else:
-        _run("pg_dump", "--format=custom", f"--file={target}", conninfo(Database(settings.effective_database_url)))
+        _run("pg_dump", "--format=custom", f"--file={target}", libpq_url(Database(settings.effective_database_url)))
     manifest = {
         "sha256": _sha256(target),
         "schema": schema.head(),
@@ -72,11 +71,11 @@ def restore(settings: Settings, source: Path, *, now: datetime, force: bool = Fa
             conn.exec_driver_sql("DROP SCHEMA public CASCADE")
             conn.exec_driver_sql("CREATE SCHEMA public")
         db.dispose()
-        _run("pg_restore", "--no-owner", f"--dbname={conninfo(db)}", str(source))
+        _run("pg_restore", "--no-owner", f"--dbname={libpq_url(db)}", str(source))
     db = Database(settings.effective_database_url)
     schema.upgrade(db)
     with db.write() as conn:
-        recovery.begin(conn, now)
+        standby.begin(conn, now)
     db.dispose()
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import BigInteger, Connection, DateTime, Dialect, Engine, Integer, Table, create_engine, event
+from sqlalchemy import BigInteger, Connection, DateTime, Dialect, Engine, Integer, Table, create_engine, event, make_url
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -44,6 +44,11 @@ class Base(DeclarativeBase):
 def table_of(row: type[DeclarativeBase]) -> Table:
     """The Core table behind a declared row, for the statements of the hot paths."""
     return cast(Table, row.__table__)
+
+
+def libpq_url(db: Database) -> str:
+    """What psycopg and pg_dump connect with."""
+    return make_url(db.url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 class FifoLock:

@@ -1,8 +1,8 @@
 """Many processes on PostgreSQL: a session advisory lock for each site names the worker that serves it.
 
 The lock dies with its connection (`kill -9`). A worker that is frozen keeps its connection, so it also leaves a
-heartbeat in the site's row: whoever sees it too old ends that backend and takes the site. A frozen worker that thaws finds its
-lease stale: every transaction of a tick checks the fencing number.
+heartbeat in the site's row: whoever sees it too old ends that backend and takes the site. A frozen worker that thaws
+finds its lease stale: every transaction of a tick checks the fencing number.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from types import TracebackType
 
 import psycopg
 import structlog
-from sqlalchemy import make_url
 
 from gateway import leases
-from gateway.db import Database
-from gateway.embedded import run_tick
+from gateway.db import Database, libpq_url
 from gateway.services import Services
-from gateway.ticks import TICKS
+from gateway.ticks import TICKS, run_tick
 
 log = structlog.get_logger()
 
@@ -37,11 +35,6 @@ TRY_S = 1.0
 def lock_number(site_id: str) -> int:
     """The advisory lock of a site: 32 bits of its name behind a prefix of ours."""
     return (0x50535400 << 32) | zlib.crc32(site_id.encode())
-
-
-def conninfo(db: Database) -> str:
-    """What psycopg connects with, from the SQLAlchemy URL."""
-    return make_url(db.url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def notify(db: Database, site_id: str) -> None:
@@ -78,7 +71,7 @@ class Worker:
         """Try for the site's lock; serve as long as it is ours; start again."""
         while not self._stop.is_set():
             try:
-                with SiteLock(conninfo(self._services.db), site_id) as lock:
+                with SiteLock(libpq_url(self._services.db), site_id) as lock:
                     while not self._stop.is_set() and not lock.take():
                         self._stop.wait(TRY_S)
                     if not self._stop.is_set():

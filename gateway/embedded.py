@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from gateway import leases
-from gateway.jobs.repository import StaleLease
-from gateway.recovery import accepting
-from gateway.services import Lease, Services
-from gateway.ticks import TICKS, Tick
+from gateway.services import Services
+from gateway.ticks import TICKS, run_tick
 
 log = structlog.get_logger()
 
@@ -57,16 +54,3 @@ class EmbeddedWorker:
     def stop(self) -> None:
         """Let running ticks end, start no more."""
         self._scheduler.shutdown(wait=True)
-
-
-def run_tick(services: Services, lease: Lease, tick: Tick) -> Any:
-    """One run of one tick; whatever it raises is told and ends this run only."""
-    if not accepting(services.db):
-        return None
-    try:
-        return tick.run(services, lease, services.clock())
-    except StaleLease as exc:
-        log.warning("lease_lost", site=lease.site_id, tick=tick.name, why=str(exc))
-    except Exception:  # a tick that fails must not end the others; it is logged with its trace
-        log.exception("tick_failed", site=lease.site_id, tick=tick.name)
-    return None

@@ -10,36 +10,17 @@ import structlog
 from sqlalchemy import Connection, func, select, update
 
 from gateway import leases
-from gateway.db import Database, table_of
-from gateway.errors import NotReady
-from gateway.jobs import lookup, repository
+from gateway.db import table_of
+from gateway.jobs import lookup, repository, standby
 from gateway.jobs.ids import Manifest, parse_manifest
 from gateway.jobs.lifecycle import Phase, State
 from gateway.jobs.repository import ACCOUNTS, JOBS
-from gateway.jobs.tables import GatewayRow, IdempotencyRow
+from gateway.jobs.tables import IdempotencyRow
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteError
 from site_adapters.types import JobSpec, ObservedRun
 
 log = structlog.get_logger()
-
-_GATEWAY = table_of(GatewayRow)
-
-
-def accepting(db: Database) -> bool:
-    """Whether writes are accepted and ticks run."""
-    with db.read() as conn:
-        return conn.scalar(select(_GATEWAY.c.recovering_since).where(_GATEWAY.c.id == 1)) is None
-
-
-def assert_accepting(conn: Connection) -> None:
-    """Raise `NotReady` while a restored gateway has not recovered."""
-    if conn.scalar(select(_GATEWAY.c.recovering_since).where(_GATEWAY.c.id == 1)) is not None:
-        raise NotReady("This gateway was restored and has not looked at its sites yet.", remedy="Try again later.")
-
-
-def begin(conn: Connection, now: datetime) -> None:
-    conn.execute(update(_GATEWAY).values(recovering_since=now))
 
 
 @dataclass(slots=True)
@@ -80,7 +61,7 @@ def recover(
         _adopt_all(services, lease, [r for r in look.runs if _ours(services, r)], report, now)
     if not report.unreachable:
         with services.db.write() as conn:
-            conn.execute(update(_GATEWAY).values(recovering_since=None))
+            standby.end(conn)
     return report
 
 

@@ -1,4 +1,4 @@
-"""The ticks, and how often they run. No logic: whatever runs them is a thin shell."""
+"""The ticks, how often they run, and one run of one tick. Whatever runs them is a thin shell."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from gateway.billing.collect import collect
 from gateway.jobs.dispatch import dispatch
 from gateway.jobs.facts import facts
+from gateway.jobs.repository import StaleLease
+from gateway.jobs.standby import accepting
 from gateway.jobs.watch import watch
 from gateway.services import Lease, Services
 from gateway.settings import Settings
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +36,16 @@ TICKS = (
     Tick("collect", collect, lambda s: s.collect_s),
     Tick("facts", facts, lambda s: s.facts_s),
 )
+
+
+def run_tick(services: Services, lease: Lease, tick: Tick) -> Any:
+    """One run of one tick; whatever it raises is told and ends this run only."""
+    if not accepting(services.db):
+        return None
+    try:
+        return tick.run(services, lease, services.clock())
+    except StaleLease as exc:
+        log.warning("lease_lost", site=lease.site_id, tick=tick.name, why=str(exc))
+    except Exception:  # a tick that fails must not end the others; it is logged with its trace
+        log.exception("tick_failed", site=lease.site_id, tick=tick.name)
+    return None

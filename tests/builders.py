@@ -232,5 +232,3 @@ def api(gateway: Gateway) -> Iterator[httpx.Client]:
         httpx.Client(base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {gateway.secret}"}) as client,
     ):
         yield client
-
-

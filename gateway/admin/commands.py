@@ -22,8 +22,8 @@ from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
 from gateway.identity import service, tokens
 from gateway.identity.keys import load_or_create
+from gateway.ids import new_id
 from gateway.jobs import repository
-from gateway.jobs.ids import new_id
 from gateway.settings import Settings
 
 Run = Callable[[argparse.Namespace], int | None]
@@ -60,7 +60,8 @@ def add_to(subs: Any) -> None:
     _add(admin, "backup", backup, "Copy the database while it is used", ("file", {}))
     _add(admin, "restore", restore, "Put a copy back", ("file", {}), ("--force", {"action": "store_true"}))
     _add(admin, "recover", recover, "After a restore: ask every site, then accept writes",
-         ("--back-hours", {"type": int, "default": 48}), ("--skip-site", {"action": "append", "default": []}))  # fmt: skip
+         ("--back-hours", {"type": int, "default": 48}),
+         ("--skip-site", {"action": "append", "default": []}))  # fmt: skip
     _add(admin, "open-site", open_site, "Lift the reason for which a site was closed", ("site", {}))
 
 

@@ -20,8 +20,8 @@ from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity import service
 from gateway.identity.access import Person, Verb, can
 from gateway.identity.service import MEMBERS, PROJECTS, USERS
+from gateway.ids import new_id
 from gateway.jobs import views
-from gateway.jobs.ids import new_id
 
 router = APIRouter(tags=["projects"])
 

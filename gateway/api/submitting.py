@@ -21,7 +21,7 @@ from gateway.identity.access import SCOPE_OF, Person, Verb
 from gateway.jobs import request, service
 from gateway.jobs.request import Plan, Prepared
 from gateway.jobs.service import IdempotencyKey
-from gateway.recovery import assert_accepting
+from gateway.jobs.standby import assert_accepting
 from gateway.services import Services
 
 # Jobs taken in one write transaction: others wait for it at most some tens of milliseconds.

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, select, update
 from accounting import store as books
 from accounting.sources import read_usage
 from accounting.usage import Unreadable, UsageRecord
-from gateway.billing.provisional import POLICY
 from gateway.db import table_of
 from gateway.identity.tables import ProjectRow
 from gateway.jobs import repository
+from gateway.jobs.provisional import POLICY
 from gateway.jobs.repository import ATTEMPTS, JOBS, SITES
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteError, Unsupported

@@ -16,7 +16,7 @@ from gateway.db import Database, table_of
 from gateway.errors import Conflict, Invalid, NotFound, Problem, SiteClosedError, SiteUnreachableError
 from gateway.identity.keys import MasterKey, new_key_pair
 from gateway.identity.tables import MembershipRow, ProjectRow, SiteAccountRow, UserRow
-from gateway.jobs.ids import new_id
+from gateway.ids import new_id
 from gateway.services import Services
 from site_adapters.errors import CredentialRefused, SiteClosed, SiteError
 from site_adapters.interfaces import SiteAdapter

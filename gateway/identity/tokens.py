@@ -18,7 +18,7 @@ from gateway.db import table_of
 from gateway.errors import Invalid, Problem, RateLimited, Unauthenticated
 from gateway.identity.access import Person
 from gateway.identity.tables import CentreStaffRow, MembershipRow, TokenRow, UserRow
-from gateway.jobs.ids import new_id
+from gateway.ids import new_id
 from gateway.services import Services
 
 SCOPES = frozenset({"read", "submit", "admin"})

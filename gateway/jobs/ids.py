@@ -1,33 +1,18 @@
-"""Names of a job: its id, its tag at every site, its job name there, its manifest."""
+"""Names of a job at a site: its tag, its job name, its manifest."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-import secrets
 import unicodedata
 from dataclasses import dataclass
-from datetime import datetime
 
-_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _SLUG = re.compile(r"[^A-Za-z0-9_.]+")
 _MANIFEST = re.compile(
     r"pst1:(?P<job>[a-z0-9]+):(?P<project>[a-z0-9]+):(?P<user>[a-z0-9]+):(?P<attempt>\d+)"
     r":(?P<key>[0-9a-f]{16}|0):(?P<content>[0-9a-f]{16}|0)"
 )
-
-
-def new_id(prefix: str, now: datetime) -> str:
-    """A time-ordered id (ULID layout: 48 bits of milliseconds, 80 random bits) behind a letter."""
-    value = (int(now.timestamp() * 1000) << 80) | secrets.randbits(80)
-    return prefix + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
-
-
-def first_id(prefix: str, at: datetime) -> str:
-    """The least id that `new_id` can make at this moment: ids made before it are less, ids made from it on are not."""
-    value = max(0, int(at.timestamp() * 1000)) << 80
-    return prefix + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
 def tag_of(gateway_id: str, job_id: str) -> str:

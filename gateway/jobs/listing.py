@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, exists, or_, se
 from gateway.db import table_of
 from gateway.identity.access import SCOPE_OF, Person, Verb
 from gateway.identity.tables import ProjectRow, UserRow
-from gateway.jobs.ids import first_id
+from gateway.ids import first_id
 from gateway.jobs.repository import JOBS
 from gateway.jobs.tables import JobTagRow
 

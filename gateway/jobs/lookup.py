@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, select
 
+from gateway.ids import new_id
 from gateway.jobs import repository, service
-from gateway.jobs.ids import new_id
 from gateway.jobs.lifecycle import Event, Phase, State
 from gateway.jobs.repository import ATTEMPTS, JOBS
 from gateway.services import Lease, Services

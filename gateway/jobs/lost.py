@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, select, update
 
+from gateway.ids import new_id
 from gateway.jobs import lookup, repository
-from gateway.jobs.ids import new_id
 from gateway.jobs.lifecycle import Event, Phase, State
 from gateway.jobs.lookup import Lost
 from gateway.jobs.outcome import Seen, apply_runs, end, expected_tasks, run_rows

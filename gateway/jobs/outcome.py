@@ -10,8 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from accounting import store as books
-from gateway.billing import provisional
-from gateway.jobs import dependencies, repository
+from gateway.jobs import dependencies, provisional, repository
 from gateway.jobs.lifecycle import SEEN, Event, Phase, State, array_state
 from gateway.jobs.repository import JOBS, RUNS
 from gateway.services import Services

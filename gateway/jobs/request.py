@@ -7,16 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from site_adapters.directives import lift
 from sqlalchemy import Connection
 
 from accounting import store as books
 from accounting.money import Money
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
+from gateway.ids import new_id
 from gateway.jobs import checks, repository
-from gateway.jobs.ids import new_id, site_name, tag_of
+from gateway.jobs.ids import site_name, tag_of
 from gateway.services import Services
+from site_adapters.directives import lift
 from site_adapters.errors import SiteError
 from site_adapters.indices import expand
 from site_adapters.interfaces import SiteAdapter

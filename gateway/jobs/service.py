@@ -13,8 +13,9 @@ from accounting import store as books
 from gateway.db import table_of
 from gateway.errors import Conflict, Forbidden, IdempotencyMismatch, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
+from gateway.ids import new_id
 from gateway.jobs import dependencies, repository
-from gateway.jobs.ids import Manifest, new_id, tag_of
+from gateway.jobs.ids import Manifest, tag_of
 from gateway.jobs.lifecycle import FINAL, Event, Phase, State
 from gateway.jobs.repository import Owner
 from gateway.jobs.request import Prepared

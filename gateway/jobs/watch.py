@@ -14,9 +14,9 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, select, update
 
+from gateway.ids import new_id
 from gateway.jobs import repository
 from gateway.jobs.identity import Known, Proof, prove
-from gateway.jobs.ids import new_id
 from gateway.jobs.lifecycle import Phase
 from gateway.jobs.limits import enforce
 from gateway.jobs.lost import settle_incomplete, settle_missing

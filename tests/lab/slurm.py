@@ -55,9 +55,9 @@ class SlurmLab:
 
     @staticmethod
     def stop_all(root: Path) -> None:
-        """Stop every centre of a root and what they share."""
+        """Stop every centre of a root and what they share, and forget their jobs and accounting."""
         if root.exists():
-            subprocess.run([str(HERE / "slurm_down.sh"), "--root", str(root), "--all"], capture_output=True,
+            subprocess.run([str(HERE / "slurm_down.sh"), "--root", str(root), "--all", "--wipe"], capture_output=True,
                            stdin=subprocess.DEVNULL, check=False, timeout=180)  # fmt: skip
 
     # ------------------------------------------------------------ what tests need

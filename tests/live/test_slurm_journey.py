@@ -1,4 +1,4 @@
-"""Law 1 on a real Slurm over SSH: a job runs exactly once, whatever is cut, renamed, requeued, forgotten or given away."""
+"""Law 1 on a real Slurm over SSH: a job runs exactly once, whatever is cut, renamed, requeued, forgotten."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def one(tmp_path: Path, slurm_alpha: SlurmLab) -> Iterator[Gateway]:
 @pytest.fixture
 def mark(slurm_alpha: SlurmLab, tmp_path: Path) -> Path:
     """A file in which each run of a script leaves a line: runs are counted by what they did."""
-    folder = slurm_alpha.root / "home" / "lab_alice"
-    return folder / f"mark-{tmp_path.name}"
+    file = slurm_alpha.root / "home" / "lab_alice" / f"mark-{tmp_path.name}"
+    file.unlink(missing_ok=True)  # homes outlive a run of the tests
+    return file
 
 
 def runs(mark: Path) -> int:

@@ -70,7 +70,8 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def spec_of(o: dict[str, Any]) -> dict[str, Any]:
     """The job spec that the options describe; what was not said is left out."""
     resources = {"node_count": o["nodes"], "process_count": o["processes"], "cpu_cores_per_process": o["cores"],
-                 "gpu_cores_per_process": o["gpus"], "memory": memory_bytes(o["mem"]) if o["mem"] else None}  # fmt: skip
+                 "gpu_cores_per_process": o["gpus"],
+                 "memory": memory_bytes(o["mem"]) if o["mem"] else None}  # fmt: skip
     attributes = {"duration": seconds(o["duration"]) if o["duration"] else None, "queue_name": o["queue"],
                   "account": o["account"], "qos": o["qos"], "submit_as_hold": o["hold"] or None}  # fmt: skip
     array = {"indices": o["array"], "max_parallel": o["max_parallel"]} if o["array"] else None
