@@ -154,14 +154,17 @@ def test_owner_who_renames_the_job_does_not_lose_it(one: Gateway, mark: Path, sl
 
 def test_requeued_job_goes_on_and_is_charged_for_both_runs(one: Gateway, mark: Path, slurm_alpha: SlurmLab) -> None:
     attributes = Attributes(duration=600, rerunnable=True)
-    job_id = one.submit("alpha", script(mark, seconds=3), attributes=attributes)
+    job_id = one.submit("alpha", script(mark, seconds=6), attributes=attributes)
     one.until(job_id, "active")
     wait_for(lambda: runs(mark) == 1, "the first run")
+    native = native_id(one, job_id)
+    wait_for(lambda: slurm_alpha.run("squeue", "-h", "-j", native, "-o", "%M") >= "0:02", "two seconds of it")
 
-    slurm_alpha.run("scontrol", "requeue", native_id(one, job_id))
+    slurm_alpha.run("scontrol", "requeue", native)
     one.tick("watch")
-    # Slurm holds a requeued job back for a while (its begin time); the owner may move it up.
-    slurm_alpha.run("scontrol", "update", f"jobid={native_id(one, job_id)}", "starttime=now", user="lab_alice")
+    # Slurm holds a requeued job back for two minutes; an administrator may move it up.
+    wait_for(lambda: slurm_alpha.run("squeue", "-h", "-j", native, "-o", "%T") == "PENDING", "the requeue")
+    slurm_alpha.run("scontrol", "update", f"jobid={native}", "starttime=now")
     one.until(job_id, "completed", seconds=150)
 
     assert runs(mark) == 2  # the fence lets its own owner pass again
