@@ -129,8 +129,8 @@ class SlurmLab:
 
     def cancel_all(self) -> None:
         """End every job, whoever's."""
-        users = ",".join(self.users)
-        self.run("scancel", "-u", users, check=False)
+        for user in self.users:
+            self.run("scancel", "-u", user, check=False)
         wait_for(lambda: self.run("squeue", "-h", "-o", "%i") == "", "an empty queue", 60)
 
 

@@ -1,4 +1,4 @@
-"""From a raw record to balanced postings: the traps of docs/accounting facts, the arithmetic, the books on both databases."""
+"""From a raw record to balanced postings: the traps, the arithmetic, the books on both databases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ ALWAYS = PriceRule(1, "CNY", 360_000, T0 - timedelta(days=365))
 def sacct(**changes: str) -> dict[str, str]:
     start = int(T0.timestamp())
     row = {
-        "DBIndex": "5", "Cluster": "alpha", "JobID": "42", "JobIDRaw": "42", "User": "alice", "UID": "1", "Account": "p",
+        "DBIndex": "5", "Cluster": "alpha", "JobID": "42", "JobIDRaw": "42", "User": "alice", "UID": "1",
+        "Account": "p",
         "QOS": "normal", "Partition": "cpu", "State": "COMPLETED", "ExitCode": "0:0", "Submit": str(start - 10),
         "Eligible": str(start - 10), "Start": str(start), "End": str(start + 100), "ElapsedRaw": "100",
         "Suspended": "00:00:00", "AllocCPUS": "4", "AllocNodes": "1", "AllocTRES": "cpu=4,mem=400M,node=1",

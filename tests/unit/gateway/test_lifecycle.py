@@ -1,4 +1,4 @@
-"""The state machine and its pure neighbours: every pair of phase and event, every kind of proof, every turn in the line."""
+"""The state machine and its pure neighbours: every pair of phase and event, every proof, every turn."""
 
 from __future__ import annotations
 
