@@ -188,17 +188,20 @@ class SshConnection:
     def _open_channel(self, deadline: float) -> tuple[_Line, paramiko.Channel]:
         """A session. sshd frees closed ones late, and a connection may have died unseen: nothing was sent yet."""
         refused, broken = 0, 0
-        problem: Exception
         while True:
             line = self._enter(deadline)
             try:
                 return line, line.transport.open_session(timeout=max(0.1, deadline - time.monotonic()))
-            except paramiko.ChannelException as exc:
-                refused, problem = refused + 1, exc
-                self._leave(line, sound=refused < 6)  # then its sessions are stuck: a new connection has free ones
             except _BROKEN as exc:
-                broken, problem = broken + 1, exc
-                self._leave(line, sound=False)
+                problem = exc
+                if line.transport.is_active() and time.monotonic() < deadline:
+                    # sshd said no. Where nobody of ours is on the line, stuck sessions are: a new line has its own.
+                    # (Not only ChannelException: of two refused at once, paramiko gives that to one.)
+                    refused += line.users == 1
+                    self._leave(line, sound=refused < 6)
+                else:
+                    broken += 1
+                    self._leave(line, sound=False)
             if refused > 7 or broken > 1 or time.monotonic() > deadline:
                 raise SiteUnreachable(f"{self._endpoint.host}: no session could be opened: {problem}") from problem
             time.sleep(0.01 * 2**refused)

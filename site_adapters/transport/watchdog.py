@@ -1,4 +1,4 @@
-"""Act when a moment has passed: the way out of calls that wait without end. One thread, asleep while nothing is due."""
+"""Act when a moment has passed: the way out of calls that wait without end. One thread, while there is one to watch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LOOK_S = 0.25
+_IDLE_S = 2.0
 
 
 class Watchdog:
@@ -37,8 +38,9 @@ class Watchdog:
     def _watch(self) -> None:
         while True:
             with self._changed:
-                while not self._due:
-                    self._changed.wait()
+                if not self._due and not self._changed.wait_for(lambda: self._due, _IDLE_S):
+                    self._thread = None
+                    return
                 now = time.monotonic()
                 late = [self._due.pop(token)[1] for token, (moment, _) in list(self._due.items()) if moment < now]
             for act in late:

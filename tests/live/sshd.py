@@ -67,7 +67,8 @@ class Sshd:
         lines = [
             f"ListenAddress 127.0.0.1:{self.port}", f"HostKey {self.folder}/host_{self.host_key_type}", "PidFile none",
             f"AuthorizedKeysFile {self.folder}/authorized_keys", "StrictModes no", "UsePAM no", "LogLevel VERBOSE",
-            "PermitRootLogin yes", f"SetEnv HOME={home}", "MaxStartups 100", "Subsystem sftp internal-sftp", *self.options,
+            "PermitRootLogin yes", f"SetEnv HOME={home}", "MaxStartups 100", "Subsystem sftp internal-sftp",
+            *self.options,
         ]  # fmt: skip
         (self.folder / "sshd_config").write_text("\n".join(lines) + "\n")
         argv = [str(SSHD), "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.folder / "log")]

@@ -195,11 +195,12 @@ def test_a_connection_that_died_unseen_is_replaced_before_anything_is_sent(noisy
         assert here.run(command("echo", "a", write=True)).stdout == b"a\n"
 
 
-def test_no_cut_at_any_byte_makes_a_write_run_twice_or_an_outcome_wrong(noisy: Sshd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [20240607, *[pytest.param(n, marks=pytest.mark.soak) for n in range(20)]])
+def test_no_cut_at_any_byte_makes_a_write_run_twice_or_an_outcome_wrong(noisy: Sshd, tmp_path: Path, seed: int) -> None:
     wire = Wire(noisy.port).start()
-    chance = random.Random(20240607)
+    chance = random.Random(seed)
     outcomes: list[type | str] = []
-    for trial in range(80):
+    for trial in range(60):
         own = noisy.connect(port=wire.port, connect_timeout_s=3.0)
         if trial % 4:
             own.run(command("true"))  # three of four are cut after the login, the fourth within

@@ -111,6 +111,17 @@ def test_words_of_the_shell_are_run_as_programs() -> None:
         assert output is not None and output.exit_code != 0, word
 
 
+@pytest.mark.parametrize("login_shell", ["bash", "dash"])
+@pytest.mark.parametrize("sh", SHELLS)
+def test_the_loader_works_in_every_shell_under_every_shell(login_shell: str, sh: str) -> None:
+    sent = program([command("cat", stdin=bytes(range(1, 256)) + b"\n"), command("sh", "-c", "exit 4")], environment={})
+    loader = sent.loader.replace("/bin/sh", f"/bin/{sh}")
+    done = subprocess.run([login_shell, "-c", loader], input=sent.text, capture_output=True, check=True)
+    first, second = read(sent, done.stdout, done.stderr).outputs()
+    assert first == Output(bytes(range(1, 256)) + b"\n", b"", 0)
+    assert second == Output(b"", b"", 4)
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_program_that_was_cut_runs_nothing(data: st.DataObject) -> None:
