@@ -155,4 +155,5 @@ class SiteAdapter:
     billing: Billing
     log: Log
     closed_reason: str | None = None
+    logins_by_key: bool = True  # False: reached without logging in, so that nothing proves whose a login is
     close: Callable[[], None] = _nothing_to_close

@@ -22,7 +22,8 @@ def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
         return closed(config.site, "; ".join(config.reasons))
     logins = SiteLogins(config, keys)
     try:
-        return replace(_BUILDERS[config.scheduler](config, logins), close=logins.close)
+        by_key = config.transport.kind == "ssh"
+        return replace(_BUILDERS[config.scheduler](config, logins), close=logins.close, logins_by_key=by_key)
     except SiteError as exc:
         reason = str(exc)
     except Exception as exc:  # noqa: BLE001 - whatever one centre's file or extra does, the others are served

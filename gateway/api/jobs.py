@@ -85,7 +85,7 @@ def list_jobs(
     project: Annotated[Word | None, Query(description="A project's name or id")] = None,
     user: Annotated[Word | None, Query(description="A person's name or id")] = None,
     name: Annotated[Word | None, Query(description="The job's whole name")] = None,
-    tag: Annotated[Word | None, Query(pattern=r"^[^:]{1,64}:.{0,256}$", description="`key:value`")] = None,
+    tag: Annotated[Word | None, Query(pattern=r"(?s)^[^:]{1,64}:.{0,256}$", description="`key:value`")] = None,
     created_after: Annotated[Instant | None, Query(description="RFC 3339, with its zone; inclusive")] = None,
     created_before: Annotated[Instant | None, Query(description="RFC 3339, with its zone; exclusive")] = None,
 ) -> Response:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accounting.errors import CreditExhausted as NoCredit
 from accounting.ledger import CORE_SECONDS
@@ -101,11 +102,32 @@ def install(app: FastAPI) -> None:
                  "detail": str(exc.detail), "code": f"http_{exc.status_code}"}  # fmt: skip
         return JSONResponse(found, exc.status_code, exc.headers, media_type=_MEDIA)
 
-    @app.exception_handler(Exception)
-    def _bug(request: Request, exc: Exception) -> Response:
-        number = secrets.token_hex(6)
-        log.error("request_failed", incident=number, path=request.url.path, exc_info=exc)
-        return answer(GatewayError(f"Something went wrong here. Its number is {number}.", remedy="Tell the operator."))
+    app.add_middleware(_Guard)
+
+
+class _Guard:
+    """Whatever else goes wrong is a bug of ours: the client gets a number, the log all the rest."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception:
+            number = secrets.token_hex(6)
+            log.exception("request_failed", incident=number, path=scope.get("path", ""))
+            if scope["type"] != "http" or started:
+                raise
+            told = GatewayError(f"Something went wrong here. Its number is {number}.", remedy="Tell the operator.")
+            await answer(told)(scope, receive, send)
 
 
 def as_invalid(problems: tuple[Problem, ...]) -> Invalid:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from sqlalchemy import Connection, or_, select
 from starlette.responses import Response
 
@@ -14,8 +15,10 @@ from accounting.ledger import CORE_SECONDS
 from accounting.money import format_micro, parse_amount
 from accounting.store import Exposure
 from accounting.tariff import PriceRule
-from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, json_bytes, read
-from gateway.api.schemas import CreditIn, MemberIn, ProjectIn, TariffIn
+from gateway.api import answers, describe
+from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
+from gateway.api.idempotency import Once
+from gateway.api.schemas import CloseTariffIn, CreditIn, MemberIn, ProjectIn, TariffIn
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity import service
 from gateway.identity.access import Person, Verb, can
@@ -25,92 +28,124 @@ from gateway.jobs import views
 
 router = APIRouter(tags=["projects"])
 
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(json_bytes(value), status, media_type="application/json")
+RuleId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
-@router.get("/projects")
+@router.get("/projects", **describe.route(answers.Projects))
 def list_projects(services: Svc, person: Who) -> Response:
     """The projects I may see, with their standing."""
     with services.db.read() as conn:
         rows = conn.execute(select(PROJECTS).order_by(PROJECTS.c.name)).all()
         items = [_project(conn, r) for r in rows if can(person, Verb.SEE_PROJECT, ("project", r.id))]
-    return _json({"items": items})
+    return answer({"items": items})
 
 
-@router.get("/projects/{name}")
-def show_project(services: Svc, person: Who, name: str) -> Response:
+@router.get("/projects/{name}", **describe.route(answers.Project, refuses=(404,)))
+def show_project(services: Svc, person: Who, name: Word) -> Response:
     """One project: members, and settled + in flight + committed in money and core-hours."""
     with services.db.read() as conn:
-        return _json(_project(conn, _row(conn, person, name, Verb.SEE_PROJECT)))
+        return answer(_project(conn, _row(conn, person, name, Verb.SEE_PROJECT)))
 
 
-@router.post("/projects", status_code=201)
-def create_project(services: Svc, _admin: Admin, body: Body) -> Response:
+@router.post("/projects", **describe.route(answers.Project, status=201, body=ProjectIn, refuses=(403, 409, 422)))
+def create_project(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """A new project (operator)."""
     wanted = read(ProjectIn, body)
     currency = wanted.currency or services.settings.currency
-    with services.db.write() as conn:
-        service.create_project(conn, name=wanted.name, currency=currency, title=wanted.title, now=services.clock())
-        return _json(_project(conn, conn.execute(select(PROJECTS).where(PROJECTS.c.name == wanted.name)).one()), 201)
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        project_id = service.create_project(
+            conn, name=wanted.name, currency=currency, title=wanted.title, now=services.clock()
+        )
+        return _project(conn, conn.execute(select(PROJECTS).where(PROJECTS.c.id == project_id)).one())
+
+    return answer(Once.of(admin, idempotency_key, "POST /projects", body).made(services, make), 201)
 
 
-@router.post("/projects/{name}/members", status_code=201)
-def add_member(services: Svc, person: Who, name: str, body: Body) -> Response:
-    """Let a person work for a project (its owner, or the operator)."""
+@router.post("/projects/{name}/members", **describe.route(
+    answers.Project, status=201, body=MemberIn, refuses=(403, 404, 422)
+))  # fmt: skip
+def add_member(services: Svc, person: Who, name: Word, body: Body) -> Response:
+    """Let a person work for a project, or change the role (its owner, or the operator). Twice is once."""
     wanted = read(MemberIn, body)
     with services.db.write() as conn:
         row = _row(conn, person, name, Verb.MANAGE_PROJECT)
         user_id = service.user_id_of(conn, wanted.user)
         service.add_member(conn, project_id=row.id, user_id=user_id, role=wanted.role, now=services.clock())
-        return _json(_project(conn, row), 201)
+        return answer(_project(conn, row), 201)
 
 
-@router.post("/projects/{name}/credit", status_code=201)
-def grant(services: Svc, admin: Admin, name: str, body: Body, idempotency_key: IdemHeader = None) -> Response:
+@router.delete("/projects/{name}/members/{user}", **describe.route(answers.Project, refuses=(403, 404)))
+def remove_member(services: Svc, person: Who, name: Word, user: Word) -> Response:
+    """Let a person work for a project no more; what they have running goes on (its owner, or the operator)."""
+    with services.db.write() as conn:
+        row = _row(conn, person, name, Verb.MANAGE_PROJECT)
+        service.remove_member(conn, project_id=row.id, user_id=service.user_id_of(conn, user))
+        return answer(_project(conn, row))
+
+
+@router.post("/projects/{name}/credit", **describe.route(
+    answers.Project, status=201, body=CreditIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def grant(services: Svc, admin: Admin, name: Word, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Grant money or core-hours (operator). With `Idempotency-Key` a retry grants nothing more."""
     wanted = read(CreditIn, body)
     if (wanted.amount is None) == (wanted.core_hours is None):
         problem = Problem("", "Grant either `amount` or `core_hours`.", "required", "Name one of them.")
         raise Invalid("What is granted?", problems=(problem,))
     now = services.clock()
-    with services.db.write() as conn:
+
+    def make(conn: Connection) -> Mapping[str, Any]:
         row = _row(conn, admin, name, Verb.SEE_PROJECT)
         commodity, amount = _granted(wanted, row.currency)
-        key = f"grant:{admin.user_id}:{idempotency_key}" if idempotency_key else f"grant:{new_id('g', now)}"
         try:
-            books.grant_credit(conn, project_id=row.id, commodity=commodity, amount=amount, idem_key=key, now=now,
-                               reason=wanted.reason)  # fmt: skip
+            books.grant_credit(conn, project_id=row.id, commodity=commodity, amount=amount,
+                               idem_key=f"grant:{new_id('g', now)}", now=now, reason=wanted.reason)  # fmt: skip
         except AccountingError as exc:
             raise Conflict(str(exc)) from exc
-        return _json(_project(conn, row), 201)
+        return _project(conn, row)
+
+    once = Once.of(admin, idempotency_key, f"POST /projects/{name}/credit", body)
+    return answer(once.made(services, make), 201)
 
 
-@router.get("/tariffs")
+@router.get("/tariffs", **describe.route(answers.Tariffs))
 def list_tariffs(services: Svc, person: Who) -> Response:
     """Every price per core-hour, with when and where it holds."""
     with services.db.read() as conn:
-        return _json({"items": [_rule(r) for r in books.tariffs(conn)]})
+        return answer({"items": [_rule(r) for r in books.tariffs(conn)]})
 
 
-@router.post("/tariffs", status_code=201)
-def add_tariff(services: Svc, _admin: Admin, body: Body) -> Response:
+@router.post("/tariffs", **describe.route(answers.Tariff, status=201, body=TariffIn, refuses=(403, 409, 422)))
+def add_tariff(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """A new price (operator); one of the same scope and time is refused."""
     wanted = read(TariffIn, body)
     now = services.clock()
-    start = wanted.valid_from or now
-    if start.tzinfo is None or (wanted.valid_to is not None and wanted.valid_to.tzinfo is None):
-        problem = Problem("/valid_from", "A time needs its zone.", "invalid", "Write it like 2026-11-24T12:00:00Z.")
-        raise Invalid("A time has no zone.", problems=(problem,))
     micro = _micro(wanted.price_per_core_hour, "/price_per_core_hour")
-    rule = PriceRule(0, wanted.currency, micro, start, wanted.valid_to, wanted.site, wanted.queue)
-    with services.db.write() as conn:
+    rule = PriceRule(0, wanted.currency, micro, wanted.valid_from or now, wanted.valid_to, wanted.site, wanted.queue)
+
+    def make(conn: Connection) -> Mapping[str, Any]:
         try:
             made = books.add_tariff(conn, rule, now=now)
         except AccountingError as exc:
             raise Conflict(str(exc), remedy="End the other rule first.") from exc
-        return _json(_rule(next(r for r in books.tariffs(conn) if r.id == made)), 201)
+        return _rule(next(r for r in books.tariffs(conn) if r.id == made))
+
+    return answer(Once.of(admin, idempotency_key, "POST /tariffs", body).made(services, make), 201)
+
+
+@router.post("/tariffs/{rule_id}/close", **describe.route(
+    answers.Tariff, body=CloseTariffIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def close_tariff(services: Svc, _admin: Admin, rule_id: RuleId, body: Body) -> Response:
+    """End an open price at a moment, once (operator); what it priced before stays priced."""
+    wanted = read(CloseTariffIn, body)
+    with services.db.write() as conn:
+        if all(rule.id != rule_id for rule in books.tariffs(conn)):
+            raise NotFound(f"There is no tariff {rule_id}.")
+        if not books.close_tariff(conn, rule_id, valid_to=wanted.valid_to or services.clock()):
+            raise Conflict("That tariff is closed already, or begins later.")
+        return answer(_rule(next(rule for rule in books.tariffs(conn) if rule.id == rule_id)))
 
 
 # ---------------------------------------------------------------- parts

@@ -274,6 +274,12 @@ class TariffIn(_In):
     valid_to: Instant | None = None
 
 
+class CloseTariffIn(_In):
+    """When a price ends; without a time: now."""
+
+    valid_to: Instant | None = None
+
+
 class TokenIn(_In):
     """A token that can do no more than the one in hand."""
 
@@ -283,8 +289,9 @@ class TokenIn(_In):
 
 
 class LinkIn(_In):
-    """A login one already has at a site; without a key the gateway makes one."""
+    """A login one already has at a site; without a key the gateway makes one. `user`: for whom (operator)."""
 
     site: Text
     username: Text
+    user: Text | None = None
     private_key: Annotated[Plain, Field(max_length=16384)] | None = None

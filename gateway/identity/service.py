@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,7 +21,9 @@ from gateway.ids import new_id
 from gateway.services import Services
 from site_adapters.errors import CredentialRefused, SiteClosed, SiteError
 from site_adapters.interfaces import SiteAdapter
+from site_adapters.states import PermissionModel
 from site_adapters.transport.ssh import load_key
+from site_adapters.types import AccountFacts
 
 USERS, PROJECTS, MEMBERS = table_of(UserRow), table_of(ProjectRow), table_of(MembershipRow)
 ACCOUNTS = table_of(SiteAccountRow)
@@ -28,6 +31,9 @@ ACCOUNTS = table_of(SiteAccountRow)
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}\Z")
 _LOGIN = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\Z")
 ROLES = frozenset({"owner", "researcher"})
+
+# The claim that is being proved in this thread: `key_source` gives its key, which is not used for anything else yet.
+_CLAIMING: ContextVar[str | None] = ContextVar("claiming", default=None)
 
 
 def create_user(conn: Connection, *, name: str, operator_admin: bool = False, display: str = "", now: datetime) -> str:
@@ -62,6 +68,23 @@ def add_member(conn: Connection, *, project_id: str, user_id: str, role: str, no
         conn.execute(insert(MEMBERS).values(project_id=project_id, user_id=user_id, role=role, created_at=now))
 
 
+def remove_member(conn: Connection, *, project_id: str, user_id: str) -> None:
+    """A person leaves a project; what they have running goes on."""
+    gone = conn.execute(MEMBERS.delete().where(MEMBERS.c.project_id == project_id, MEMBERS.c.user_id == user_id))
+    if gone.rowcount == 0:
+        raise NotFound("That person is no member.")
+
+
+def suspend_user(conn: Connection, *, user_id: str, now: datetime) -> None:
+    """Shut a person out: every token of theirs is refused within a second, in every process."""
+    conn.execute(update(USERS).where(USERS.c.id == user_id, USERS.c.disabled_at.is_(None)).values(disabled_at=now))
+
+
+def resume_user(conn: Connection, *, user_id: str) -> None:
+    """Let a person in again; tokens that have not run out are good again."""
+    conn.execute(update(USERS).where(USERS.c.id == user_id).values(disabled_at=None))
+
+
 def user_id_of(conn: Connection, name: str) -> str:
     found = conn.scalar(select(USERS.c.id).where((USERS.c.name == name) | (USERS.c.id == name)))
     if found is None:
@@ -90,61 +113,102 @@ def link_account(
     private_key: str | None,
     now: datetime,
 ) -> LinkedKey:
-    """Claim a login one already has. It may be used only after `verify_account` has proved the claim."""
+    """Claim a login one already has. It may be used only after `verify_account` has proved the claim.
+
+    Where the site is reached without a key nothing can prove a claim: there it is the operator who says whose it is.
+    """
     if not _LOGIN.match(username):
         problem = Problem("/username", f"{username!r} is no login name.", "invalid", "Give the login at that centre.")
         raise Invalid("The login name is not valid.", problems=(problem,))
-    account_id = new_id("a", now)
-    if private_key is not None:
-        try:
-            public = f"{(key := load_key(private_key)).get_name()} {key.get_base64()}"
-        except CredentialRefused as exc:
-            problem = Problem("/private_key", str(exc), "invalid", "Give an OpenSSH key without a passphrase.")
-            raise Invalid("The key cannot be read.", problems=(problem,)) from exc
-        private = private_key
-    else:
-        private, public = new_key_pair(f"penstock:{adapter.site_id}:{username}")
-    conn.execute(
-        ACCOUNTS.delete().where(
-            ACCOUNTS.c.site_id == adapter.site_id, ACCOUNTS.c.user_id == user_id, ACCOUNTS.c.status == "pending"
-        )
-    )
-    _insert(
-        conn, ACCOUNTS, f"You have an account at {adapter.site_id} already.", id=account_id, site_id=adapter.site_id,
-        user_id=user_id, username=username, permission_model=adapter.policy.permission_model.value, status="pending",
-        public_key=public, sealed_key=master.seal(private, owner=account_id), created_at=now, credential_kind="actor",
-    )  # fmt: skip
-    return LinkedKey(account_id, public)
+    account_id = _claimable(conn, adapter.site_id, user_id, username) or new_id("a", now)
+    private, public = _key_pair(adapter, username, private_key)
+    claim = {
+        "username": username, "permission_model": adapter.policy.permission_model.value, "status": "pending",
+        "public_key": public, "last_error": None, "verified_at": None,
+        "sealed_key": None if private is None else master.seal(private, owner=account_id),
+    }  # fmt: skip
+    if conn.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account_id).values(**claim)).rowcount == 0:
+        _insert(conn, ACCOUNTS, f"You have an account at {adapter.site_id} already.", id=account_id,
+                site_id=adapter.site_id, user_id=user_id, created_at=now, credential_kind="actor", **claim)  # fmt: skip
+    return LinkedKey(account_id, public or "")
+
+
+def _claimable(conn: Connection, site_id: str, user_id: str, username: str) -> str | None:
+    """The person's claim there that is not in use, to be made anew: jobs of old name the account by its id."""
+    query = select(ACCOUNTS.c.id, ACCOUNTS.c.status, ACCOUNTS.c.username)
+    row = conn.execute(query.where(ACCOUNTS.c.site_id == site_id, ACCOUNTS.c.user_id == user_id)).one_or_none()
+    if row is None:
+        return None
+    if row.status == "linked":
+        raise Conflict(f"You have an account at {site_id} already.", remedy="Suspend that one first.")
+    if row.status == "suspended" and row.username != username:
+        raise Conflict(f"Your earlier jobs at {site_id} ran as {row.username}.", remedy=f"Link {row.username} again.")
+    return str(row.id)
+
+
+def _key_pair(adapter: SiteAdapter, username: str, private_key: str | None) -> tuple[str | None, str | None]:
+    """The private key to keep and the public line to install; neither where the site asks for none."""
+    if not adapter.logins_by_key:
+        return None, None
+    if private_key is None:
+        return new_key_pair(f"penstock:{adapter.site_id}:{username}")
+    try:
+        key = load_key(private_key)
+    except CredentialRefused as exc:
+        problem = Problem("/private_key", str(exc), "invalid", "Give an OpenSSH key without a passphrase.")
+        raise Invalid("The key cannot be read.", problems=(problem,)) from exc
+    return private_key, f"{key.get_name()} {key.get_base64()}"
 
 
 def verify_account(services: Services, *, account_id: str, user_id: str, now: datetime) -> None:
-    """Prove a claim by logging in with its key; no transaction is open meanwhile."""
+    """Prove a claim by logging in with its own key; no transaction is open meanwhile."""
     with services.db.read() as conn:
         row = conn.execute(
             select(ACCOUNTS).where(ACCOUNTS.c.id == account_id, ACCOUNTS.c.user_id == user_id)
         ).one_or_none()
-    adapter = None if row is None else services.sites.get(row.site_id)
-    if row is None or adapter is None:
-        raise NotFound(f"You have no site account {account_id!r}.")
-    try:
-        facts = adapter.auth.probe(row.username)
-    except CredentialRefused as exc:
-        _note_failure(services, account_id, str(exc))
-        remedy = f"Put this line into ~/.ssh/authorized_keys of {row.username} there: {row.public_key}"
-        raise Conflict(f"{row.site_id} does not let us in as {row.username}.", remedy=remedy) from exc
-    except SiteClosed as exc:
-        raise SiteClosedError(str(exc)) from exc
-    except SiteError as exc:
-        _note_failure(services, account_id, str(exc))
-        raise SiteUnreachableError(f"{row.site_id}: {exc}", remedy="Try again later.") from exc
+        adapter = None if row is None else services.sites.get(row.site_id)
+        if row is None or adapter is None or row.status == "suspended":
+            raise NotFound(f"You have no site account {account_id!r} to verify.")
+        own = adapter.policy.permission_model is PermissionModel.OWN_ACCOUNT
+        if own:
+            _refuse_shared(conn, row)  # before we log in: an owner's connection must not be disturbed by a claim
+    facts = _proved(services, adapter, row)
     with services.db.write() as conn:
-        if adapter.policy.permission_model == "own_account":
+        if own:
             _refuse_shared(conn, row)
         conn.execute(
             update(ACCOUNTS)
-            .where(ACCOUNTS.c.id == account_id)
+            .where(ACCOUNTS.c.id == account_id, ACCOUNTS.c.status != "suspended")
             .values(status="linked", uid=facts.uid, home=facts.home, verified_at=now, last_error=None)
         )
+
+
+def _proved(services: Services, adapter: SiteAdapter, row: Any) -> AccountFacts:
+    """Who the site says we are, logged in with the key of this very claim, not with another one of the same name."""
+    claiming = _CLAIMING.set(row.id)
+    try:
+        return adapter.auth.probe(row.username)
+    except CredentialRefused as exc:
+        _note_failure(services, row.id, str(exc))
+        line = f"Put this line into ~/.ssh/authorized_keys of {row.username} there: {row.public_key}"
+        remedy = line if row.public_key else "Ask the operator which logins this centre takes."
+        raise Conflict(f"{row.site_id} does not let us in as {row.username}: {exc}", remedy=remedy) from exc
+    except SiteClosed as exc:
+        raise SiteClosedError(str(exc)) from exc
+    except SiteError as exc:
+        _note_failure(services, row.id, str(exc))
+        raise SiteUnreachableError(f"{row.site_id}: {exc}", remedy="Try again later.") from exc
+    finally:
+        _CLAIMING.reset(claiming)
+
+
+def suspend_account(conn: Connection, *, account_id: str, user_id: str | None) -> None:
+    """Use a login no more; `user_id` limits it to that person's own. Its key is forgotten: linking makes a new one."""
+    query = update(ACCOUNTS).where(ACCOUNTS.c.id == account_id, ACCOUNTS.c.status != "suspended")
+    if user_id is not None:
+        query = query.where(ACCOUNTS.c.user_id == user_id)
+    if conn.execute(query.values(status="suspended", sealed_key=None)).rowcount == 0:
+        raise NotFound(f"You have no site account {account_id!r} in use.")
 
 
 def _refuse_shared(conn: Connection, row: Any) -> None:
@@ -165,11 +229,14 @@ def key_source(db: Database, master: MasterKey, site_id: str) -> Callable[[str],
     """The private key of a login at one site, opened at each use and kept nowhere."""
 
     def key(username: str) -> str | None:
-        query = (
-            select(ACCOUNTS.c.id, ACCOUNTS.c.sealed_key)
-            .where(ACCOUNTS.c.site_id == site_id, ACCOUNTS.c.username == username, ACCOUNTS.c.status != "suspended")
-            .order_by(ACCOUNTS.c.status)  # linked before pending
+        query = select(ACCOUNTS.c.id, ACCOUNTS.c.sealed_key).where(
+            ACCOUNTS.c.site_id == site_id, ACCOUNTS.c.username == username
         )
+        claim = _CLAIMING.get()
+        if claim is None:
+            query = query.where(ACCOUNTS.c.status == "linked").order_by(ACCOUNTS.c.id)
+        else:
+            query = query.where(ACCOUNTS.c.id == claim, ACCOUNTS.c.status != "suspended")
         with db.read() as conn:
             row = conn.execute(query).first()
         return None if row is None or row.sealed_key is None else master.open(row.sealed_key, owner=row.id)
