@@ -65,7 +65,11 @@ class Gateway:
     leases: dict[str, Lease] = field(default_factory=dict)
 
     def submit(self, site: str, script: str | None = "#!/bin/sh\ntrue\n", **wanted: Any) -> str:
-        """Accept a job, as POST /jobs does; its id."""
+        """Accept a job, as POST /jobs does; its id.
+
+        Without the login environment of whoever runs the tests: a profile may take a minute (pyenv's rehash lock).
+        """
+        wanted.setdefault("inherit_environment", site != "local")
         attributes = wanted.pop("attributes", Attributes(duration=600))
         spec = JobSpec(script=script, attributes=attributes, placement=Placement((site,)), **wanted)
         return self.accept(spec)

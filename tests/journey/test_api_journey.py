@@ -13,7 +13,7 @@ import pytest
 from tests.builders import Gateway, api, local_site, make_gateway, served
 
 JOB: dict[str, Any] = {"script": "#!/bin/sh\necho hello\n", "attributes": {"duration": 60},
-                       "placement": {"resource_ids": ["local"]}}  # fmt: skip
+                       "inherit_environment": False, "placement": {"resource_ids": ["local"]}}  # fmt: skip
 
 
 @pytest.fixture
