@@ -152,6 +152,7 @@ def test_owner_who_renames_the_job_does_not_lose_it(one: Gateway, mark: Path, sl
     assert runs(mark) == 1
 
 
+@pytest.mark.soak
 def test_requeued_job_goes_on_and_is_charged_for_both_runs(one: Gateway, mark: Path, slurm_alpha: SlurmLab) -> None:
     attributes = Attributes(duration=600, rerunnable=True)
     job_id = one.submit("alpha", script(mark, seconds=6), attributes=attributes)
@@ -205,6 +206,7 @@ def test_controller_that_forgot_the_job_and_gave_its_id_to_a_stranger(
     assert runs(mark) == 1
 
 
+@pytest.mark.soak
 def test_array_task_canceled_at_the_site_is_lost_and_the_others_count(
     one: Gateway, mark: Path, slurm_alpha: SlurmLab
 ) -> None:
@@ -220,6 +222,7 @@ def test_array_task_canceled_at_the_site_is_lost_and_the_others_count(
     one.check_books()
 
 
+@pytest.mark.soak
 def test_slurmdbd_down_changes_no_job_and_hurts_no_submission(one: Gateway, mark: Path, slurm_alpha: SlurmLab) -> None:
     slurm_alpha.pause("slurmdbd")
     try:
