@@ -100,9 +100,7 @@ def link_account(services: Svc, person: Who, body: Body, idempotency_key: IdemHe
     return answer(once.made(services, lambda conn: _linked(services, conn, person, adapter, wanted)), 201)
 
 
-@router.post("/site-accounts/{account_id}/verify", **describe.route(
-    answers.SiteAccounts, refuses=(403, 404, 409, 504)
-))  # fmt: skip
+@router.post("/site-accounts/{account_id}/verify", include_in_schema=False)
 @router.post("/site-accounts/{account_id}:verify", **describe.route(
     answers.SiteAccounts, refuses=(403, 404, 409, 504)
 ))  # fmt: skip

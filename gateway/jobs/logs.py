@@ -258,9 +258,9 @@ class LogFeed:
                 if ended and at >= tail.end:
                     yield Piece("end", at)
                     return
-                if tail.trouble != told:
-                    told = tail.trouble
-                    yield Piece("stale", at, told)
+                if tail.trouble and tail.trouble != told:
+                    yield Piece("stale", at, tail.trouble)
+                told = tail.trouble
                 await wait(news)
                 yield Piece("tick", at)
         finally:
