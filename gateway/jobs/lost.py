@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select, update
 
 from gateway.ids import new_id
 from gateway.jobs import lookup, repository
-from gateway.jobs.lifecycle import Event, Phase, State
+from gateway.jobs.lifecycle import FINAL, Event, Phase, State
 from gateway.jobs.lookup import Lost
 from gateway.jobs.outcome import Seen, apply_runs, end, expected_tasks, run_rows
 from gateway.jobs.repository import JOBS
@@ -66,12 +66,12 @@ def settle_incomplete(
         return
     for array in shown:
         job = array.job
-        if job.array_size is None or len({r.task for r in array.ours}) >= job.array_size:
+        shown_tasks = {r.task for r in array.ours}
+        if job.array_size is None or len(shown_tasks) >= job.array_size:
             continue
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
-            known = {row.task for row in run_rows(conn, job.id, job.attempt)}
-            if len(known) >= job.array_size:
+            if not _unaccounted(conn, job, shown_tasks):
                 continue
             looks = job.missing_looks + 1
             conn.execute(update(JOBS).where(JOBS.c.id == job.id).values(missing_looks=looks))
@@ -87,9 +87,7 @@ def _settle_tasks(services: Services, lease: Lease, job: Any, account: SiteAccou
         repository.assert_served_by(conn, lease)
         if runs:
             apply_runs(conn, services, Seen(job, tuple(runs)), now)
-        known = {row.task for row in run_rows(conn, job.id, job.attempt)}
-        spec = conn.scalar(select(JOBS.c.spec).where(JOBS.c.id == job.id)) or {}
-        lost = [task for task in expected_tasks(spec) if task not in known]
+        lost = _unaccounted(conn, job, {r.task for r in runs})
         if not lost:
             return
         detail = {"tasks": lost[:1000], "count": len(lost)}
@@ -103,6 +101,13 @@ def _settle_tasks(services: Services, lease: Lease, job: Any, account: SiteAccou
             for task in lost
         )
         apply_runs(conn, services, Seen(job, gone), now)
+
+
+def _unaccounted(conn: Connection, job: Any, shown: set[int | None]) -> list[int]:
+    """Tasks that are neither shown now nor known to have ended."""
+    ended = {row.task for row in run_rows(conn, job.id, job.attempt) if row.state in FINAL}
+    spec = conn.scalar(select(JOBS.c.spec).where(JOBS.c.id == job.id)) or {}
+    return [task for task in expected_tasks(spec) if task not in ended and task not in shown]
 
 
 def _settle(
