@@ -12,7 +12,10 @@ import pytest
 from tests.lab import postgres as postgres_lab
 from tests.lab import slurm as slurm_lab
 
-LAB_ROOT = Path(os.environ.get("PENSTOCK_LAB_ROOT", "/var/tmp/penstock-lab"))
+# PENSTOCK_LAB=1, 2 … gives a second checkout folders and ports of its own, so that both can run tests at once.
+LAB = int(os.environ.get("PENSTOCK_LAB", "0"))
+LAB_ROOT = Path(f"/var/tmp/penstock-lab{LAB or ''}")
+PORTS = -3000 * LAB
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,7 +62,7 @@ def _slurm_root() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def slurm_alpha(_slurm_root: Path) -> slurm_lab.SlurmLab:
     """A centre of 4 nodes x 16 cpus; Slurm's own defaults for limits."""
-    lab = slurm_lab.SlurmLab(_slurm_root)
+    lab = slurm_lab.SlurmLab(_slurm_root, "alpha", 26000 + PORTS, 25800 + PORTS)
     lab.start()
     return lab
 
@@ -68,7 +71,7 @@ def slurm_alpha(_slurm_root: Path) -> slurm_lab.SlurmLab:
 def slurm_beta(_slurm_root: Path) -> slurm_lab.SlurmLab:
     """A second centre: 2 nodes x 64 cpus, a munge key of its own, limits enforced at submit."""
     extra = ("--own-munge", "--extra-conf", "EnforcePartLimits=ALL")
-    lab = slurm_lab.SlurmLab(_slurm_root, "beta", 27000, nodes=2, cpus=64, extra=extra)
+    lab = slurm_lab.SlurmLab(_slurm_root, "beta", 27000 + PORTS, 25800 + PORTS, nodes=2, cpus=64, extra=extra)
     lab.start()
     return lab
 
@@ -78,7 +81,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres_lab.
     reason = postgres_lab.missing_reason()
     if reason is not None:
         pytest.skip(reason)
-    port = 25432 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    port = 25432 + PORTS
     lab = postgres_lab.PostgresLab(Path(f"/var/tmp/penstock-pg-{port}"), port=port)
     lab.start()
     yield lab
