@@ -29,3 +29,9 @@ class Services:
     sites: Mapping[str, SiteAdapter]
     clock: Callable[[], datetime]
     wake: Callable[[str], None]
+
+    def close(self) -> None:
+        """Give back the connections to the sites and to the database."""
+        for adapter in self.sites.values():
+            adapter.close()
+        self.db.dispose()

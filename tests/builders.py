@@ -206,7 +206,7 @@ def submitting_by(gateway: Gateway, site: str, submit: Any) -> Iterator[Any]:
 def reopen(gateway: Gateway) -> Gateway:
     """The same gateway after a restart: composed anew on the same database."""
     settings = gateway.services.settings
-    gateway.services.db.dispose()
+    gateway.services.close()
     services = compose(settings, db=open_database(settings))
     OPENED.append(services)
     return Gateway(services, gateway.person, gateway.project_id, gateway.secret)

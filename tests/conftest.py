@@ -41,12 +41,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _close_gateways() -> Iterator[None]:
-    """Databases that a test opened are closed with it."""
+    """Connections that a test opened, to databases and sites, are closed with it."""
     yield
     from tests import builders
 
     while builders.OPENED:
-        builders.OPENED.pop().db.dispose()
+        builders.OPENED.pop().close()
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def serve(_args: argparse.Namespace) -> int:
     finally:
         if worker:
             worker[0].stop()
-        db.dispose()
+        services.close()
         if lock is not None:
             lock.close()
     return 0
@@ -61,5 +61,8 @@ def work(_args: argparse.Namespace) -> int:
     worker = distributed.Worker(services)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
-    worker.run()
+    try:
+        worker.run()
+    finally:
+        services.close()
     return 0

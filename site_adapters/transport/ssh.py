@@ -331,6 +331,24 @@ def _receive(channel: paramiko.Channel, answers: Answers, deadline: float) -> st
 # ---------------------------------------------------------------- logging in
 
 
+class _Passage:
+    """A channel through a jump host as the socket of another connection.
+
+    A channel says goodbye when it is closed and raises where the way is broken; a socket does not, and paramiko's
+    thread would die of it before it told those who wait.
+    """
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def close(self) -> None:
+        with suppress(*_BROKEN):
+            self._channel.close()
+
+
 def _open_line(
     endpoint: Endpoint, username: str, key_text: str, timeout: float
 ) -> tuple[paramiko.Transport, paramiko.Transport | None]:
@@ -342,7 +360,7 @@ def _open_line(
     try:
         target = (endpoint.host, endpoint.port)
         channel = under.open_channel("direct-tcpip", target, ("127.0.0.1", 0), timeout=timeout)
-        return open_transport(endpoint, username, key_text, channel, timeout), under
+        return open_transport(endpoint, username, key_text, _Passage(channel), timeout), under
     except _BROKEN as exc:
         under.close()
         raise SiteUnreachable(f"{jump.endpoint.host} does not pass us on to {endpoint.host}: {exc}") from exc

@@ -121,6 +121,13 @@ class SlurmLab:
         os.kill(pid, signal.SIGCONT)
         self._paused.discard(pid)
 
+    def wait_until_saved(self, job_id: str) -> None:
+        """Until the controller's memory on disk holds the job as it is now: it is written every few seconds."""
+        mark = f"saved-{job_id}-{time.monotonic_ns()}"
+        self.run("scontrol", "update", f"jobid={job_id}", f"admincomment={mark}")
+        file = self.folder / "state" / "job_state"
+        wait_for(lambda: file.exists() and mark.encode() in file.read_bytes(), f"job {job_id} to be saved")
+
     def forget_jobs_and_restart(self) -> None:
         """Kill the controller and its memory: job ids begin at 1 again and are given to strangers."""
         self.kill("ctld")

@@ -45,7 +45,8 @@ cd /    # slurmrestd gives its own working directory to jobs that name none
 mkdir -p "$S"/{run,log,db,dbd} "$C"/{run,log,state,spool,ssh} "$LAB_ROOT"/home
 chown slurm:slurm "$S/dbd" "$C/state" "$S/log" "$C/log" "$C/run" "$S/run"
 
-alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# A killed daemon stays a zombie until pid 1 reaps it: that is dead.
+alive() { [ -s "$1" ] && grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$(cat "$1")/status"; }
 say() { printf '%-28s %s\n' "$1" "$2"; }
 wait_for() { # wait_for WHAT SECONDS CMD...
   local what=$1 n=$(( $2 * 10 )); shift 2
@@ -133,7 +134,8 @@ SlurmctldHost=$HOST(127.0.0.1)
 SlurmctldPort=$CTLD_PORT
 SlurmUser=slurm
 AuthType=auth/munge
-AuthInfo=socket=$MUNGE
+# cred_expire: how long a requeued job waits before it starts again (default 120 s)
+AuthInfo=socket=$MUNGE,cred_expire=10
 AuthAltTypes=auth/jwt
 AuthAltParameters=jwt_key=$S/jwt.key
 StateSaveLocation=$C/state
@@ -217,7 +219,8 @@ for u in $LAB_USERS; do
 done
 
 # ---------------------------------------------------------------- associations (before slurmctld: it then registers a known cluster)
-if [ $DBD = 1 ]; then
+KNOWN=$S/db/associations-of-$CLUSTER
+if [ $DBD = 1 ] && [ ! -e "$KNOWN" ]; then
   m() { sacctmgr -i -Q "$@" >/dev/null 2>>"$C/log/sacctmgr.log" || true; }   # 'already exists' exits 1
   m add cluster "$CLUSTER"
   m add qos debug Priority=100 MaxSubmitJobsPerUser=5 MaxWall=00:10:00
@@ -232,6 +235,7 @@ if [ $DBD = 1 ]; then
   m modify user lab_bob set qos+=normal
   m modify user lab_gw set qos+=normal,debug,low
   m modify user lab_gw set adminlevel=Operator
+  touch "$KNOWN"
 fi
 
 # ---------------------------------------------------------------- slurmctld
