@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import DeclarativeBase
@@ -43,6 +43,23 @@ def _upsert(conn: Connection, table: Table) -> Any:
 
 # ---------------------------------------------------------------- projects, credit, holds
 
+# Built once: these run in every submission, and building a statement costs as much as running it.
+_INSERT_HOLD = {
+    "postgresql": pg_insert(HOLDS).on_conflict_do_nothing().returning(HOLDS.c.job_id),
+    "sqlite": sqlite_insert(HOLDS).on_conflict_do_nothing().returning(HOLDS.c.job_id),
+}
+_HOLD_ANYWAY = (
+    update(BALANCES)
+    .where(BALANCES.c.project_id == bindparam("project"), BALANCES.c.commodity == bindparam("in_commodity"))
+    .values(held=BALANCES.c.held + bindparam("more", type_=BigInteger))
+)
+_HOLD_IF_ENOUGH = _HOLD_ANYWAY.where(
+    BALANCES.c.limit_amount.is_(None)
+    | (BALANCES.c.posted + BALANCES.c.held + bindparam("more", type_=BigInteger) <= BALANCES.c.limit_amount)
+)
+_COMMODITIES = select(BALANCES.c.commodity).where(BALANCES.c.project_id == bindparam("project"))
+_RULES = select(RULES).order_by(RULES.c.id)
+
 
 def open_project_accounts(conn: Connection, project_id: str, *, currency: str) -> None:
     """A project may spend nothing until it is granted credit; core-hours are not limited until they are granted."""
@@ -76,17 +93,14 @@ def place_hold(
 
     `check` False books it anyway: a job that is found running at a site is a fact.
     """
+    insert_hold = _INSERT_HOLD[conn.dialect.name]
     for commodity, amount in sorted(amounts.items()):
         row = {"job_id": job_id, "commodity": commodity, "project_id": project_id, "amount": amount,
                "state": "open", "phase": "committed", "placed_at": now}  # fmt: skip
-        placed = conn.execute(_upsert(conn, HOLDS).values(**row).on_conflict_do_nothing().returning(HOLDS.c.job_id))
-        if placed.one_or_none() is None:
-            continue
-        query = _balance(project_id, commodity).values(held=BALANCES.c.held + amount)
-        if check:
-            after = BALANCES.c.posted + BALANCES.c.held + amount
-            query = query.where(BALANCES.c.limit_amount.is_(None) | (after <= BALANCES.c.limit_amount))
-        if conn.execute(query).rowcount != 1:
+        if conn.execute(insert_hold, row).one_or_none() is None:
+            continue  # placed before
+        taken = {"project": project_id, "in_commodity": commodity, "more": amount}
+        if conn.execute(_HOLD_IF_ENOUGH if check else _HOLD_ANYWAY, taken).rowcount != 1:
             raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
 
 
@@ -108,7 +122,7 @@ def mark_in_flight(conn: Connection, *, job_ids: Sequence[str]) -> None:
 def hold_amounts(conn: Connection, project_id: str, *, currency: str, micro: int, core_seconds: int) -> dict[str, int]:
     """What to set aside, in each commodity that the project has an account in."""
     wanted = {currency: micro, CORE_SECONDS: core_seconds}
-    have = set(conn.scalars(select(BALANCES.c.commodity).where(BALANCES.c.project_id == project_id)))
+    have = set(conn.scalars(_COMMODITIES, {"project": project_id}))
     return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
 
 
@@ -191,7 +205,7 @@ def tariffs(conn: Connection) -> list[PriceRule]:
     """Every rule, also those that have ended: older usage is priced by them."""
     return [
         PriceRule(r.id, r.currency, r.micro_per_core_hour, r.valid_from, r.valid_to, r.site_id, r.queue)
-        for r in conn.execute(select(RULES).order_by(RULES.c.id))
+        for r in conn.execute(_RULES)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from sqlalchemy import BigInteger, Connection, DateTime, Dialect, Engine, Integer, Table, create_engine, event, make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -82,6 +84,8 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.url = url
         self.engine = _engine(url, pool_size)
+        autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = self.engine if self.is_sqlite else autocommit
         self._write_lock: FifoLock | None = FifoLock() if self.is_sqlite else None
 
     @property
@@ -90,10 +94,15 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent look; nothing written in it is kept."""
-        with self.engine.connect() as connection:
+        """A look; nothing may be written in it.
+
+        On PostgreSQL each statement sees what is committed then, as in any transaction of its default level, and none is
+        begun: that saves two round trips, and a ROLLBACK would make psycopg forget its prepared statements.
+        """
+        with self._reading.connect() as connection:
             yield connection
-            connection.rollback()
+            if self.is_sqlite:
+                connection.rollback()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -113,7 +122,7 @@ class Database:
 
 def _engine(url: str, pool_size: int) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True)
+        return _postgresql(url, pool_size)
     engine = create_engine(url, pool_size=pool_size, max_overflow=64, connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
@@ -127,5 +136,17 @@ def _engine(url: str, pool_size: int) -> Engine:
         # A transaction that starts as a reader cannot become a writer without a chance of SQLITE_BUSY.
         write = connection.get_execution_options().get("penstock_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: str, pool_size: int) -> Engine:
+    engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size)
+
+    @event.listens_for(engine, "checkout")
+    def _still_there(dbapi_connection: Any, _record: object, _proxy: object) -> None:
+        # A server that went away has closed its end, so that an idle socket can be read: no question needs to be asked.
+        if select.select([dbapi_connection.fileno()], [], [], 0)[0]:
+            raise DisconnectionError("the database closed this connection")
 
     return engine

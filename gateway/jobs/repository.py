@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, case, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -70,8 +70,18 @@ class SiteFacts:
     closed_reason: str | None = None
 
 
+# Statements of the hot paths are built once: building one costs as much as running it.
+_SITE_FACTS = select(SITES.c.facts, SITES.c.closed_reason).where(SITES.c.id == bindparam("site"))
+_CURRENCY = select(table_of(ProjectRow).c.currency).where(table_of(ProjectRow).c.id == bindparam("project"))
+_LINKED = select(ACCOUNTS.c.id, ACCOUNTS.c.username, ACCOUNTS.c.home, ACCOUNTS.c.uid).where(
+    ACCOUNTS.c.user_id == bindparam("user"), ACCOUNTS.c.site_id == bindparam("site"), ACCOUNTS.c.status == "linked"
+)
+_INSERT_JOB = insert(JOBS)
+_INSERT_EVENT = insert(EVENTS)
+
+
 def site_facts(conn: Connection, site_id: str) -> SiteFacts:
-    row = conn.execute(select(SITES.c.facts, SITES.c.closed_reason).where(SITES.c.id == site_id)).one_or_none()
+    row = conn.execute(_SITE_FACTS, {"site": site_id}).one_or_none()
     if row is None:
         return SiteFacts()
     stored = (row.facts or {}).get("queues", [])
@@ -90,8 +100,7 @@ def project_id(conn: Connection, wanted: str) -> str | None:
 
 
 def project_currency(conn: Connection, project: str) -> str:
-    table = table_of(ProjectRow)
-    return str(conn.scalar(select(table.c.currency).where(table.c.id == project)))
+    return str(conn.scalar(_CURRENCY, {"project": project}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +112,7 @@ class LinkedAccount:
 
 
 def linked_account(conn: Connection, user_id: str, site_id: str) -> LinkedAccount | None:
-    query = select(ACCOUNTS.c.id, ACCOUNTS.c.username, ACCOUNTS.c.home, ACCOUNTS.c.uid).where(
-        ACCOUNTS.c.user_id == user_id, ACCOUNTS.c.site_id == site_id, ACCOUNTS.c.status == "linked"
-    )
-    row = conn.execute(query).one_or_none()
+    row = conn.execute(_LINKED, {"user": user_id, "site": site_id}).one_or_none()
     return None if row is None else LinkedAccount(row.id, SiteAccount(row.username, row.home, row.uid))
 
 
@@ -158,7 +164,7 @@ def owners_of(conn: Connection, job_ids: Sequence[str]) -> dict[str, Owner]:
 
 
 def insert_job(conn: Connection, values: Mapping[str, Any]) -> None:
-    conn.execute(insert(JOBS).values(**values))
+    conn.execute(_INSERT_JOB, values)
 
 
 def lock_job(conn: Connection, job_id: str) -> Any | None:
@@ -223,7 +229,8 @@ def note(conn: Connection, job_id: str, kind: str, payload: Mapping[str, Any], *
 def insert_event(
     conn: Connection, job_id: str, n: int, at: datetime, kind: str, state: str, payload: Mapping[str, Any]
 ) -> None:
-    conn.execute(insert(EVENTS).values(job_id=job_id, n=n, at=at, kind=kind, state=state, payload=dict(payload)))
+    row = {"job_id": job_id, "n": n, "at": at, "kind": kind, "state": state, "payload": dict(payload)}
+    conn.execute(_INSERT_EVENT, row)
 
 
 def open_break(

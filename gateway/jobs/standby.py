@@ -19,9 +19,12 @@ def accepting(db: Database) -> bool:
         return conn.scalar(select(_GATEWAY.c.recovering_since).where(_GATEWAY.c.id == 1)) is None
 
 
+_RECOVERING = select(_GATEWAY.c.recovering_since).where(_GATEWAY.c.id == 1)
+
+
 def assert_accepting(conn: Connection) -> None:
     """Raise `NotReady` while a restored gateway has not recovered."""
-    if conn.scalar(select(_GATEWAY.c.recovering_since).where(_GATEWAY.c.id == 1)) is not None:
+    if conn.scalar(_RECOVERING) is not None:
         raise NotReady("This gateway was restored and has not looked at its sites yet.", remedy="Try again later.")
 
 
