@@ -33,7 +33,8 @@ lint: $(STAMP)   ## ruff, mypy --strict, import contracts, alembic check
 test: $(STAMP)   ## everything: real Slurm, PostgreSQL, sshd, browser where they can be had
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/lab/install.sh; fi
 	$(MAKE) --no-print-directory lint
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2 tests/unit
+	$(PY) -m pytest -q --ignore=tests/unit
 
 soak: $(STAMP)   ## the long campaigns
 	$(PY) -m pytest -q -m soak

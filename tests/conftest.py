@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.db import Database
+from gateway.migrations import schema
 from tests.lab import postgres as postgres_lab
 from tests.lab import slurm as slurm_lab
 
@@ -81,20 +84,42 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres_lab.
     reason = postgres_lab.missing_reason()
     if reason is not None:
         pytest.skip(reason)
-    port = 25432 + PORTS
+    port = 25432 + PORTS + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     lab = postgres_lab.PostgresLab(Path(f"/var/tmp/penstock-pg-{port}"), port=port)
     lab.start()
     yield lab
     lab.stop()
 
 
+def _at_newest_schema(url: str) -> str:
+    """Migrating takes most of a short test's time: it is done once, and the result is copied."""
+    db = Database(url)
+    schema.upgrade(db)
+    db.dispose()
+    return url
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "penstock.sqlite"
+    _at_newest_schema(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres: postgres_lab.PostgresLab) -> str:
+    return _at_newest_schema(postgres.fresh()).rpartition("/")[2]
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind."""
+    """A database of each kind at the newest schema, without rows."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'penstock.sqlite'}"
+        file = tmp_path / "penstock.sqlite"
+        shutil.copyfile(request.getfixturevalue("_sqlite_template"), file)
+        yield f"sqlite:///{file}"
         return
     lab: postgres_lab.PostgresLab = request.getfixturevalue("postgres")
-    url = lab.fresh()
+    url = lab.fresh(request.getfixturevalue("_postgres_template"))
     yield url
     lab.drop(url)

@@ -63,12 +63,12 @@ class PostgresLab:
                 self._process.kill()
                 self._process.wait()
 
-    def fresh(self) -> str:
-        """The URL of a new, empty database."""
+    def fresh(self, template: str = "template0") -> str:
+        """The URL of a new database: empty, or a copy of one that nobody is connected to."""
         self._count += 1
         name = f"t{os.getpid()}_{self._count}"
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as conn:
-            conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+            conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return f"postgresql+psycopg://penstock@127.0.0.1:{self._port}/{name}"
 
     def drop(self, url: str) -> None:
