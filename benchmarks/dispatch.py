@@ -22,7 +22,7 @@ def run() -> None:
         print(f"skipped: {reason}")
         return
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        lab = SlurmLab(Path(folder), port_base=46000, shared_port_base=45800)
+        lab = SlurmLab(Path(folder), port_base=31000, shared_port_base=30800)
         try:
             lab.start()
             _measure(lab)

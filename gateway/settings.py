@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     facts_s: float = 60.0
     good_looks: int = Field(default=3, description="Looks at both sources without a trace before a job is lost")
     unknown_wait_s: float = Field(default=5.0, description="First look-up of an unknown submission comes after this")
-    dispatch_batch: int = Field(default=200, description="Jobs handed to one site in one tick")
+    dispatch_batch: int = Field(default=100, description="Jobs handed to one site in one batch")
     body_bytes_max: int = 8 * 1024 * 1024
     requests_per_minute: int = Field(default=6000, description="Per token; 0 means no limit")
     embedded_worker: bool = Field(default=True, description="Run the ticks in the process that serves HTTP")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 
 # A refusal that may pass (a limit, a scheduler that is restarting): how long the job rests before the next try.
 RETRY_AFTER = timedelta(seconds=10)
+# A tick begins no batch after this: other ticks and people's wishes want their turn.
+AT_MOST = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,13 @@ class DispatchReport:
     deferred: int = 0
     unknown: int = 0
 
-    @property
-    def handed_over(self) -> int:
-        return self.accepted + self.rejected + self.deferred + self.unknown
+    def __add__(self, other: DispatchReport) -> DispatchReport:
+        return DispatchReport(
+            self.accepted + other.accepted,
+            self.rejected + other.rejected,
+            self.deferred + other.deferred,
+            self.unknown + other.unknown,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +66,28 @@ def dispatch(services: Services, lease: Lease, now: datetime) -> DispatchReport:
         return DispatchReport()
     lookup.resolve(services, lease, now)
     wishes.carry_out(services, lease, now)
-    claimed = _claim(services, lease, adapter, now)
-    if not claimed:
-        return DispatchReport()
-    outcomes = adapter.management.submit([c.submission for c in claimed])
-    return _keep_answers(services, lease, claimed, outcomes, services.clock())
+    return _hand_over(services, lease, adapter)
+
+
+def _hand_over(services: Services, lease: Lease, adapter: SiteAdapter) -> DispatchReport:
+    """Batch after batch until the line is empty: while one is at the site, the next is claimed."""
+    report = DispatchReport()
+    begun = services.clock()
+    with ThreadPoolExecutor(1) as pool:
+
+        def begin(claimed: list[_Claimed]) -> Future[list[SubmitOutcome]]:
+            return pool.submit(adapter.management.submit, [c.submission for c in claimed])
+
+        claimed = _claim(services, lease, adapter, services.clock())
+        answer = begin(claimed) if claimed else None
+        while answer is not None:
+            more = services.clock() - begun < AT_MOST and not report.deferred
+            following = _claim(services, lease, adapter, services.clock()) if more else []
+            outcomes = answer.result()
+            answer = begin(following) if following else None
+            report += _keep_answers(services, lease, claimed, outcomes, services.clock())
+            claimed = following
+    return report
 
 
 def _site_closed(services: Services, site_id: str) -> bool:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -201,17 +202,27 @@ def move(
         "state": state if state is not None else shown_state.value,
         "reason": reason if reason is not None else shown_reason.value,
         "updated_at": now,
-        "last_event": JOBS.c.last_event + 1,
         **changes,
     }
-    query = update(JOBS).where(JOBS.c.id == job_id, JOBS.c.phase == expected.value)
+    where = {"job": job_id, "from_phase": expected.value}
     if at_attempt is not None:
-        query = query.where(JOBS.c.attempt == at_attempt)
-    row = conn.execute(query.values(**values).returning(JOBS.c.last_event, JOBS.c.state)).one_or_none()
+        where["from_attempt"] = at_attempt
+    query = _move(frozenset(values), at_attempt is not None)
+    row = conn.execute(query, where | {f"new_{name}": value for name, value in values.items()}).one_or_none()
     if row is None:
         return False
     insert_event(conn, job_id, row.last_event, now, event.value, row.state, payload or {})
     return True
+
+
+@cache
+def _move(columns: frozenset[str], at_attempt: bool) -> Any:
+    """The compare-and-set of these columns (`new_…`) where the job is still in `from_phase`, and `from_attempt`."""
+    query = update(JOBS).where(JOBS.c.id == bindparam("job"), JOBS.c.phase == bindparam("from_phase"))
+    if at_attempt:
+        query = query.where(JOBS.c.attempt == bindparam("from_attempt"))
+    values = {name: bindparam(f"new_{name}", type_=JOBS.c[name].type) for name in columns}
+    return query.values(last_event=JOBS.c.last_event + 1, **values).returning(JOBS.c.last_event, JOBS.c.state)
 
 
 def note(conn: Connection, job_id: str, kind: str, payload: Mapping[str, Any], *, now: datetime) -> None:
@@ -257,7 +268,14 @@ def insert_attempts(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None
 
 
 def update_attempt(conn: Connection, job_id: str, attempt: int, **changes: Any) -> None:
-    conn.execute(update(ATTEMPTS).where(ATTEMPTS.c.job_id == job_id, ATTEMPTS.c.attempt == attempt).values(**changes))
+    values = {f"new_{name}": value for name, value in changes.items()}
+    conn.execute(_attempt_update(frozenset(changes)), {"job": job_id, "number": attempt, **values})
+
+
+@cache
+def _attempt_update(columns: frozenset[str]) -> Any:
+    query = update(ATTEMPTS).where(ATTEMPTS.c.job_id == bindparam("job"), ATTEMPTS.c.attempt == bindparam("number"))
+    return query.values({name: bindparam(f"new_{name}", type_=ATTEMPTS.c[name].type) for name in columns})
 
 
 def pack_script(script: str) -> bytes:

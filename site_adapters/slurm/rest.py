@@ -12,6 +12,7 @@ import hmac
 import json
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from site_adapters.errors import CredentialRefused
 from site_adapters.types import Accepted, Rejected, RenderedJob, Submission, SubmitOutcome, Unknown
 
 _TOKEN_LIFE_S = 600
+_AT_ONCE = 8  # slurmrestd serves connections in parallel; more than this gained nothing
 # sbatch options that v0.0.38 takes as job properties; a job with any other is submitted by the command line.
 _PROPERTIES = {
     "job-name": "name", "comment": "comment", "chdir": "current_working_directory", "output": "standard_output",
@@ -50,7 +52,8 @@ class RestSubmit:
         self._client = httpx.Client(base_url=self.rest.url, timeout=httpx.Timeout(150.0, connect=10.0))
 
     def submit(self, jobs: Sequence[tuple[Submission, RenderedJob]]) -> list[SubmitOutcome]:
-        return [self._submit_one(submission, rendered) for submission, rendered in jobs]
+        with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
+            return list(pool.map(self._submit_one, *zip(*jobs, strict=True)))
 
     def _submit_one(self, submission: Submission, rendered: RenderedJob) -> SubmitOutcome:
         properties = job_properties(rendered.argv)
