@@ -45,8 +45,8 @@ def _upsert(conn: Connection, table: Table) -> Any:
 
 # Built once: these run in every submission, and building a statement costs as much as running it.
 _INSERT_HOLD = {
-    "postgresql": pg_insert(HOLDS).on_conflict_do_nothing().returning(HOLDS.c.job_id),
-    "sqlite": sqlite_insert(HOLDS).on_conflict_do_nothing().returning(HOLDS.c.job_id),
+    "postgresql": pg_insert(HOLDS).on_conflict_do_nothing().returning(HOLDS.c.commodity),
+    "sqlite": sqlite_insert(HOLDS).on_conflict_do_nothing().returning(HOLDS.c.commodity),
 }
 _HOLD_ANYWAY = (
     update(BALANCES)
@@ -93,15 +93,16 @@ def place_hold(
 
     `check` False books it anyway: a job that is found running at a site is a fact.
     """
-    insert_hold = _INSERT_HOLD[conn.dialect.name]
-    for commodity, amount in sorted(amounts.items()):
-        row = {"job_id": job_id, "commodity": commodity, "project_id": project_id, "amount": amount,
-               "state": "open", "phase": "committed", "placed_at": now}  # fmt: skip
-        if conn.execute(insert_hold, row).one_or_none() is None:
-            continue  # placed before
-        taken = {"project": project_id, "in_commodity": commodity, "more": amount}
+    rows = [
+        {"job_id": job_id, "commodity": commodity, "project_id": project_id, "amount": amount, "state": "open",
+         "phase": "committed", "placed_at": now}
+        for commodity, amount in sorted(amounts.items())
+    ]  # fmt: skip
+    placed = sorted(conn.scalars(_INSERT_HOLD[conn.dialect.name], rows)) if rows else []
+    for commodity in placed:  # without what was placed before
+        taken = {"project": project_id, "in_commodity": commodity, "more": amounts[commodity]}
         if conn.execute(_HOLD_IF_ENOUGH if check else _HOLD_ANYWAY, taken).rowcount != 1:
-            raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
+            raise CreditExhausted(commodity, amounts[commodity], _available(conn, project_id, commodity) or 0)
 
 
 def release_hold(conn: Connection, *, job_id: str, now: datetime) -> None:

@@ -1,76 +1,60 @@
-"""Accepting and reading over real HTTP on SQLite: 16 clients, one gateway process without its worker."""
+"""Accepting jobs over HTTP while the worker hands them over to a real Slurm: 16 clients, both databases; needs root."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 
-import httpx
+from sqlalchemy import func, select
 
-from tests.builders import local_site, make_gateway
-from tests.lab.slurm import wait_for
+from benchmarks import stage
+from gateway.db import Database
+from gateway.jobs.lifecycle import Phase
+from gateway.jobs.repository import JOBS
+from tests.builders import make_gateway, slurm_site
+from tests.lab.slurm import SlurmLab, wait_for
 
-CLIENTS = 16
-SECONDS = 8.0
-JOB = {"script": "#!/bin/sh\ntrue\n", "attributes": {"duration": 60}, "placement": {"resource_ids": ["local"]}}
+CLIENTS, SECONDS = 16, 15.0
+JOB = {"script": "#!/bin/sh\ntrue\n", "attributes": {"duration": 60}, "placement": {"resource_ids": ["alpha"]}}
 
 
 def run() -> None:
-    """Rates with p50 and p99; reading as a ratio to a route that only asks the database whether it is there."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        gateway = make_gateway(home, f"sqlite:///{home / 'penstock.sqlite'}", local_site(home), credit=10**6)
-        gateway.services.db.dispose()
-        port = 18642
-        env = os.environ | {"PENSTOCK_HOME": folder, "PENSTOCK_PORT": str(port), "PENSTOCK_EMBEDDED_WORKER": "false",
-                            "PENSTOCK_REQUESTS_PER_MINUTE": "0"}  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "gateway", "serve"], env=env)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            wait_for(lambda: _answers(url), "the gateway")
-            headers = {"Authorization": f"Bearer {gateway.secret}"}
-            _load("POST /jobs", url, headers, lambda c: c.post("/api/v2/jobs", json=JOB))
-            job_id = httpx.post(f"{url}/api/v2/jobs", json=JOB, headers=headers).json()["id"]
-            shown = _load("GET /jobs/{id}", url, headers, lambda c: c.get(f"/api/v2/jobs/{job_id}"))
-            floor = _load("GET /healthz", url, headers, lambda c: c.get("/healthz"))
-            print(f"GET /jobs/{{id}} is {shown / floor:.2f} of GET /healthz")
-        finally:
-            process.terminate()
-            process.wait(20)
+    """Rate and times of POST /jobs; afterwards the number of 202s is the number of jobs at the centre."""
+    reason = stage.missing(scheduler=True, wrk=True)
+    if reason is not None:
+        print(f"skipped: {reason}")
+        return
+    with stage.centre(nice=10) as lab, stage.folder() as folder, stage.databases(folder) as databases:
+        lab.run("scontrol", "update", "partitionname=normal", "state=down")  # jobs queue, none runs
+        for name, url in databases:
+            _measure(name, url, folder / name, lab)
+            lab.cancel_all()
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz", timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
+def _measure(name: str, url: str, home: Path, lab: SlurmLab) -> None:
+    gateway = make_gateway(home, url, slurm_site(lab), credit=10**9)
+    gateway.services.close()
+    floor = stage.commits_per_second(url)
+    with stage.processes(home, url) as (address,):
+        stage.wrk(f"{address}/healthz", secret="", clients=CLIENTS, seconds=1)
+        nothing = stage.wrk(f"{address}/healthz", secret="", clients=CLIENTS, seconds=3)
+        load = stage.wrk(f"{address}/api/v2/jobs", secret=gateway.secret, clients=CLIENTS, seconds=SECONDS, post=JOB)
+        print(f"{name:10} POST /jobs   {load}", flush=True)
+        print(f"{'':10} {load.rate / floor:.2f} × bare commits ({floor:.0f}/s), "
+              f"{load.rate / nothing.rate:.2f} × GET /healthz ({nothing.rate:.0f}/s)")  # fmt: skip
+        db = Database(url)
+        begun = time.monotonic()
+        wait_for(lambda: _left(db) == 0, "everything to be handed over", 300, every=0.5)
+        with db.read() as conn:
+            accepted = conn.scalar(select(func.count()).select_from(JOBS))
+        there = len(lab.run("squeue", "-h", "-o", "%i").split())
+        print(f"{'':10} accepted {accepted} (wrk counted {load.count}), at the centre {there}; the last was there "
+              f"{time.monotonic() - begun:.1f} s after the load ended", flush=True)  # fmt: skip
+        db.dispose()
+        assert there == accepted >= load.count
 
 
-def _load(name: str, url: str, headers: dict[str, str], call) -> float:  # type: ignore[no-untyped-def]
-    """Bounded in time; each client keeps one connection."""
-    times: list[float] = []
-    end = time.monotonic() + SECONDS
-
-    def one() -> None:
-        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
-            while time.monotonic() < end:
-                began = time.monotonic()
-                answer = call(client)
-                assert answer.status_code in (200, 202), answer.text
-                times.append(time.monotonic() - began)
-
-    threads = [threading.Thread(target=one) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    times.sort()
-    rate = len(times) / SECONDS
-    print(f"{name:16} {rate:7.0f}/s   p50 {times[len(times) // 2] * 1e3:6.1f} ms   "
-          f"p99 {times[int(len(times) * 0.99)] * 1e3:6.1f} ms", flush=True)  # fmt: skip
-    return rate
+def _left(db: Database) -> int:
+    waiting = JOBS.c.phase.in_([Phase.WAITING.value, Phase.SUBMITTING.value, Phase.LOOKUP.value])
+    with db.read() as conn:
+        return int(conn.scalar(select(func.count()).where(waiting)) or 0)

@@ -96,8 +96,8 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A look; nothing may be written in it.
 
-        On PostgreSQL each statement sees what is committed then, as in any transaction of its default level, and none is
-        begun: that saves two round trips, and a ROLLBACK would make psycopg forget its prepared statements.
+        On PostgreSQL each statement sees what is committed then, as in any transaction of its default level; none is
+        begun, which saves two round trips, and a ROLLBACK would make psycopg forget its prepared statements.
         """
         with self._reading.connect() as connection:
             yield connection

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from accounting import store as books
 from gateway.jobs import dependencies, provisional, repository
 from gateway.jobs.lifecycle import SEEN, Event, Phase, State, array_state
-from gateway.jobs.repository import JOBS, RUNS
+from gateway.jobs.repository import RUNS
 from gateway.services import Services
 from site_adapters.indices import expand
 from site_adapters.states import ObservedState, Reason
@@ -69,7 +69,7 @@ def apply_runs(conn: Connection, services: Services, seen: Seen, now: datetime) 
         books.mark_in_flight(conn, job_ids=[job.id])
     if state.value == job.state and newest.native_reason == "" and job.started_at == started:
         # Nothing that people would call news (a node list, a restart count): no event.
-        conn.execute(update(JOBS).where(JOBS.c.id == job.id).values(**changes))
+        repository.set_columns(conn, job.id, **changes)
         return
     reason = newest.reason.value
     repository.move(conn, job.id, Event.OBSERVED, now=now, expected=Phase.AT_SITE, at_attempt=job.attempt,

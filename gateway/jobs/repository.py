@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -32,6 +32,7 @@ EVENTS = table_of(EventRow)
 RUNS = table_of(RunRow)
 SITES = table_of(SiteRow)
 ACCOUNTS = table_of(SiteAccountRow)
+_PROJECTS = table_of(ProjectRow)
 
 
 class StaleLease(Exception):
@@ -73,9 +74,12 @@ class SiteFacts:
 
 # Statements of the hot paths are built once: building one costs as much as running it.
 _SITE_FACTS = select(SITES.c.facts, SITES.c.closed_reason).where(SITES.c.id == bindparam("site"))
-_CURRENCY = select(table_of(ProjectRow).c.currency).where(table_of(ProjectRow).c.id == bindparam("project"))
-_LINKED = select(ACCOUNTS.c.id, ACCOUNTS.c.username, ACCOUNTS.c.home, ACCOUNTS.c.uid).where(
-    ACCOUNTS.c.user_id == bindparam("user"), ACCOUNTS.c.site_id == bindparam("site"), ACCOUNTS.c.status == "linked"
+_CURRENCY = select(_PROJECTS.c.currency).where(_PROJECTS.c.id == bindparam("project"))
+_LINKED = and_(ACCOUNTS.c.site_id == SITES.c.id, ACCOUNTS.c.user_id == bindparam("user"), ACCOUNTS.c.status == "linked")
+_STANDING = (
+    select(SITES.c.facts, SITES.c.closed_reason, ACCOUNTS.c.id.label("site_account_id"), _PROJECTS.c.currency)
+    .select_from(SITES.join(_PROJECTS, _PROJECTS.c.id == bindparam("project")).outerjoin(ACCOUNTS, _LINKED))
+    .where(SITES.c.id == bindparam("site"))
 )
 _INSERT_JOB = insert(JOBS)
 _INSERT_EVENT = insert(EVENTS)
@@ -85,8 +89,11 @@ def site_facts(conn: Connection, site_id: str) -> SiteFacts:
     row = conn.execute(_SITE_FACTS, {"site": site_id}).one_or_none()
     if row is None:
         return SiteFacts()
-    stored = (row.facts or {}).get("queues", [])
-    return SiteFacts(tuple(_QUEUES.validate_python(stored)), row.closed_reason)
+    return SiteFacts(_queues(row.facts), row.closed_reason)
+
+
+def _queues(stored: Mapping[str, Any] | None) -> tuple[Queue, ...]:
+    return tuple(_QUEUES.validate_python((stored or {}).get("queues", [])))
 
 
 def ensure_site(conn: Connection, site_id: str) -> None:
@@ -105,16 +112,21 @@ def project_currency(conn: Connection, project: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkedAccount:
-    """A person's proven login at a site."""
+class Standing:
+    """What a submission needs to know of one site, one person and one project."""
 
-    id: str
-    account: SiteAccount
+    queues: tuple[Queue, ...]
+    closed_reason: str | None
+    site_account_id: str | None  # a proven login there
+    currency: str
 
 
-def linked_account(conn: Connection, user_id: str, site_id: str) -> LinkedAccount | None:
-    row = conn.execute(_LINKED, {"user": user_id, "site": site_id}).one_or_none()
-    return None if row is None else LinkedAccount(row.id, SiteAccount(row.username, row.home, row.uid))
+def standing(conn: Connection, *, site_id: str, user_id: str, project_id: str) -> Standing:
+    """One question for all of it: this is asked in every submission."""
+    row = conn.execute(_STANDING, {"site": site_id, "user": user_id, "project": project_id}).one_or_none()
+    if row is None:
+        raise LookupError(f"no site {site_id} or no project {project_id}")
+    return Standing(_queues(row.facts), row.closed_reason, row.site_account_id, row.currency)
 
 
 def site_account(conn: Connection, account_id: str) -> SiteAccount:
@@ -204,7 +216,7 @@ def move(
         "updated_at": now,
         **changes,
     }
-    where = {"job": job_id, "from_phase": expected.value}
+    where: dict[str, Any] = {"job": job_id, "from_phase": expected.value}
     if at_attempt is not None:
         where["from_attempt"] = at_attempt
     query = _move(frozenset(values), at_attempt is not None)
@@ -223,6 +235,18 @@ def _move(columns: frozenset[str], at_attempt: bool) -> Any:
         query = query.where(JOBS.c.attempt == bindparam("from_attempt"))
     values = {name: bindparam(f"new_{name}", type_=JOBS.c[name].type) for name in columns}
     return query.values(last_event=JOBS.c.last_event + 1, **values).returning(JOBS.c.last_event, JOBS.c.state)
+
+
+def set_columns(conn: Connection, job_id: str, **changes: Any) -> None:
+    """Change what is no news: no event."""
+    values = {f"new_{name}": value for name, value in changes.items()}
+    conn.execute(_set_columns(frozenset(changes)), {"job": job_id, **values})
+
+
+@cache
+def _set_columns(columns: frozenset[str]) -> Any:
+    values = {name: bindparam(f"new_{name}", type_=JOBS.c[name].type) for name in columns}
+    return update(JOBS).where(JOBS.c.id == bindparam("job")).values(values)
 
 
 def note(conn: Connection, job_id: str, kind: str, payload: Mapping[str, Any], *, now: datetime) -> None:
@@ -288,14 +312,17 @@ def unpack_script(packed: bytes) -> str:
 
 def upsert_runs(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert runs or bring them up to date; a final run is never made live again by a late look."""
-    if not rows:
-        return
-    query = upsert(conn, RUNS)
+    if rows:
+        conn.execute(_upsert_runs(conn.dialect.name), rows)
+
+
+@cache
+def _upsert_runs(dialect: str) -> Any:
+    query = pg_insert(RUNS) if dialect == "postgresql" else sqlite_insert(RUNS)
     keys = ("job_id", "attempt", "task", "restart")
     changes = {c.name: query.excluded[c.name] for c in RUNS.c if c.name not in keys}
     not_undone = ~_is_final(RUNS.c.state) | _is_final(query.excluded["state"])
-    conn.execute(query.on_conflict_do_update(index_elements=list(keys), set_=changes, where=not_undone),
-                 [dict(r) for r in rows])  # fmt: skip
+    return query.on_conflict_do_update(index_elements=list(keys), set_=changes, where=not_undone)
 
 
 def _is_final(state: Any) -> Any:

@@ -16,6 +16,7 @@ from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
 from gateway.jobs import checks, repository
 from gateway.jobs.ids import site_name, tag_of
+from gateway.jobs.repository import Standing
 from gateway.services import Services
 from site_adapters.directives import lift
 from site_adapters.errors import SiteError
@@ -178,13 +179,12 @@ def _at_site(
     sound: bool,
 ) -> Candidate:
     """What this site says to the job; `sound` means that the job is well formed as such."""
-    site = repository.site_facts(conn, adapter.site_id)
+    site = repository.standing(conn, site_id=adapter.site_id, user_id=person.user_id, project_id=project_id)
     closed = adapter.closed_reason or site.closed_reason
     if closed:
         problem = Problem("/placement/resource_ids", f"{adapter.site_id} is closed: {closed}", "site_closed")
         return Candidate(adapter.site_id, (problem,), None)
-    account = repository.linked_account(conn, person.user_id, adapter.site_id)
-    if account is None:
+    if site.site_account_id is None:
         remedy = f"`penstock account link {adapter.site_id} USERNAME`, then `penstock account verify`."
         problem = Problem("/placement/resource_ids", f"You have no account at {adapter.site_id}.", "no_account", remedy)
         return Candidate(adapter.site_id, (problem,), None)
@@ -192,7 +192,7 @@ def _at_site(
     problems += checks.site_limits(spec, adapter, queue)
     if problems or not sound:
         return Candidate(adapter.site_id, problems, None)
-    prepared = _prepared(conn, adapter, spec, project_id, account.id, queue, now)
+    prepared = _prepared(conn, adapter, spec, project_id, site, queue, now)
     if isinstance(prepared, Problem):
         return Candidate(adapter.site_id, (prepared,), None)
     return Candidate(adapter.site_id, (), prepared)
@@ -203,7 +203,7 @@ def _prepared(
     adapter: SiteAdapter,
     spec: JobSpec,
     project_id: str,
-    account_id: str,
+    site: Standing,
     queue: Queue | None,
     now: datetime,
 ) -> Prepared | Problem:
@@ -212,7 +212,8 @@ def _prepared(
     size = len(expand(spec.array.indices)) if spec.array else None
     core_seconds = cores * duration * (size or 1)
     queue_name = spec.attributes.queue_name or (queue.name if queue else "")
-    currency = repository.project_currency(conn, project_id)
+    currency, account_id = site.currency, site.site_account_id
+    assert account_id is not None  # seen by the caller
     price = books.estimate(
         conn, site_id=adapter.site_id, queue=queue_name, currency=currency, core_seconds=core_seconds, at=now
     )

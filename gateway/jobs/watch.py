@@ -30,7 +30,7 @@ from site_adapters.types import Observation, ObservedRun, SiteAccount
 log = structlog.get_logger()
 
 # Rows are written in chunks, so that no write transaction keeps the others waiting.
-_CHUNK = 200
+_CHUNK = 50
 
 _COLUMNS = (
     "id", "user_id", "project_id", "site_id", "site_account_id", "tag", "attempt", "native_id", "cluster",
