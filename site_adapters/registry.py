@@ -10,10 +10,11 @@ from site_adapters import local, slurm
 from site_adapters.config import BrokenSite, SiteConfig
 from site_adapters.errors import SiteClosed, SiteError
 from site_adapters.interfaces import SiteAdapter
+from site_adapters.transport import Logins
 from site_adapters.transport.pool import KeySource, SiteLogins
 from site_adapters.types import Policy
 
-_BUILDERS: dict[str, Callable[[SiteConfig, SiteLogins], SiteAdapter]] = {"local": local.build, "slurm": slurm.build}
+BUILDERS: dict[str, Callable[[SiteConfig, Logins], SiteAdapter]] = {"local": local.build, "slurm": slurm.build}
 
 
 def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
@@ -23,7 +24,7 @@ def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
     logins = SiteLogins(config, keys)
     try:
         by_key = config.transport.kind == "ssh"
-        return replace(_BUILDERS[config.scheduler](config, logins), close=logins.close, logins_by_key=by_key)
+        return replace(BUILDERS[config.scheduler](config, logins), close=logins.close, logins_by_key=by_key)
     except SiteError as exc:
         reason = str(exc)
     except Exception as exc:  # noqa: BLE001 - whatever one centre's file or extra does, the others are served
