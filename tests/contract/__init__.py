@@ -4,7 +4,7 @@ How to add a centre (a real scheduler or an emulator):
 
 1. Write `tests/contract/<name>_centre.py` with a generator `def <name>(request, folder) -> Iterator[Centre]` that
    starts what is needed, yields one `Centre` (see `centre.py`) and stops what it started. `centre_of(site, …)` makes
-   one from a site file's content, with the adapter that `site_adapters.registry.BUILDERS` names for its scheduler.
+   one from a site file's content, with the adapter that `site_adapters.registry.dock` makes of it.
 2. Name it in `conftest.CENTRES`. It is made once for a run of the tests; every test brings tags and files of its own.
 3. What your lab cannot do stays None (`down`, `busy`, `rename`, `requeue`, `reserve`), and the tests that need it are
    skipped with that word. What the *adapter* cannot do is missing from its `capabilities`, and is tested to be

@@ -85,6 +85,9 @@ class BreakableLogins:
     def meter(self) -> Connection | None:
         return self._wrapped(self._real.meter())
 
+    def anyone(self) -> Connection | None:
+        return self._wrapped(self._real.anyone())
+
     def close(self) -> None:
         self._real.close()
 

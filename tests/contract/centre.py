@@ -76,7 +76,8 @@ def centre_of(
     """A centre from a site file's content, with logins that can be broken."""
     breakage = LoginBreakage()
     config = SiteConfig.model_validate(site)
-    adapter = registry.BUILDERS[config.scheduler](config, breakage.around(SiteLogins(config, keys)))
+    adapter = registry.dock(config, breakage.around(SiteLogins(config, keys)))
+    adapter.auth.probe(account.username)  # as every account proves itself when it is linked
     workplace.mkdir(parents=True, exist_ok=True)
     if account.uid is not None:
         shutil.chown(workplace, account.uid)
