@@ -114,7 +114,7 @@ def refund(
 
 @dataclass(frozen=True, slots=True)
 class Aged:
-    """What a project owes in a currency by its age in days: up to 30, 60, 90, more. Payments settle the oldest first."""
+    """What a project owes by its age in days: up to 30, 60, 90, more. Payments settle the oldest first."""
 
     project_id: str
     currency: str
