@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from accounting import tables
 from accounting.errors import AccountingError, CreditExhausted, KeyReused, TariffOverlap
+from accounting.evidence.outbox import put_entries
 from accounting.ledger import CORE_SECONDS, Entry, grant_postings, receivable, usage_postings
 from accounting.meter import MeteringPolicy, meter
 from accounting.price import Charge, NoPrice, price, rate
@@ -463,6 +464,7 @@ def book(conn: Connection, entries: Sequence[Entry], *, now: datetime) -> dict[s
     ]
     if postings:
         conn.execute(insert(POSTINGS), postings)
+    put_entries(conn, ids.values())
     return ids
 
 

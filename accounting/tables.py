@@ -213,7 +213,10 @@ class HoldRow(Base):
     released_at: Mapped[datetime | None] = mapped_column(UtcTime)
 
 
-APPEND_ONLY = ("usage_record", "quarantine", "journal_entry", "posting", "charge", "charge_reversal")
+APPEND_ONLY = (
+    *("usage_record", "quarantine", "journal_entry", "posting", "charge", "charge_reversal"),
+    *("evidence_leaf", "evidence_node", "evidence_checkpoint", "evidence_cosignature"),
+)
 
 
 def append_only_triggers(dialect: str) -> list[str]:
