@@ -34,6 +34,12 @@ def keys_of(services: Services, conn: Connection, persons: Iterable[str], now: d
     return found | made
 
 
+def key_of(services: Services, conn: Connection, person: str) -> bytes | None:
+    """The data key of a person; None where there is none, or it was erased."""
+    row = conn.execute(select(PERSON_KEYS).where(PERSON_KEYS.c.person == person)).one_or_none()
+    return None if row is None else _opened(load_or_create(services.settings.effective_master_key_file), row)
+
+
 def seal_record(record: UsageRecord, *, person: str, key: bytes | None) -> UsageRecord:
     """The reading as it is stored: of an erased person nothing personal is kept, and the login is a pseudonym."""
     ref = f"{record.site_id}/{record.run_key}/{record.meter.value}"
@@ -49,9 +55,7 @@ def open_raw(services: Services, conn: Connection, raw: Mapping[str, Any]) -> di
     sealed = raw.get(personal.SEALED)
     if sealed is None:
         return dict(raw)
-    master = load_or_create(services.settings.effective_master_key_file)
-    row = conn.execute(select(PERSON_KEYS).where(PERSON_KEYS.c.person == sealed["person"])).one_or_none()
-    return personal.whole(raw, key=None if row is None else _opened(master, row))
+    return personal.whole(raw, key=key_of(services, conn, sealed["person"]))
 
 
 def erase(conn: Connection, person: str, *, now: datetime) -> bool:
