@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Select, String, cast, func, select
 
 from accounting.evidence import log, merkle
-from accounting.evidence.leaves import Charged, entries, stamp
+from accounting.evidence.documents import price_rule, stamp
+from accounting.evidence.leaves import Charged, entries
 from accounting.evidence.note import Verifier
 from accounting.evidence.outbox import ENTRY
-from accounting.store import CHARGES, REVERSALS, USAGE
+from accounting.store.schema import AGREEMENTS, CHARGES, ENTRIES, REVERSALS, RULES, USAGE
 
 _BATCH = 1000
 _T = TypeVar("_T")
@@ -56,6 +57,7 @@ def bundle(
     if checkpoint is None:
         raise NothingToShow("no checkpoint is signed yet")
     entry_ids = _entry_ids(conn, about, checkpoint.size)
+    documents = [*_rules(conn, checkpoint.size), *_agreements(conn, about, checkpoint.size)]
     yield _line({
         "t": "bundle", "v": 1, "log": log_key.vkey, "witnesses": [w.vkey for w in witnesses], "size": checkpoint.size,
         "about": {"project": about.project_id, "site": about.site_id, "from": stamp(about.start),
@@ -64,10 +66,12 @@ def bundle(
     yield _line({"t": "checkpoint", "note": checkpoint.note})
     if seen is not None:
         yield _older(conn, seen, checkpoint.size)
-    indices: list[int] = []
+    yield from (_line(document) for document in documents)
+    indices = [document["seq"] for document in documents]
     for wanted in _batches(entry_ids):
         yield from _entries(conn, dict(wanted), shown)
         indices += [seq for _, seq in wanted]
+    indices.sort()
     gaps = merkle.gaps(indices, checkpoint.size, log.tiles(conn))
     for hashes in _batches(gaps):
         yield _line({"t": "gaps", "hashes": [base64.b64encode(h).decode() for h in hashes]})
@@ -114,9 +118,35 @@ def _logged(about: About, size: int, *columns: Any) -> Select[Any]:
 
 
 def _entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int]]:
-    """(entry, leaf number), in the order of the log."""
-    query = _logged(about, size, CHARGES.c.entry_id, log.LEAVES.c.seq).distinct().order_by(log.LEAVES.c.seq)
-    return [(row.entry_id, row.seq) for row in conn.execute(query)]
+    """(entry, leaf number), in the order of the log: charges, and what of them went beyond a hold."""
+    query = _logged(about, size, CHARGES.c.entry_id, log.LEAVES.c.seq).distinct()
+    over_leaf = log.LEAVES.alias()
+    charged = _logged(about, size, CHARGES.c.entry_id)
+    over = (
+        select(ENTRIES.c.id, over_leaf.c.seq)
+        .join(over_leaf, (over_leaf.c.kind == ENTRY) & (over_leaf.c.ref == cast(ENTRIES.c.id, String)))
+        .where(ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id.in_(charged), over_leaf.c.seq < size)
+    )
+    return sorted({(int(i), int(seq)) for i, seq in (*conn.execute(query), *conn.execute(over))}, key=lambda p: p[1])
+
+
+def _rules(conn: Connection, size: int) -> Iterator[dict[str, Any]]:
+    """Every price with its leaf: which of them apply is for the reader to see."""
+    query = select(RULES, log.LEAVES.c.seq, log.LEAVES.c.payload).join(
+        log.LEAVES, (log.LEAVES.c.kind == "price_rule") & (log.LEAVES.c.ref == cast(RULES.c.id, String))
+    )
+    rows = conn.execute(query.where(log.LEAVES.c.seq < size).order_by(log.LEAVES.c.seq)).mappings()
+    for row in map(dict[str, Any], rows):
+        yield {"t": "leaf", "seq": row["seq"], "leaf": json.loads(row["payload"]), "content": price_rule(row)}
+
+
+def _agreements(conn: Connection, about: About, size: int) -> Iterator[dict[str, Any]]:
+    """The agreements that the charges name."""
+    named = set(conn.execute(_logged(about, size, CHARGES.c.agreement_id, CHARGES.c.agreement_version).distinct()))
+    for row in conn.execute(select(AGREEMENTS).order_by(AGREEMENTS.c.id, AGREEMENTS.c.version)):
+        leaf = log.find(conn, "agreement", f"{row.id}/{row.version}") if (row.id, row.version) in named else None
+        if leaf is not None and leaf.seq < size:
+            yield {"t": "leaf", "seq": leaf.seq, "leaf": json.loads(leaf.payload), "content": json.loads(row.payload)}
 
 
 def _entries(conn: Connection, seqs: Mapping[int, int], shown: Shown) -> Iterator[str]:
@@ -133,19 +163,23 @@ def _entries(conn: Connection, seqs: Mapping[int, int], shown: Shown) -> Iterato
 
 
 def _bill(conn: Connection, about: About, size: int) -> dict[str, Any]:
-    """What the live charges sum to, by the books' own sums."""
+    """What the live charges come to, by the books' own sums."""
     replaced = (
         select(REVERSALS.c.charge_id)
         .join(log.LEAVES, (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(REVERSALS.c.entry_id, String)))
         .where(REVERSALS.c.charge_id == CHARGES.c.id, log.LEAVES.c.seq < size)
         .exists()
     )
-    group = (USAGE.c.site_id, USAGE.c.queue, CHARGES.c.currency)
-    sums = (func.sum(CHARGES.c.amount_micro), func.sum(CHARGES.c.core_seconds), func.count())
-    query = _logged(about, size, *group, *sums).where(~replaced).group_by(*group).order_by(*group)
+    group = (USAGE.c.site_id, USAGE.c.queue, CHARGES.c.grade, CHARGES.c.currency)
+    names = ("amount", "gross", "borne", "centre", "tax")
+    sums = [func.sum(CHARGES.c[f"{name}_micro"]) for name in names]
+    query = _logged(about, size, *group, func.sum(CHARGES.c.core_seconds), func.count(), *sums)
     lines, totals = [], dict[str, int]()
-    for site, queue, currency, amount, core_seconds, runs in conn.execute(query):
-        lines.append({"site": site, "queue": queue, "currency": currency, "amount": str(int(amount)),
-                      "core_seconds": str(int(core_seconds)), "runs": str(runs)})  # fmt: skip
-        totals[currency] = totals.get(currency, 0) + int(amount)
+    for row in conn.execute(query.where(~replaced).group_by(*group).order_by(*group)):
+        site, queue, grade, currency, core_seconds, runs, *values = row
+        lines.append({
+            "site": site, "queue": queue, "grade": grade, "currency": currency, "core_seconds": str(int(core_seconds)),
+            "runs": str(runs), **{name: str(int(v)) for name, v in zip(names, values, strict=True)},
+        })  # fmt: skip
+        totals[currency] = totals.get(currency, 0) + int(values[0])
     return {"t": "bill", "lines": lines, "totals": {c: str(a) for c, a in sorted(totals.items())}}

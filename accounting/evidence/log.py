@@ -14,8 +14,8 @@ from accounting.evidence import merkle
 from accounting.evidence.leaves import entries
 from accounting.evidence.note import parse
 from accounting.evidence.outbox import ENTRY, OUTBOX
-from accounting.evidence.tables import CheckpointRow, CosignatureRow, LeafRow, NodeRow
-from accounting.store import ENTRIES
+from accounting.store.schema import ENTRIES
+from accounting.tables.evidence import CheckpointRow, CosignatureRow, LeafRow, NodeRow
 
 LEAVES = cast(Table, LeafRow.__table__)
 NODES = cast(Table, NodeRow.__table__)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from sqlalchemy import Connection, Table, insert
 
 from accounting.evidence.canonical import canonical, sha256_hex
-from accounting.evidence.tables import OutboxRow
+from accounting.tables.evidence import OutboxRow
 
 OUTBOX = cast(Table, OutboxRow.__table__)
 ENTRY = "entry"
 
 
-def put_entries(conn: Connection, entry_ids: Collection[int]) -> None:
-    """Journal entries that were just booked; their leaves are made from the books by the tick."""
-    rows = [{"kind": ENTRY, "ref": str(entry_id), "body": None} for entry_id in entry_ids]
-    if rows:
-        conn.execute(insert(OUTBOX), rows)
+def rows_of_entries(entry_ids: Iterable[int]) -> list[dict[str, str | None]]:
+    """What to insert for journal entries that were just booked; their leaves are made from the books by the tick."""
+    return [{"kind": ENTRY, "ref": str(entry_id), "body": None} for entry_id in entry_ids]
 
 
 def put(conn: Connection, kind: str, ref: str, content: Any, **facts: str) -> str:

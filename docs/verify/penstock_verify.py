@@ -323,16 +323,16 @@ def check_record(record, tell, note):
         note("records of a scheduler that this verifier cannot read again")
         return
     found = reader(fields)
-    cores = int(read["cores"])
-    threads = -(-found["cpus"] // cores) if cores else 1  # a core may be several of the scheduler's CPUs
+    cores, threads = int(read["cores"]), int(read["threads_per_core"])
     if threads > 1:
-        note("records of CPUs that are threads: cores by the agreement")
+        note("records whose CPUs are threads: their cores were computed from the CPUs")
+        found["cpus"] = whole_cores(found["cpus"], found["nodes"], threads)
         found["core_seconds"] = cores * found["elapsed_s"]
     for name in _QUANTITIES:
         if str(found[name]) != read[name]:
             tell(f"the raw record gives {name} {found[name]}, the usage says {read[name]}")
-    if not threads > 1 and cores != found["cpus"]:
-        tell(f"the raw record has {found['cpus']} CPUs, the usage says {cores} cores")
+    if cores != found["cpus"]:
+        tell(f"the raw record gives {found['cpus']} cores, the usage says {cores}")
     kinds = ("run",) if found["ran"] else ("never_ran",)
     if found["maybe_fenced"]:
         kinds += ("fenced_copy",)
@@ -346,6 +346,14 @@ def check_record(record, tell, note):
             tell(f"the raw record has {name} {found[name]!r}, the usage says {read[name]!r}")
     if int(read["nodes"]) != found["nodes"]:
         tell(f"the raw record has {found['nodes']} nodes, the usage says {read['nodes']}")
+
+
+def whole_cores(cpus, nodes, threads):
+    """Whole cores of each node for CPUs that are threads, spread evenly."""
+    if nodes <= 1:
+        return -(-cpus // threads)
+    each, more = divmod(cpus, nodes)
+    return (nodes - more) * -(-each // threads) + more * -(-(each + 1) // threads)
 
 
 def check_personal(record, shown, tell):
@@ -363,113 +371,172 @@ def rate(quantity, price, per):
     return (2 * quantity * price + per) // (2 * per)
 
 
-def check_charge(charge, record, rules, tell, note):
-    """Segments cover the run, are priced by their rule, and sum to the charge."""
+SUMS = ("gross", "amount", "borne", "centre", "tax")
+
+
+def check_charge(charge, record, terms, tell, note):
+    """Segments cover the run, are priced by their rule, and sum to the charge; its parts are what was agreed."""
     read = record["read"]
-    core_seconds, amount = int(charge["core_seconds"]), int(charge["amount"])
-    if charge["record"] != hashed(record):
+    core_seconds = int(charge["core_seconds"])
+    gross, amount, bearing, centre, tax = (int(charge[name]) for name in SUMS)
+    if charge["record"] != hashed(record) or charge["meter"] != record["meter"]:
         tell("the charge names another raw record")
-    if read["kind"] != "run" and (core_seconds or amount):
+    if read["kind"] != "run" and (core_seconds or gross):
         tell(f"a {read['kind']} is charged")
-    billed = re.match(r"(\d+) (.+?) × (\d+) s", charge["rule"])
-    if billed and core_seconds:
-        if int(billed[1]) * int(billed[3]) != core_seconds:
-            tell(f"{billed[0]} are not {core_seconds} core-seconds")
-        if billed[2] == "allocated cores" and core_seconds != int(read["core_seconds"]):
-            tell(f"{core_seconds} core-seconds are charged of {read['core_seconds']}")
-        elif billed[2] != "allocated cores":
-            note("charges for other cores than the allocated ones, by the agreement")
-    elif core_seconds:
-        tell(f"core-seconds without a rule that gives them: {charge['rule']!r}")
-    total, metered, edges = 0, 0, {}
+    check_core_seconds(charge["rule"], core_seconds, read, tell, note)
+    total, metered, edges = 0, None, {}
     for s in charge["segments"]:
-        resource = s.get("resource", "core_seconds")
-        quantity = int(s["quantity"] if "quantity" in s else s["core_seconds"])
-        price = int(s["price_micro"] if "price_micro" in s else s["micro_per_core_hour"])
-        up, down = int(s.get("numerator") or 1), int(s.get("denominator") or 1)
-        part, per = int(s["amount_micro"]), int(s.get("per") or 3600)
-        total += part
-        if resource == "core_seconds":
-            metered += quantity
-        if s.get("tier_key"):
-            note("segments at tiered prices: their sum over the month is the price, not each of them")
-        elif resource != "minimum" and part != rate(quantity, price * up, per * down):
-            tell(f"{quantity} at {price} for {per} are {rate(quantity, price * up, per * down)}, not {part}")
-        if resource != "minimum":
-            start, end = edges.setdefault(resource, [s["start"], s["start"]])
+        total += int(s["amount_micro"])
+        if s["resource"] == "core_seconds":
+            metered = (metered or 0) + int(s["quantity"])
+        check_segment(s, charge, record, terms["rules"], tell, note)
+        if s["resource"] != "minimum" and not s.get("tier_key"):
+            start, end = edges.setdefault(s["resource"], [s["start"], s["start"]])
             if end != s["start"] or s["end"] <= s["start"]:
-                tell(f"the segments of {resource} do not follow each other: {end}, {s['start']} to {s['end']}")
-            edges[resource][1] = s["end"]
-        check_rule(s, price, per, rules, tell, note)
+                tell(f"the segments of {s['resource']} do not follow each other: {end}, {s['start']} to {s['end']}")
+            edges[s["resource"]][1] = s["end"]
     for resource, (start, end) in edges.items():
         if (start, end) != (read["start"], read["end"]):
             tell(f"the segments of {resource} cover {start} to {end}, the run {read['start']} to {read['end']}")
-    if total != amount:
-        tell(f"the segments sum to {total}, the charge says {amount}")
-    if charge["segments"] and metered != core_seconds:
+    if total != gross:
+        tell(f"the segments sum to {total}, the charge says {gross}")
+    if metered is not None and metered != core_seconds:
         tell(f"the segments have {metered} core-seconds, the charge {core_seconds}")
-    if not charge["segments"] and (amount or core_seconds):
-        tell("a charge without segments")
+    if (amount, bearing) != (gross, 0):
+        if not charge["reason"]:
+            tell(f"the price is {gross}, {amount} is owed and {bearing} borne by the operator, and no reason is given")
+        note("charges of which the operator or the centre bears a part")
+    if charge["payers"] is not None and sum(map(int, charge["payers"].values())) != amount:
+        tell("the payers' parts do not sum to what is owed")
+    check_shares(charge, amount + bearing, centre, tax, terms["agreements"], tell, note)
 
 
-def check_rule(segment, price, per, rules, tell, note):
-    rule = rules.get(str(segment.get("rule") or segment.get("rule_id")))
+def check_core_seconds(rule, core_seconds, read, tell, note):
+    billed = re.match(r"(\d+) (.+?) × (\d+) s", rule)
+    if core_seconds and not billed:
+        tell(f"core-seconds without a rule that gives them: {rule!r}")
+    elif core_seconds and billed[2] == "allocated cores":
+        more = int(read["cores"]) * (int(billed[3]) - int(read["elapsed_s"]))  # suspended time, where it is billed
+        if core_seconds != int(read["core_seconds"]) + more or billed[1] != read["cores"]:
+            tell(f"{core_seconds} core-seconds are charged of {read['core_seconds']} ({rule})")
+    elif core_seconds:
+        note("charges for other cores than the allocated ones, by the agreement")
+        if int(billed[1]) * int(billed[3]) != core_seconds:
+            tell(f"{billed[0]} are not {core_seconds} core-seconds")
+
+
+def check_segment(s, charge, record, rules, tell, note):
+    quantity, price, per, part = (int(s[name]) for name in ("quantity", "price_micro", "per", "amount_micro"))
+    up, down = int(s.get("numerator") or 1), int(s.get("denominator") or 1)
+    if s.get("tier_key"):
+        note("segments at tiered prices: the month's total has the price, a segment is by how much it rose")
+    elif s["resource"] != "minimum" and part != rate(quantity, price * up, per * down):
+        tell(f"{quantity} at {price} for {per} are {rate(quantity, price * up, per * down)}, not {part}")
+    if (up, down) != (1, 1):
+        note("segments with a contract's discount")
+    rule = rules.get(s["rule"])
     if rule is None:
-        note("segments whose tariff is not in the bundle: the price itself was not compared")
-    elif int(rule["price_micro"]) != price or int(rule.get("per") or 3600) != per:
-        tell(f"the tariff has {rule['price_micro']}, the segment {price}")
-    elif segment["start"] < rule["valid_from"] or (rule["valid_to"] and segment["end"] > rule["valid_to"]):
-        tell("the tariff does not hold in that time")
+        note("segments whose price rule is not in the bundle: the price itself was not compared")
+        return
+    said = (rule["price_micro"], rule["per"], rule["resource"], rule["currency"])
+    if not s.get("tier_key") and said != (s["price_micro"], s["per"], s["resource"], charge["currency"]):
+        tell(f"rule {s['rule']} has {said}, the segment {price} for {per} {s['resource']}")
+    read = record["read"]
+    for name, value in (("site_id", record["site"]), ("queue", read["queue"]), ("qos", read["qos"]),
+                        ("grade", charge["grade"]), ("user_class", charge["user_class"])):  # fmt: skip
+        if rule[name] not in (None, value):
+            tell(f"rule {s['rule']} is for {name} {rule[name]}, the run was {value!r}")
+    if clock(s["start"]) < clock(rule["valid_from"]):
+        tell(f"rule {s['rule']} holds from {rule['valid_from']}, the segment begins {s['start']}")
+
+
+def check_shares(charge, earned, centre, tax, agreements, tell, note):
+    """What the centre gets of what was earned: tax first, then the agreed ratio, cut towards zero."""
+    if charge["agreement"] is None:
+        if centre or tax:
+            tell("a share of a centre without an agreement")
+        return
+    agreed = agreements.get(charge["agreement"])
+    if agreed is None:
+        note("charges whose agreement is not in the bundle: the centre's share was not computed")
+        return
+    rule = agreed["tax"]
+    expected_tax = 0
+    if rule["kind"] == "inclusive":
+        whole = int(rule["numerator"]) + int(rule["denominator"])
+        expected_tax = sign(earned) * ((2 * abs(earned) * int(rule["numerator"]) + whole) // (2 * whole))
+    parts = shares(earned - expected_tax, agreed["shares"])
+    if (centre, tax) != (parts.get(agreed["centre_id"], 0), expected_tax):
+        tell(f"of {earned} the centre gets {parts.get(agreed['centre_id'], 0)} and tax {expected_tax} by agreement "
+             f"{charge['agreement']}; the charge says {centre} and {tax}")  # fmt: skip
+
+
+def shares(micro, agreed):
+    """Each party's part by its ratio, cut towards zero; what is left goes to the party that the contract names."""
+    found = {}
+    for part in agreed["parts"]:
+        cut = sign(micro) * (abs(micro) * int(part["numerator"]) // int(agreed["denominator"]))
+        found[part["party_id"]] = found.get(part["party_id"], 0) + cut
+    found[agreed["remainder_to"]] += micro - sum(found.values())
+    return found
+
+
+def sign(value):
+    return -1 if value < 0 else 1
 
 
 # ---------------------------------------------------------------- charge -> entry
 
-_ZERO = {}
+ACCOUNTS = {"project": "amount", "operator:borne": "borne", "centre": "centre", "operator:tax": "tax",
+            "operator:revenue": "rest"}  # fmt: skip
 
 
-def check_entry(line, rules, about, tell, note):
+def check_entry(line, terms, about, tell, note):
     """One entry with its charges. Returns what the whole is summed from."""
     leaf, charged = line["leaf"], line["charges"]
     if leaf["charges"] != [hashed(c["charge"]) for c in charged]:
         tell("the charges are not those that the leaf commits to")
-    sums, owed = {}, {}
+    sums, posted = {}, {}
     for account, commodity, text in leaf["postings"]:
         value = int(text)
         sums[commodity] = sums.get(commodity, 0) + value
-        if account.startswith("project:"):
-            owed[commodity] = owed.get(commodity, 0) + value
-            if about.get("project") and account.split(":")[1] != about["project"]:
-                tell(f"the entry is about {account}, the bill about project {about['project']}")
+        kind = account.split(":")[0]
+        kind = ACCOUNTS.get(account if kind == "operator" else kind)
+        if kind:
+            posted[commodity, kind] = posted.get((commodity, kind), 0) + value
+        if account.startswith("project:") and about.get("project") and account.split(":")[1] != about["project"]:
+            tell(f"the entry is about {account}, the bill about project {about['project']}")
     if any(sums.values()):
         tell(f"the postings do not balance: {sums}")
-    made, expected, parts = [], {}, []
+    made, parts, expected = [], [], {}
     for c in charged:
         charge, record = c["charge"], c["record"]
         check_record(record, tell, note)
-        check_charge(charge, record, rules, tell, note)
+        check_charge(charge, record, terms, tell, note)
         if c.get("shown"):
             check_personal(record, c["shown"], tell)
         check_about(record, about, tell)
-        before = [(r["entry"], int(r["amount"]), int(r["core_seconds"])) for r in charge["replaces"]]
-        amount, seconds = int(charge["amount"]), int(charge["core_seconds"])
-        currency = charge["currency"]
-        expected[currency] = expected.get(currency, 0) + amount - sum(b[1] for b in before)
-        expected["core-seconds"] = expected.get("core-seconds", 0) + seconds - sum(b[2] for b in before)
-        made.append((leaf["key"], amount, seconds, record["site"], record["read"]["queue"], currency, record["run"],
-                     record["meter"], record["revision"]))  # fmt: skip
-        parts += before
-    for commodity, value in expected.items():
-        if owed.get(commodity, 0) != value and not (commodity != "core-seconds" and borne(leaf, commodity, value)):
-            tell(f"{value} {commodity} are charged, {owed.get(commodity, 0)} are posted")
-    return made, parts
-
-
-def borne(leaf, commodity, value):
-    """What the payer was let off is posted to the operator, or not earned by the centre: by the agreement's weights."""
-    lines = [int(a) for account, c, a in leaf["postings"] if c == commodity and account == "operator:borne"]
-    return bool(lines) and value == sum(lines) + sum(
-        int(a) for account, c, a in leaf["postings"] if c == commodity and account.startswith("project:")
-    )
+        values = [int(charge[name]) for name in SUMS] + [int(charge["core_seconds"])]
+        delta = list(values)
+        for r in charge["replaces"]:
+            before = [int(r[name]) for name in SUMS] + [int(r["core_seconds"])]
+            parts.append((r["entry"], before))
+            delta = [a - b for a, b in zip(delta, before)]  # noqa: B905 - Python 3.8
+        _, amount, bearing, centre, tax, seconds = delta
+        if charge["agreement"] is None:
+            centre = 0
+        rest = amount + bearing - tax - centre
+        said = {"amount": amount, "borne": bearing, "centre": -centre, "tax": -tax, "rest": -rest}
+        for name, value in said.items():
+            expected[charge["currency"], name] = expected.get((charge["currency"], name), 0) + value
+        expected["core-seconds", "amount"] = expected.get(("core-seconds", "amount"), 0) + seconds
+        key = (record["site"], record["read"]["queue"], charge["grade"], charge["currency"])
+        made.append((leaf["key"], values, key, (record["run"], record["meter"], record["revision"])))
+    off = {}
+    if charged or leaf["kind"] == "overage":
+        names = {k for k in posted if k[0] == "core-seconds" or len(k[0]) == 3} | set(expected)
+        off = {k: expected.get(k, 0) - posted.get(k, 0) for k in names}
+    return made, parts, (leaf["link"] or leaf["key"], {k: v for k, v in off.items() if v})
 
 
 def check_about(record, about, tell):
@@ -484,9 +551,9 @@ def check_about(record, about, tell):
 
 
 def check_chunk(task):
-    """Lines of entries. Returns findings, notes, leaf hashes by number, charges made and replaced."""
-    lines, rules, about = task
-    findings, notes, leaves, made, replaced = [], {}, [], [], []
+    """Lines of entries. Returns findings, notes, leaf hashes by number, charges made and replaced, sums that differ."""
+    lines, terms, about = task
+    findings, notes, leaves, made, replaced, offs = [], {}, [], [], [], []
 
     def note(text):
         notes[text] = notes.get(text, 0) + 1
@@ -498,13 +565,15 @@ def check_chunk(task):
             where = f"leaf {line['seq']} ({line['leaf']['key']})"
             said = []
             leaves.append((line["seq"], leaf_hash(line["leaf"])))
-            more, parts = check_entry(line, rules, about, said.append, note)
+            more, parts, off = check_entry(line, terms, about, said.append, note)
             findings += [f"{where}: {what}" for what in said]
             made += more
             replaced += [(line["leaf"]["key"], *part) for part in parts]
+            if off[1]:
+                offs.append(off)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
             findings.append(f"{where}: cannot be read ({type(exc).__name__}: {exc})")
-    return findings, notes, leaves, made, replaced
+    return findings, notes, leaves, made, replaced, offs
 
 
 def main_of(lines, options):
@@ -527,10 +596,10 @@ def main_of(lines, options):
     first = next(entries, [])
     if len(first) < CHUNK or options.processes == 1:
         for chunk in (first, *entries):
-            state.take(check_chunk((chunk, state.rules, state.about)))
+            state.take(check_chunk((chunk, state.terms, state.about)))
     else:
         with multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn").Pool(options.processes) as pool:
-            tasks = ((c, state.rules, state.about) for c in _chain(first, entries))
+            tasks = ((c, state.terms, state.about) for c in _chain(first, entries))
             for result in pool.imap(check_chunk, bounded(tasks, options.processes * 3)):
                 GATE.release()
                 state.take(result)
@@ -558,7 +627,8 @@ class Whole:
     def __init__(self, head, options):
         self.head, self.about, self.options = head, head["about"], options
         self.findings, self.notes, self.leaves = [], {}, []
-        self.rules, self.gaps, self.bill, self.settlements = {}, [], None, []
+        self.terms = {"rules": {}, "agreements": {}}
+        self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
         self.made, self.replaced, self.readings = {}, {}, set()
         self.sums, self.older = {}, []
         self.note = None
@@ -590,29 +660,35 @@ class Whole:
         self.leaves.append((line["seq"], leaf_hash(leaf)))
         if leaf["sha256"] != hashed(content):
             self.tell(f"leaf {line['seq']}: the {leaf['t']} is not the one that the log commits to")
-        if leaf["t"] == "tariff":
-            self.rules[leaf["ref"]] = content
+        if leaf["t"] == "price_rule":
+            self.terms["rules"][leaf["ref"]] = content
+        elif leaf["t"] == "agreement":
+            self.terms["agreements"][leaf["ref"]] = content
         elif leaf["t"] == "settlement":
             self.settlements.append((leaf, content, line["signatures"]))
 
     def take(self, result):
-        findings, notes, leaves, made, replaced = result
+        findings, notes, leaves, made, replaced, offs = result
         self.findings += findings
         self.leaves += leaves
         for text, count in notes.items():
             self.notes[text] = self.notes.get(text, 0) + count
-        for key, amount, seconds, site, queue, currency, run, meter, revision in made:
+        for key, values, of, (run, meter, revision) in made:
             if key in self.made:
                 self.tell(f"{key} is there twice")
-            self.made[key] = (amount, seconds, site, queue, currency)
-            reading = f"{site}\n{run}\n{meter}\n{revision}"
+            self.made[key] = (tuple(values), of)
+            reading = f"{of[0]}\n{run}\n{meter}\n{revision}"
             if reading in self.readings:
-                self.tell(f"{key}: this reading of run {run} at {site} is charged twice")
+                self.tell(f"{key}: this reading of run {run} at {of[0]} is charged twice")
             self.readings.add(reading)
-        for key, before, amount, seconds in replaced:
+        for key, before, values in replaced:
             if before in self.replaced:
                 self.tell(f"{key}: {before} was replaced already by {self.replaced[before][0]}")
-            self.replaced[before] = (key, amount, seconds)
+            self.replaced[before] = (key, tuple(values))
+        for key, off in offs:
+            at = self.off.setdefault(key, {})
+            for name, value in off.items():
+                at[name] = at.get(name, 0) + value
 
     def finish(self):
         self.check_replaced()
@@ -623,12 +699,18 @@ class Whole:
         return self.findings, self.notes, self.summary()
 
     def check_replaced(self):
-        for before, (key, amount, seconds) in self.replaced.items():
+        for before, (key, values) in self.replaced.items():
             known = self.made.get(before)
             if known is None:
                 self.remark("corrections of charges that are not in this bundle")
-            elif known[:2] != (amount, seconds):
-                self.tell(f"{key} takes back {amount} of {before}, which had charged {known[0]}")
+            elif known[0] != values:
+                self.tell(f"{key} takes back {values} of {before}, which had charged {known[0]}")
+        for (
+            key,
+            off,
+        ) in self.off.items():  # what went beyond a hold is posted by an entry of its own, linked to the first
+            if any(off.values()):
+                self.tell(f"{key}: charged and posted differ by {off}")
 
     def check_log(self):
         if self.note is None:
@@ -665,28 +747,28 @@ class Whole:
                 self.tell("the bundle does not lead from the checkpoint that you have kept: ask for ?seen=SIZE")
 
     def check_bill(self):
-        """Live charges (those that nothing replaced) summed by site, queue and currency."""
-        for key, (amount, seconds, site, queue, currency) in self.made.items():
+        """Live charges (those that nothing replaced) summed by site, queue, grade and currency."""
+        for key, (values, of) in self.made.items():
             if key not in self.replaced:
-                at = self.sums.setdefault((site, queue, currency), [0, 0, 0])
-                at[0] += amount
-                at[1] += seconds
-                at[2] += 1
+                at = self.sums.setdefault(of, [0] * (len(SUMS) + 2))
+                for i, value in enumerate(values):
+                    at[i] += value
+                at[-1] += 1
         if self.bill is None:
             self.tell("there is no bill in the bundle")
             return
         said = {}
         for line in self.bill["lines"]:
-            key = (line["site"], line["queue"], line["currency"])
+            key = (line["site"], line["queue"], line["grade"], line["currency"])
             if key in said:
                 self.tell(f"the bill has two lines for {key}")
-            said[key] = [int(line["amount"]), int(line["core_seconds"]), int(line["runs"])]
+            said[key] = [int(line[name]) for name in (*SUMS, "core_seconds", "runs")]
         for key in sorted(said.keys() | self.sums.keys()):
             if said.get(key) != self.sums.get(key):
                 self.tell(f"{'/'.join(key)}: the bill says {said.get(key)}, the charges sum to {self.sums.get(key)}")
         totals = {}
-        for (_, _, currency), (amount, _, _) in self.sums.items():
-            totals[currency] = totals.get(currency, 0) + amount
+        for (*_, currency), values in self.sums.items():
+            totals[currency] = totals.get(currency, 0) + values[1]
         if {c: int(a) for c, a in self.bill["totals"].items()} != totals:
             self.tell(f"the bill's totals are {self.bill['totals']}, the charges sum to {totals}")
 
@@ -694,8 +776,12 @@ class Whole:
         lines = [
             f"{len(self.leaves)} leaves of {self.note[1] if self.note else '?'}, {len(self.made)} charges re-added"
         ]
-        for (site, queue, currency), (amount, seconds, runs) in sorted(self.sums.items()):
-            lines.append(f"  {site}/{queue}: {runs} runs, {seconds / 3600:.3f} core-hours, {money(amount)} {currency}")
+        for (site, queue, grade, currency), values in sorted(self.sums.items()):
+            where = f"{site}/{queue}" + (f" ({grade})" if grade else "")
+            lines.append(
+                f"  {where}: {values[-1]} runs, {values[-2] / 3600:.3f} core-hours, {money(values[1])} {currency}, "
+                f"the centre's share {money(values[3])}"
+            )
         return lines
 
 

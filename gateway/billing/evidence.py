@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, insert, select, update
 
 from accounting.evidence import log as evidence
 from accounting.evidence import note
-from accounting.evidence.tables import SigningKeyRow
+from accounting.tables.evidence import SigningKeyRow
 from gateway.identity.keys import MasterKey, load_or_create
 from gateway.ids import new_id
 from gateway.services import Lease, Services

@@ -14,9 +14,10 @@ from sqlalchemy import Connection, select
 
 from accounting.evidence import log, merkle, note, personal
 from accounting.evidence.bundle import About, NothingToShow, bundle
-from accounting.evidence.leaves import Charged, stamp
+from accounting.evidence.documents import stamp
+from accounting.evidence.leaves import Charged
 from accounting.evidence.outbox import ENTRY
-from accounting.store import CHARGES, USAGE
+from accounting.store.schema import CHARGES, USAGE
 from gateway.billing.evidence import KnownKey, known_keys, origin
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity import vault

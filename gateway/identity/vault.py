@@ -11,7 +11,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Table, insert, select, update
 
 from accounting.evidence import personal
-from accounting.evidence.tables import PersonKeyRow
+from accounting.tables.evidence import PersonKeyRow
 from accounting.usage import UsageRecord
 from gateway.identity.keys import MasterKey, load_or_create
 from gateway.services import Services

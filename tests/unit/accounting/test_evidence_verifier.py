@@ -63,7 +63,7 @@ def shown(charged: Charged) -> dict[str, Any] | None:
     return None if disclosed is None else {"fields": dict(disclosed.fields), "salt": disclosed.salt}
 
 
-def lines_of(conn: Connection, about: About = MONTH, seen: int | None = 62) -> list[str]:
+def lines_of(conn: Connection, about: About = MONTH, seen: int | None = 64) -> list[str]:
     return list(bundle(conn, about, log_key=LOG, witnesses=[WITNESS], seen=seen, shown=shown))
 
 
@@ -82,7 +82,7 @@ def test_an_honest_bill_fits_on_both_databases(db: Database, verifier: ModuleTyp
         assert check(verifier, everything) == []
         assert check(verifier, lines_of(conn, About(MONTH.start, MONTH.end, project_id="p2"))) == []
         assert check(verifier, lines_of(conn, About(MONTH.start, MONTH.end, "p1", "alpha"), seen=None)) == []
-        kept = log.checkpoint(conn, 62)
+        kept = log.checkpoint(conn, 64)
         assert kept is not None
         assert check(verifier, everything, seen=kept.note) == []
         assert "ask for ?seen" in check(verifier, lines_of(conn, seen=None), seen=kept.note)[0]

@@ -7,9 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accounting.tables import Base, UtcTime
-
-_Id = BigInteger().with_variant(Integer, "sqlite")
+from accounting.tables.base import HISTORY, Base, Id, UtcTime
 
 
 class OutboxRow(Base):
@@ -20,7 +18,7 @@ class OutboxRow(Base):
 
     __tablename__ = "evidence_outbox"
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     kind: Mapped[str] = mapped_column(String(16))
     ref: Mapped[str] = mapped_column(String(200))
     body: Mapped[str | None] = mapped_column(Text)
@@ -30,7 +28,7 @@ class LeafRow(Base):
     """Leaf number `seq`: the exact text that was hashed, so that later versions of this code change no proof."""
 
     __tablename__ = "evidence_leaf"
-    __table_args__ = (UniqueConstraint("kind", "ref", name="uq_evidence_leaf_thing"),)
+    __table_args__ = (UniqueConstraint("kind", "ref", name="uq_evidence_leaf_thing"), HISTORY)
 
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     kind: Mapped[str] = mapped_column(String(16))
@@ -43,6 +41,7 @@ class NodeRow(Base):
     """The hash over 256^level leaves from `idx` × 256^level on, there when they all are."""
 
     __tablename__ = "evidence_node"
+    __table_args__ = HISTORY
 
     level: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     idx: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -53,6 +52,7 @@ class CheckpointRow(Base):
     """A signed note of a size of the log (C2SP tlog-checkpoint)."""
 
     __tablename__ = "evidence_checkpoint"
+    __table_args__ = HISTORY
 
     size: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     note: Mapped[str] = mapped_column(Text)
@@ -63,6 +63,7 @@ class CosignatureRow(Base):
     """A witness's line under a checkpoint (C2SP tlog-cosignature)."""
 
     __tablename__ = "evidence_cosignature"
+    __table_args__ = HISTORY
 
     size: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     key_id: Mapped[str] = mapped_column(String(32), primary_key=True)
