@@ -1,4 +1,4 @@
-"""The tables of the books, in reading order: usage, contracts, books, money. Every file of tables is imported here."""
+"""The tables of the books, in reading order: usage, contracts, books, money, evidence. Each file is imported here."""
 
 from accounting.tables.base import (
     Base,
@@ -36,6 +36,15 @@ from accounting.tables.contracts import (
     SignatureRow,
     TariffRow,
 )
+from accounting.tables.evidence import (
+    CheckpointRow,
+    CosignatureRow,
+    LeafRow,
+    NodeRow,
+    OutboxRow,
+    PersonKeyRow,
+    SigningKeyRow,
+)
 from accounting.tables.money import (
     AdjustmentDecisionRow,
     AdjustmentRow,
@@ -60,4 +69,5 @@ __all__ = [
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
     "BudgetRow", "BudgetAlertRow",
+    "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
 ]  # fmt: skip
