@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from site_adapters import local, slurm
+from site_adapters import local, pbs, slurm
 from site_adapters.config import BrokenSite, SiteConfig
 from site_adapters.errors import SiteClosed, SiteError
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.transport.pool import KeySource, SiteLogins
 from site_adapters.types import Policy
 
-_BUILDERS: dict[str, Callable[[SiteConfig, SiteLogins], SiteAdapter]] = {"local": local.build, "slurm": slurm.build}
+_BUILDERS: dict[str, Callable[[SiteConfig, SiteLogins], SiteAdapter]] = {
+    "local": local.build, "slurm": slurm.build, "pbs": pbs.build,
+}  # fmt: skip
 
 
 def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:

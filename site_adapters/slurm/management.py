@@ -23,6 +23,8 @@ class SlurmDialect:
     rules: tuple[ErrorRule, ...] = ()
     ids_per_query: int = 500
     ids_per_act: int = 500
+    ping_first: bool = True
+    own_search: bool = False
 
     def ping(self) -> Command[tuple[bool, str]]:
         return commands.ping(self.config.command("scontrol"))

@@ -1,0 +1,31 @@
+"""Emulated centres as site files: one call makes the centre, its commands and what the gateway needs to know of it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import core  # noqa: E402
+import pbs  # noqa: E402
+
+PATH = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin"))
+
+
+def pbs_centre(folder: Path, **settings: Any) -> tuple[pbs.PbsCluster, dict[str, Any]]:
+    """A PBS centre of 3 nodes with 4 cores each, and its site file."""
+    cluster = pbs.PbsCluster(folder / "pbs" / "state")
+    for name, value in {"nodes": 3, "cores_per_node": 4, **settings}.items():
+        cluster.put(name, value)
+    core.install(pbs.PROGRAMS, cluster.program, cluster.root, folder / "pbs" / "bin")
+    torque = {"flavour": "torque"} if settings.get("flavour") == "torque" else {}
+    return cluster, {
+        "site": "jinan", "scheduler": "pbs", "transport": {"kind": "local"},
+        "credentials": {"observer": {"username": getpass.getuser()}, "meter": {"username": getpass.getuser()}},
+        "staging_root": str(folder / "pbs" / "staging"),
+        "environment": {"PATH": f"{folder / 'pbs' / 'bin'}{os.pathsep}{PATH}"},
+        "pbs": {"accounting_log": str(cluster.root / "accounting"), **torque},
+    }  # fmt: skip
