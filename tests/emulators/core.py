@@ -261,10 +261,9 @@ class Cluster:
             "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **job.environment,
         }  # fmt: skip
         try:
-            out = open(job.stdout, "ab")
-            err = out if job.stderr in ("", job.stdout) else open(job.stderr, "ab")
-            return subprocess.Popen(job.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=job.cwd,
-                                    env=environment, start_new_session=True)  # fmt: skip
+            with open(job.stdout, "ab") as out, open(job.stderr or job.stdout, "ab") as err:
+                return subprocess.Popen(job.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=job.cwd,
+                                        env=environment, start_new_session=True)  # fmt: skip
         except OSError:
             return None
 

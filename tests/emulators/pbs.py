@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import core  # noqa: E402
-from core import ENDED, HELD, NO_TASK, QUEUED, RUNNING, Answer, Cluster, Job, me  # noqa: E402
+import core
+from core import ENDED, HELD, NO_TASK, QUEUED, RUNNING, Answer, Cluster, Job, me
 
 PROGRAMS = ("qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qselect", "pbsnodes", "qrerun", "pbs_rstat")
 VERSION = "23.06.06"
@@ -446,7 +446,7 @@ def _variables(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in re.findall(r"(?:'[^']*'|[^,])+", text):
         name, equals, value = item.partition("=")
-        if (equals and not name) or '"' in value and value.count('"') % 2:
+        if (equals and not name) or ('"' in value and value.count('"') % 2):
             raise Refusal("qsub: cannot send environment with the job\n", 1)
         found[name] = value.replace('"', "").replace("'", "")
     return found
@@ -647,8 +647,10 @@ def _server(c: PbsCluster, *, full: bool) -> Answer:
         return Answer("Server             Max   Tot   Que   Run   Hld   Wat   Trn   Ext Status\n"
                       "---------------- ----- ----- ----- ----- ----- ----- ----- ----- -----------\n"
                       f"{c.server:<18} 0     0     0     0     0     0     0     0 Active\n")  # fmt: skip
-    shown = {"server_state": "Active", "scheduling": c.get("scheduling", True), "default_queue": "workq",
-             "query_other_jobs": c.get("query_other_jobs", True), "job_history_enable": c.get("history", True)}  # fmt: skip
+    shown = {
+        "server_state": "Active", "scheduling": c.get("scheduling", True), "default_queue": "workq",
+        "query_other_jobs": c.get("query_other_jobs", True), "job_history_enable": c.get("history", True),
+    }  # fmt: skip
     return Answer(f"Server: {c.server}\n" + "".join(f"    {k} = {v}\n" for k, v in shown.items()) + "\n")
 
 
@@ -799,6 +801,8 @@ def answer(c: PbsCluster, name: str, words: list[str], data: str | None = None) 
         if name == "qsub":
             return qsub(c, words, data)
         if name == "qstat":
+            with c.locked():
+                c.schedule()
             return qstat(c, words)
         if name == "qselect":
             return qselect(c, words)

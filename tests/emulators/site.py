@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import core  # noqa: E402
-import pbs  # noqa: E402
+import core
+import pbs
 
 PATH = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin"))
+
+
+PbsCluster = pbs.PbsCluster
 
 
 def pbs_centre(folder: Path, **settings: Any) -> tuple[pbs.PbsCluster, dict[str, Any]]:
