@@ -110,6 +110,8 @@ class SubmitBackend(Protocol):
 
     def submit(self, jobs: Sequence[tuple[Submission, RenderedJob]]) -> list[SubmitOutcome]: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(slots=True)
 class LoginNodeManagement:
@@ -121,6 +123,11 @@ class LoginNodeManagement:
     backend: SubmitBackend | None = None
     _prepared: set[str] = field(default_factory=set)
     _ping: tuple[float, bool, str] = (0.0, False, "")
+
+    def close(self) -> None:
+        """Give back the backend's connection; the logins are closed by whoever made them."""
+        if self.backend is not None:
+            self.backend.close()
 
     # ------------------------------------------------------------ health
 
@@ -146,10 +153,8 @@ class LoginNodeManagement:
         return ok, detail
 
     def _any_login(self, username: str | None) -> Connection | None:
-        own = self.logins.observer() or self.logins.meter()
-        if own is None and username is not None:
-            return self.logins.actor(username)
-        return own
+        found = self.logins.anyone()
+        return self.logins.actor(username) if found is None and username is not None else found
 
     # ------------------------------------------------------------ submit
 

@@ -117,9 +117,9 @@ class PbsResource:
         return ask(self._connection(), command)
 
     def _connection(self) -> Connection:
-        connection = self.logins.observer() or self.logins.meter()
+        connection = self.logins.anyone()
         if connection is None:
-            raise CredentialRefused("facts of the centre are read by its observer, and none is configured")
+            raise CredentialRefused("no observer is configured, and nobody has logged in yet")
         return connection
 
 

@@ -43,6 +43,7 @@ def build(config: SiteConfig, logins: Logins) -> SiteAdapter:
         auth=LoginNodeAuth(logins, probes(config, logins)),
         billing=SlurmBilling(config, logins),
         log=LoginNodeLog(logins),
+        close=management.close,
     )
 
 
