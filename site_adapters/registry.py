@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from site_adapters import local, pbs, slurm
+from site_adapters import local, pbs, slurm, sunway
 from site_adapters.config import BrokenSite, SiteConfig
 from site_adapters.errors import SiteClosed, SiteError
 from site_adapters.interfaces import SiteAdapter
@@ -15,7 +15,7 @@ from site_adapters.transport.pool import KeySource, SiteLogins
 from site_adapters.types import Policy
 
 BUILDERS: dict[str, Callable[[SiteConfig, Logins], SiteAdapter]] = {
-    "local": local.build, "slurm": slurm.build, "pbs": pbs.build,
+    "local": local.build, "slurm": slurm.build, "pbs": pbs.build, "sunway": sunway.build,
 }  # fmt: skip
 
 

@@ -72,6 +72,11 @@ class Dialect(Protocol):
         """Whether each person's login searches for its own jobs: others' may be hidden without a word."""
         ...
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Folders of its own in the staging area."""
+        ...
+
     def ping(self) -> Command[tuple[bool, str]]:
         """Whether the scheduler answers, and what it says."""
         ...
@@ -190,7 +195,7 @@ class LoginNodeManagement:
     def _prepare(self, connection: Connection, account: SiteAccount) -> None:
         root = staging_root(self.config.staging_root, account.home)
         if root not in self._prepared:
-            connection.run(fences.prepare(root))
+            connection.run(fences.prepare(root, *self.dialect.folders))
             self._prepared.add(root)
 
     def _submit_cli(
@@ -258,9 +263,10 @@ class LoginNodeManagement:
         up, detail = self._up(username=users[0])
         if not up:
             return Look(error=f"the scheduler does not answer: {detail}")
-        queue, _ = self._queue(users)
-        looks = [queue]
-        if self.config.accounting.kept and queue.good:
+        kept = self.config.accounting.kept
+        # Where each login searches for its own jobs, it sees the live ones with them.
+        looks = [] if kept and self.dialect.own_search else [self._queue(users)[0]]
+        if kept and all(look.good for look in looks):
             looks.append(guarded(lambda: self._search(users, since)))
         found = merged(looks)
         wanted = set(tags)

@@ -16,7 +16,7 @@ from site_adapters.command import Command, Output
 from site_adapters.config import SiteConfig
 from site_adapters.errors import CommandFailed, Unsupported
 from site_adapters.login_node.management import ask
-from site_adapters.pbs.attributes import Records
+from site_adapters.pbs.attributes import Attributes, Records, moment
 from site_adapters.pbs.commands import Qstat
 from site_adapters.pbs.runs import ENDED
 from site_adapters.transport import Logins
@@ -47,7 +47,7 @@ class PbsBilling:
         qstat = Qstat(self.config.command("qstat"), torque=self.config.pbs.flavour == "torque")
         observer = self.logins.observer() or meter
         logins = [observer] if observer is not None else [self.logins.actor(user) for user in sorted(users)]
-        batches = [frame_qstat(ask(login, qstat.raw()), users) for login in logins]
+        batches = [frame_qstat(ask(login, qstat.raw()), users, since, until) for login in logins]
         return UsageBatch(tuple(u for b in batches for u in b.usages), tuple(p for b in batches for p in b.problems))
 
     def _days(self, since: datetime, until: datetime) -> list[str]:
@@ -110,12 +110,24 @@ def _user(rest: str) -> str:
     return match[1] if match else ""
 
 
-def frame_qstat(records: Records, users: set[str]) -> UsageBatch:
-    """Jobs that have ended, as their flat attributes, without their environment (it may hold secrets)."""
+def frame_qstat(records: Records, users: set[str], since: datetime, until: datetime) -> UsageBatch:
+    """Jobs that ended in the window, as their flat attributes, without their environment (it may hold secrets).
+
+    One whose end cannot be told is given in every window: whoever reads it says what is wrong with it.
+    """
     usages = []
     for native_id, a in records.rows:
         owner = a.get("Job_Owner", "").partition("@")[0]
-        if a.get("job_state") in ENDED and (not users or owner in users):
+        ended = _end(a)
+        in_window = ended is None or since <= ended < until
+        if a.get("job_state") in ENDED and in_window and (not users or owner in users):
             kept = {name: value for name, value in a.items() if not name.startswith("Variable_List")}
             usages.append(SiteUsage(QSTAT, {"Job_Id": native_id, **kept}))
     return UsageBatch(tuple(usages), records.problems)
+
+
+def _end(a: Attributes) -> datetime | None:
+    try:
+        return moment(a.get("obittime", "")) or moment(a.get("mtime", ""))
+    except ValueError:
+        return None

@@ -9,6 +9,7 @@ import re
 
 from site_adapters.config import PbsConfig, SiteConfig
 from site_adapters.errors import Refused
+from site_adapters.indices import expand
 from site_adapters.quoting import quote
 from site_adapters.script import output_paths, processes, staging_root
 from site_adapters.script import render as render_script
@@ -126,7 +127,9 @@ def _placement(config: SiteConfig, spec: JobSpec) -> list[str]:
 def _array(array: Array, *, torque: bool) -> str:
     most = f"%{array.max_parallel}" if array.max_parallel is not None else ""
     if torque:
-        return f"-t {array.indices}{most}"
+        # Torque lists and ranges know no step.
+        indices = array.indices if ":" not in array.indices else ",".join(map(str, expand(array.indices)))
+        return f"-t {indices}{most}"
     match = _RANGE.match(array.indices)
     if match is None or match[1] == match[2]:
         raise Refused(f"PBS arrays are one range of at least two tasks, not {array.indices!r}", code="array")

@@ -25,6 +25,7 @@ class SlurmDialect:
     ids_per_act: int = 500
     ping_first: bool = True
     own_search: bool = False
+    folders: tuple[str, ...] = ()
 
     def ping(self) -> Command[tuple[bool, str]]:
         return commands.ping(self.config.command("scontrol"))

@@ -14,7 +14,7 @@ import pytest
 
 from site_adapters.types import Attributes, JobSpec, SiteAccount
 from tests.contract.centre import Centre, centre_of
-from tests.emulators.site import PbsCluster, pbs_centre
+from tests.emulators.site import PbsCluster, SunwayCluster, pbs_centre, sunway_centre
 
 
 def openpbs(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
@@ -24,7 +24,7 @@ def openpbs(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
 
 
 def openpbs_own_logins(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
-    """Others' jobs are hidden, there is no observer and no log: each account asks for itself, `qstat -x` is the meter."""
+    """Others' jobs are hidden, no observer, no log: each account asks for itself, and `qstat -x` is the meter."""
     cluster, site = pbs_centre(folder, query_other_jobs=False)
     site |= {"credentials": {}, "pbs": {}}
     yield from _served(pbs(folder, cluster, site, "pbs-hidden-emulated"))
@@ -37,7 +37,7 @@ def torque(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
 
 
 def pbs(folder: Path, cluster: PbsCluster, site: dict[str, Any], name: str) -> Centre:
-    deeds = PbsDeeds(cluster)
+    deeds = Deeds(cluster)
     me = pwd.getpwnam(getpass.getuser())
     return centre_of(
         site, name=name, account=SiteAccount(me.pw_name, me.pw_dir, os.getuid()), workplace=folder / "work",
@@ -47,10 +47,25 @@ def pbs(folder: Path, cluster: PbsCluster, site: dict[str, Any], name: str) -> C
     )  # fmt: skip
 
 
-class PbsDeeds:
-    """What the people and the server of an emulated PBS may do."""
+def sunway(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
+    """Sunway: words only, no year, no exit code, nothing found is exit code 0."""
+    cluster, site = sunway_centre(folder, noise=True)
+    site["zone"] = "UTC"
+    deeds = Deeds(cluster)
+    me = pwd.getpwnam(getpass.getuser())
+    centre = centre_of(
+        site, name="sunway-emulated", account=SiteAccount(me.pw_name, me.pw_dir, os.getuid()),
+        workplace=folder / "work", keys=lambda _username: None,
+        refused=JobSpec(script="true", attributes=Attributes(queue_name="q_x86_share")), down=deeds.down,
+        busy=deeds.busy, shell="/bin/sh", queue_name="share",
+    )  # fmt: skip
+    yield from _served(centre)
 
-    def __init__(self, cluster: PbsCluster) -> None:
+
+class Deeds:
+    """What the people and the server of an emulated centre may do."""
+
+    def __init__(self, cluster: PbsCluster | SunwayCluster) -> None:
         self._cluster = cluster
 
     @contextmanager
