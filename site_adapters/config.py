@@ -202,6 +202,10 @@ class SunwayConfig(_Strict):
     defaults: dict[str, str] = Field(
         default_factory=lambda: {"b": "", "cgsp": "64", "share_size": "4096", "host_stack": "128"}
     )
+    job_id_variable: str = Field(
+        default="LSB_JOBID", pattern=r"^[A-Z_][A-Z0-9_]*$",
+        description="Environment variable of a job that holds its id; no public source names it",
+    )  # fmt: skip
     refused_roots: tuple[str, ...] = Field(
         default=("/home/export/base",), description="File systems from which bsub submits nothing"
     )
@@ -218,7 +222,7 @@ class SiteConfig(_Strict):
     staging_root: str = Field(
         default="{home}/.penstock",
         pattern=r"^(\{home\}|/)[^\x00\n]*$",
-        description="Folder on shared storage, writable by each account; {home} is the account's own",
+        description="Folder on shared storage, writable by each account; {home}: its home, {user}: the last part of it",
     )
     commands: dict[str, _Word] = Field(default_factory=dict, description="Renamed commands: sbatch: yhbatch")
     environment: dict[_VariableName, _Value] = Field(default_factory=dict, description="Set for every command there")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from site_adapters import local, slurm
+from site_adapters import local, pbs, slurm, sunway
 from site_adapters.config import BrokenSite, SiteConfig
 from site_adapters.errors import SiteClosed, SiteError
 from site_adapters.interfaces import SiteAdapter
@@ -14,7 +14,9 @@ from site_adapters.transport import Logins
 from site_adapters.transport.pool import KeySource, SiteLogins
 from site_adapters.types import Policy
 
-BUILDERS: dict[str, Callable[[SiteConfig, Logins], SiteAdapter]] = {"local": local.build, "slurm": slurm.build}
+BUILDERS: dict[str, Callable[[SiteConfig, Logins], SiteAdapter]] = {
+    "local": local.build, "slurm": slurm.build, "pbs": pbs.build, "sunway": sunway.build,
+}  # fmt: skip
 
 
 def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
