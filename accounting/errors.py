@@ -5,6 +5,8 @@ AccountingError
 ├── UnbalancedEntry   postings of an entry do not sum to zero in some commodity
 ├── TariffOverlap     two rules would apply to the same usage
 ├── KeyReused         an idempotency key came back with other content
+├── InvoiceRefused    an invoice, credit note or dispute that cannot be made, in words for whoever asked
+├── PaymentRefused    a payment that cannot be read or allocated, in words for whoever asked
 └── BooksUnsafe       the append-only triggers are missing
 """
 
@@ -37,3 +39,11 @@ class KeyReused(AccountingError):
 
 class BooksUnsafe(AccountingError):
     """A trigger that keeps history append-only is not there."""
+
+
+class InvoiceRefused(AccountingError):
+    """This document or dispute cannot be made; the text says why."""
+
+
+class PaymentRefused(AccountingError):
+    """This payment cannot be read or allocated; the text says why."""

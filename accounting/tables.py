@@ -213,7 +213,11 @@ class HoldRow(Base):
     released_at: Mapped[datetime | None] = mapped_column(UtcTime)
 
 
-APPEND_ONLY = ("usage_record", "quarantine", "journal_entry", "posting", "charge", "charge_reversal")
+BILLING = (  # invoice_tables.py
+    "legal_entity", "project_payer", "tax_rule", "billing_document", "billing_item", "dispute", "dispute_event",
+    "bank_transaction", "payment_allocation",
+)  # fmt: skip
+APPEND_ONLY = ("usage_record", "quarantine", "journal_entry", "posting", "charge", "charge_reversal", *BILLING)
 
 
 def append_only_triggers(dialect: str) -> list[str]:
