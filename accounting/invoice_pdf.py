@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pylopdf_fonts_zh_cn
 from fpdf import FPDF
-from fpdf.enums import TableBordersLayout
+from fpdf.enums import TableBordersLayout, WrapMode
 from fpdf.fonts import FontFace
 
 from accounting import invoice_texts as words
@@ -83,7 +83,7 @@ class _Page(FPDF):
         self.set_text_color(*_GREY)
         self.multi_cell(17, 5, label, new_x="RIGHT", new_y="TOP")
         self.set_text_color(*_BLACK)
-        self.multi_cell(53, 5, printable(value), new_x="LMARGIN", new_y="NEXT", wrapmode="CHAR")
+        self.multi_cell(53, 5, printable(value), new_x="LMARGIN", new_y="NEXT", wrapmode=WrapMode.CHAR)
 
     def _party(self, party: LegalEntity, x: float, y: float, label: str) -> None:
         tax_id = f"{words.say('tax_id', self._lang)} {party.tax_id}" if party.tax_id else ""
@@ -94,7 +94,7 @@ class _Page(FPDF):
             self.set_text_color(*_BLACK)
         for text in (party.legal_name, party.address, party.country, tax_id):
             if text:
-                self.multi_cell(56, 5, printable(text), new_x="LEFT", new_y="NEXT", wrapmode="CHAR")
+                self.multi_cell(56, 5, printable(text), new_x="LEFT", new_y="NEXT", wrapmode=WrapMode.CHAR)
 
     def lines(self) -> None:
         doc, lang = self._doc, self._lang
@@ -104,7 +104,7 @@ class _Page(FPDF):
         self.set_font("noto", size=8)
         with self.table(
             col_widths=_WIDTHS, text_align=aligns, headings_style=style, line_height=5, padding=0.6,
-            borders_layout=TableBordersLayout.HORIZONTAL_LINES, wrapmode="CHAR",
+            borders_layout=TableBordersLayout.HORIZONTAL_LINES, wrapmode=WrapMode.CHAR,
         ) as table:  # fmt: skip
             table.row(head)
             for line in doc.lines:
@@ -141,5 +141,5 @@ class _Page(FPDF):
                          f"{words.say('reference', lang)}")  # fmt: skip
         self.ln(4)
         for note in filter(None, notes):
-            self.multi_cell(0, 5, printable(note), new_x="LMARGIN", new_y="NEXT", wrapmode="CHAR")
+            self.multi_cell(0, 5, printable(note), new_x="LMARGIN", new_y="NEXT", wrapmode=WrapMode.CHAR)
             self.ln(2)
