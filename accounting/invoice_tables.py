@@ -178,11 +178,11 @@ class BankTransactionRow(Base):
     recorded_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
-class PaymentAllocationRow(Base):
+class InvoicePaymentRow(Base):
     """Part of a transaction that pays a document; a negative one takes it back."""
 
-    __tablename__ = "payment_allocation"
-    __table_args__ = (Index("ix_payment_allocation_document", "document"),)
+    __tablename__ = "invoice_payment"
+    __table_args__ = (Index("ix_invoice_payment_document", "document"),)
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
     transaction_id: Mapped[int] = mapped_column(BigInteger, index=True)

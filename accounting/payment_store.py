@@ -23,7 +23,7 @@ from accounting.payments import Allocation, BankTransaction, OpenDocument, alloc
 from accounting.store import _table, _upsert, book
 
 TRANSACTIONS = _table(tables.BankTransactionRow)
-ALLOCATIONS = _table(tables.PaymentAllocationRow)
+PAID = _table(tables.InvoicePaymentRow)
 _CHUNK = 200
 
 
@@ -116,8 +116,8 @@ def allocate_by_hand(
 
 def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenDocument]:
     """Invoices with what is left of them after credit notes and payments; all of them, or one (paid or not)."""
-    paid = select(ALLOCATIONS.c.document, func.sum(ALLOCATIONS.c.amount_minor).label("minor")).group_by(
-        ALLOCATIONS.c.document
+    paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
+        PAID.c.document
     ).subquery()  # fmt: skip
     back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
         DOCUMENTS.c.corrects.is_not(None)
@@ -147,9 +147,7 @@ def received(conn: Connection, *, only_unallocated: bool = False, limit: int = 5
     """The newest transactions, with what they pay."""
     query = select(TRANSACTIONS).order_by(TRANSACTIONS.c.id.desc()).limit(limit)
     if only_unallocated:
-        used = select(func.coalesce(func.sum(ALLOCATIONS.c.amount_minor), 0)).where(
-            ALLOCATIONS.c.transaction_id == TRANSACTIONS.c.id
-        )
+        used = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.transaction_id == TRANSACTIONS.c.id)
         query = query.where(TRANSACTIONS.c.amount_minor != used.scalar_subquery())
     return _received(conn, query)
 
@@ -188,13 +186,13 @@ def _fresh(conn: Connection, transactions: Sequence[BankTransaction]) -> list[Ba
 def _save(
     conn: Connection, transaction_id: int, t: BankTransaction, found: Sequence[Allocation], now: datetime
 ) -> None:
-    n = int(conn.scalar(select(func.count()).where(ALLOCATIONS.c.transaction_id == transaction_id)) or 0)
+    n = int(conn.scalar(select(func.count()).where(PAID.c.transaction_id == transaction_id)) or 0)
     for a in found:
         n += 1
         key = f"allocation:{transaction_id}:{n}"
         postings = allocation_postings(t.account, a.payer_id, currency=t.currency, minor=a.amount_minor)
         entry_id = book(conn, [Entry(key, "allocation", now, postings, a.document)], now=now)[key]
-        conn.execute(insert(ALLOCATIONS).values(
+        conn.execute(insert(PAID).values(
             transaction_id=transaction_id, document=a.document, amount_minor=a.amount_minor, how=a.how,
             entry_id=entry_id, recorded_at=now,
         ))  # fmt: skip
@@ -204,12 +202,10 @@ def _received(conn: Connection, query: Any) -> list[Received]:
     rows = conn.execute(query).all()
     paid: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     ids = [r.id for r in rows]
-    sums = select(ALLOCATIONS.c.transaction_id, ALLOCATIONS.c.document, func.sum(ALLOCATIONS.c.amount_minor)).where(
-        ALLOCATIONS.c.transaction_id.in_(ids)
+    sums = select(PAID.c.transaction_id, PAID.c.document, func.sum(PAID.c.amount_minor)).where(
+        PAID.c.transaction_id.in_(ids)
     )
-    for transaction_id, document, minor in conn.execute(
-        sums.group_by(ALLOCATIONS.c.transaction_id, ALLOCATIONS.c.document)
-    ):
+    for transaction_id, document, minor in conn.execute(sums.group_by(PAID.c.transaction_id, PAID.c.document)):
         paid[transaction_id][document] = int(minor)
     return [
         Received(

@@ -215,7 +215,7 @@ class HoldRow(Base):
 
 BILLING = (  # invoice_tables.py
     "legal_entity", "project_payer", "tax_rule", "billing_document", "billing_item", "dispute", "dispute_event",
-    "bank_transaction", "payment_allocation",
+    "bank_transaction", "invoice_payment",
 )  # fmt: skip
 APPEND_ONLY = ("usage_record", "quarantine", "journal_entry", "posting", "charge", "charge_reversal", *BILLING)
 

@@ -115,6 +115,21 @@ def upgrade() -> None:
         sa.UniqueConstraint("prefix"),
     )
     op.create_table(
+        "invoice_payment",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("transaction_id", sa.BigInteger(), nullable=False),
+        sa.Column("document", sa.String(length=32), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("how", sa.String(length=200), nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("invoice_payment", schema=None) as batch_op:
+        batch_op.create_index("ix_invoice_payment_document", ["document"], unique=False)
+        batch_op.create_index(batch_op.f("ix_invoice_payment_transaction_id"), ["transaction_id"], unique=False)
+
+    op.create_table(
         "legal_entity",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
@@ -132,21 +147,6 @@ def upgrade() -> None:
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", "revision"),
     )
-    op.create_table(
-        "payment_allocation",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("transaction_id", sa.BigInteger(), nullable=False),
-        sa.Column("document", sa.String(length=32), nullable=False),
-        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
-        sa.Column("how", sa.String(length=200), nullable=False),
-        sa.Column("entry_id", sa.BigInteger(), nullable=False),
-        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-    )
-    with op.batch_alter_table("payment_allocation", schema=None) as batch_op:
-        batch_op.create_index("ix_payment_allocation_document", ["document"], unique=False)
-        batch_op.create_index(batch_op.f("ix_payment_allocation_transaction_id"), ["transaction_id"], unique=False)
-
     op.create_table(
         "project_payer",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),

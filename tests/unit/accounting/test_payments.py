@@ -22,7 +22,7 @@ from accounting.disputes import LIVE, TABLE, DisputeState, Side, Step, advance
 from accounting.errors import InvoiceRefused, PaymentRefused
 from accounting.invoice import Document
 from accounting.invoice_store import load
-from accounting.payment_store import ALLOCATIONS, allocate_by_hand, import_payments, open_documents, received
+from accounting.payment_store import PAID, allocate_by_hand, import_payments, open_documents, received
 from accounting.payments import BankTransaction, OpenDocument, allocate
 from accounting.payments_camt import read_camt
 from accounting.payments_csv import CsvProfile, minor_of, read_csv
@@ -294,7 +294,7 @@ def test_the_same_file_imported_by_eight_at_once_counts_once(db: Database, invoi
     assert not failures
     assert balance_of(db, "bank:ACC") == sum(t.amount_minor for t in file) * 10_000
     with db.read() as conn:
-        assert int(conn.scalar(select(func.sum(ALLOCATIONS.c.amount_minor))) or 0) == sum(t.amount_minor for t in file)
+        assert int(conn.scalar(select(func.sum(PAID.c.amount_minor))) or 0) == sum(t.amount_minor for t in file)
 
 
 def test_ageing_keeps_disputed_money_out_of_dunning(db: Database, invoice: Document) -> None:
@@ -379,7 +379,7 @@ def test_dispute_that_cannot_be_is_refused(db: Database, invoice: Document) -> N
             take(conn, "d1", Step.COMMENT, side=Side.PAYER, by="a", now=NOW)
 
 
-@pytest.mark.parametrize("table", ["dispute", "dispute_event", "bank_transaction", "payment_allocation"])
+@pytest.mark.parametrize("table", ["dispute", "dispute_event", "bank_transaction", "invoice_payment"])
 def test_disputes_and_payments_refuse_update_and_delete(db: Database, invoice: Document, table: str) -> None:
     with db.write() as conn:
         import_payments(conn, [paid(100, "PS-000001")], now=NOW)
