@@ -19,11 +19,11 @@ from gateway.identity.service import key_source
 from gateway.jobs import repository
 from gateway.jobs.tables import GatewayRow
 from gateway.migrations import schema
-from gateway.services import Services
+from gateway.services import Services, Sites
 from gateway.settings import Settings
 from site_adapters.config import load_sites
 from site_adapters.interfaces import SiteAdapter
-from site_adapters.registry import build
+from site_adapters.registry import AgentChannels, build
 
 _GATEWAY = table_of(GatewayRow)
 
@@ -64,11 +64,13 @@ def compose(
     return Services(settings, db, gateway_id, sites, clock, wake)
 
 
-def load_adapters(folder: Path, db: Database, master: MasterKey) -> dict[str, SiteAdapter]:
+def load_adapters(
+    folder: Path, db: Database, master: MasterKey, agents: AgentChannels | None = None
+) -> dict[str, SiteAdapter]:
     """The docked centres of a folder of site files."""
-    adapters = {}
+    adapters = Sites()
     for config in load_sites(folder):
-        adapter = build(config, keys=key_source(db, master, config.site))
+        adapter = build(config, keys=key_source(db, master, config.site), agents=agents)
         adapters[adapter.site_id] = adapter
     return adapters
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from gateway.db import Database
 from gateway.settings import Settings
@@ -17,6 +18,23 @@ class Lease:
 
     site_id: str
     fencing: int
+
+
+class Sites(dict[str, SiteAdapter]):
+    """The docked centres by id, each as its own service last described it."""
+
+    def __getitem__(self, site_id: str) -> SiteAdapter:
+        return super().__getitem__(site_id).as_told()
+
+    def get(self, site_id: str, default: Any = None) -> Any:
+        found = super().get(site_id)
+        return default if found is None else found.as_told()
+
+    def items(self) -> Any:
+        return [(site_id, self[site_id]) for site_id in self]
+
+    def values(self) -> Any:
+        return [self[site_id] for site_id in self]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from site_adapters import local, slurm
-from site_adapters.config import BrokenSite, SiteConfig
+from site_adapters.config import BrokenSite, DockConfig, SiteConfig
 from site_adapters.errors import SiteClosed, SiteError
+from site_adapters.if2.channel import Channel, HttpChannel, Seal
+from site_adapters.if2.client import Docked, adapter_of
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.transport.pool import KeySource, SiteLogins
 from site_adapters.types import Policy
@@ -16,10 +18,16 @@ from site_adapters.types import Policy
 _BUILDERS: dict[str, Callable[[SiteConfig, SiteLogins], SiteAdapter]] = {"local": local.build, "slurm": slurm.build}
 
 
-def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
+# Where agents dial in: a channel to the agent of a site. The gateway gives it; at a centre there is none.
+AgentChannels = Callable[[str, Seal], Channel]
+
+
+def build(config: SiteConfig | BrokenSite, *, keys: KeySource, agents: AgentChannels | None = None) -> SiteAdapter:
     """The adapter of a centre; never raises: a gateway with one bad site file is still a gateway."""
     if isinstance(config, BrokenSite):
         return closed(config.site, "; ".join(config.reasons))
+    if config.dock is not None:
+        return _docked(config, config.dock, agents)
     logins = SiteLogins(config, keys)
     try:
         by_key = config.transport.kind == "ssh"
@@ -30,6 +38,23 @@ def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
         reason = f"{type(exc).__name__}: {exc}"
     logins.close()
     return closed(config.site, reason, title=config.title.get("en", config.site), scheduler=config.scheduler)
+
+
+def _docked(config: SiteConfig, dock: DockConfig, agents: AgentChannels | None) -> SiteAdapter:
+    """A centre that runs its own adapter."""
+    try:
+        seal = Seal.of(config.site, dock)
+        if dock.kind == "service":
+            channel: Channel = HttpChannel(seal)
+        elif agents is not None:
+            channel = agents(config.site, seal)
+        else:
+            raise SiteClosed("nothing here takes the calls of agents")
+    except (SiteError, OSError, ValueError) as exc:
+        return closed(config.site, str(exc), title=config.title.get("en", config.site), scheduler="if2")
+    kept = dock.key_file.with_name(f"{dock.key_file.name}.{config.site}.profile")
+    renderer = lambda profile: build(profile, keys=lambda _username: None)  # noqa: E731 - one line, used once
+    return adapter_of(config, Docked(config.site, channel, seal.trust, renderer, kept))
 
 
 def closed(site_id: str, reason: str, *, title: str = "", scheduler: str = "") -> SiteAdapter:
