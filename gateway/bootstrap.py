@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 
 from accounting.tables import assert_append_only
 from gateway.db import Database, table_of
+from gateway.hub import Hub, relayed
 from gateway.identity.keys import MasterKey, load_or_create
 from gateway.identity.service import key_source
 from gateway.jobs import repository
@@ -56,12 +57,14 @@ def compose(
     """Everything wired; sites that cannot be built are there, closed, with their reason."""
     db = db or open_database(settings)
     master = load_or_create(settings.effective_master_key_file)
-    sites = load_adapters(settings.effective_sites_dir, db, master)
+    hub = Hub()
+    agents = hub.channel if settings.hub_url is None else relayed(settings.hub_url)
+    sites = load_adapters(settings.effective_sites_dir, db, master, agents)
     with db.write() as conn:
         gateway_id = ensure_gateway(conn)
         for site_id in sites:
             repository.ensure_site(conn, site_id)
-    return Services(settings, db, gateway_id, sites, clock, wake)
+    return Services(settings, db, gateway_id, sites, clock, wake, hub)
 
 
 def load_adapters(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from gateway.db import Database
+from gateway.hub import Hub
 from gateway.settings import Settings
 from site_adapters.interfaces import SiteAdapter
 
@@ -47,6 +48,7 @@ class Services:
     sites: Mapping[str, SiteAdapter]
     clock: Callable[[], datetime]
     wake: Callable[[str], None]
+    hub: Hub = field(default_factory=Hub)
 
     def close(self) -> None:
         """Give back the connections to the sites and to the database."""

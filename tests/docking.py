@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 import yaml
 
+from site_adapters.centre.agent import Agent
 from site_adapters.centre.home import Centre, Home, compose
 from site_adapters.centre.service import create_app
 from site_adapters.if2 import keys
@@ -66,6 +67,21 @@ def dock(folder: Path, site: dict[str, Any], **docking: Any) -> Docked:
     home.trust.add(keys.load_or_create(gateway_key).public)
     keys.load_or_create(home.key_file)
     return Docked(home, site, gateway_key)
+
+
+@contextmanager
+def dialling(centre: Centre, url: str) -> Iterator[Agent]:
+    """The centre's agent, connected to the gateway at `url` (http://…)."""
+    agent = Agent(centre.desk, url.replace("http", "ws", 1) + "/if2/agent", "penstock",
+                  lambda: keys.load(centre.home.key_file), centre.home.trust, stopped=centre.home.stopped)  # fmt: skip
+    thread = threading.Thread(target=agent.run, daemon=True)
+    thread.start()
+    try:
+        yield agent
+    finally:
+        agent.close()
+        thread.join(20)
+        centre.close()
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.services import Services
 from site_adapters.types import Resources
-from tests.builders import Gateway, make_gateway
-from tests.docking import Docked, dock, serving, slurm_at_the_centre
+from tests.builders import Gateway, compose_gateway, make_gateway, people, served
+from tests.docking import Docked, dialling, dock, serving, slurm_at_the_centre
 from tests.lab.slurm import SlurmLab, wait_for
 
 pytestmark = pytest.mark.live
@@ -36,12 +36,27 @@ def by_service(tmp_path: Path, docked: Docked) -> Iterator[Gateway]:
         yield gateway
 
 
-def test_job_runs_at_a_docked_centre_and_is_charged(by_service: Gateway) -> None:
-    job_id = by_service.submit("alpha", "#!/bin/bash\nsleep 1\necho done\n", resources=Resources(process_count=2))
+@pytest.fixture
+def by_agent(tmp_path: Path, docked: Docked) -> Iterator[Gateway]:
+    """The gateway is there first; the centre dials in."""
+    services = compose_gateway(tmp_path / "gw", f"sqlite:///{tmp_path / 'gw.sqlite'}", docked.site_file("agent"))
+    with served(services) as url, dialling(docked.compose(), url):
+        told(services, "alpha")
+        yield people(services, docked.site_file("agent"), login="lab_alice")
 
-    done = by_service.until(job_id, "completed")
-    charged = by_service.charged(job_id)
+
+@pytest.fixture(params=["by_service", "by_agent"])
+def gateway(request: pytest.FixtureRequest) -> Gateway:
+    found: Gateway = request.getfixturevalue(request.param)
+    return found
+
+
+def test_job_runs_at_a_docked_centre_and_is_charged(gateway: Gateway) -> None:
+    job_id = gateway.submit("alpha", "#!/bin/bash\nsleep 1\necho done\n", resources=Resources(process_count=2))
+
+    done = gateway.until(job_id, "completed")
+    charged = gateway.charged(job_id)
 
     assert done["status"]["exit_code"] == 0
     assert charged["usage"]["core_seconds"] % 2 == 0
-    by_service.check_books()
+    gateway.check_books()
