@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
-from gateway.api import accounts, describe, evidence, invoices, jobs, payments, problems, projects, sites
+from gateway.api import accounts, agents, describe, evidence, invoices, jobs, payments, problems, projects, sites
 from gateway.api.streams import Streams
 from gateway.identity.tokens import Doorkeeper
 from gateway.services import Services
@@ -39,4 +39,5 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(sites.open_router)
     app.include_router(sites.open_router, prefix="/api/v2")
     app.include_router(pages.router)
+    app.include_router(agents.router)
     return app
