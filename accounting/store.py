@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -138,10 +138,14 @@ def mark_in_flight(conn: Connection, *, job_ids: Sequence[str]) -> None:
     conn.execute(update(HOLDS).where(HOLDS.c.job_id.in_(job_ids), HOLDS.c.state == "open").values(phase="in_flight"))
 
 
-def hold_amounts(conn: Connection, project_id: str, *, currency: str, micro: int, core_seconds: int) -> dict[str, int]:
+def commodities(conn: Connection, project_id: str) -> frozenset[str]:
+    """What the project has an account in."""
+    return frozenset(conn.scalars(_COMMODITIES, {"project": project_id}))
+
+
+def hold_amounts(have: Collection[str], *, currency: str, micro: int, core_seconds: int) -> dict[str, int]:
     """What to set aside, in each commodity that the project has an account in."""
     wanted = {currency: micro, CORE_SECONDS: core_seconds}
-    have = set(conn.scalars(_COMMODITIES, {"project": project_id}))
     return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
 
 
@@ -229,10 +233,10 @@ def tariffs(conn: Connection) -> list[PriceRule]:
 
 
 def estimate(
-    conn: Connection, *, site_id: str, queue: str, currency: str, core_seconds: int, at: datetime
+    rules: Sequence[PriceRule], *, site_id: str, queue: str, currency: str, core_seconds: int, at: datetime
 ) -> int | None:
     """Micro-units for core-seconds at the price of this moment; None where there is no price."""
-    scoped = [r for r in tariffs(conn) if r.applies(site_id=site_id, queue=queue, currency=currency)]
+    scoped = [r for r in rules if r.applies(site_id=site_id, queue=queue, currency=currency)]
     rule = rule_at(scoped, at)
     return None if rule is None else rate(core_seconds, rule.micro_per_core_hour)
 

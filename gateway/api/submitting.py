@@ -20,7 +20,7 @@ from gateway.api.schemas import JobSpecIn
 from gateway.errors import Forbidden, GatewayError, Invalid, NotFound, Problem
 from gateway.identity.access import SCOPE_OF, Person, Verb
 from gateway.jobs import request, service, views
-from gateway.jobs.request import Plan
+from gateway.jobs.request import Facts, Plan
 from gateway.jobs.service import IdempotencyKey, Wanted
 from gateway.jobs.standby import assert_accepting
 from gateway.services import Services
@@ -47,8 +47,9 @@ def submit(services: Services, posts: Sequence[Posted]) -> list[dict[str, Any] |
     answers: dict[int, str | Exception] = {}
     ready: list[tuple[int, _Ready]] = []
     with services.db.read() as conn:
+        facts = _facts(conn)
         for place, post in enumerate(posts):
-            found = _tried(partial(_ready, services, conn, post.person, post.body, key_of(post.header, post.body)))
+            found = _tried(partial(_ready, services, facts, post.person, post.body, key_of(post.header, post.body)))
             if isinstance(found, _Ready):
                 ready.append((place, found))
             else:
@@ -69,11 +70,12 @@ def submit_many(
     for start in range(0, len(items), AT_ONCE):
         ready: list[tuple[int, _Ready]] = []
         with services.db.read() as conn:
+            facts = _facts(conn)
             for place, item in enumerate(items[start : start + AT_ONCE], start):
                 body = json_bytes(item)
                 key = key_of(None if header is None else f"{header}/{place}", body)
                 with told(results[place]):
-                    found = _ready(services, conn, person, body, key)
+                    found = _ready(services, facts, person, body, key)
                     if isinstance(found, str):
                         results[place] |= {"status": 202, "id": found}
                     else:
@@ -132,18 +134,21 @@ def _tried(work: Callable[[], T]) -> T | Exception:
         return exc
 
 
-def _ready(
-    services: Services, conn: Connection, person: Person, body: bytes, key: IdempotencyKey | None
-) -> _Ready | str:
-    """What is to be accepted; or the job that this key made before, whatever would be said to it today."""
+def _facts(conn: Connection) -> Facts:
+    """What submissions of one moment are checked against; refuses all of them after a restore."""
     assert_accepting(conn)
+    return Facts(conn)
+
+
+def _ready(services: Services, facts: Facts, person: Person, body: bytes, key: IdempotencyKey | None) -> _Ready | str:
+    """What is to be accepted; or the job that this key made before, whatever would be said to it today."""
     if SCOPE_OF[Verb.SUBMIT] not in person.scopes:
         raise Forbidden("This token may not submit jobs.", remedy="Use a token with the submit scope.")
-    earlier = earlier_job(conn, person, key)
+    earlier = earlier_job(facts.conn, person, key)
     if earlier is not None:
         return earlier
-    wish = _read(services, conn, person, body)
-    prepared = request.prepare(services, conn, person, wish.spec(), project=wish.project, now=services.clock())
+    wish = _read(services, facts.conn, person, body)
+    prepared = request.prepare(services, facts, person, wish.spec(), project=wish.project, now=services.clock())
     if max(prepared.holds.values(), default=0) > _HOLD_MAX:
         problem = Problem("/resources", "This is more than any centre has.", "over_limit", "Ask for less.")
         raise Invalid("The job has 1 problem: it asks for more than can be counted.", problems=(problem,))
