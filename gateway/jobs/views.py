@@ -151,7 +151,10 @@ def runs(conn: Connection, job_id: str) -> list[dict[str, Any]]:
 
 def stamp(at: datetime | None) -> str | None:
     """RFC 3339 in UTC."""
-    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if at is None:
+        return None
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds")[:-6] + "Z"  # without its +00:00
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +255,10 @@ def _job(
         else {"amount": format_micro(estimate["micro"]), "currency": estimate["currency"]},
         "waiting": waiting,
         "recovered": row.recovered,
-        "links": {"self": here, **{name: f"{here}/{name}" for name in ("log", "events", "script", "why", "charges")}},
+        "links": {
+            "self": here, "log": here + "/log", "events": here + "/events", "script": here + "/script",
+            "why": here + "/why", "charges": here + "/charges",
+        },
     }  # fmt: skip
 
 
