@@ -79,7 +79,7 @@ class Gateway:
     def accept(self, spec: JobSpec, idempotency: jobs.IdempotencyKey | None = None) -> str:
         s, now = self.services, self.services.clock()
         with s.db.read() as conn:
-            prepared = request.prepare(s, conn, self.person, spec, project=None, now=now)
+            prepared = request.prepare(s, request.Facts(conn), self.person, spec, project=None, now=now)
         with s.db.write() as conn:
             return jobs.accept(s, conn, self.person, prepared, now=now, idempotency=idempotency).job_id
 
