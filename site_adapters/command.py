@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +49,10 @@ class Command(Generic[T]):
     deadline_s: float = 60.0
     stdout_bytes_max: int = 64 * 1024 * 1024
     env: tuple[tuple[str, str], ...] = field(default=())
+
+    def then(self, read: Callable[[T], U]) -> Command[U]:
+        """The same command with its answer read further."""
+        return Command(
+            self.argv, lambda out: read(self.parse(out)), self.stdin, self.write, self.deadline_s,
+            self.stdout_bytes_max, self.env,
+        )  # fmt: skip

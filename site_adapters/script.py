@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -50,6 +51,28 @@ def render(template: str, submission: Submission, *, staging_root: str, **more: 
 def staging_root(pattern: str, home: str) -> str:
     """The shared staging area of an account: `{home}` is the only word that is replaced."""
     return pattern.replace("{home}", home.rstrip("/"))
+
+
+def output_paths(
+    submission: Submission, root: str, *, known: Callable[[str], str] = str, suffix: str = ".{task}"
+) -> tuple[str, str]:
+    """Absolute paths of stdout and stderr with `{task}` for arrays; relative ones are below the job's directory.
+
+    `known` translates a scheduler's own signs in a path that the person gave.
+    """
+    spec = submission.spec
+    base = f"{root}/out/{submission.fence_name}"
+    task = suffix if spec.array is not None else ""
+    directory = spec.directory or submission.account.home
+
+    def placed(path: str | None, default: str) -> str:
+        if path is None:
+            return default
+        told = known(path)
+        return told if told.startswith("/") else f"{directory}/{told}"
+
+    stdout = placed(spec.stdout_path, f"{base}{task}.out")
+    return stdout, placed(spec.stderr_path, f"{base}{task}.err")
 
 
 def command_words(submission: Submission) -> tuple[str, ...]:
