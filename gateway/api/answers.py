@@ -217,6 +217,7 @@ class ChargeLine(_Out):
     """The price of one run, with its arithmetic."""
 
     meter: str
+    id: int
     task: int | None
     start: str | None
     end: str | None
