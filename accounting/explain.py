@@ -79,6 +79,7 @@ class Explanation:
 
     causes: tuple[Cause, ...]
     text: str
+    fits_line: bool = True  # also the cores and the time that the centre's line names
 
     @property
     def category(self) -> Category:
@@ -93,26 +94,45 @@ class _Step:
 
 
 def explain(ours: Ours, theirs: Theirs, ground: Ground) -> list[Explanation]:
-    """Every explanation by one cause, else every one by two; empty where the difference stays unexplained."""
+    """Every explanation by one cause, else every one by two; empty where the difference stays unexplained.
+
+    Of several, those that also give the cores and the time that the centre's line names come alone.
+    """
     found: dict[tuple[Cause, ...], Explanation] = {}
-    for quantity_causes, quantity, words in _quantities(ours, theirs, ground):
-        if quantity != theirs.core_seconds:
+    for step in _quantities(ours, theirs, ground):
+        if step.quantity != theirs.core_seconds:
             continue
-        for money_causes, more in _amounts(ours, theirs, ground, quantity):
-            causes = quantity_causes + money_causes
-            if 1 <= len(causes) <= 2 and causes not in found:
-                found[causes] = Explanation(causes, "; ".join(filter(None, (*words, *more))))
+        for money_causes, more in _amounts(ours, theirs, ground, step.quantity):
+            causes = step.causes + money_causes
+            if 1 <= len(causes) <= 2 and (causes not in found or step.fits(theirs) > found[causes].fits_line):
+                found[causes] = Explanation(causes, "; ".join(filter(None, (*step.words, *more))), step.fits(theirs))
     fewest = min((len(causes) for causes in found), default=0)
-    return [e for causes, e in found.items() if len(causes) == fewest]
+    short = [e for causes, e in found.items() if len(causes) == fewest]
+    return [e for e in short if e.fits_line] or short
 
 
 # ---------------------------------------------------------------- quantities
 
 
-def _quantities(ours: Ours, theirs: Theirs, ground: Ground) -> Iterator[tuple[tuple[Cause, ...], int, tuple[str, ...]]]:
+@dataclass(frozen=True, slots=True)
+class _Quantity:
+    """Our quantity under some causes: the cores and the time it comes from, and what is said of it."""
+
+    causes: tuple[Cause, ...]
+    quantity: int
+    words: tuple[str, ...] = ()
+    cores: int = 0
+    elapsed_s: int = 0
+
+    def fits(self, theirs: Theirs) -> bool:
+        return (not theirs.cores or self.cores in (0, theirs.cores)) and (
+            not theirs.elapsed_s or self.elapsed_s in (0, theirs.elapsed_s)
+        )
+
+
+def _quantities(ours: Ours, theirs: Theirs, ground: Ground) -> Iterator[_Quantity]:
     """Core-seconds under no, one and two causes: cores × time, more runs, another unit."""
-    plain = _Step(None, ours.core_seconds)
-    yield (), plain.value, ()
+    yield _Quantity((), ours.core_seconds)
     shapes = [_Step(None, ours.cores), *_shapes(ours, ground)]
     times = [_Step(None, ours.elapsed_s), *_times(ours, theirs, ground)]
     tails = [None, *_tails(ours, ground)]
@@ -122,9 +142,9 @@ def _quantities(ours: Ours, theirs: Theirs, ground: Ground) -> Iterator[tuple[tu
             continue
         base = shape.value * time.value if shape.cause or time.cause else ours.core_seconds
         for value, words in [(base, "")] if tail is None else tail.of(base):
-            yield causes, value, (shape.text, time.text, words)
+            yield _Quantity(causes, value, (shape.text, time.text, words), shape.value, time.value)
     if ours.core_seconds and theirs.core_seconds == 0:
-        yield (Cause.STATE,), 0, (f"the centre does not charge a run that ended {ours.state}",)
+        yield _Quantity((Cause.STATE,), 0, (f"the centre does not charge a run that ended {ours.state}",))
 
 
 def _shapes(ours: Ours, ground: Ground) -> Iterator[_Step]:

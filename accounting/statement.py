@@ -5,7 +5,7 @@ Pure. Readers of the formats are in `statement_formats`; the signature check is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from accounting.breaks import Category
@@ -123,24 +123,26 @@ def check(
         findings.append(
             Finding(Category.SIGNATURE, "the agreement asks for a signed statement, and this is not signed")
         )
-    return signed, findings + _totals(statement)
+    header, lines = statement.header, len(statement.lines)
+    totals = check_totals(header, lines, statement.core_seconds, statement.amount_micro or 0, statement.problems)
+    return signed, findings + totals
 
 
-def _totals(statement: Statement) -> list[Finding]:
-    header, found = statement.header, []
-    read = len(statement.lines) + len(statement.problems)
+def check_totals(
+    header: Header, lines: int, core_seconds: int, amount_micro: int, problems: Sequence[BadLine]
+) -> list[Finding]:
+    """Where the header's totals and the sums of its lines part."""
+    found = []
+    read = lines + len(problems)
     if header.lines is not None and header.lines != read:
         found.append(Finding(Category.CONTROL_TOTAL, f"it says {header.lines} lines, and has {read}"))
-    if statement.problems:
-        first = statement.problems[0]
-        text = f"{len(statement.problems)} lines cannot be read; the first is line {first.line_no}: {first.why}"
+    if problems:
+        text = f"{len(problems)} lines cannot be read; the first is line {problems[0].line_no}: {problems[0].why}"
         found.append(Finding(Category.CONTROL_TOTAL, text))
-    if header.core_seconds is not None and header.core_seconds != statement.core_seconds:
-        delta = header.core_seconds - statement.core_seconds
-        text = f"it says {header.core_seconds} core-seconds, and its lines sum to {statement.core_seconds}"
-        found.append(Finding(Category.CONTROL_TOTAL, text, delta_core_seconds=delta))
-    total = statement.amount_micro or 0
-    if header.amount_micro is not None and abs(header.amount_micro - total) > MONEY_SLACK_MICRO:
-        text = f"it says {header.amount_micro} micro-{header.currency}, and its lines sum to {total}"
-        found.append(Finding(Category.CONTROL_TOTAL, text, delta_micro=header.amount_micro - total))
+    if header.core_seconds is not None and header.core_seconds != core_seconds:
+        text = f"it says {header.core_seconds} core-seconds, and its lines sum to {core_seconds}"
+        found.append(Finding(Category.CONTROL_TOTAL, text, delta_core_seconds=header.core_seconds - core_seconds))
+    if header.amount_micro is not None and abs(header.amount_micro - amount_micro) > MONEY_SLACK_MICRO:
+        text = f"it says {header.amount_micro} micro-{header.currency}, and its lines sum to {amount_micro}"
+        found.append(Finding(Category.CONTROL_TOTAL, text, delta_micro=header.amount_micro - amount_micro))
     return found

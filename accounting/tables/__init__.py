@@ -46,6 +46,14 @@ from accounting.tables.money import (
     VoucherRow,
     VoucherUseRow,
 )
+from accounting.tables.recon import (
+    BreakEventRow,
+    BreakRow,
+    ReconciliationRow,
+    StatementLineRow,
+    StatementProblemRow,
+    StatementRow,
+)
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
 APPEND_ONLY = append_only_tables()
@@ -60,4 +68,5 @@ __all__ = [
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
     "BudgetRow", "BudgetAlertRow",
+    "StatementRow", "StatementLineRow", "StatementProblemRow", "ReconciliationRow", "BreakRow", "BreakEventRow",
 ]  # fmt: skip

@@ -11,9 +11,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accounting.tables import Base, UtcTime
-
-_Id = BigInteger().with_variant(Integer, "sqlite")
+from accounting.tables.base import HISTORY, Base, Id, UtcTime
 
 
 class StatementRow(Base):
@@ -23,9 +21,10 @@ class StatementRow(Base):
     __table_args__ = (
         UniqueConstraint("site_id", "sha256", name="uq_centre_statement_bytes"),
         Index("ix_centre_statement_period", "site_id", "period", "currency"),
+        HISTORY,
     )
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     site_id: Mapped[str] = mapped_column(String(32))
     period: Mapped[str] = mapped_column(String(10))
     starts_at: Mapped[datetime] = mapped_column(UtcTime)
@@ -51,7 +50,7 @@ class StatementLineRow(Base):
     """A line as the centre wrote it, beside what was read in it. Times are epoch seconds."""
 
     __tablename__ = "centre_statement_line"
-    __table_args__ = (Index("ix_centre_statement_line_key", "statement_id", "run_key"),)
+    __table_args__ = (Index("ix_centre_statement_line_key", "statement_id", "run_key"), HISTORY)
 
     statement_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     line_no: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -78,6 +77,7 @@ class StatementProblemRow(Base):
     """A line that cannot be read, kept whole: it stays visible until the centre corrects it."""
 
     __tablename__ = "centre_statement_problem"
+    __table_args__ = HISTORY
 
     statement_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -90,9 +90,9 @@ class ReconciliationRow(Base):
     """One comparison of a statement with the books as they were then."""
 
     __tablename__ = "reconciliation"
-    __table_args__ = (Index("ix_reconciliation_statement", "statement_id"),)
+    __table_args__ = (Index("ix_reconciliation_statement", "statement_id"), HISTORY)
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     statement_id: Mapped[int] = mapped_column(BigInteger)
     site_id: Mapped[str] = mapped_column(String(32))
     period: Mapped[str] = mapped_column(String(10))
@@ -110,9 +110,10 @@ class BreakRow(Base):
         UniqueConstraint("break_key", name="uq_recon_break_key"),
         Index("ix_recon_break_site", "site_id", "period"),
         Index("ix_recon_break_statement", "statement_id"),
+        HISTORY,
     )
 
-    id: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     break_key: Mapped[str] = mapped_column(String(120))
     reconciliation_id: Mapped[int] = mapped_column(BigInteger)
     statement_id: Mapped[int] = mapped_column(BigInteger)
@@ -140,6 +141,7 @@ class BreakEventRow(Base):
     """One act on a break; `seq` 1 is its opening. Two people who act at once: one of them has the number."""
 
     __tablename__ = "recon_break_event"
+    __table_args__ = HISTORY
 
     break_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     seq: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -150,7 +152,3 @@ class BreakEventRow(Base):
     resolution: Mapped[str] = mapped_column(String(8))
     entry_key: Mapped[str] = mapped_column(String(200))
     at: Mapped[datetime] = mapped_column(UtcTime)
-
-
-HISTORY = ("centre_statement", "centre_statement_line", "centre_statement_problem", "reconciliation", "recon_break",
-           "recon_break_event")  # fmt: skip
