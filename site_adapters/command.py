@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from site_adapters.errors import CommandFailed
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -56,3 +58,11 @@ class Command(Generic[T]):
             self.argv, lambda out: read(self.parse(out)), self.stdin, self.write, self.deadline_s,
             self.stdout_bytes_max, self.env,
         )  # fmt: skip
+
+
+class Garbled(CommandFailed):
+    """The answer came in a form that cannot be read; `instead` asks for the same in another."""
+
+    def __init__(self, message: str, *, native_text: str, instead: Command[Any]) -> None:
+        super().__init__(message, native_text=native_text)
+        self.instead = instead

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from accounting.agreement import Agreement, agreement_of
 from accounting.errors import AccountingError, KeyReused, NotSigned
+from accounting.evidence.outbox import put
 from accounting.parties import Party, Role, Signature, SigningKey, Verify
 from accounting.store.prices import insert_rule
 from accounting.store.schema import AGREEMENTS, KEYS, PARTIES, SIGNATURES, TARIFFS, TERMS, upsert
@@ -58,7 +59,8 @@ def save_agreement(conn: Connection, agreement: Agreement, *, now: datetime) -> 
     earlier = conn.execute(select(AGREEMENTS).where(AGREEMENTS.c.id == agreement.id)).first()
     if earlier is not None and (earlier.operator_id, earlier.centre_id) != (row["operator_id"], row["centre_id"]):
         raise AccountingError(f"agreement {agreement.id} is between other parties")
-    _save(conn, AGREEMENTS, row)
+    if _save(conn, AGREEMENTS, row):
+        put(conn, "agreement", f"{agreement.id}/{agreement.version}", agreement.payload, centre=agreement.centre_id)
 
 
 def save_tariff(conn: Connection, tariff: Tariff, *, now: datetime) -> None:
@@ -71,6 +73,7 @@ def save_tariff(conn: Connection, tariff: Tariff, *, now: datetime) -> None:
            "valid_from": tariff.valid_from, "payload": tariff.payload, "sha256": tariff.sha256,
            "recorded_at": now}  # fmt: skip
     if _save(conn, TARIFFS, row):
+        put(conn, "tariff", f"{tariff.id}/{tariff.version}", tariff.payload, agreement=tariff.agreement_id)
         for rule in tariff.rules:
             insert_rule(conn, rule, tariff_sha256=tariff.sha256, now=now)
 
@@ -85,7 +88,9 @@ def sign(conn: Connection, document_sha256: str, signature: Signature, verify: V
         raise NotSigned(f"no key {signature.key_id!r} of {signature.party_id} confirms this signature")
     row = {"document_sha256": document_sha256, "party_id": signature.party_id, "key_id": signature.key_id,
            "signature": signature.signature, "signed_at": signature.signed_at}  # fmt: skip
-    conn.execute(upsert(conn, SIGNATURES).on_conflict_do_nothing(), [row])
+    query = upsert(conn, SIGNATURES).on_conflict_do_nothing().returning(SIGNATURES.c.party_id)
+    if conn.execute(query, [row]).all():
+        put(conn, "signature", f"{document_sha256}/{signature.party_id}", signature.signature, key=signature.key_id)
 
 
 def signatures(conn: Connection, document_sha256: str) -> list[Signature]:

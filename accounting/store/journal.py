@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting.errors import KeyReused
+from accounting.evidence.outbox import OUTBOX, rows_of_entries
 from accounting.ledger import Entry
 from accounting.store.schema import (
     ACCOUNTS,
@@ -55,6 +56,7 @@ def book(conn: Connection, entries: Sequence[Entry], *, now: datetime) -> dict[s
         for line, p in enumerate(e.postings)
     ]
     insert_all(conn, POSTINGS, postings)
+    insert_all(conn, OUTBOX, rows_of_entries(fresh.values()))
     return fresh
 
 

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from accounting.calendar import Window
 from accounting.errors import AccountingError, TariffOverlap
+from accounting.evidence.documents import price_rule
+from accounting.evidence.outbox import put
 from accounting.price import PriceBook, quote
 from accounting.store.schema import AGREEMENTS, DISCOUNTS, RULES, SIGNATURES, TARIFFS
 from accounting.tariff import Discount, PriceRule, Scope, overlaps, problems
@@ -38,7 +40,9 @@ def insert_rule(conn: Connection, rule: PriceRule, *, tariff_sha256: str | None,
     values = {name: getattr(rule, name) for name in _FIELDS}
     window = None if rule.window is None else asdict(rule.window)
     query = insert(RULES).values(**values, window=window, tariff_sha256=tariff_sha256, created_at=now)
-    return int(conn.execute(query.returning(RULES.c.id)).scalar_one())
+    rule_id = int(conn.execute(query.returning(RULES.c.id)).scalar_one())
+    put(conn, "price_rule", str(rule_id), price_rule({**values, "window": window, "tariff_sha256": tariff_sha256}))
+    return rule_id
 
 
 def close_tariff(conn: Connection, rule_id: int, *, valid_to: datetime) -> bool:
@@ -97,12 +101,12 @@ def discounts(conn: Connection) -> list[Discount]:
 
 
 def estimate(
-    conn: Connection, *, site_id: str, queue: str, currency: str, core_seconds: int, at: datetime,
+    prices: PriceBook, *, site_id: str, queue: str, currency: str, core_seconds: int, at: datetime,
     project_id: str = "", qos: str = "", grade: str = "", user_class: str = "", more: Mapping[str, int] | None = None,
 ) -> int | None:  # fmt: skip
     """Micro-units for core-seconds (and `more` resources) at the prices of this moment; None where there is none."""
     where = Scope(currency, site_id, queue, qos, grade, user_class, project_id)
-    return quote(price_book(conn), where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
+    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
 
 
 def _effective(conn: Connection) -> dict[str, tuple[str, datetime, datetime | None]]:

@@ -1,4 +1,4 @@
-"""The tables of the books, in reading order: usage, contracts, books, money. Every file of tables is imported here."""
+"""The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence; all imported here."""
 
 from accounting.tables.base import (
     Base,
@@ -36,6 +36,27 @@ from accounting.tables.contracts import (
     SignatureRow,
     TariffRow,
 )
+from accounting.tables.evidence import (
+    CheckpointRow,
+    CosignatureRow,
+    LeafRow,
+    NodeRow,
+    OutboxRow,
+    PersonKeyRow,
+    SigningKeyRow,
+)
+from accounting.tables.invoices import (
+    BankTransactionRow,
+    BillingDocumentRow,
+    BillingItemRow,
+    DisputeEventRow,
+    DisputeRow,
+    DocumentSeriesRow,
+    InvoicePaymentRow,
+    LegalEntityRow,
+    ProjectPayerRow,
+    TaxRuleRow,
+)
 from accounting.tables.money import (
     AdjustmentDecisionRow,
     AdjustmentRow,
@@ -68,5 +89,8 @@ __all__ = [
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
     "BudgetRow", "BudgetAlertRow",
+    "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
+    "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
+    "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
     "StatementRow", "StatementLineRow", "StatementProblemRow", "ReconciliationRow", "BreakRow", "BreakEventRow",
 ]  # fmt: skip

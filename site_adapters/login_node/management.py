@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from site_adapters.command import Command, Output
+from site_adapters.command import Command, Garbled, Output
 from site_adapters.config import SiteConfig
-from site_adapters.errors import NotFound, OutcomeUnknown, Refused, SiteError, SiteUnreachable
+from site_adapters.errors import CredentialRefused, NotFound, OutcomeUnknown, Refused, SiteError, SiteUnreachable
 from site_adapters.login_node import fences
 from site_adapters.script import staging_root
 from site_adapters.transport import Connection, Logins
@@ -41,8 +41,11 @@ from site_adapters.types import (
     Unknown,
 )
 
+T = TypeVar("T")
+
 # A serial loop over one channel reaches what a local loop reaches; two use both sides' time.
 LANES = 2
+ACTS_PER_TRIP = 100
 _PING_FRESH_S = 1.0
 
 
@@ -57,6 +60,21 @@ class Dialect(Protocol):
     @property
     def ids_per_act(self) -> int:
         """How many ids one cancel, hold or release may name; 1 where one bad id spoils the others."""
+        ...
+
+    @property
+    def ping_first(self) -> bool:
+        """Whether other commands hang while the scheduler is down, so that it is pinged before them."""
+        ...
+
+    @property
+    def own_search(self) -> bool:
+        """Whether each person's login searches for its own jobs: others' may be hidden without a word."""
+        ...
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Folders of its own in the staging area."""
         ...
 
     def ping(self) -> Command[tuple[bool, str]]:
@@ -125,6 +143,8 @@ class LoginNodeManagement:
     def _up(self, *, fresh: bool = False, username: str | None = None) -> tuple[bool, str]:
         """The dialect's ping, at most once a second: with the scheduler down other commands may hang."""
         at, ok, detail = self._ping
+        if not (fresh or self.dialect.ping_first):
+            return True, "not asked: every command tells"
         if not fresh and time.monotonic() - at < _PING_FRESH_S:
             return ok, detail
         try:
@@ -132,6 +152,8 @@ class LoginNodeManagement:
             if connection is None:
                 return True, "not asked: no login is known yet"
             ok, detail = connection.run(self.dialect.ping())
+        except CredentialRefused as exc:
+            return False, str(exc)  # says something of this login, nothing of the scheduler
         except SiteError as exc:
             ok, detail = False, str(exc)
         self._ping = (time.monotonic(), ok, detail)
@@ -175,7 +197,7 @@ class LoginNodeManagement:
     def _prepare(self, connection: Connection, account: SiteAccount) -> None:
         root = staging_root(self.config.staging_root, account.home)
         if root not in self._prepared:
-            connection.run(fences.prepare(root))
+            connection.run(fences.prepare(root, *self.dialect.folders))
             self._prepared.add(root)
 
     def _submit_cli(
@@ -209,12 +231,12 @@ class LoginNodeManagement:
     def _queue(self, users: Sequence[str]) -> tuple[Look, int]:
         observer = self.logins.observer()
         if observer is not None:
-            return guarded(lambda: observer.run(self.dialect.queue(None))), 1
+            return guarded(lambda: ask(observer, self.dialect.queue(None))), 1
         looks = [guarded(partial(self._own_queue, user)) for user in users]
         return merged(looks), len(looks)
 
     def _own_queue(self, user: str) -> Look:
-        return self.logins.actor(user).run(self.dialect.queue(user))
+        return ask(self.logins.actor(user), self.dialect.queue(user))
 
     def _history(self, jobs: Sequence[JobRef]) -> tuple[Look, int]:
         since = min(job.submitted_at for job in jobs) - timedelta(days=1)
@@ -234,7 +256,7 @@ class LoginNodeManagement:
         meter = self.logins.meter() or self.logins.observer()
         connection = self.logins.actor(username) if username else meter
         assert connection is not None
-        return connection.run(self.dialect.history(jobs, since=since, everybody=not username))
+        return ask(connection, self.dialect.history(jobs, since=since, everybody=not username))
 
     def find(self, tags: Sequence[str], *, accounts: Sequence[SiteAccount], since: datetime) -> Look:
         users = sorted({account.username for account in accounts})
@@ -243,9 +265,10 @@ class LoginNodeManagement:
         up, detail = self._up(username=users[0])
         if not up:
             return Look(error=f"the scheduler does not answer: {detail}")
-        queue, _ = self._queue(users)
-        looks = [queue]
-        if self.config.accounting.kept and queue.good:
+        kept = self.config.accounting.kept
+        # Where each login searches for its own jobs, it sees the live ones with them.
+        looks = [] if kept and self.dialect.own_search else [self._queue(users)[0]]
+        if kept and all(look.good for look in looks):
             looks.append(guarded(lambda: self._search(users, since)))
         found = merged(looks)
         wanted = set(tags)
@@ -254,9 +277,9 @@ class LoginNodeManagement:
 
     def _search(self, users: Sequence[str], since: datetime) -> Look:
         meter = self.logins.meter() or self.logins.observer()
-        if meter is not None:
-            return meter.run(self.dialect.search(users, since=since))
-        return merged([self.logins.actor(user).run(self.dialect.search((user,), since=since)) for user in users])
+        if meter is not None and not self.dialect.own_search:
+            return ask(meter, self.dialect.search(users, since=since))
+        return merged([ask(self.logins.actor(u), self.dialect.search((u,), since=since)) for u in users])
 
     # ------------------------------------------------------------ act
 
@@ -283,22 +306,28 @@ class LoginNodeManagement:
         if not up:
             return [NotDone(f"the scheduler does not answer: {detail}", retryable=True)] * len(jobs)
         connection = self.logins.actor(account.username)
+        most = self.dialect.ids_per_act
+        ids = [job.native_id for job in jobs]
+        parts = [ids[start : start + most] for start in range(0, len(ids), most)]
         outcomes: list[ActionOutcome] = []
-        for start in range(0, len(jobs), self.dialect.ids_per_act):
-            part = jobs[start : start + self.dialect.ids_per_act]
-            outcome = self._one_act(connection, command([job.native_id for job in part]))
+        for part, outcome in zip(parts, self._acts(connection, [command(part) for part in parts]), strict=True):
             if isinstance(outcome, NotDone) and len(part) > 1:
                 # One bad id fails the whole command: ask for each on its own.
-                outcomes += [self._one_act(connection, command([job.native_id])) for job in part]
+                outcomes += self._acts(connection, [command([native_id]) for native_id in part])
             else:
                 outcomes += [outcome] * len(part)
         return outcomes
 
-    def _one_act(self, connection: Connection, command: Command[Output]) -> ActionOutcome:
-        try:
-            output = connection.run(command)
-        except SiteError as exc:
-            return NotDone(str(exc), retryable=True)
+    def _acts(self, connection: Connection, commands: Sequence[Command[Output]]) -> list[ActionOutcome]:
+        outcomes: list[ActionOutcome] = []
+        for start in range(0, len(commands), ACTS_PER_TRIP):
+            answers = connection.run_many(commands[start : start + ACTS_PER_TRIP])
+            outcomes += [self._acted(answer) for answer in answers]
+        return outcomes
+
+    def _acted(self, output: Output | SiteError) -> ActionOutcome:
+        if isinstance(output, SiteError):
+            return NotDone(str(output), retryable=True)
         if output.exit_code == 0:
             return Done()
         error = self.dialect.error_of(output)
@@ -317,6 +346,15 @@ def _as_outcome(answer: SubmitOutcome | SiteError) -> SubmitOutcome:
             return Rejected(str(answer), retryable=answer.retryable)
         case _:
             return answer
+
+
+def ask(connection: Connection, command: Command[T]) -> T:
+    """Run a question; where its answer came in a form that cannot be read, the same question in another form."""
+    try:
+        return connection.run(command)
+    except Garbled as exc:
+        instead: Command[T] = exc.instead
+        return connection.run(instead)
 
 
 def guarded(look: Callable[[], Look]) -> Look:

@@ -23,6 +23,9 @@ class SlurmDialect:
     rules: tuple[ErrorRule, ...] = ()
     ids_per_query: int = 500
     ids_per_act: int = 500
+    ping_first: bool = True
+    own_search: bool = False
+    folders: tuple[str, ...] = ()
 
     def ping(self) -> Command[tuple[bool, str]]:
         return commands.ping(self.config.command("scontrol"))

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "recon"
-down_revision = "books"
+down_revision = "invoice"
 branch_labels = None
 depends_on = None
 
