@@ -9,16 +9,16 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
-from accounting import invoice_tables as tables
+from accounting import tables
 from accounting.credit_notes import Credit
 from accounting.disputes import DISPUTE_WITHIN, LIVE, Dispute, DisputeState, Side, Step, advance, answer_due
 from accounting.errors import InvoiceRefused
 from accounting.invoice import Document, DocumentKind
 from accounting.invoice_store import DOCUMENTS, credited, issue_credit_note, load, lock
-from accounting.store import _table
+from accounting.store.schema import core
 
-DISPUTES = _table(tables.DisputeRow)
-EVENTS = _table(tables.DisputeEventRow)
+DISPUTES = core(tables.DisputeRow)
+EVENTS = core(tables.DisputeEventRow)
 
 
 @dataclass(frozen=True, slots=True)

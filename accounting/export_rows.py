@@ -11,7 +11,7 @@ from accounting.exports.general_ledger import LedgerLine
 from accounting.exports.ogf_ur import ChargedRun
 from accounting.invoice import Document, from_snapshot
 from accounting.invoice_store import DOCUMENTS
-from accounting.store import CHARGES, ENTRIES, POSTINGS, REVERSALS, USAGE
+from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, REVERSALS, USAGE
 
 
 def documents(conn: Connection, start: datetime, end: datetime, *, project_id: str | None = None) -> list[Document]:
@@ -54,20 +54,22 @@ def journal(conn: Connection, start: datetime, end: datetime) -> list[LedgerLine
     """Postings that took effect in [start, end), entry by entry."""
     query = (
         select(ENTRIES.c.id, ENTRIES.c.effective_at, ENTRIES.c.kind, ENTRIES.c.idem_key, ENTRIES.c.memo,
-               POSTINGS.c.account, POSTINGS.c.commodity, POSTINGS.c.amount)
+               ACCOUNTS.c.code, ACCOUNTS.c.commodity, POSTINGS.c.amount)
         .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
         .where(ENTRIES.c.effective_at >= start, ENTRIES.c.effective_at < end)
         .order_by(ENTRIES.c.effective_at, ENTRIES.c.id, POSTINGS.c.line)
     )  # fmt: skip
-    return [LedgerLine(r.id, r.effective_at, r.kind, r.idem_key, r.memo, r.account, r.commodity, r.amount)
+    return [LedgerLine(r.id, r.effective_at, r.kind, r.idem_key, r.memo, r.code, r.commodity, r.amount)
             for r in conn.execute(query)]  # fmt: skip
 
 
 def opening_balances(conn: Connection, before: datetime) -> dict[tuple[str, str], int]:
     """What each account held from entries that took effect before a moment."""
     query = (
-        select(POSTINGS.c.account, POSTINGS.c.commodity, func.sum(POSTINGS.c.amount))
+        select(ACCOUNTS.c.code, ACCOUNTS.c.commodity, func.sum(POSTINGS.c.amount))
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
         .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id).where(ENTRIES.c.effective_at < before)
-        .group_by(POSTINGS.c.account, POSTINGS.c.commodity)
+        .group_by(ACCOUNTS.c.code, ACCOUNTS.c.commodity)
     )  # fmt: skip
     return {(account, commodity): int(amount) for account, commodity, amount in conn.execute(query)}

@@ -12,21 +12,24 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, String, and_, func, insert, literal, null, select, update
 
-from accounting import invoice_tables as tables
-from accounting import legal_entities
+from accounting import legal_entities, tables
 from accounting.billing_calendar import Month, months
 from accounting.credit_notes import Credit, Credited, credit_note
 from accounting.errors import InvoiceRefused
+from accounting.evidence.outbox import put
 from accounting.invoice import Document, DocumentKind, Item, LegalEntity, LineKind, Unbilled, document, from_snapshot
-from accounting.invoice_postings import credit_postings, invoice_postings
+from accounting.invoice_postings import credit_postings, invoice_postings, settled_micro, settled_postings
 from accounting.ledger import Entry, Posting
 from accounting.legal_entities import NO_TAX, SERIES
-from accounting.store import CHARGES, REVERSALS, USAGE, _table, book
+from accounting.store import book
+from accounting.store.holds import raise_limit
+from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
 from accounting.tables import UtcTime
 from accounting.tax import TaxKind, TaxRule, tax_rule_at
 
-DOCUMENTS = _table(tables.BillingDocumentRow)
-ITEMS = _table(tables.BillingItemRow)
+DOCUMENTS = core(tables.BillingDocumentRow)
+ITEMS = core(tables.BillingItemRow)
+PAID = core(tables.InvoicePaymentRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,27 @@ def issue_credit_note(
     assert invoice is not None
     serial, number = _next(conn, row.issuer_id, DocumentKind.CREDIT_NOTE)
     made = credit_note(invoice, credits, number=number, reason=reason, at=now, earlier=credited(conn, invoice_number))
-    _keep(conn, made, serial, credit_postings(made), now)
+    before = settled_minor(conn, invoice_number)
+    again = settled_micro(invoice, before, before - made.gross_minor)
+    _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
+    may_spend_again(conn, invoice, again)
     return made
+
+
+def settled_minor(conn: Connection, invoice_number: str) -> int:
+    """What of an invoice's gross is paid or credited so far."""
+    paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
+    back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
+    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0)
+
+
+def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:
+    """Raise the project's limit by what was settled, where it has one."""
+    limited = select(BALANCES.c.limit_amount).where(
+        BALANCES.c.project_id == invoice.project_id, BALANCES.c.commodity == invoice.currency
+    )
+    if micro and conn.scalar(limited) is not None:
+        raise_limit(conn, project_id=invoice.project_id, commodity=invoice.currency, amount=micro)
 
 
 def load(conn: Connection, number: str) -> Document | None:
@@ -257,3 +279,4 @@ def _keep(conn: Connection, made: Document, serial: int, postings: Sequence[Post
         tax_minor=made.tax_minor, gross_minor=made.gross_minor, corrects=made.corrects or None, entry_id=entry_id,
         snapshot=made.snapshot, sha256=made.sha256, recorded_at=now,
     ))  # fmt: skip
+    put(conn, made.kind.value, made.number, made.snapshot.encode())

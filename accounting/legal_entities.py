@@ -9,16 +9,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection, func, insert, select
 
-from accounting import invoice_tables as tables
+from accounting import tables
 from accounting.errors import InvoiceRefused
 from accounting.invoice import DocumentKind, LegalEntity
-from accounting.store import _table, _upsert
+from accounting.store.schema import core, upsert
 from accounting.tax import TaxKind, TaxRule
 
-ENTITIES = _table(tables.LegalEntityRow)
-PAYERS = _table(tables.ProjectPayerRow)
-TAX_RULES = _table(tables.TaxRuleRow)
-SERIES = _table(tables.DocumentSeriesRow)
+ENTITIES = core(tables.LegalEntityRow)
+PAYERS = core(tables.ProjectPayerRow)
+TAX_RULES = core(tables.TaxRuleRow)
+SERIES = core(tables.DocumentSeriesRow)
 
 # Where an issuer names no tax rule of its own: nothing is added, and the document says that.
 NO_TAX = "none"
@@ -110,7 +110,7 @@ def _open_series(conn: Connection, issuer: LegalEntity) -> None:
     """Counters for the issuer's invoices and credit notes, both with its own prefix."""
     kinds = {DocumentKind.INVOICE: issuer.prefix, DocumentKind.CREDIT_NOTE: f"{issuer.prefix}C"}
     rows = [{"issuer_id": issuer.id, "kind": k.value, "prefix": p, "next_number": 1} for k, p in kinds.items()]
-    conn.execute(_upsert(conn, SERIES).on_conflict_do_nothing(), rows)
+    conn.execute(upsert(conn, SERIES).on_conflict_do_nothing(), rows)
     mine = select(SERIES.c.kind, SERIES.c.prefix).where(SERIES.c.issuer_id == issuer.id)
     if {row.kind: row.prefix for row in conn.execute(mine)} != {k.value: p for k, p in kinds.items()}:
         raise InvoiceRefused(f"the prefix {issuer.prefix!r} is taken, or {issuer.id} has begun with another")

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, String, case, column, func, or_, select, values
 
 from accounting.billing_calendar import months
-from accounting.store import CHARGES, REVERSALS, USAGE
+from accounting.store.schema import CHARGES, REVERSALS, USAGE
 from accounting.tables import UtcTime
 
 BUCKETS_MAX = 400

@@ -21,7 +21,7 @@ from accounting.money import format_micro
 from accounting.payment_store import open_documents, received
 from accounting.plots import Bar, bars_svg
 from accounting.reports import By, Question, Scope, Spent, spent
-from accounting.store import CHARGES, REVERSALS, USAGE
+from accounting.store.schema import CHARGES, REVERSALS, USAGE
 from gateway.billing.invoices import PROJECTS, USERS
 from gateway.identity.access import Person, Verb, can
 

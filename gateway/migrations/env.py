@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from alembic import context
 
-from accounting import invoice_tables as _invoices
 from accounting.tables import metadata as accounting_metadata
 from gateway.db import Base
 from gateway.identity import tables as _identity
 from gateway.jobs import tables as _jobs
 
-assert _identity and _jobs and _invoices  # imported for their tables
+assert _identity and _jobs  # imported for their tables
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
@@ -22,7 +22,7 @@ from accounting.invoice import DocumentKind, LineKind, from_snapshot
 from accounting.invoice_store import DOCUMENTS, ITEMS, credited, issue_credit_note, issue_invoice, load
 from accounting.legal_entities import add_tax_rule, save_entity, tax_rules
 from accounting.minor_units import digits_of, distribute, plain, to_minor
-from accounting.tables import BILLING
+from accounting.tables import APPEND_ONLY
 from accounting.tax import TaxKind, TaxRule, rate_text, taxed
 from accounting.usage import Meter
 from gateway.db import Database
@@ -58,6 +58,8 @@ def test_many_jobs_below_half_a_fen_are_billed_together_not_at_nothing() -> None
     assert sum(totals.line_net) == 400 and set(totals.line_net) == {0, 1}
 
 
+# The machine may be busy: slow drawing says nothing of the code.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.integers(-(10**13), 10**13), min_size=1, max_size=40),
     st.integers(0, 400_000), st.booleans(), st.sampled_from(["CNY", "JPY", "KWD"]),
@@ -249,10 +251,7 @@ def test_books_balance_after_invoices_and_what_is_unbilled_is_the_difference(db:
         made = bill(conn)
         charge(conn, run(7200))
         assert books.check_books(conn) == []
-        sums = select(books.POSTINGS.c.account, func.sum(books.POSTINGS.c.amount)).where(
-            books.POSTINGS.c.commodity == "CNY"
-        )
-        balances = {a: int(m) for a, m in conn.execute(sums.group_by(books.POSTINGS.c.account))}
+        balances = {account: m for (account, commodity), m in books.balances(conn).items() if commodity == "CNY"}
     assert balances["payer:uni:receivable"] == made.gross_minor * 10_000
     assert balances["tax:op:vat"] == -made.tax_minor * 10_000
     assert balances["project:r1:usage"] + balances["project:r1:invoiced"] == 100_000
@@ -340,7 +339,7 @@ def test_prefixes_belong_to_one_issuer_for_ever(db: Database) -> None:
 
 @pytest.mark.parametrize("table", ["billing_document", "billing_item", "legal_entity", "project_payer", "tax_rule"])
 def test_issued_documents_refuse_update_and_delete(db: Database, table: str) -> None:
-    assert table in BILLING
+    assert table in APPEND_ONLY
     with db.write() as conn:
         charge(conn, run(3600))
         bill(conn)

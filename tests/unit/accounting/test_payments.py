@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
@@ -72,6 +72,8 @@ def test_amount_decides_only_where_it_fits_one_invoice() -> None:
     assert allocate(paid(-500, "PS-000001"), two) == []
 
 
+# The machine may be busy: slow drawing says nothing of the code.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 10**6), st.lists(st.integers(1, 10**6), max_size=6))
 def test_no_more_is_allocated_than_was_paid_or_is_owed(amount: int, debts: list[int]) -> None:
     documents = [owed(f"PS-{n:06d}", debt) for n, debt in enumerate(debts)]
@@ -219,8 +221,7 @@ def invoice(db: Database) -> Document:
 
 def balance_of(db: Database, account: str) -> int:
     with db.read() as conn:
-        query = select(func.coalesce(func.sum(books.POSTINGS.c.amount), 0)).where(books.POSTINGS.c.account == account)
-        return int(conn.scalar(query) or 0)
+        return books.balances(conn).get((account, "CNY"), 0)
 
 
 def test_payment_is_imported_once_and_pays_its_invoice(db: Database, invoice: Document) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accounting.tables import Base, UtcTime
+from accounting.tables.base import HISTORY, Base, Id, UtcTime
 
 
 class LegalEntityRow(Base):
     """Who issues or pays, by revision: a document keeps a copy of the one it was made with."""
 
     __tablename__ = "legal_entity"
+    __table_args__ = HISTORY
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     revision: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -36,8 +37,9 @@ class ProjectPayerRow(Base):
     """Who pays for a project from a moment on; the newest that has begun holds."""
 
     __tablename__ = "project_payer"
+    __table_args__ = HISTORY
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     project_id: Mapped[str] = mapped_column(String(32), index=True)
     payer_id: Mapped[str] = mapped_column(String(32))
     valid_from: Mapped[datetime] = mapped_column(UtcTime)
@@ -48,9 +50,9 @@ class TaxRuleRow(Base):
     """A dated tax rule. It is closed by a later one of the same code, never changed."""
 
     __tablename__ = "tax_rule"
-    __table_args__ = (UniqueConstraint("code", "valid_from"),)
+    __table_args__ = (UniqueConstraint("code", "valid_from"), HISTORY)
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     code: Mapped[str] = mapped_column(String(32))
     kind: Mapped[str] = mapped_column(String(16))
     rate_ppm: Mapped[int] = mapped_column(Integer)
@@ -84,6 +86,7 @@ class BillingDocumentRow(Base):
         Index("ix_billing_document_project", "project_id", "issued_at"),
         Index("ix_billing_document_payer", "payer_id", "issued_at"),
         Index("ix_billing_document_corrects", "corrects"),
+        HISTORY,
     )
 
     number: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -111,7 +114,7 @@ class BillingItemRow(Base):
     """A charge (or the reversal of a billed charge) on a document: at most once, for ever."""
 
     __tablename__ = "billing_item"
-    __table_args__ = (Index("ix_billing_item_document", "document", "site_id", "user_id", "service_start"),)
+    __table_args__ = (Index("ix_billing_item_document", "document", "site_id", "user_id", "service_start"), HISTORY)
 
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)  # charge, reversal
     charge_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
@@ -128,7 +131,7 @@ class DisputeRow(Base):
     """A line that a payer disputes; at most one live at a time (checked under the issuer's lock)."""
 
     __tablename__ = "dispute"
-    __table_args__ = (Index("ix_dispute_document", "document", "line"), Index("ix_dispute_site", "site_id"))
+    __table_args__ = (Index("ix_dispute_document", "document", "line"), Index("ix_dispute_site", "site_id"), HISTORY)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     document: Mapped[str] = mapped_column(String(32))
@@ -144,6 +147,7 @@ class DisputeEventRow(Base):
     """A step of a dispute: `state` is what it led to. The newest event is where the dispute stands."""
 
     __tablename__ = "dispute_event"
+    __table_args__ = HISTORY
 
     dispute_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     n: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -162,9 +166,9 @@ class BankTransactionRow(Base):
     """Money that came in (or went back, negative), known by the bank's reference: importing it twice is once."""
 
     __tablename__ = "bank_transaction"
-    __table_args__ = (UniqueConstraint("account", "bank_ref"),)
+    __table_args__ = (UniqueConstraint("account", "bank_ref"), HISTORY)
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     account: Mapped[str] = mapped_column(String(64))
     bank_ref: Mapped[str] = mapped_column(String(140))
     content_sha256: Mapped[str] = mapped_column(String(64))
@@ -182,9 +186,9 @@ class InvoicePaymentRow(Base):
     """Part of a transaction that pays a document; a negative one takes it back."""
 
     __tablename__ = "invoice_payment"
-    __table_args__ = (Index("ix_invoice_payment_document", "document"),)
+    __table_args__ = (Index("ix_invoice_payment_document", "document"), HISTORY)
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     transaction_id: Mapped[int] = mapped_column(BigInteger, index=True)
     document: Mapped[str] = mapped_column(String(32))
     amount_minor: Mapped[int] = mapped_column(BigInteger)
