@@ -111,13 +111,17 @@ class BillingDocumentRow(Base):
 
 
 class BillingItemRow(Base):
-    """A charge (or the reversal of a billed charge) on a document: at most once, for ever."""
+    """A charge (or the reversal of a billed charge) on a document: at most once, for ever.
+
+    `part`: whose part of it where payers share it; empty where one pays the whole.
+    """
 
     __tablename__ = "billing_item"
     __table_args__ = (Index("ix_billing_item_document", "document", "site_id", "user_id", "service_start"), HISTORY)
 
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)  # charge, reversal
     charge_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    part: Mapped[str] = mapped_column(String(32), primary_key=True)
     document: Mapped[str] = mapped_column(String(32))
     site_id: Mapped[str] = mapped_column(String(32))
     user_id: Mapped[str] = mapped_column(String(32))

@@ -62,6 +62,7 @@ def upgrade() -> None:
         "billing_item",
         sa.Column("kind", sa.String(length=8), nullable=False),
         sa.Column("charge_id", sa.BigInteger(), nullable=False),
+        sa.Column("part", sa.String(length=32), nullable=False),
         sa.Column("document", sa.String(length=32), nullable=False),
         sa.Column("site_id", sa.String(length=32), nullable=False),
         sa.Column("user_id", sa.String(length=32), nullable=False),
@@ -69,7 +70,7 @@ def upgrade() -> None:
         sa.Column("service_end", sa.DateTime(timezone=True), nullable=False),
         sa.Column("core_seconds", sa.BigInteger(), nullable=False),
         sa.Column("amount_micro", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("kind", "charge_id"),
+        sa.PrimaryKeyConstraint("kind", "charge_id", "part"),
         info={"append_only": True},
     )
     with op.batch_alter_table("billing_item", schema=None) as batch_op:

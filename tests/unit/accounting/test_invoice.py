@@ -22,6 +22,7 @@ from accounting.invoice import DocumentKind, LineKind, from_snapshot
 from accounting.invoice_store import DOCUMENTS, ITEMS, credited, issue_credit_note, issue_invoice, load
 from accounting.legal_entities import add_tax_rule, save_entity, tax_rules
 from accounting.minor_units import digits_of, distribute, plain, to_minor
+from accounting.store.contracts import Terms, set_terms
 from accounting.tables import APPEND_ONLY
 from accounting.tax import TaxKind, TaxRule, rate_text, taxed
 from accounting.usage import Meter
@@ -225,6 +226,25 @@ def test_each_seller_bills_its_own_sites(db: Database) -> None:
     assert ours is not None and theirs is not None
     assert (ours.number, ours.lines[0].site_id) == ("PS-000001", "alpha")
     assert (theirs.number, theirs.lines[0].site_id) == ("BT-000001", "beta")
+
+
+def test_payers_who_share_a_project_get_their_parts_of_each_charge(db: Database) -> None:
+    other = replace(PAYER, id="lab")
+    shared = Terms("r1", T0 - timedelta(days=900), "", (("uni", 60), ("lab", 40)))
+    with db.write() as conn:
+        save_entity(conn, other, now=T0)
+        charge(conn, run(3600))  # before it was shared: the default payer pays the whole
+        set_terms(conn, shared, now=T0)
+        charge(conn, run(72_000, key="k"))
+        first = issue_invoice(conn, wanted(), now=NOW)
+        second = issue_invoice(conn, replace(wanted(), payer_id="lab", whole=False), now=NOW)
+        assert first is not None and second is not None
+        assert (sum(x.amount_micro for x in first.lines), second.lines[0].amount_micro) == (650_000, 400_000)
+        assert (first.lines[0].core_seconds, second.lines[0].core_seconds) == (3600 + 43_200, 28_800)
+        charge(conn, run(36_000, key="k", note="changed"), now=NOW)
+        again = issue_invoice(conn, replace(wanted(), payer_id="lab", whole=False), now=NOW)
+        assert again is not None and (again.kind, again.lines[0].amount_micro) == (DocumentKind.CREDIT_NOTE, -200_000)
+        assert books.check_books(conn) == []
 
 
 def test_tax_follows_its_date_and_the_payer_may_have_a_rule_of_its_own(db: Database) -> None:

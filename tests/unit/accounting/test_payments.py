@@ -17,11 +17,12 @@ from sqlalchemy.exc import DBAPIError
 from accounting import dispute_store
 from accounting import store as books
 from accounting.ageing import aged, standings
+from accounting.credit_notes import Credit
 from accounting.dispute_store import Evidence, raise_dispute, take
 from accounting.disputes import LIVE, TABLE, DisputeState, Side, Step, advance
 from accounting.errors import InvoiceRefused, PaymentRefused
 from accounting.invoice import Document
-from accounting.invoice_store import load
+from accounting.invoice_store import issue_credit_note, load
 from accounting.payment_store import PAID, allocate_by_hand, import_payments, open_documents, received
 from accounting.payments import BankTransaction, OpenDocument, allocate
 from accounting.payments_camt import read_camt
@@ -256,6 +257,27 @@ def test_partial_and_over_payment(db: Database, invoice: Document) -> None:
         assert [r.unallocated_minor for r in received(conn, only_unallocated=True)] == [184]
         assert books.check_books(conn) == []
     assert balance_of(db, "unallocated:ACC") == -1_840_000
+
+
+def test_what_is_paid_or_credited_may_be_spent_again(db: Database, invoice: Document) -> None:
+    def left() -> int | None:
+        with db.read() as conn:
+            assert books.check_books(conn) == []
+            return next(e.available for e in books.exposure(conn, "r1") if e.commodity == "CNY")
+
+    before = left()
+    assert before is not None
+    with db.write() as conn:
+        import_payments(conn, [paid(1908, "PS-000001")], now=NOW)  # half of it, with half of the tax
+    assert left() == before + 18_000_000
+    with db.write() as conn:
+        issue_credit_note(conn, "PS-000001", [Credit(2, 1000)], reason="node failed", now=NOW)
+    assert left() == before + 28_000_000
+    with db.write() as conn:
+        import_payments(conn, [paid(3816, "PS-000001", ref="b2")], now=NOW)
+    assert left() == before + 36_000_000
+    assert balance_of(db, "project:r1:invoiced") == 0
+    assert balance_of(db, "project:r1:paid") == -36_000_000
 
 
 def test_allocation_by_hand_and_back(db: Database, invoice: Document) -> None:

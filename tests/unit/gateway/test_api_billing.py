@@ -82,7 +82,7 @@ def test_a_month_is_billed_once_and_its_owner_reads_it_line_by_line(billing: Bil
     ] or whole["lines"][0]["user"] == "alice"  # fmt: skip
     line = next(x["line"] for x in whole["lines"] if x["user"] == "alice")
     [why] = billing.get(f"invoices/PS-000001/lines/{line}/charges")["items"]
-    assert (why["core_seconds"], why["amount"], why["segments"][0]["micro_per_core_hour"]) == (36_000, "3.60", 360_000)
+    assert (why["core_seconds"], why["amount"], why["segments"][0]["price_micro"]) == (36_000, "3.60", 360_000)
     assert billing.get("invoices/PS-000001/lines/9/charges", 404)["code"] == "not_found"
 
 
