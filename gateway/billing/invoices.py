@@ -14,6 +14,7 @@ from accounting.billing_calendar import month
 from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoice import Document
 from accounting.invoice_store import DOCUMENTS, Wanted, issue_invoice
+from accounting.store.schema import TERMS
 from gateway.db import table_of
 from gateway.errors import NotFound
 from gateway.identity.access import Person, Verb, can
@@ -56,20 +57,23 @@ def bill_month(
     if project is not None and not projects:
         raise NotFound(f"There is no project {project!r}.")
     made, refused = [], []
+    only = None if sites is None else tuple(sites)
     for row in projects:
-        try:
-            with services.db.write() as conn:
-                payer = legal_entities.payer_of(conn, row.id, period.start)
-                if payer is None:
-                    raise InvoiceRefused("nobody is named who pays for it")
-                only = None if sites is None else tuple(sites)
-                wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people)
-                found = issue_invoice(conn, wanted, now=now)
-        except AccountingError as exc:
-            refused.append(Refused(row.name, str(exc)))
-            continue
-        if found is not None:
-            made.append(found)
+        with services.db.read() as conn:
+            default = legal_entities.payer_of(conn, row.id, period.start)
+            payers = _payers(conn, row.id, default)
+        if not payers:
+            refused.append(Refused(row.name, "nobody is named who pays for it"))
+        for payer in payers:
+            wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people, payer == default)
+            try:
+                with services.db.write() as conn:
+                    found = issue_invoice(conn, wanted, now=now)
+            except AccountingError as exc:
+                refused.append(Refused(row.name, str(exc)))
+                continue
+            if found is not None:
+                made.append(found)
     return MonthBilled(tuple(made), tuple(refused))
 
 
@@ -106,6 +110,14 @@ def document_row(conn: Connection, person: Person, number: str, verb: Verb = Ver
     if verb is not Verb.SEE_BILL and not can(person, verb, ("project", row.project_id)):
         raise NotFound(f"There is no document {number!r} that you may dispute.")
     return row
+
+
+def _payers(conn: Connection, project_id: str, default: str | None) -> list[str]:
+    """Who may have something to pay: the payer of the month, all who ever shared it, and all who were billed before."""
+    found = set(conn.scalars(select(DOCUMENTS.c.payer_id).where(DOCUMENTS.c.project_id == project_id).distinct()))
+    for shares in conn.scalars(select(TERMS.c.payers).where(TERMS.c.project_id == project_id)):
+        found |= {str(payer) for payer, _ in shares}
+    return sorted(found | {default} if default is not None else found)
 
 
 def _issuer(conn: Connection, wanted: str | None) -> str:
