@@ -1,4 +1,5 @@
-"""The tables of the books, in reading order: usage, contracts, books, money, evidence. Each file is imported here."""
+"""The tables of the books, in reading order: usage, contracts, books, money, evidence,
+settlement. Each file is imported here."""
 
 from accounting.tables.base import (
     Base,
@@ -55,6 +56,14 @@ from accounting.tables.money import (
     VoucherRow,
     VoucherUseRow,
 )
+from accounting.tables.settlement import (
+    FxRateRow,
+    SettlementEndRow,
+    SettlementItemRow,
+    SettlementPaymentRow,
+    SettlementRow,
+    SettlementSignatureRow,
+)
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
 APPEND_ONLY = append_only_tables()
@@ -70,4 +79,6 @@ __all__ = [
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
     "BudgetRow", "BudgetAlertRow",
     "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
+    "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
+    "SettlementPaymentRow",
 ]  # fmt: skip
