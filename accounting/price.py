@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
 from accounting.calendar import month_edges, month_of
@@ -249,38 +248,58 @@ def _segments(
     resource: str, quantity: int, rules: Sequence[PriceRule], book: PriceBook, where: Scope, start: datetime,
     end: datetime, counts: TierCounts,
 ) -> list[Segment]:  # fmt: skip
-    if resource.startswith("unit:"):
-        cuts = [start, end]  # what is counted, not timed, happened at the price of its start
-    else:
-        cuts = [start, *boundaries(rules, start, end, book.discounts(where, resource)), end]
-    shares = [quantity] if len(cuts) == 2 else split(quantity, [_microseconds(a, b) for a, b in pairwise(cuts)])
-    found = []
-    for (begin, finish), share in zip(pairwise(cuts), shares, strict=True):
-        rule = rule_at(rules, begin)
-        if rule is None:
-            raise NoPrice(
-                f"{where.site_id}/{where.queue} has no {where.currency} price of {resource} at {begin.isoformat()}"
-            )
-        found.append(_segment(resource, share, rule, book, where, begin, finish, counts))
-    return found
+    discounts = book.discounts(where, resource)
+    timed = not resource.startswith("unit:")  # what is counted, not timed, happened at the price of its start
+    cuts = [start, *(boundaries(rules, start, end, discounts) if timed else ())]
+    spans: list[tuple[datetime, _Price]] = []
+    for moment in cuts:
+        found = _price_at(rules, book, where, resource, moment)
+        if not spans or spans[-1][1] != found:  # a boundary that changes nothing is none
+            spans.append((moment, found))
+    begins = [moment for moment, _ in spans]
+    ends = [*begins[1:], end]
+    weights = [_microseconds(a, b) for a, b in zip(begins, ends, strict=True)]
+    shares = [quantity] if len(spans) == 1 else split(quantity, weights)
+    return [
+        _segment(resource, share, priced, book, begin, finish, counts)
+        for (begin, priced), finish, share in zip(spans, ends, shares, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What holds at a moment; `tier_key` where it goes by a month's count."""
+
+    rule: PriceRule
+    discount: Discount | None
+    tier_key: str
+
+
+def _price_at(rules: Sequence[PriceRule], book: PriceBook, where: Scope, resource: str, at: datetime) -> _Price:
+    rule = rule_at(rules, at)
+    if rule is None:
+        raise NoPrice(f"{where.site_id}/{where.queue} has no {where.currency} price of {resource} at {at.isoformat()}")
+    discount = book.discount(where, resource, at)
+    key = ""
+    if len(book.tiers(rule.id)) > 1:
+        key = f"{rule.id}:{'' if discount is None else discount.id}:{month_of(at, rule.zone)[0].isoformat()}"
+    return _Price(rule, discount, key)
 
 
 def _segment(
-    resource: str, quantity: int, rule: PriceRule, book: PriceBook, where: Scope,
-    begin: datetime, finish: datetime, counts: TierCounts,
+    resource: str, quantity: int, priced: _Price, book: PriceBook, begin: datetime, finish: datetime,
+    counts: TierCounts,
 ) -> Segment:  # fmt: skip
-    ratio = book.discount(where, resource, begin)
+    rule, ratio = priced.rule, priced.discount
     numerator, denominator = (1, 1) if ratio is None else (ratio.numerator, ratio.denominator)
-    discount_id = None if ratio is None else ratio.id
-    if len(book.tiers(rule.id)) == 1:
+    before = None
+    if priced.tier_key:
+        before = counts.count(priced.tier_key)
+        amount = counts.add(priced.tier_key, quantity, book)
+    else:
         amount = rate(quantity, rule.price_micro * numerator, rule.per * denominator)
-        return Segment(begin, finish, resource, quantity, rule.id, rule.price_micro, rule.per, amount, numerator,
-                       denominator, discount_id)  # fmt: skip
-    key = f"{rule.id}:{discount_id or ''}:{month_of(begin, rule.zone)[0].isoformat()}"
-    before = counts.count(key)
-    amount = counts.add(key, quantity, book)
     return Segment(begin, finish, resource, quantity, rule.id, rule.price_micro, rule.per, amount, numerator,
-                   denominator, discount_id, key, before)  # fmt: skip
+                   denominator, None if ratio is None else ratio.id, priced.tier_key, before)  # fmt: skip
 
 
 def _minimum(book: PriceBook, where: Scope, start: datetime, end: datetime, total: int) -> Segment | None:

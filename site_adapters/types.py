@@ -218,7 +218,12 @@ class FenceOwned:
     owner: str
 
 
-FenceOutcome = FenceTaken | FenceOwned
+@dataclass(frozen=True, slots=True)
+class Unfenced:
+    """The attempt runs without looking at a fence (a bare program): nothing can be proved by it."""
+
+
+FenceOutcome = FenceTaken | FenceOwned | Unfenced
 
 # ---------------------------------------------------------------- observing
 

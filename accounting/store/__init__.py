@@ -10,7 +10,7 @@ payments.py adjustments.py allocations.py budgets.py   money and grants beside u
 reading.py check.py            what the books say, and whether they are sound
 """
 
-from accounting.store.charges import Booked, record_and_book
+from accounting.store.charges import Booked, charge_pending, record_and_book
 from accounting.store.check import check_books
 from accounting.store.holds import (
     Exposure,
@@ -32,9 +32,9 @@ from accounting.store.readings import Assigned, quarantine
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
 
 __all__ = [
-    "Assigned", "Booked", "ChargeLine", "Explained", "Exposure", "CHARGES", "REVERSALS", "USAGE",
-    "add_discount", "add_tariff", "balances", "book", "charges_of_job", "check_books", "close_tariff", "credit_line",
-    "discounts", "estimate", "explain", "exposure", "grant_credit", "hold_amounts", "mark_in_flight", "open_account",
-    "open_project_accounts", "place_hold", "posting_lines", "price_book", "quarantine", "record_and_book",
-    "release_hold", "shortfall", "tariffs",
+    "Assigned", "Booked", "ChargeLine", "Explained", "Exposure", "CHARGES", "REVERSALS", "USAGE", "add_discount",
+    "add_tariff", "balances", "book", "charge_pending", "charges_of_job", "check_books", "close_tariff",
+    "credit_line", "discounts", "estimate", "explain", "exposure", "grant_credit", "hold_amounts", "mark_in_flight",
+    "open_account", "open_project_accounts", "place_hold", "posting_lines", "price_book", "quarantine",
+    "record_and_book", "release_hold", "shortfall", "tariffs",
 ]  # fmt: skip

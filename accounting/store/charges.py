@@ -17,8 +17,8 @@ from accounting.price import Charge, NoPrice, PriceBook, Segment, TierCounts, pr
 from accounting.store.contracts import Contracts, Terms, contracts
 from accounting.store.posting import Draft, post
 from accounting.store.prices import price_book
-from accounting.store.readings import Assigned, quarantine, record, rounds
-from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, lock, upsert
+from accounting.store.readings import Assigned, quarantine, record, record_of, rounds, uncharged
+from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, lock, lock_buckets, upsert
 from accounting.tariff import Scope
 from accounting.usage import Meter, Unreadable
 
@@ -52,6 +52,24 @@ def record_and_book(
             post(conn, drafts, now=now)
             recorded, charged = recorded + len(fresh), charged + len(drafts)
     return Booked(recorded, charged, quarantined)
+
+
+def charge_pending(
+    conn: Connection, currencies: Mapping[str, str], *, policy: MeteringPolicy = DEFAULT_POLICY, now: datetime
+) -> int:
+    """Charge readings that had no price when they came; `currencies` by project. Returns how many have one now."""
+    lock(conn, {"pending"})
+    found = {
+        row.id: Assigned(record_of(row), row.job_id, row.project_id, row.user_id, currencies[row.project_id])
+        for row in uncharged(conn)
+        if row.project_id in currencies
+    }
+    if not found:
+        return 0
+    lock_buckets(conn, "job", {a.job_id for a in found.values()})
+    drafts, _ = _draft(conn, found, policy, now)
+    post(conn, drafts, now=now)
+    return len(drafts)
 
 
 def _draft(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import BigInteger, Connection, cast, func, select
 
 from accounting.store.schema import (
     ACCOUNTS,
@@ -36,6 +37,7 @@ def check_books(conn: Connection) -> list[str]:
             if amount != of_charges.get((project, currency), 0)
         ),
         *_divisions_off(conn),
+        *_misrated(conn),
         *_tiers_off(conn),
         *_late_in_closed(conn),
     ]
@@ -133,6 +135,31 @@ def _divisions_off(conn: Connection) -> list[str]:
         for r in conn.execute(split)
         if r.payers and sum(r.payers.values()) != r.amount_micro
     ]
+
+
+def rated(quantity: Any, price_micro: Any, per: int = 3600) -> Any:
+    """Half up, in 64 bits on both databases: 10^12 core-seconds × 10^8 micro-units would pass them (trap 24).
+
+    Whole units first, so that only the rest of less than one unit is multiplied.
+    """
+    return (quantity // per) * price_micro + ((quantity % per) * price_micro + per // 2) // per
+
+
+def _misrated(conn: Connection) -> list[str]:
+    """Charges of one plain segment of core time are what the database itself makes of quantity and price."""
+
+    def whole(name: str) -> Any:
+        return cast(CHARGES.c.segments[0][name].as_string(), BigInteger)
+
+    plain = (
+        (func.json_array_length(CHARGES.c.segments) == 1)
+        & CHARGES.c.segments[0]["discount"].as_string().is_(None)
+        & CHARGES.c.segments[0]["tier_key"].as_string().is_(None)
+        & (whole("per") == 3600)
+    )
+    query = select(CHARGES.c.id, CHARGES.c.gross_micro).where(plain)
+    off = query.where(CHARGES.c.gross_micro != rated(whole("quantity"), whole("price_micro")))
+    return [f"charge {r.id}: {r.gross_micro} is not quantity × price" for r in conn.execute(off)]
 
 
 def _tiers_off(conn: Connection) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from accounting.store.schema import QUARANTINE, USAGE, among, insert_new, lock_buckets, new_ids, upsert
-from accounting.usage import Unreadable, UsageRecord
+from accounting.store.schema import CHARGES, QUARANTINE, USAGE, among, insert_new, lock_buckets, new_ids, upsert
+from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,36 @@ def rounds(assigned: Sequence[Assigned]) -> list[list[Assigned]]:
             found.append([])
         found[number].append(item)
     return found
+
+
+def uncharged(conn: Connection, *, limit: int = 10_000) -> list[Any]:
+    """Newest readings that no charge was made of: an anti-join, since a cursor over ids passes rows that commit late.
+
+    A gateway's reading of a job that its centre has read is not among them (accounting.md, trap 22).
+    """
+    newer, charge, centre = USAGE.alias("newer"), CHARGES, USAGE.alias("centre")
+    query = (
+        select(USAGE)
+        .outerjoin(charge, charge.c.usage_record_id == USAGE.c.id)
+        .outerjoin(newer, newer.c.supersedes == USAGE.c.id)
+        .outerjoin(centre, (centre.c.job_id == USAGE.c.job_id) & (centre.c.meter == "centre")
+                   & (USAGE.c.meter == "gateway"))
+        .where(charge.c.id.is_(None), newer.c.id.is_(None), centre.c.id.is_(None))
+        .order_by(USAGE.c.id)
+        .limit(limit)
+    )  # fmt: skip
+    return list(conn.execute(query))
+
+
+def record_of(row: Any) -> UsageRecord:
+    """The reading that a row keeps."""
+    names = ("site_id", "run_key", "native_id", "state", "username", "cores", "nodes", "elapsed_s", "core_seconds",
+             "node_seconds", "gpu_seconds", "memory_mib_seconds", "suspended_s", "task", "account", "queue", "qos",
+             "submit_time", "start_time", "end_time", "estimated", "exclusive", "requested_cores", "cpus",
+             "threads_per_core", "raw")  # fmt: skip
+    return UsageRecord(
+        meter=Meter(row.meter), kind=Kind(row.kind), units=row.units or {}, **{n: getattr(row, n) for n in names}
+    )
 
 
 def _key(item: Assigned) -> tuple[str, str, str]:

@@ -1,5 +1,4 @@
-"""The tables of the books, in reading order: usage, contracts, books, money, evidence,
-settlement. Each file is imported here."""
+"""The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
 from accounting.tables.base import (
     Base,
@@ -46,6 +45,18 @@ from accounting.tables.evidence import (
     PersonKeyRow,
     SigningKeyRow,
 )
+from accounting.tables.invoices import (
+    BankTransactionRow,
+    BillingDocumentRow,
+    BillingItemRow,
+    DisputeEventRow,
+    DisputeRow,
+    DocumentSeriesRow,
+    InvoicePaymentRow,
+    LegalEntityRow,
+    ProjectPayerRow,
+    TaxRuleRow,
+)
 from accounting.tables.money import (
     AdjustmentDecisionRow,
     AdjustmentRow,
@@ -78,6 +89,8 @@ __all__ = [
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
     "BudgetRow", "BudgetAlertRow",
+    "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
+    "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
     "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
