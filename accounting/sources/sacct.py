@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from accounting.usage import Kind, Meter, UsageRecord
 
@@ -24,6 +24,7 @@ LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"
 # Our fence ends a second copy with this code before anything of the user's runs.
 FENCED_EXIT = "75:0"
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = frozenset({"", "None", "Unknown", "N/A"})
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
 _TASK = re.compile(r"\d+_(\d+)\Z")
@@ -88,7 +89,7 @@ def _time(text: str) -> datetime | None:
     if text in _NEVER:
         return None
     if text.isdigit():
-        return datetime.fromtimestamp(int(text), UTC)
+        return _EPOCH + timedelta(seconds=int(text))
     parsed = datetime.fromisoformat(text)
     return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
