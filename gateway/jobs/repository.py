@@ -326,6 +326,17 @@ def upsert_runs(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         conn.execute(_upsert_runs(conn.dialect.name), rows)
 
 
+def close_earlier_runs(
+    conn: Connection, job_id: str, attempt: int, task: int, *, before: int, ended: datetime | None
+) -> None:
+    """A run behind which the scheduler queued the next one is over, though nobody saw its end; it ended then."""
+    query = update(RUNS).where(
+        RUNS.c.job_id == job_id, RUNS.c.attempt == attempt, RUNS.c.task == task, RUNS.c.restart < before,
+        RUNS.c.state != "requeued", ~_is_final(RUNS.c.state),
+    )  # fmt: skip
+    conn.execute(query.values(state="requeued", end_time=func.coalesce(RUNS.c.end_time, ended)))
+
+
 @cache
 def _upsert_runs(dialect: str) -> Any:
     query = pg_insert(RUNS) if dialect == "postgresql" else sqlite_insert(RUNS)
