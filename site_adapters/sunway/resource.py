@@ -106,8 +106,16 @@ class SunwayResource:
         chip = self.config.sunway.chip
         cores = chip.cgs_per_node * chip.cores_per_cg
         found = self._connection().run(cnload(self.config.command("cnload")))
+        ours = {queue.native: name for name, queue in self.config.queues.items()}
         return [
-            Node(name, state, cores, cores if "busy" in state.lower() else 0, 0, tuple(filter(None, (queue,))))
+            Node(
+                name,
+                state,
+                cores,
+                cores if "busy" in state.lower() else 0,
+                0,
+                tuple(filter(None, (ours.get(queue, queue),))),
+            )
             for name, state, queue in found
         ]
 
