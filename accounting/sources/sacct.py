@@ -50,7 +50,8 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
     cores = -(-cpus // cpus_per_core)
     tres = _tres(fields.get("AllocTRES", ""))
     suspended = _seconds(fields.get("Suspended", ""))
-    tags = _TAG.findall(" ".join(fields.get(name, "") for name in ("JobName", "Comment", "SubmitLine")))
+    # Nobody can change a submit line later; its first tag is the job name's, whatever paths follow.
+    tags = _TAG.findall(" ".join(fields.get(name, "") for name in ("SubmitLine", "JobName", "Comment")))
     fenced = bool(tags) and fields.get("ExitCode") == FENCED_EXIT
     task = _TASK.search(job_id)
     return UsageRecord(

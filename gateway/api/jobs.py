@@ -328,12 +328,13 @@ def _plan_json(found: request.Plan) -> dict[str, Any]:
 
 def _charge_json(line: books.ChargeLine) -> dict[str, Any]:
     segments = [
-        {"start": s["start"], "end": s["end"], "core_seconds": s["core_seconds"],
-         "price_per_core_hour": format_micro(s["micro_per_core_hour"]), "amount": format_micro(s["amount_micro"])}
+        {"start": s["start"], "end": s["end"], "resource": s["resource"], "quantity": s["quantity"],
+         "price": format_micro(s["price_micro"]), "per": s["per"], "rule": s["rule"],
+         "amount": format_micro(s["amount_micro"])}
         for s in line.segments
     ]  # fmt: skip
     return {
-        "meter": line.meter, "task": line.task, "start": views.stamp(line.start_time),
+        "id": line.charge_id, "meter": line.meter, "task": line.task, "start": views.stamp(line.start_time),
         "end": views.stamp(line.end_time), "cores": line.cores, "core_seconds": line.core_seconds,
         "amount": format_micro(line.amount_micro), "currency": line.currency, "rule": line.rule,
         "overage": line.overage, "segments": segments,

@@ -208,7 +208,7 @@ def _micro(text: str, pointer: str) -> int:
 
 def _rule(r: PriceRule) -> dict[str, Any]:
     return {
-        "id": r.id, "currency": r.currency, "price_per_core_hour": format_micro(r.micro_per_core_hour),
+        "id": r.id, "currency": r.currency, "price_per_core_hour": format_micro(r.price_micro),
         "site": r.site_id, "queue": r.queue, "valid_from": views.stamp(r.valid_from),
         "valid_to": views.stamp(r.valid_to),
     }  # fmt: skip

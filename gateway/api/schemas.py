@@ -295,3 +295,26 @@ class LinkIn(_In):
     username: Text
     user: Text | None = None
     private_key: Annotated[Plain, Field(max_length=16384)] | None = None
+
+
+class KeyIn(_In):
+    """An organisation's public Ed25519 key: 32 bytes in base64, and the name under which it signs."""
+
+    owner: Annotated[Text, Field(max_length=32, description="A site's id")]
+    purpose: Literal["witness", "statement"]
+    name: Annotated[str, Field(pattern=r"^[^\s+]{1,200}$", description="Like `centre.example/witness`")]
+    public: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+    did: Annotated[str, Field(max_length=200, pattern=r"^(did:[a-z0-9]+:\S+)?$")] = ""
+
+
+class CosignatureIn(_In):
+    """A witness's signature line (C2SP tlog-cosignature) under the checkpoint of a size."""
+
+    size: Annotated[int, Field(ge=1, le=2**62)]
+    line: Annotated[Text, Field(max_length=1000)]
+
+
+class ErasureIn(_In):
+    """Whose names are to be forgotten."""
+
+    user: Text

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from site_adapters.command import Command, Garbled, Output
 from site_adapters.config import SiteConfig
-from site_adapters.errors import NotFound, OutcomeUnknown, Refused, SiteError, SiteUnreachable
+from site_adapters.errors import CredentialRefused, NotFound, OutcomeUnknown, Refused, SiteError, SiteUnreachable
 from site_adapters.login_node import fences
 from site_adapters.script import staging_root
 from site_adapters.transport import Connection, Logins
@@ -152,6 +152,8 @@ class LoginNodeManagement:
             if connection is None:
                 return True, "not asked: no login is known yet"
             ok, detail = connection.run(self.dialect.ping())
+        except CredentialRefused as exc:
+            return False, str(exc)  # says something of this login, nothing of the scheduler
         except SiteError as exc:
             ok, detail = False, str(exc)
         self._ping = (time.monotonic(), ok, detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,7 @@ class _Deeds:
 
     @contextmanager
     def reserve(self) -> Iterator[str]:
-        name = "contract-maintenance"
+        name = f"contract-{secrets.token_hex(4)}"  # a controller that is killed next forgets that this one was deleted
         self._lab.run("scontrol", "create", "reservation", f"reservationname={name}", "starttime=now+1hour",
                       "duration=60", "nodes=ALL", "users=root", "flags=maint")  # fmt: skip
         try:
