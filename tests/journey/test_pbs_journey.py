@@ -54,6 +54,10 @@ def test_job_runs_once_under_its_fence_and_is_charged_by_the_centre(tmp_path: Pa
     assert mark.read_text() == "ran\n"
     assert done["status"]["exit_code"] == 0
     assert done["status"]["native_state"] == "F/92"
+    charged = centre.gateway.charged(job_id)
+    seconds = charged["usage"]["core_seconds"]
+    assert seconds in (2, 4, 6)  # two cores, whole seconds
+    assert charged["charge"] == {"amount": f"0.000{seconds}", "currency": "CNY", "provisional": False}
     centre.gateway.check_books()
 
 
