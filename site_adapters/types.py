@@ -282,12 +282,14 @@ class RowProblem:
 class Look:
     """What one source (queue or accounting) showed, or why it could not be asked.
 
-    `error` set: nothing may be concluded from an id that is absent.
+    `error` set: nothing may be concluded from an id that is absent. `unanswered`: ids that were asked for and of which
+    the site said nothing, not even that it does not know them.
     """
 
     runs: tuple[ObservedRun, ...] = ()
     problems: tuple[RowProblem, ...] = ()
     error: str | None = None
+    unanswered: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:

@@ -171,6 +171,20 @@ def test_hidden_jobs_are_not_taken_for_none(tmp_path: Path) -> None:
     assert centre.gateway.state(job_id) == "active"
 
 
+def test_jobs_that_end_while_another_is_forgotten_still_end(centre: Centre) -> None:
+    """Asked for beside an id that the server does not know, it answers about the first one only."""
+    ids = [centre.submit("sleep 1") for _ in range(4)]
+    for job_id in ids:
+        centre.gateway.until(job_id, "active")
+    wait_for(lambda: all(j.state == "ended" for j in centre.cluster.jobs()), "the jobs to end")
+    forgotten = ids[1]
+    centre.cluster.forget(int(centre.native_id(forgotten).partition(".")[0]))
+
+    for job_id in ids[:1] + ids[2:]:
+        assert centre.gateway.until(job_id, "completed", seconds=20)
+    assert centre.gateway.until(forgotten, "failed", seconds=20)["status"]["reason"] == "lost"
+
+
 def test_submission_that_lands_late_runs_once(centre: Centre) -> None:
     mark = centre.folder / "mark"
     centre.cluster.fault("qsub", late_s=2.5, times=1)

@@ -1,4 +1,4 @@
-"""From a submission to a charge at an emulated Sunway centre: words only, no exit code told, nothing found is no error."""
+"""From a submission to a charge at an emulated Sunway centre: words only, no exit code, nothing found is no error."""
 
 from __future__ import annotations
 
