@@ -173,9 +173,11 @@ def test_hidden_jobs_are_not_taken_for_none(tmp_path: Path) -> None:
 
 def test_jobs_that_end_while_another_is_forgotten_still_end(centre: Centre) -> None:
     """Asked for beside an id that the server does not know, it answers about the first one only."""
-    ids = [centre.submit("sleep 1") for _ in range(4)]
+    go_on = centre.folder / "go-on"
+    ids = [centre.submit(f"while [ ! -e {go_on} ]; do sleep 0.1; done") for _ in range(4)]
     for job_id in ids:
         centre.gateway.until(job_id, "active")
+    go_on.touch()
     wait_for(lambda: all(j.state == "ended" for j in centre.cluster.jobs()), "the jobs to end")
     forgotten = ids[1]
     centre.cluster.forget(int(centre.native_id(forgotten).partition(".")[0]))
