@@ -365,6 +365,7 @@ class Queue:
     memory_per_node_max: int | None = None
     accounts_allowed: tuple[str, ...] | None = None
     exclusive: bool = False
+    cores_per_process: int = 1  # what a process takes that names no cores: a Sunway's is a whole core group
     native_state: str = ""
 
 

@@ -93,10 +93,10 @@ class SunwayResource:
                     default=index == 0,
                     duration_max=self.config.policy.duration_max,
                     nodes_total=nodes,
-                    # A person counts processes here: one for each core group.
-                    cores_per_node_max=chip.cgs_per_node,
+                    cores_per_node_max=per_node,
                     cores_total=None if nodes is None else nodes * per_node,
                     exclusive=name in names and names[name].exclusive,
+                    cores_per_process=chip.cores_per_cg,
                     native_state="shown by qload" if native in load else "not shown by qload",
                 )
             )

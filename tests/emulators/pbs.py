@@ -740,6 +740,8 @@ def act(c: PbsCluster, name: str, words: list[str]) -> Answer:
 def _options_of(name: str, words: list[str]) -> tuple[dict[str, Any], list[str]]:
     if name == "qmove":
         return {"-q": words[0]}, words[1:]
+    if name in ("qhold", "qrls") and words[:1] == ["-h"]:
+        return {"-h": words[1]}, words[2:]
     return _options(words)
 
 
