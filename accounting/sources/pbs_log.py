@@ -40,6 +40,8 @@ class Taken:
     memory_mib: int
     gpus: int
     exact: bool
+    exclusive: bool
+    requested_cores: int
 
 
 def frame(lines: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -126,6 +128,10 @@ def read(
         end_time=end,
         cores=cores,
         nodes=took.nodes,
+        exclusive=took.exclusive,
+        requested_cores=-(-took.requested_cores // cpus_per_core),
+        cpus=took.cores,
+        threads_per_core=cpus_per_core,
         elapsed_s=elapsed,
         suspended_s=suspended,
         core_seconds=cores * elapsed,
@@ -189,8 +195,9 @@ def taken(said: Mapping[str, str], assigned: Mapping[str, str], *, cores_per_nod
     memory = assigned.get("resource_assigned.mem", said.get("Resource_List.mem", ""))
     gpus = assigned.get("resource_assigned.ngpus", said.get("Resource_List.ngpus", ""))
     return Taken(
-        cores, nodes, mib(memory, unit="K") if memory else sums["mem"], whole(gpus) if gpus else sums["ngpus"], exact
-    )
+        cores, nodes, mib(memory, unit="K") if memory else sums["mem"], whole(gpus) if gpus else sums["ngpus"], exact,
+        exclusive, asked_cores,
+    )  # fmt: skip
 
 
 def state_of(status: int, *, requeued: bool) -> str:

@@ -37,7 +37,7 @@ _ALIASES = {"jobid": "JobID", "jobidraw": "JobIDRaw", "cluster": "Cluster", "dbi
             "end": "End", "elapsed": "Elapsed", "elapsedraw": "ElapsedRaw", "state": "State", "exitcode": "ExitCode",
             "ncpus": "AllocCPUS", "alloccpus": "AllocCPUS", "nnodes": "AllocNodes", "allocnodes": "AllocNodes",
             "alloctres": "AllocTRES", "suspended": "Suspended", "jobname": "JobName", "comment": "Comment",
-            "submitline": "SubmitLine", "nodelist": "NodeList"}  # fmt: skip
+            "submitline": "SubmitLine", "nodelist": "NodeList", "reqcpus": "ReqCPUS"}  # fmt: skip
 LINE = "sacct-line"
 
 
@@ -117,6 +117,9 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         cores=cores,
         nodes=nodes,
         elapsed_s=elapsed if ran else 0,
+        requested_cores=-(-whole(fields["ReqCPUS"]) // cpus_per_core) if fields.get("ReqCPUS") else None,
+        cpus=cpus,
+        threads_per_core=cpus_per_core,
         suspended_s=suspended,
         core_seconds=cores * elapsed if ran else 0,
         node_seconds=nodes * elapsed if ran else 0,
