@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol, TypeVar
@@ -266,8 +266,16 @@ class LoginNodeManagement:
             wanted = [asked[native_id] for native_id in sorted(asked)]
             for start in range(0, len(wanted), self.dialect.ids_per_query):
                 part = wanted[start : start + self.dialect.ids_per_query]
-                looks.append(guarded(partial(self._ask_history, username, part, since)))
+                looks += self._ask_in_parts(username, part, since)
         return merged(looks), len(looks)
+
+    def _ask_in_parts(self, username: str, jobs: Sequence[JobRef], since: datetime) -> list[Look]:
+        """All in one question; one bad id may hide others' rows, so each that was left out is asked for alone."""
+        look = guarded(partial(self._ask_history, username, jobs, since))
+        if not look.unanswered or len(jobs) == 1:
+            return [look]
+        left = [job for job in jobs if job.native_id in look.unanswered]
+        return [replace(look, error=None), *(guarded(partial(self._ask_history, username, [j], since)) for j in left)]
 
     def _ask_history(self, username: str, jobs: Sequence[JobRef], since: datetime) -> Look:
         meter = self.logins.meter() or self.logins.observer()
