@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
-from gateway.api import accounts, describe, evidence, jobs, problems, projects, sites
+from gateway.api import accounts, allocations, billing, contracts, describe, evidence, jobs, problems, projects, sites
 from gateway.api.streams import Streams
 from gateway.identity.tokens import Doorkeeper
 from gateway.services import Services
@@ -33,6 +33,8 @@ def create_app(services: Services) -> FastAPI:
     problems.install(app)
     describe.install(app)
     for router in (jobs.verbs, jobs.router, projects.router, sites.router, accounts.router, evidence.router):
+        app.include_router(router, prefix="/api/v2")
+    for router in (contracts.router, allocations.router, billing.router):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)
     app.include_router(sites.open_router, prefix="/api/v2")

@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("look", "What happened to it"),
     "charges": ("look", "What it costs, and why"),
     "balance": ("look", "What the projects have left"),
+    "billing": ("billing", "What was spent and why; months, payments, adjustments"),
+    "contracts": ("contracts", "Agreements and tariffs, and who signed them"),
     "sites": ("look", "The docked centres"),
     "cancel": ("act", "End jobs"),
     "hold": ("act", "Keep a waiting job from starting"),
