@@ -168,7 +168,7 @@ def list_adjustments(services: Svc, person: Who, project: Word | None = None) ->
 
 
 @router.post("/adjustments", **describe.route(
-    models.State, status=201, body=models.AdjustmentIn, refuses=(403, 404, 409, 422)
+    models.Outcome, status=201, body=models.AdjustmentIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Change what a project owes, with a reason; above a threshold a second operator decides."""
@@ -187,7 +187,7 @@ def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
 
 
 @router.post("/adjustments/{adjustment}/decide", **describe.route(
-    models.State, body=models.DecisionIn, refuses=(403, 404, 409, 422)
+    models.Outcome, body=models.DecisionIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def decide(services: Svc, admin: Admin, adjustment: Word, body: Body) -> Response:
     """Post or refuse what another operator asked for."""
@@ -209,10 +209,10 @@ def list_budgets(services: Svc, person: Who, project: Word) -> Response:
     return answer({"items": items})
 
 
-@router.post("/budgets", **describe.route(models.Budget, status=201, body=models.BudgetIn, refuses=(403, 404, 422)))
+@router.post("/budgets", **describe.route(models.Budget, status=201, body=models.NewBudgetIn, refuses=(403, 404, 422)))
 def add_budget(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Watch what a project spends, in its currency; with `stop` it submits nothing beyond (its owner)."""
-    wanted = read(models.BudgetIn, body)
+    wanted = read(models.NewBudgetIn, body)
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -225,7 +225,7 @@ def add_budget(services: Svc, person: Who, body: Body, idempotency_key: IdemHead
     return answer(Once.of(person, idempotency_key, "POST /billing/budgets", body).made(services, make), 201)
 
 
-@router.delete("/budgets/{budget}", **describe.route(models.State, refuses=(403, 404)))
+@router.delete("/budgets/{budget}", **describe.route(models.Outcome, refuses=(403, 404)))
 def close_budget(services: Svc, person: Who, budget: Word) -> Response:
     """Watch it no more (the project's owner)."""
     with services.db.write() as conn:

@@ -21,7 +21,7 @@ class _Out(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class KeyIn(_In):
+class PartyKeyIn(_In):
     """A public signing key, base64; it speaks for the party from `valid_from` (else from now) on."""
 
     key_id: Annotated[Plain, Field(min_length=1, max_length=200)]
@@ -41,7 +41,7 @@ class PartyIn(_In):
     country: Annotated[str, Field(pattern=r"^([A-Z]{2})?$")] = ""
     did: Annotated[Plain, Field(max_length=200)] = ""
     sites: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
-    keys: Annotated[tuple[KeyIn, ...], Field(max_length=20)] = ()
+    keys: Annotated[tuple[PartyKeyIn, ...], Field(max_length=20)] = ()
 
 
 class DocumentIn(_In):
@@ -184,7 +184,7 @@ class DecisionIn(_In):
     approve: bool
 
 
-class BudgetIn(_In):
+class NewBudgetIn(_In):
     """What a project means to spend; alerts in per cent; `stop`: no more submissions at 100."""
 
     project: Name
@@ -234,7 +234,7 @@ class Made(_Out):
     id: str
 
 
-class State(_Out):
+class Outcome(_Out):
     """What became of it."""
 
     id: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import click
 
@@ -17,9 +17,8 @@ def billing() -> None:
 
 
 def _get(path: str, **params: Any) -> dict[str, Any]:
-    given = {k: v for k, v in params.items() if v is not None}
     with client() as api:
-        return api.get(path + (f"?{urlencode(given)}" if given else ""))
+        return api.get(path, **params)
 
 
 def _post(path: str, body: dict[str, Any], as_json: bool, told: str) -> int:
