@@ -11,6 +11,9 @@ from fastapi import FastAPI
 from gateway.api import (
     accounts,
     agents,
+    allocations,
+    billing,
+    contracts,
     describe,
     evidence,
     invoices,
@@ -59,6 +62,9 @@ def create_app(services: Services) -> FastAPI:
         reports.router,
         settlements.router,
         evidence.router,
+        contracts.router,
+        allocations.router,
+        billing.router,
     ):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)
