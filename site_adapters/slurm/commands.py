@@ -272,6 +272,8 @@ SACCT_FIELDS = (
     "Submit", "Eligible", "Start", "End", "ElapsedRaw", "Suspended", "AllocCPUS", "AllocNodes", "AllocTRES",
     "ReqTRES", "Reason", "NodeList", "SubmitLine", "Comment", "JobName",
 )  # fmt: skip
+# The fixed fields of a row: its database index, cluster, job id, raw id, and all that follow up to the free texts.
+_BEGINS = re.compile(rf"\d*{SEPARATOR}[\w.-]+{SEPARATOR}[\d_\[\]%,:+.-]+{SEPARATOR}\d+{SEPARATOR}")
 _WIDE = {"State": "%40", "AllocTRES": "%200", "ReqTRES": "%200", "SubmitLine": "%4000", "Comment": "%4000"}
 
 
@@ -307,21 +309,23 @@ def sacct(
 
 
 def read_sacct(output: Output) -> AccountingRows:
-    """Frame the rows; a line that is too short continues the one before it, as a name may hold line breaks."""
+    """Frame the rows: one begins where its fixed fields do; submit line, comment and name may hold line breaks."""
     if output.exit_code != 0:
         raise classify(output)
+    texts: list[str] = []
+    for line in output.text.removesuffix("\n").split("\n") if output.text else ():
+        if _BEGINS.match(line) or not texts:
+            texts.append(line)
+        else:
+            texts[-1] += "\n" + line
     rows: list[list[str]] = []
     problems: list[RowProblem] = []
-    for line in output.text.split("\n"):
-        if not line and not rows:
-            continue
-        parts = line.split(SEPARATOR, len(SACCT_FIELDS) - 1)
+    for text in texts:
+        parts = text.split(SEPARATOR, len(SACCT_FIELDS) - 1)
         if len(parts) == len(SACCT_FIELDS) and (parts[0].isdigit() or parts[0] == ""):
             rows.append(parts)
-        elif rows and len(parts) == 1 and line:
-            rows[-1][-1] += "\n" + line
-        elif line:
-            problems.append(RowProblem(line, f"{len(parts)} fields instead of {len(SACCT_FIELDS)}"))
+        elif text:
+            problems.append(RowProblem(text, f"{len(parts)} fields instead of {len(SACCT_FIELDS)}"))
     return AccountingRows(tuple(dict(zip(SACCT_FIELDS, row, strict=True)) for row in rows), tuple(problems))
 
 
@@ -404,6 +408,11 @@ def _ended(word: str, exit_code: int | None, signal: str, ours: bool) -> Reason:
 def scancel(program: str, ids: Sequence[str]) -> Command[Output]:
     """Cancel many; silent and 0 for jobs that are over (only `-v` would tell)."""
     return Command((program, *ids), lambda out: out, write=True, deadline_s=60.0)
+
+
+def kill(program: str, ids: Sequence[str]) -> Command[Output]:
+    """End jobs at once, their batch shells too: no grace as `scancel` gives it (KillWait)."""
+    return Command((program, "--signal=KILL", "--full", *ids), lambda out: out, write=True, deadline_s=20.0)
 
 
 def scontrol(program: str, *words: str) -> Command[Output]:
