@@ -36,7 +36,7 @@ def checks(target: Target) -> Iterator[Check]:
     yield Check("usage/failed", "a run that failed has a record", remedy, _recorded,
                 {"job": target.spec("exit 3\n")}, frozenset({"accounting"}))  # fmt: skip
     yield Check("usage/never ran", "a job cancelled before it ran is not billed as if it had run", remedy,
-                _never_ran, needs=frozenset({"accounting", "hold"}))  # fmt: skip
+                _alone(_never_ran), needs=frozenset({"accounting", "hold"}))  # fmt: skip
     log = "Outputs are read by offset and limit; what is not there is told apart from what is empty."
     big, small = {"job": target.spec(_BIG)}, {"job": target.spec("printf 'a\\0b\\377c'\n")}
     for name, proves, read, printed in (
