@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from site_adapters.centre.conformance.kit import HELD, Check, Ran, Target, expect, is_over
+from site_adapters.centre.conformance.kit import HELD, Check, Ran, Skipped, Target, expect, is_over
 from site_adapters.states import ObservedState
 from site_adapters.types import Accepted, ActionOutcome, Array, Change, Done, FenceOwned, FenceTaken, NotDone, Rejected
 
