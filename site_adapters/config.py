@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -155,6 +156,24 @@ class AccountingConfig(_Strict):
     cpus_per_core: int = Field(default=1, ge=1, le=8)
 
 
+class DockConfig(_Strict):
+    """A centre that runs `penstock-site`: it is called over HTTP (service), or it dials in (agent)."""
+
+    kind: Literal["service", "agent"]
+    url: str = Field(default="", pattern=r"^(https?://.+)?$", description="Of the centre's service")
+    ca_file: _File | None = Field(default=None, description="CA of its certificate, where it is no public one")
+    gateway: str = Field(default="penstock", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Our name in tokens")
+    key_file: _File = Field(description="Our private key towards this centre, made by `gateway admin dock`")
+    centre_keys: tuple[str, ...] = Field(min_length=1, description="`ed25519:…`, as `penstock-site key` prints it")
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> DockConfig:
+        if (self.kind == "service") != bool(self.url):
+            raise ValueError("a service has a `url`, an agent has none")
+        return self
+
+
 class PolicyConfig(_Strict):
     """The centre's own limits on what we may do there."""
 
@@ -168,6 +187,59 @@ class PolicyConfig(_Strict):
     array_tasks_max: int | None = Field(default=None, ge=1)
     hours: tuple[tuple[_Clock, _Clock], ...] = Field(default=(), description="When we may submit, by the site's clock")
     permission_model: PermissionModel = PermissionModel.OWN_ACCOUNT
+    calls_per_minute: int | None = Field(default=None, ge=6, description="Calls that ask the scheduler, all together")
+    cores_in_use_max: int | None = Field(default=None, ge=1, description="Of all our jobs there, waiting ones included")
+    nodes_in_use_max: int | None = Field(default=None, ge=1)
+    people_admitted: tuple[_Word, ...] = Field(default=(), description="Ids of people, or patterns; none: everybody")
+    projects_admitted: tuple[_Word, ...] = Field(default=(), description="Ids of projects, or patterns")
+    qos_allowed: tuple[_Word, ...] = Field(default=(), description="The first one is given to jobs that name none")
+    share_core_seconds: int | None = Field(default=None, ge=1, description="The contracted share, in core-seconds")
+    share_until: AwareDatetime | None = None
+    log_interval_s: float = Field(default=0.0, ge=0, le=60, description="Between two looks at one output")
+    log_bytes_max: int | None = Field(default=None, ge=1024, description="Of one look at an output")
+    verbs_refused: tuple[_Word, ...] = Field(default=(), description="Verbs of IF2, as `management.modify`, `orders.*`")
+    referral_url: str = ""
+
+
+class PbsConfig(_Strict):
+    """What differs between centres with PBS Pro, OpenPBS or Torque."""
+
+    flavour: Literal["openpbs", "torque"] = "openpbs"
+    name_max: int = Field(default=230, ge=1, le=236, description="Longest job name; older servers take 15")
+    direct_write: bool = Field(default=True, description="Output is written in place (`-k doe`); False: after the end")
+    accounting_log: str = Field(
+        default="",
+        pattern=r"^(/[^\x00\n]*)?$",
+        description="Folder of the server's daily logs",
+    )
+    place: str = Field(default="", pattern=r"^[a-z:=]*$", description="Placement where a job names none: scatter")
+
+
+class ChipConfig(_Strict):
+    """A Sunway chip: SW26010 has 4 core groups of 1 + 64 cores, SW39000 has 6."""
+
+    cgs_per_node: int = Field(default=4, ge=1, le=64)
+    cores_per_cg: int = Field(default=65, ge=1, le=1024)
+    share_size_max: int | None = Field(default=None, ge=1, description="Largest -share_size, in MB")
+
+
+class SunwayConfig(_Strict):
+    """What differs between Sunway centres; `defaults` are options of bsub for jobs that do not name them."""
+
+    mode: Literal["script", "direct"] = Field(
+        default="script", description="direct: the binary itself is handed to bsub; no fence can stand then"
+    )
+    chip: ChipConfig = ChipConfig()
+    defaults: dict[str, str] = Field(
+        default_factory=lambda: {"b": "", "cgsp": "64", "share_size": "4096", "host_stack": "128"}
+    )
+    job_id_variable: str = Field(
+        default="LSB_JOBID", pattern=r"^[A-Z_][A-Z0-9_]*$",
+        description="Environment variable of a job that holds its id; no public source names it",
+    )  # fmt: skip
+    refused_roots: tuple[str, ...] = Field(
+        default=("/home/export/base",), description="File systems from which bsub submits nothing"
+    )
 
 
 class SiteConfig(_Strict):
@@ -175,19 +247,24 @@ class SiteConfig(_Strict):
 
     site: _Name
     title: dict[Literal["en", "zh"], str] = Field(default_factory=dict)
-    scheduler: Literal["local", "slurm"]
-    transport: TransportConfig
+    scheduler: Literal["local", "slurm", "pbs", "sunway", "if2"]
+    transport: TransportConfig = Field(
+        default=TransportConfig(kind="local"), description="Needed unless `dock` is there"
+    )
+    dock: DockConfig | None = None
     credentials: CredentialsConfig = CredentialsConfig()
     staging_root: str = Field(
         default="{home}/.penstock",
         pattern=r"^(\{home\}|/)[^\x00\n]*$",
-        description="Folder on shared storage, writable by each account; {home} is the account's own",
+        description="Folder on shared storage, writable by each account; {home}: its home, {user}: the last part of it",
     )
     commands: dict[str, _Word] = Field(default_factory=dict, description="Renamed commands: sbatch: yhbatch")
     environment: dict[_VariableName, _Value] = Field(default_factory=dict, description="Set for every command there")
     submit: SubmitConfig = SubmitConfig()
     backend: Literal["cli", "rest", "pyslurm"] = "cli"
     rest: RestConfig | None = None
+    pbs: PbsConfig = PbsConfig()
+    sunway: SunwayConfig = SunwayConfig()
     queues: dict[str, QueueConfig] = Field(default_factory=dict)
     errors: tuple[ErrorRuleConfig, ...] = ()
     zone: str = "UTC"
@@ -204,15 +281,29 @@ class SiteConfig(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> SiteConfig:
+        if (self.scheduler == "if2") != (self.dock is not None):
+            raise ValueError("scheduler if2 needs a `dock` section, and no other scheduler has one")
+        if self.dock is None and "transport" not in self.model_fields_set:
+            raise ValueError("a `transport` section is needed")
         if self.backend == "rest" and self.rest is None:
             raise ValueError("backend rest needs a `rest` section")
         if self.scheduler == "local" and (self.transport.kind != "local" or self.backend != "cli"):
             raise ValueError("scheduler local runs on this machine only: transport kind local, backend cli")
+        if self.backend != "cli" and self.scheduler != "slurm":
+            raise ValueError(f"backend {self.backend} is for Slurm")
+        for name in ("pbs", "sunway"):
+            if name in self.model_fields_set and self.scheduler != name:
+                raise ValueError(f"a `{name}` section is for scheduler {name}")
         return self
 
     def binding_policy(self) -> Policy:
         """The policy as the waiting line reads it."""
         return Policy(**self.policy.model_dump(), zone=self.zone)
+
+    def native_queue(self, name: str) -> str:
+        """The scheduler's name of a queue."""
+        queue = self.queues.get(name)
+        return queue.native if queue is not None else name
 
     def command(self, name: str) -> str:
         """The centre's name for a command."""

@@ -17,6 +17,7 @@ from accounting import store as books
 from accounting.sources import read_usage
 from accounting.usage import Kind, Unreadable, UsageRecord
 from gateway.db import table_of
+from gateway.identity import vault
 from gateway.identity.tables import ProjectRow
 from gateway.jobs import repository
 from gateway.jobs.provisional import POLICY
@@ -70,7 +71,8 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
             repository.assert_served_by(conn, lease)
             assigned = _assign(conn, services.gateway_id, lease.site_id, records[start : start + _CHUNK])
             ours += len(assigned)
-            recorded += books.record_and_book(conn, assigned, policy=POLICY, now=now).recorded
+            sealed = _sealed(services, conn, assigned, now)
+            recorded += books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         quarantined = books.quarantine(conn, unreadable, now=now)
@@ -134,6 +136,14 @@ def _as_we_know(conn: Connection, job_id: str, record: UsageRecord) -> UsageReco
     if row.outcome != "accepted":
         return None
     return replace(record, kind=Kind.RUN) if row.native_id == record.native_id else record
+
+
+def _sealed(
+    services: Services, conn: Connection, assigned: Sequence[books.Assigned], now: datetime
+) -> list[books.Assigned]:
+    """The readings as they are kept: what they say of a person under that person's key."""
+    keys = vault.keys_of(services, conn, (a.user_id for a in assigned), now)
+    return [replace(a, record=vault.seal_record(a.record, person=a.user_id, key=keys[a.user_id])) for a in assigned]
 
 
 def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | None:

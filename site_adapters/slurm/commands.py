@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 from site_adapters.command import Command, Output
-from site_adapters.errors import Busy, CommandFailed, NotFound, Refused, SiteError, SiteUnreachable
+from site_adapters.errors import CommandFailed, Refused, SiteError, SiteUnreachable
 from site_adapters.indices import expand
+from site_adapters.login_node.errors import ErrorRule, busy, by_text, not_found, refused, rules, unreachable
+from site_adapters.login_node.marks import FENCED, NOT_STARTED, manifest_in, tags_in
 from site_adapters.slurm.reasons import reason_of
 from site_adapters.states import ObservedState, Reason
 from site_adapters.types import Accepted, Look, ObservedRun, Rejected, RowProblem, SubmitOutcome, Unknown
-
-T = TypeVar("T")
 
 SEPARATOR = "\x1f"
 # sbatch itself tries for up to 120 s before it gives up (src/sbatch/sbatch.c).
@@ -65,55 +64,26 @@ _END_REASON: dict[str, Reason] = {
 ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,S,TO"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRule:
-    """A text that Slurm (or a centre) prints, and the class of error it is."""
-
-    pattern: re.Pattern[str]
-    make: Callable[[str, str], SiteError]
-
-
-def _unreachable(message: str, text: str) -> SiteError:
-    return SiteUnreachable(message)
-
-
-def _busy(message: str, text: str) -> SiteError:
-    return Busy(message, native_text=text)
-
-
-def _not_found(message: str, text: str) -> SiteError:
-    return NotFound(message, native_text=text)
-
-
-def _refused(code: str) -> Callable[[str, str], SiteError]:
-    return lambda message, text: Refused(message, native_text=text, code=code)
-
-
-MEANINGS = {
-    "busy": _busy, "refused": _refused("refused"), "not_found": _not_found, "unreachable": _unreachable
-}  # fmt: skip
-
 # In order; texts of src/common/slurm_errno.c and of the recordings.
-ERRORS: tuple[ErrorRule, ...] = tuple(
-    ErrorRule(re.compile(pattern), make)
-    for pattern, make in (
-        (r"Socket timed out on send/recv", _unreachable),
-        (r"Unable to contact slurm controller", _unreachable),
-        (r"Zero Bytes were transmitted", _unreachable),
-        (r"Munge|authentication error|Protocol authentication", _unreachable),
-        (r"Problem talking to the database|Unable to contact slurmdbd|DBD", _unreachable),
-        (r"Slurm temporarily unable to accept job", _busy),
-        (r"Resource temporarily unavailable", _busy),
-        (r"\b(QOS|Assoc)(Max|Min|Grp)\w*Limit|Job violates accounting/QOS policy", _busy),
-        (r"Required partition not available|partition .* (is )?(inactive|down|drain)", _busy),
-        (r"Invalid job id specified|Job/step already completing or completed", _not_found),
-        (r"Invalid partition name|invalid partition specified", _refused("queue")),
-        (r"Invalid account or account/partition", _refused("account")),
-        (r"Invalid qos specification", _refused("qos")),
-        (r"Requested time limit is invalid", _refused("duration")),
+ERRORS: tuple[ErrorRule, ...] = rules(
+    (
+        (r"Socket timed out on send/recv", unreachable),
+        (r"Unable to contact slurm controller", unreachable),
+        (r"Zero Bytes were transmitted", unreachable),
+        (r"Munge|authentication error|Protocol authentication", unreachable),
+        (r"Problem talking to the database|Unable to contact slurmdbd|DBD", unreachable),
+        (r"Slurm temporarily unable to accept job", busy),
+        (r"Resource temporarily unavailable", busy),
+        (r"\b(QOS|Assoc)(Max|Min|Grp)\w*Limit|Job violates accounting/QOS policy", busy),
+        (r"Required partition not available|partition .* (is )?(inactive|down|drain)", busy),
+        (r"Invalid job id specified|Job/step already completing or completed", not_found),
+        (r"Invalid partition name|invalid partition specified", refused("queue")),
+        (r"Invalid account or account/partition", refused("account")),
+        (r"Invalid qos specification", refused("qos")),
+        (r"Requested time limit is invalid", refused("duration")),
         (r"Node count specification invalid|More processors requested|node configuration is not available",
-         _refused("resources")),
-        (r"Access/permission denied|User's group not permitted|Invalid user id", _refused("permission")),
+         refused("resources")),
+        (r"Access/permission denied|User's group not permitted|Invalid user id", refused("permission")),
     )
 )  # fmt: skip
 
@@ -123,10 +93,7 @@ def classify(output: Output, site_rules: Sequence[ErrorRule] = ()) -> SiteError:
     text = output.error_text
     first = next((line for line in text.splitlines() if "error" in line.lower()), text.partition("\n")[0])
     message = first.strip() or f"exit code {output.exit_code} without a word"
-    for rule in (*site_rules, *ERRORS):
-        if rule.pattern.search(text):
-            return rule.make(message, text)
-    return CommandFailed(message, native_text=text)
+    return by_text(text, message, (site_rules, ERRORS)) or CommandFailed(message, native_text=text)
 
 
 # ---------------------------------------------------------------- submit
@@ -173,8 +140,6 @@ _FIELDS = (
 )  # fmt: skip
 _SQUEUE_FORMAT = ",".join(f"{name}:{SEPARATOR}" for name in _FIELDS[:-1]) + f",{_FIELDS[-1]}:"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
-MANIFEST = re.compile(r"\bpst1:[A-Za-z0-9:._-]+")
 
 
 def squeue(program: str, *, user: str | None) -> Command[Look]:
@@ -212,7 +177,7 @@ def _squeue_row(row: str) -> list[ObservedRun]:
     )
     state = STATE_MAP.get(word, ObservedState.UNKNOWN)
     exit_code, signal = _wait_status(status) if state.final else (None, None)
-    tags = tuple(sorted(set(_TAG.findall(f"{name} {comment}"))))
+    tags = tags_in(f"{name} {comment}")
     waits = state in (_S.QUEUED, _S.HELD)
     reason = reason_of(native_reason).reason if waits else _ended(word, exit_code, str(signal or 0), bool(tags))
     if state is _S.QUEUED and reason in (Reason.HELD_BY_USER, Reason.HELD_BY_CENTRE):
@@ -220,7 +185,6 @@ def _squeue_row(row: str) -> list[ObservedRun]:
     if native_reason == "None":
         native_reason = ""
     started = None if state in (_S.QUEUED, _S.HELD) else _epoch(start)
-    manifest = MANIFEST.search(comment)
     run = ObservedRun(
         native_id=parent if "_" in full else raw,
         state=state,
@@ -228,7 +192,7 @@ def _squeue_row(row: str) -> list[ObservedRun]:
         username=user,
         name=name,
         tags_seen=tags,
-        manifest=manifest[0] if manifest else "",
+        manifest=manifest_in(comment),
         reason=reason,
         native_reason=native_reason,
         exit_code=exit_code,
@@ -370,8 +334,8 @@ def _sacct_row(row: dict[str, str], restart: int) -> list[ObservedRun]:
         return []  # the row after it is the job's
     code, _, signal = row["ExitCode"].partition(":")
     free = " ".join((row["JobName"], row["Comment"], row["SubmitLine"]))
-    tags = tuple(sorted(set(_TAG.findall(free))))
-    manifest = MANIFEST.search(row["Comment"]) or MANIFEST.search(row["SubmitLine"])
+    tags = tags_in(free)
+    manifest = manifest_in(row["Comment"]) or manifest_in(row["SubmitLine"])
     exit_code = int(code) if code.isdigit() and state.final else None
     run = ObservedRun(
         native_id=row["JobID"].partition("_")[0].partition("+")[0],
@@ -381,7 +345,7 @@ def _sacct_row(row: dict[str, str], restart: int) -> list[ObservedRun]:
         username=row["User"],
         name=row["JobName"],
         tags_seen=tags,
-        manifest=manifest[0] if manifest else "",
+        manifest=manifest,
         has_submit_line=bool(row["SubmitLine"]),
         reason=_ended(word, exit_code, signal, bool(tags)),
         native_reason="" if row["Reason"] == "None" else row["Reason"],
@@ -408,9 +372,9 @@ def _ended(word: str, exit_code: int | None, signal: str, ours: bool) -> Reason:
         return _END_REASON[word]
     if word != "FAILED":
         return Reason.NONE
-    if exit_code == 75 and ours:
+    if exit_code == FENCED and ours:
         return Reason.FENCED
-    if signal == "53" or exit_code in (73, 74):
+    if signal == "53" or exit_code in NOT_STARTED:
         return Reason.LAUNCH_FAILED  # no output file could be opened; no directory; no fence
     return Reason.USER_SIGNAL if signal not in ("", "0") else Reason.NONZERO_EXIT
 

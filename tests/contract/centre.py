@@ -6,7 +6,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Centre:
     breakage: Breakage
     refused: JobSpec
     until_s: float = 60.0
+    shell: str = "/bin/bash"  # of the compute nodes
+    queue_name: str | None = None  # where the centre has no default
     down: Lasting | None = None  # context: the scheduler does not answer
     busy: Lasting | None = None  # context: what is submitted waits for resources
     rename: Callable[[str, str], None] | None = None  # (native id, name): the owner renames a job at the site
@@ -108,7 +110,7 @@ class Work:
 
     @property
     def script(self) -> str:
-        return (f"#!/bin/bash\necho \"ran $PENSTOCK_ARRAY_TASK\" >>'{self.mark}'\n"
+        return (f"#!{self.centre.shell}\necho \"ran $PENSTOCK_ARRAY_TASK\" >>'{self.mark}'\n"
                 f"{f'sleep {self.seconds:g}' if self.seconds else ''}\n{self.then}\n")  # fmt: skip
 
     @property
@@ -117,6 +119,8 @@ class Work:
                 "name": "contract", **self.spec}  # fmt: skip
         if spec.get("executable") is not None:
             del spec["script"]
+        if spec["attributes"].queue_name is None:
+            spec["attributes"] = replace(spec["attributes"], queue_name=self.centre.queue_name)
         manifest = str(Manifest(self.job_id, "p1", "u1", self.attempt))
         name = site_name(spec["name"], self.tag, self.attempt)
         return Submission(JobSpec(**spec), self.centre.account, self.tag, self.attempt, name, manifest)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.centre import Centre
+from tests.contract.emulated_centres import openpbs, openpbs_own_logins, sunway, torque
 from tests.contract.local_centre import local
 from tests.contract.slurm_centres import alpha_here, alpha_rest, alpha_ssh, beta_enforced
 
@@ -17,6 +18,10 @@ CENTRES: dict[str, Callable[[pytest.FixtureRequest, Path], Iterator[Centre]]] = 
     "slurm-here": alpha_here,
     "slurm-rest": alpha_rest,
     "slurm-enforced": beta_enforced,
+    "pbs-emulated": openpbs,
+    "pbs-hidden-emulated": openpbs_own_logins,
+    "torque-emulated": torque,
+    "sunway-emulated": sunway,
 }
 
 
