@@ -314,4 +314,4 @@ def _keep(conn: Connection, made: Document, serial: int, postings: Sequence[Post
         tax_minor=made.tax_minor, gross_minor=made.gross_minor, corrects=made.corrects or None, entry_id=entry_id,
         snapshot=made.snapshot, sha256=made.sha256, recorded_at=now,
     ))  # fmt: skip
-    put(conn, made.kind.value, made.number, made.snapshot.encode())
+    put(conn, made.kind.value, made.number, made.snapshot.encode(), project=made.project_id)

@@ -1,4 +1,4 @@
-"""The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence; all imported here."""
+"""The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
 from accounting.tables.base import (
     Base,
@@ -67,6 +67,22 @@ from accounting.tables.money import (
     VoucherRow,
     VoucherUseRow,
 )
+from accounting.tables.recon import (
+    BreakEventRow,
+    BreakRow,
+    ReconciliationRow,
+    StatementLineRow,
+    StatementProblemRow,
+    StatementRow,
+)
+from accounting.tables.settlement import (
+    FxRateRow,
+    SettlementEndRow,
+    SettlementItemRow,
+    SettlementPaymentRow,
+    SettlementRow,
+    SettlementSignatureRow,
+)
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
 APPEND_ONLY = append_only_tables()
@@ -84,4 +100,7 @@ __all__ = [
     "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
     "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
     "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
+    "StatementRow", "StatementLineRow", "StatementProblemRow", "ReconciliationRow", "BreakRow", "BreakEventRow",
+    "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
+    "SettlementPaymentRow",
 ]  # fmt: skip

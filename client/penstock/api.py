@@ -144,8 +144,8 @@ class Client:
     def whoami(self) -> dict[str, Any]:
         return self._call(calls.get("whoami"))
 
-    def get(self, path: str) -> dict[str, Any]:
-        return self._call(calls.get(path))
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        return self._call(calls.get(path, **params))
 
     def ask(self, path: str, **params: Any) -> dict[str, Any]:
         """A read with a query."""

@@ -119,8 +119,8 @@ def details(job_id: str, what: str) -> Call[dict[str, Any]]:
     return Call("GET", f"{ROOT}/jobs/{job_id}/{what}", _plain)
 
 
-def get(path: str) -> Call[dict[str, Any]]:
-    return Call("GET", f"{ROOT}/{path}", _plain)
+def get(path: str, **params: Any) -> Call[dict[str, Any]]:
+    return Call("GET", f"{ROOT}/{path}", _plain, params={k: v for k, v in params.items() if v is not None})
 
 
 def ask(path: str, params: dict[str, Any]) -> Call[dict[str, Any]]:

@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "invoices": ("money", "Invoices: list, show, print, and why a line is there"),
     "dispute": ("money", "Dispute a line of an invoice"),
     "month": ("money", "A month on one page (operator)"),
+    "billing": ("billing", "What was spent and why; months, payments, adjustments"),
+    "contracts": ("contracts", "Agreements and tariffs, and who signed them"),
     "sites": ("look", "The docked centres"),
     "cancel": ("act", "End jobs"),
     "hold": ("act", "Keep a waiting job from starting"),
