@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import accept, client, dispatch
+from benchmarks import accept, client, dispatch, evidence
 
-ALL = {"accept": accept.run, "dispatch": dispatch.run, "client": client.run}
+ALL = {"accept": accept.run, "dispatch": dispatch.run, "client": client.run, "evidence": evidence.run}
 
 
 def main() -> None:
