@@ -9,7 +9,7 @@ from importlib import import_module
 import structlog
 
 # In the order of the README; each module has `run()`.
-ALL = ("accept", "read", "list", "watch", "dispatch", "isolation", "client")
+ALL = ("accept", "read", "list", "watch", "dispatch", "isolation", "client", "evidence")
 
 
 def main(names: list[str]) -> int:
