@@ -123,6 +123,10 @@ def get(path: str) -> Call[dict[str, Any]]:
     return Call("GET", f"{ROOT}/{path}", _plain)
 
 
+def text(path: str) -> Call[str]:
+    return Call("GET", f"{ROOT}/{path}", _text)
+
+
 def post(path: str, body: Any) -> Call[dict[str, Any]]:
     return Call("POST", f"{ROOT}/{path}", _plain, body, safe=False)
 

@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "charges": ("look", "What it costs, and why"),
     "balance": ("look", "What the projects have left"),
     "sites": ("look", "The docked centres"),
+    "evidence": ("evidence", "Checkpoints, and bundles for the independent verifier"),
+    "settlement": ("evidence", "For a centre: what will you pay me, sign here"),
     "cancel": ("act", "End jobs"),
     "hold": ("act", "Keep a waiting job from starting"),
     "release": ("act", "Let a held job start"),
