@@ -67,6 +67,14 @@ from accounting.tables.money import (
     VoucherRow,
     VoucherUseRow,
 )
+from accounting.tables.recon import (
+    BreakEventRow,
+    BreakRow,
+    ReconciliationRow,
+    StatementLineRow,
+    StatementProblemRow,
+    StatementRow,
+)
 from accounting.tables.settlement import (
     FxRateRow,
     SettlementEndRow,
@@ -92,6 +100,7 @@ __all__ = [
     "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
     "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
     "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
+    "StatementRow", "StatementLineRow", "StatementProblemRow", "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
 ]  # fmt: skip
