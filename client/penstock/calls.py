@@ -136,6 +136,10 @@ def download(path: str, params: dict[str, Any]) -> Call[bytes]:
     return Call("GET", f"{ROOT}/{path}", lambda answer: checked(answer).body, params=wanted)
 
 
+def text(path: str) -> Call[str]:
+    return Call("GET", f"{ROOT}/{path}", _text)
+
+
 def post(path: str, body: Any) -> Call[dict[str, Any]]:
     return Call("POST", f"{ROOT}/{path}", _plain, body, safe=False)
 
