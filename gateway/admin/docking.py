@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -11,10 +10,7 @@ import yaml
 from gateway.errors import Conflict, Invalid
 from gateway.settings import Settings
 from site_adapters.config import BrokenSite, load_site
-from site_adapters.errors import SiteError
 from site_adapters.if2 import keys
-from site_adapters.if2.client import Docked
-from site_adapters.interfaces import SiteAdapter
 
 
 def dock(args: argparse.Namespace) -> None:
@@ -40,19 +36,3 @@ def dock(args: argparse.Namespace) -> None:
         raise Invalid("; ".join(found.reasons))
     print(f"{args.site}: docked by {section['kind']}; restart the gateway to use it")
     print(f"our key, for `penstock-site trust`: {keys.public_text(made.public)}")
-
-
-def rotate(adapter: SiteAdapter, key_file: Path) -> str:
-    """Replace our key towards a centre: it takes the new one by a call that the old one signs, then the new one signs."""
-    following = keys.rotate(key_file)
-    docked = getattr(adapter.management, "docked", None)
-    if not isinstance(docked, Docked):
-        raise Invalid(f"{adapter.site_id} is no docked centre.")
-    try:
-        docked.call("docking.trust", following.public)
-    except SiteError as exc:
-        raise Conflict(
-            f"{adapter.site_id} did not take the new key: {exc}", remedy="The old one stays; try again."
-        ) from exc
-    keys.promote(key_file)
-    return f"{keys.public_text(following.public)} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
