@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import accept, client, dispatch
+from benchmarks import accept, client, dispatch, docking
 
-ALL = {"accept": accept.run, "dispatch": dispatch.run, "client": client.run}
+ALL = {"accept": accept.run, "dispatch": dispatch.run, "docking": docking.run, "client": client.run}
 
 
 def main() -> None:
