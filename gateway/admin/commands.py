@@ -17,7 +17,7 @@ from accounting.money import parse_amount
 from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway import recovery
-from gateway.admin import demo, serving
+from gateway.admin import demo, docking, serving
 from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
@@ -56,6 +56,8 @@ def add_to(subs: Any) -> None:
          ("--days", {"type": int, "default": 30}))  # fmt: skip
     _add(admin, "account", account, "Link and verify a login at a site", ("user", {}), ("site", {}), ("login", {}),
          ("--key-file", {"default": None}))  # fmt: skip
+    _add(admin, "dock", docking.dock, "Dock a centre that runs penstock-site", ("site", {}), ("key", {}),
+         ("--url", {"default": ""}), ("--ca", {"default": ""}))  # fmt: skip
     _add(admin, "rotate-keys", rotate_keys, "A new master key; every stored key is sealed anew")
     _add(admin, "check", check, "Probe every site and check the books")
     _add(admin, "backup", backup, "Copy the database while it is used", ("file", {}))
