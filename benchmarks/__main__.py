@@ -19,6 +19,7 @@ ALL = (
     "client",
     "evidence",
     "docking",
+    "dialects",
 )
 
 
