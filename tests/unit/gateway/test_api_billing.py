@@ -156,25 +156,14 @@ def test_payments_adjustments_and_a_closed_month(
     gateway.check_books()
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("post", "parties", {"id": "x", "role": "payer", "legal_name": "x"}),
-        ("post", "agreements", {"document": {}}),
-        ("post", "orders", {}),
-        ("post", "allocations", {}),
-        ("post", "vouchers", {}),
-        ("post", "billing/payments", {}),
-        ("post", "billing/adjustments", {}),
-        ("post", "billing/periods", {}),
-        ("get", "billing/periods", None),
-        ("get", "billing/balances", None),
-        ("get", "billing/ageing", None),
-        ("get", "parties", None),
-    ],
-)
-def test_only_the_operator_may(client: httpx.Client, method: str, path: str, body: Any) -> None:
-    assert client.request(method, path, json=body).status_code == 403
+def test_only_the_operator_may(client: httpx.Client) -> None:
+    party = {"id": "x", "role": "payer", "legal_name": "x"}
+    posts = {"parties": party, "agreements": {"document": {}}, "orders": {}, "allocations": {}, "vouchers": {},
+             "billing/payments": {}, "billing/adjustments": {}, "billing/periods": {}}  # fmt: skip
+    for path, body in posts.items():
+        assert client.post(path, json=body).status_code == 403, path
+    for path in ("billing/periods", "billing/balances", "billing/ageing", "parties", "billing/payments"):
+        assert client.get(path).status_code == 403, path
 
 
 def test_bad_input_says_what_and_where(client: httpx.Client, operator: Headers) -> None:
