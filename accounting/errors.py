@@ -8,6 +8,8 @@ AccountingError
 ├── PeriodClosed      an entry would count in a period that is closed, or a period cannot take that step
 ├── NotSigned         a document has no valid signature of the party that is asked for
 ├── FourEyes          a second person must decide what the first one asked for
+├── InvoiceRefused    an invoice, credit note or dispute that cannot be made, in words for whoever asked
+├── PaymentRefused    a payment that cannot be read or allocated, in words for whoever asked
 └── BooksUnsafe       the append-only triggers are missing
 """
 
@@ -52,3 +54,11 @@ class FourEyes(AccountingError):
 
 class BooksUnsafe(AccountingError):
     """A trigger that keeps history append-only is not there."""
+
+
+class InvoiceRefused(AccountingError):
+    """This document or dispute cannot be made; the text says why."""
+
+
+class PaymentRefused(AccountingError):
+    """This payment cannot be read or allocated; the text says why."""

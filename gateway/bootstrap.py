@@ -14,16 +14,17 @@ from sqlalchemy import Connection, select
 
 from accounting.tables import assert_append_only
 from gateway.db import Database, table_of
+from gateway.hub import Hub, relayed
 from gateway.identity.keys import MasterKey, load_or_create
 from gateway.identity.service import key_source
 from gateway.jobs import repository
 from gateway.jobs.tables import GatewayRow
 from gateway.migrations import schema
-from gateway.services import Services
+from gateway.services import Services, Sites
 from gateway.settings import Settings
 from site_adapters.config import load_sites
 from site_adapters.interfaces import SiteAdapter
-from site_adapters.registry import build
+from site_adapters.registry import AgentChannels, build
 
 _GATEWAY = table_of(GatewayRow)
 
@@ -56,19 +57,23 @@ def compose(
     """Everything wired; sites that cannot be built are there, closed, with their reason."""
     db = db or open_database(settings)
     master = load_or_create(settings.effective_master_key_file)
-    sites = load_adapters(settings.effective_sites_dir, db, master)
+    hub = Hub()
+    agents = hub.channel if settings.hub_url is None else relayed(settings.hub_url)
+    sites = load_adapters(settings.effective_sites_dir, db, master, agents)
     with db.write() as conn:
         gateway_id = ensure_gateway(conn)
         for site_id in sites:
             repository.ensure_site(conn, site_id)
-    return Services(settings, db, gateway_id, sites, clock, wake)
+    return Services(settings, db, gateway_id, sites, clock, wake, hub)
 
 
-def load_adapters(folder: Path, db: Database, master: MasterKey) -> dict[str, SiteAdapter]:
+def load_adapters(
+    folder: Path, db: Database, master: MasterKey, agents: AgentChannels | None = None
+) -> dict[str, SiteAdapter]:
     """The docked centres of a folder of site files."""
-    adapters = {}
+    adapters = Sites()
     for config in load_sites(folder):
-        adapter = build(config, keys=key_source(db, master, config.site))
+        adapter = build(config, keys=key_source(db, master, config.site), agents=agents)
         adapters[adapter.site_id] = adapter
     return adapters
 

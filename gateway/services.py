@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from gateway.db import Database
+from gateway.hub import Hub
 from gateway.settings import Settings
 from site_adapters.interfaces import SiteAdapter
 
@@ -19,6 +21,23 @@ class Lease:
     fencing: int
 
 
+class Sites(dict[str, SiteAdapter]):
+    """The docked centres by id, each as its own service last described it."""
+
+    def __getitem__(self, site_id: str) -> SiteAdapter:
+        return super().__getitem__(site_id).as_told()
+
+    def get(self, site_id: str, default: Any = None) -> Any:
+        found = super().get(site_id)
+        return default if found is None else found.as_told()
+
+    def items(self) -> Any:
+        return [(site_id, self[site_id]) for site_id in self]
+
+    def values(self) -> Any:
+        return [self[site_id] for site_id in self]
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The composed gateway. `wake(site_id)` tells whoever runs the ticks that there is work; it never blocks."""
@@ -29,6 +48,7 @@ class Services:
     sites: Mapping[str, SiteAdapter]
     clock: Callable[[], datetime]
     wake: Callable[[str], None]
+    hub: Hub = field(default_factory=Hub)
 
     def close(self) -> None:
         """Give back the connections to the sites and to the database."""

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     dispatch_batch: int = Field(default=100, description="Jobs handed to one site in one batch")
     body_bytes_max: int = 8 * 1024 * 1024
     requests_per_minute: int = Field(default=6000, description="Per token; 0 means no limit")
+    hub_url: str | None = Field(default=None, description="For workers: the process that agents dial to")
     embedded_worker: bool = Field(default=True, description="Run the ticks in the process that serves HTTP")
 
     @property

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -155,6 +156,24 @@ class AccountingConfig(_Strict):
     cpus_per_core: int = Field(default=1, ge=1, le=8)
 
 
+class DockConfig(_Strict):
+    """A centre that runs `penstock-site`: it is called over HTTP (service), or it dials in (agent)."""
+
+    kind: Literal["service", "agent"]
+    url: str = Field(default="", pattern=r"^(https?://.+)?$", description="Of the centre's service")
+    ca_file: _File | None = Field(default=None, description="CA of its certificate, where it is no public one")
+    gateway: str = Field(default="penstock", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Our name in tokens")
+    key_file: _File = Field(description="Our private key towards this centre, made by `gateway admin dock`")
+    centre_keys: tuple[str, ...] = Field(min_length=1, description="`ed25519:…`, as `penstock-site key` prints it")
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> DockConfig:
+        if (self.kind == "service") != bool(self.url):
+            raise ValueError("a service has a `url`, an agent has none")
+        return self
+
+
 class PolicyConfig(_Strict):
     """The centre's own limits on what we may do there."""
 
@@ -168,6 +187,18 @@ class PolicyConfig(_Strict):
     array_tasks_max: int | None = Field(default=None, ge=1)
     hours: tuple[tuple[_Clock, _Clock], ...] = Field(default=(), description="When we may submit, by the site's clock")
     permission_model: PermissionModel = PermissionModel.OWN_ACCOUNT
+    calls_per_minute: int | None = Field(default=None, ge=6, description="Calls that ask the scheduler, all together")
+    cores_in_use_max: int | None = Field(default=None, ge=1, description="Of all our jobs there, waiting ones included")
+    nodes_in_use_max: int | None = Field(default=None, ge=1)
+    people_admitted: tuple[_Word, ...] = Field(default=(), description="Ids of people, or patterns; none: everybody")
+    projects_admitted: tuple[_Word, ...] = Field(default=(), description="Ids of projects, or patterns")
+    qos_allowed: tuple[_Word, ...] = Field(default=(), description="The first one is given to jobs that name none")
+    share_core_seconds: int | None = Field(default=None, ge=1, description="The contracted share, in core-seconds")
+    share_until: AwareDatetime | None = None
+    log_interval_s: float = Field(default=0.0, ge=0, le=60, description="Between two looks at one output")
+    log_bytes_max: int | None = Field(default=None, ge=1024, description="Of one look at an output")
+    verbs_refused: tuple[_Word, ...] = Field(default=(), description="Verbs of IF2, as `management.modify`, `orders.*`")
+    referral_url: str = ""
 
 
 class PbsConfig(_Strict):
@@ -216,8 +247,11 @@ class SiteConfig(_Strict):
 
     site: _Name
     title: dict[Literal["en", "zh"], str] = Field(default_factory=dict)
-    scheduler: Literal["local", "slurm", "pbs", "sunway"]
-    transport: TransportConfig
+    scheduler: Literal["local", "slurm", "pbs", "sunway", "if2"]
+    transport: TransportConfig = Field(
+        default=TransportConfig(kind="local"), description="Needed unless `dock` is there"
+    )
+    dock: DockConfig | None = None
     credentials: CredentialsConfig = CredentialsConfig()
     staging_root: str = Field(
         default="{home}/.penstock",
@@ -247,6 +281,10 @@ class SiteConfig(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> SiteConfig:
+        if (self.scheduler == "if2") != (self.dock is not None):
+            raise ValueError("scheduler if2 needs a `dock` section, and no other scheduler has one")
+        if self.dock is None and "transport" not in self.model_fields_set:
+            raise ValueError("a `transport` section is needed")
         if self.backend == "rest" and self.rest is None:
             raise ValueError("backend rest needs a `rest` section")
         if self.scheduler == "local" and (self.transport.kind != "local" or self.backend != "cli"):

@@ -7,10 +7,11 @@ None of them holds a database transaction, and none repeats a write.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, cast
 
+from site_adapters.orders import NoOrders, Ordering
 from site_adapters.transport import FileChunk
 from site_adapters.types import (
     AccountFacts,
@@ -140,6 +141,15 @@ def _nothing_to_close() -> None:
     """A site without open connections."""
 
 
+def _no_orders() -> Ordering:
+    return cast(Ordering, NoOrders())
+
+
+def _as_it_is(adapter: SiteAdapter) -> SiteAdapter:
+    """A site that nobody describes but our own file."""
+    return adapter
+
+
 @dataclass(frozen=True, slots=True)
 class SiteAdapter:
     """One docked centre: five small objects, and what it is called and allows. `close` gives back its connections."""
@@ -157,3 +167,9 @@ class SiteAdapter:
     closed_reason: str | None = None
     logins_by_key: bool = True  # False: reached without logging in, so that nothing proves whose a login is
     close: Callable[[], None] = _nothing_to_close
+    ordering: Ordering = field(default_factory=_no_orders)
+    told: Callable[[SiteAdapter], SiteAdapter] = _as_it_is
+
+    def as_told(self) -> SiteAdapter:
+        """With what the centre's own service says of itself now: policy, capabilities, scheduler, title."""
+        return self.told(self)

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from site_adapters import local, pbs, slurm, sunway
-from site_adapters.config import BrokenSite, SiteConfig
+from site_adapters.config import BrokenSite, DockConfig, SiteConfig
 from site_adapters.errors import SiteClosed, SiteError
+from site_adapters.if2.channel import Channel, HttpChannel, Seal
+from site_adapters.if2.client import Docked, adapter_of
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.transport import Logins
 from site_adapters.transport.pool import KeySource, SiteLogins
@@ -19,10 +21,16 @@ BUILDERS: dict[str, Callable[[SiteConfig, Logins], SiteAdapter]] = {
 }  # fmt: skip
 
 
-def build(config: SiteConfig | BrokenSite, *, keys: KeySource) -> SiteAdapter:
+# Where agents dial in: a channel to the agent of a site. The gateway gives it; at a centre there is none.
+AgentChannels = Callable[[str, Seal], Channel]
+
+
+def build(config: SiteConfig | BrokenSite, *, keys: KeySource, agents: AgentChannels | None = None) -> SiteAdapter:
     """The adapter of a centre; never raises: a gateway with one bad site file is still a gateway."""
     if isinstance(config, BrokenSite):
         return closed(config.site, "; ".join(config.reasons))
+    if config.dock is not None:
+        return _docked(config, config.dock, agents)
     logins = SiteLogins(config, keys)
     try:
         return dock(config, logins)
@@ -43,6 +51,23 @@ def dock(config: SiteConfig, logins: Logins) -> SiteAdapter:
         logins.close()
 
     return replace(adapter, close=close, logins_by_key=config.transport.kind == "ssh")
+
+
+def _docked(config: SiteConfig, dock: DockConfig, agents: AgentChannels | None) -> SiteAdapter:
+    """A centre that runs its own adapter."""
+    try:
+        seal = Seal.of(config.site, dock)
+        if dock.kind == "service":
+            channel: Channel = HttpChannel(seal)
+        elif agents is not None:
+            channel = agents(config.site, seal)
+        else:
+            raise SiteClosed("nothing here takes the calls of agents")
+    except (SiteError, OSError, ValueError) as exc:
+        return closed(config.site, str(exc), title=config.title.get("en", config.site), scheduler="if2")
+    kept = dock.key_file.with_name(f"{dock.key_file.name}.{config.site}.profile")
+    renderer = lambda profile: build(profile, keys=lambda _username: None)  # noqa: E731 - one line, used once
+    return adapter_of(config, Docked(config.site, channel, seal.trust, renderer, kept))
 
 
 def closed(site_id: str, reason: str, *, title: str = "", scheduler: str = "") -> SiteAdapter:

@@ -33,7 +33,7 @@ _ENVIRONMENT.filters["sh"] = lambda value: quote(str(value))
 def render(
     template: str, submission: Submission, *, staging_root: str, default_interpreter: str = "/bin/bash", **more: Any
 ) -> str:
-    """The script of one attempt. `default_interpreter` is for scripts that name none, `more` are the dialect's values."""
+    """The script of one attempt. `default_interpreter`: for scripts that name none; `more`: the dialect's values."""
     spec = submission.spec
     interpreter, body = script_parts(spec.script, default_interpreter) if spec.script is not None else ("", "")
     marker = f"PENSTOCK-BODY-{submission.tag}"

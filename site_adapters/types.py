@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from site_adapters.states import CredentialKind, ObservedState, PermissionModel, Reason
+from site_adapters.policy import Policy as Policy
+from site_adapters.states import CredentialKind, ObservedState, Reason
 
 # ---------------------------------------------------------------- what a person asks for
 
@@ -150,7 +151,8 @@ class Submission:
     `tag` names the job at every site (`p` + gateway id + job part, [a-z0-9], starts with a letter);
     `site_name` is the job name there: a readable slug, `-`, the tag, `.`, the attempt.
     `manifest` is a short token ([A-Za-z0-9:._-]) that the site keeps in the job's comment, so that
-    `recover` can adopt a job whose row was lost.
+    `recover` can adopt a job whose row was lost. `person` and `project` are the gateway's ids of who asked and who
+    pays: a centre that admits some only needs them, and its audit log names them.
     """
 
     spec: JobSpec
@@ -159,6 +161,8 @@ class Submission:
     attempt: int
     site_name: str
     manifest: str = ""
+    person: str = ""
+    project: str = ""
 
     @property
     def fence_name(self) -> str:
@@ -282,12 +286,14 @@ class RowProblem:
 class Look:
     """What one source (queue or accounting) showed, or why it could not be asked.
 
-    `error` set: nothing may be concluded from an id that is absent.
+    `error` set: nothing may be concluded from an id that is absent. `unanswered`: ids that were asked for and of which
+    the site said nothing, not even that it does not know them.
     """
 
     runs: tuple[ObservedRun, ...] = ()
     problems: tuple[RowProblem, ...] = ()
     error: str | None = None
+    unanswered: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -363,6 +369,7 @@ class Queue:
     memory_per_node_max: int | None = None
     accounts_allowed: tuple[str, ...] | None = None
     exclusive: bool = False
+    cores_per_process: int = 1  # what a process takes that names no cores: a Sunway's is a whole core group
     native_state: str = ""
 
 
@@ -423,23 +430,3 @@ class UsageBatch:
 
     usages: tuple[SiteUsage, ...]
     problems: tuple[RowProblem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The centre's own limits on what we may do; None means none. Binding for the gateway's waiting line.
-
-    `hours` are local opening spans (`("18:00", "08:00")`) in the site's `zone` in which we may submit.
-    """
-
-    queued_jobs_max: int | None = None
-    queued_jobs_per_person_max: int | None = None
-    submits_per_minute: int | None = None
-    logins_per_second: float = 2.0
-    cores_max: int | None = None
-    nodes_max: int | None = None
-    duration_max: int | None = None
-    array_tasks_max: int | None = None
-    hours: tuple[tuple[str, str], ...] = ()
-    zone: str = "UTC"
-    permission_model: PermissionModel = PermissionModel.OWN_ACCOUNT

@@ -79,7 +79,7 @@ class Gateway:
     def accept(self, spec: JobSpec, idempotency: jobs.IdempotencyKey | None = None) -> str:
         s, now = self.services, self.services.clock()
         with s.db.read() as conn:
-            prepared = request.prepare(s, conn, self.person, spec, project=None, now=now)
+            prepared = request.prepare(s, request.Facts(conn), self.person, spec, project=None, now=now)
         with s.db.write() as conn:
             return jobs.accept(s, conn, self.person, prepared, now=now, idempotency=idempotency).job_id
 
@@ -146,12 +146,22 @@ def make_gateway(
     folder: Path, db_url: str, *sites: dict[str, Any], credit: int = 1000, login: str | None = None, **settings: Any
 ) -> Gateway:
     """A gateway over these sites; the researcher's accounts are linked and proved."""
+    return people(compose_gateway(folder, db_url, *sites, **settings), *sites, credit=credit, login=login)
+
+
+def compose_gateway(folder: Path, db_url: str, *sites: dict[str, Any], **settings: Any) -> Services:
+    """A gateway over these sites, with nobody in it."""
     (folder / "sites").mkdir(parents=True, exist_ok=True)
     for site in sites:
         (folder / "sites" / f"{site['site']}.yaml").write_text(yaml.safe_dump(site))
     wanted: dict[str, Any] = {"home": folder, "database_url": db_url, "unknown_wait_s": 0.2, **settings}
     services = compose(Settings(**wanted))
     OPENED.append(services)
+    return services
+
+
+def people(services: Services, *sites: dict[str, Any], credit: int = 1000, login: str | None = None) -> Gateway:
+    """One researcher with a project, credit, a tariff, and linked accounts."""
     now = services.clock()
     with services.db.write() as conn:
         user_id = service.create_user(conn, name="alice", now=now)
@@ -172,8 +182,9 @@ def make_gateway(
 def link(gateway: Gateway, site: dict[str, Any], login: str | None = None) -> None:
     """Link and prove the researcher's login at a site."""
     services = gateway.services
-    key_file = site.get("credentials", {}).get("observer", {}).get("key_file")
-    username = login or ("lab_alice" if site["transport"]["kind"] == "ssh" else getpass.getuser())
+    own = site.get("credentials", {}).values()
+    key_file = next((login["key_file"] for login in own if "key_file" in login), None)
+    username = login or ("lab_alice" if site.get("transport", {}).get("kind") == "ssh" else getpass.getuser())
     with services.db.write() as conn:
         made = service.link_account(
             conn, services.sites[site["site"]], load_or_create(services.settings.effective_master_key_file),

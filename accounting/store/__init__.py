@@ -14,6 +14,8 @@ from accounting.store.charges import Booked, charge_pending, record_and_book
 from accounting.store.check import check_books
 from accounting.store.holds import (
     Exposure,
+    Hold,
+    commodities,
     credit_line,
     exposure,
     grant_credit,
@@ -22,6 +24,7 @@ from accounting.store.holds import (
     open_account,
     open_project_accounts,
     place_hold,
+    place_holds,
     release_hold,
     shortfall,
 )
@@ -32,9 +35,10 @@ from accounting.store.readings import Assigned, quarantine, uncharged
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
 
 __all__ = [
-    "Assigned", "Booked", "ChargeLine", "Explained", "Exposure", "CHARGES", "REVERSALS", "USAGE", "add_discount",
-    "add_tariff", "balances", "book", "charge_pending", "charges_of_job", "check_books", "close_tariff",
+    "Assigned", "Booked", "ChargeLine", "Explained", "Exposure", "Hold", "CHARGES", "REVERSALS", "USAGE",
+    "add_discount",
+    "add_tariff", "balances", "book", "charge_pending", "charges_of_job", "check_books", "close_tariff", "commodities",
     "credit_line", "discounts", "estimate", "explain", "exposure", "grant_credit", "hold_amounts", "mark_in_flight",
-    "open_account", "open_project_accounts", "place_hold", "posting_lines", "price_book", "quarantine",
+    "open_account", "open_project_accounts", "place_hold", "place_holds", "posting_lines", "price_book", "quarantine",
     "record_and_book", "release_hold", "shortfall", "tariffs", "uncharged",
 ]  # fmt: skip

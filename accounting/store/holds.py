@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,9 +18,10 @@ from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, BALANCES, HOLDS, POSTINGS, upsert
 
 # Built once: these run in every submission, and building a statement costs as much as running it.
+_PLACED = (HOLDS.c.project_id, HOLDS.c.commodity, HOLDS.c.amount)
 _INSERT_HOLD = {
-    "postgresql": pg_insert(HOLDS).on_conflict_do_nothing().returning(HOLDS.c.commodity),
-    "sqlite": sqlite_insert(HOLDS).on_conflict_do_nothing().returning(HOLDS.c.commodity),
+    "postgresql": pg_insert(HOLDS).on_conflict_do_nothing().returning(*_PLACED),
+    "sqlite": sqlite_insert(HOLDS).on_conflict_do_nothing().returning(*_PLACED),
 }
 _HOLD_ANYWAY = (
     update(BALANCES)
@@ -105,6 +106,15 @@ def credit_line(
         raise_limit(conn, project_id=project_id, commodity=commodity, amount=amount)
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Credit to set aside for a job, in each commodity."""
+
+    project_id: str
+    job_id: str
+    amounts: Mapping[str, int]
+
+
 def place_hold(
     conn: Connection, *, project_id: str, job_id: str, amounts: Mapping[str, int], now: datetime, check: bool = True
 ) -> None:
@@ -112,16 +122,24 @@ def place_hold(
 
     `check` False books it anyway: a job that is found running at a site is a fact.
     """
+    place_holds(conn, [Hold(project_id, job_id, amounts)], now=now, check=check)
+
+
+def place_holds(conn: Connection, holds: Sequence[Hold], *, now: datetime, check: bool = True) -> None:
+    """Set credit aside for many jobs, or for none of them: each project's balance is moved once, by their sum."""
     rows = [
-        {"job_id": job_id, "commodity": commodity, "project_id": project_id, "amount": amount, "state": "open",
-         "phase": "committed", "placed_at": now}
-        for commodity, amount in sorted(amounts.items())
+        {"job_id": hold.job_id, "commodity": commodity, "project_id": hold.project_id, "amount": amount,
+         "state": "open", "phase": "committed", "placed_at": now}
+        for hold in holds
+        for commodity, amount in sorted(hold.amounts.items())
     ]  # fmt: skip
-    placed = sorted(conn.scalars(_INSERT_HOLD[conn.dialect.name], rows)) if rows else []
-    for commodity in placed:  # without what was placed before
-        taken = {"project": project_id, "in_commodity": commodity, "more": amounts[commodity]}
+    sums: dict[tuple[str, str], int] = defaultdict(int)
+    for placed in conn.execute(_INSERT_HOLD[conn.dialect.name], rows) if rows else ():  # not what was placed before
+        sums[placed.project_id, placed.commodity] += placed.amount
+    for (project_id, commodity), amount in sorted(sums.items()):
+        taken = {"project": project_id, "in_commodity": commodity, "more": amount}
         if conn.execute(_HOLD_IF_ENOUGH if check else _HOLD_ANYWAY, taken).rowcount != 1:
-            raise CreditExhausted(commodity, amounts[commodity], _available(conn, project_id, commodity) or 0)
+            raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
 
 
 def release_hold(conn: Connection, *, job_id: str, now: datetime) -> None:
@@ -139,10 +157,14 @@ def mark_in_flight(conn: Connection, *, job_ids: Sequence[str]) -> None:
     conn.execute(update(HOLDS).where(HOLDS.c.job_id.in_(job_ids), HOLDS.c.state == "open").values(phase="in_flight"))
 
 
-def hold_amounts(conn: Connection, project_id: str, *, currency: str, micro: int, core_seconds: int) -> dict[str, int]:
+def commodities(conn: Connection, project_id: str) -> frozenset[str]:
+    """What the project has an account in."""
+    return frozenset(conn.scalars(_COMMODITIES, {"project": project_id}))
+
+
+def hold_amounts(have: Collection[str], *, currency: str, micro: int, core_seconds: int) -> dict[str, int]:
     """What to set aside, in each commodity that the project has an account in."""
     wanted = {currency: micro, CORE_SECONDS: core_seconds}
-    have = set(conn.scalars(_COMMODITIES, {"project": project_id}))
     return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
 
 

@@ -101,12 +101,12 @@ def discounts(conn: Connection) -> list[Discount]:
 
 
 def estimate(
-    conn: Connection, *, site_id: str, queue: str, currency: str, core_seconds: int, at: datetime,
+    prices: PriceBook, *, site_id: str, queue: str, currency: str, core_seconds: int, at: datetime,
     project_id: str = "", qos: str = "", grade: str = "", user_class: str = "", more: Mapping[str, int] | None = None,
 ) -> int | None:  # fmt: skip
     """Micro-units for core-seconds (and `more` resources) at the prices of this moment; None where there is none."""
     where = Scope(currency, site_id, queue, qos, grade, user_class, project_id)
-    return quote(price_book(conn), where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
+    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
 
 
 def _effective(conn: Connection) -> dict[str, tuple[str, datetime, datetime | None]]:

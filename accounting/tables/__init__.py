@@ -1,4 +1,4 @@
-"""The tables of the books, in reading order: usage, contracts, books, money, evidence. Each file is imported here."""
+"""The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
 from accounting.tables.base import (
     Base,
@@ -45,6 +45,18 @@ from accounting.tables.evidence import (
     PersonKeyRow,
     SigningKeyRow,
 )
+from accounting.tables.invoices import (
+    BankTransactionRow,
+    BillingDocumentRow,
+    BillingItemRow,
+    DisputeEventRow,
+    DisputeRow,
+    DocumentSeriesRow,
+    InvoicePaymentRow,
+    LegalEntityRow,
+    ProjectPayerRow,
+    TaxRuleRow,
+)
 from accounting.tables.money import (
     AdjustmentDecisionRow,
     AdjustmentRow,
@@ -54,6 +66,22 @@ from accounting.tables.money import (
     PaymentRow,
     VoucherRow,
     VoucherUseRow,
+)
+from accounting.tables.recon import (
+    BreakEventRow,
+    BreakRow,
+    ReconciliationRow,
+    StatementLineRow,
+    StatementProblemRow,
+    StatementRow,
+)
+from accounting.tables.settlement import (
+    FxRateRow,
+    SettlementEndRow,
+    SettlementItemRow,
+    SettlementPaymentRow,
+    SettlementRow,
+    SettlementSignatureRow,
 )
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
@@ -69,5 +97,10 @@ __all__ = [
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
     "BudgetRow", "BudgetAlertRow",
+    "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
+    "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
     "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
+    "StatementRow", "StatementLineRow", "StatementProblemRow", "ReconciliationRow", "BreakRow", "BreakEventRow",
+    "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
+    "SettlementPaymentRow",
 ]  # fmt: skip

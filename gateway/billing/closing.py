@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, or_, select
 
 from accounting import store as books
+from accounting.price import PriceBook
 from accounting.store import accruals, periods
 from accounting.store.accruals import Running, capped_seconds
 from accounting.store.periods import Period
@@ -21,7 +22,8 @@ _PROJECTS = table_of(ProjectRow)
 def begin(conn: Connection, period: Period, *, by: str, now: datetime) -> int:
     """Close the month to all but its reconciliation; how many runs were accrued."""
     periods.begin_closing(conn, period, by=by, now=now)
-    running = [found for row in _going(conn, period.ends_at) if (found := _running(conn, row, period.ends_at))]
+    prices = books.price_book(conn)
+    running = [found for row in _going(conn, period.ends_at) if (found := _running(prices, row, period.ends_at))]
     return accruals.accrue(conn, running, period_end=period.ends_at, now=now)
 
 
@@ -37,10 +39,10 @@ def _going(conn: Connection, at: datetime) -> list[Any]:
     return list(conn.execute(query))
 
 
-def _running(conn: Connection, row: Any, at: datetime) -> Running | None:
+def _running(prices: PriceBook, row: Any, at: datetime) -> Running | None:
     seconds = capped_seconds(row.start_time, at, limit_s=row.duration_max)
     core_seconds = (row.cores or row.cores_charged) * seconds
-    micro = books.estimate(conn, site_id=row.site_id, queue=row.queue, currency=row.currency,
+    micro = books.estimate(prices, site_id=row.site_id, queue=row.queue, currency=row.currency,
                            core_seconds=core_seconds, at=row.start_time, project_id=row.project_id)  # fmt: skip
     if micro is None or core_seconds == 0:
         return None

@@ -142,7 +142,7 @@ def _claim(services: Services, lease: Lease, adapter: SiteAdapter, now: datetime
         accounts = repository.site_accounts(conn, {r.site_account_id for r in rows})
     if not rows:
         return []
-    prepared = [_render(adapter, row, accounts[row.site_account_id]) for row in rows]
+    prepared = [r for r in (_render(adapter, row, accounts[row.site_account_id]) for row in rows) if r is not None]
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         return [c for c in (_intend(conn, lease, job, now) for job in prepared) if c is not None]
@@ -176,7 +176,8 @@ def _rows(conn: Connection, job_ids: Sequence[str]) -> list[Any]:
     """The chosen jobs in the order chosen."""
     if not job_ids:
         return []
-    columns = (JOBS.c.id, JOBS.c.name, JOBS.c.spec, JOBS.c.tag, JOBS.c.attempt, JOBS.c.manifest)
+    columns = (JOBS.c.id, JOBS.c.name, JOBS.c.spec, JOBS.c.tag, JOBS.c.attempt, JOBS.c.manifest,
+               JOBS.c.user_id, JOBS.c.project_id)  # fmt: skip
     found = conn.execute(select(*columns, JOBS.c.site_account_id).where(JOBS.c.id.in_(job_ids)))
     by_id = {row.id: row for row in found}
     return [by_id[job_id] for job_id in job_ids if job_id in by_id]
@@ -189,7 +190,8 @@ class _Ready:
     refusal: str
 
 
-def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready:
+def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready | None:
+    """None: a docked centre has not yet told how it renders, so the job stays in the line."""
     attempt = row.attempt + 1
     manifest = parse_manifest(row.manifest)
     submission = Submission(
@@ -199,12 +201,14 @@ def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready:
         attempt=attempt,
         site_name=site_name(row.name, row.tag, attempt),
         manifest=row.manifest.replace(":0:", f":{attempt}:", 1) if manifest is not None else "",
+        person=row.user_id,
+        project=row.project_id,
     )
     claimed = _Claimed(row.id, attempt, submission)
     try:
         return _Ready(claimed, adapter.management.render(submission), "")
     except SiteError as exc:
-        return _Ready(claimed, None, str(exc))
+        return None if exc.retryable else _Ready(claimed, None, str(exc))
 
 
 def _intend(conn: Connection, lease: Lease, ready: _Ready, now: datetime) -> _Claimed | None:

@@ -10,10 +10,9 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, time
-from zoneinfo import ZoneInfo
+from datetime import datetime
 
-from site_adapters.types import Policy
+from site_adapters.policy import Policy, open_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +67,6 @@ def choose(waiters: Iterable[Waiter], policy: Policy, load: Load, *, now: dateti
         if lines[user]:
             heapq.heappush(turns, (cores[user], user))
     return chosen
-
-
-def open_at(policy: Policy, now: datetime) -> bool:
-    """Whether the centre lets us submit at this hour, on its own clock; a span may pass midnight."""
-    if not policy.hours:
-        return True
-    clock = now.astimezone(ZoneInfo(policy.zone)).time()
-    return any(_within(clock, time.fromisoformat(start), time.fromisoformat(end)) for start, end in policy.hours)
-
-
-def _within(clock: time, start: time, end: time) -> bool:
-    if start <= end:
-        return start <= clock < end
-    return clock >= start or clock < end
 
 
 def _lines_by_person(waiters: Iterable[Waiter]) -> dict[str, list[Waiter]]:

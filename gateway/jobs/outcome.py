@@ -47,6 +47,11 @@ def apply_runs(conn: Connection, services: Services, seen: Seen, now: datetime) 
     job = seen.job
     runs = _one_per_run(seen.ours)
     repository.upsert_runs(conn, [_run_row(job, run, now) for run in runs])
+    for run in runs:
+        if run.restarts:
+            repository.close_earlier_runs(
+                conn, job.id, job.attempt, _task(run), before=run.restarts, ended=run.submit_time
+            )
     latest = _latest_per_task(conn, job, runs)
     newest = max(runs, key=lambda r: (r.restarts, r.submit_time or now))
     state = array_state(latest.values()) if job.array_size is not None else latest[NO_TASK]
@@ -134,7 +139,7 @@ def _latest_per_task(conn: Connection, job: Any, runs: Sequence[ObservedRun]) ->
         for row in run_rows(conn, job.id, job.attempt):
             newest[row.task] = (row.restart, State.QUEUED if row.state == "requeued" else State(row.state))
     for run in runs:
-        task = NO_TASK if run.task is None else run.task
+        task = _task(run)
         before = newest.get(task)
         if before is None or run.restarts > before[0] or (run.restarts == before[0] and not before[1].final):
             newest[task] = (run.restarts, SEEN[run.state])
@@ -158,11 +163,15 @@ def _first_start(runs: Sequence[ObservedRun]) -> datetime | None:
     return min(live, default=None)
 
 
+def _task(run: ObservedRun) -> int:
+    return NO_TASK if run.task is None else run.task
+
+
 def _run_row(job: Any, run: ObservedRun, now: datetime) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "attempt": job.attempt,
-        "task": NO_TASK if run.task is None else run.task,
+        "task": _task(run),
         "restart": run.restarts,
         "site_id": job.site_id,
         "native_id": job.native_id,

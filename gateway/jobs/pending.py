@@ -11,10 +11,10 @@ from sqlalchemy import Connection, func, select
 
 from gateway.db import table_of
 from gateway.jobs.lifecycle import FINAL, Phase
-from gateway.jobs.line import open_at
 from gateway.jobs.repository import JOBS, SITES, count_by_person, submits_since
 from gateway.jobs.tables import DependencyRow
 from gateway.services import Services
+from site_adapters.policy import open_at
 from site_adapters.slurm.reasons import reason_of
 from site_adapters.states import Reason
 

@@ -180,6 +180,13 @@ def insert_job(conn: Connection, values: Mapping[str, Any]) -> None:
     conn.execute(_INSERT_JOB, values)
 
 
+def insert_jobs(conn: Connection, rows: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> None:
+    """New jobs, each with its first event."""
+    if rows:
+        conn.execute(_INSERT_JOB, rows)
+        conn.execute(_INSERT_EVENT, events)
+
+
 def lock_job(conn: Connection, job_id: str) -> Any | None:
     """The job's row, locked against others until this transaction ends; None where there is none."""
     query = select(JOBS).where(JOBS.c.id == job_id)
@@ -264,8 +271,11 @@ def note(conn: Connection, job_id: str, kind: str, payload: Mapping[str, Any], *
 def insert_event(
     conn: Connection, job_id: str, n: int, at: datetime, kind: str, state: str, payload: Mapping[str, Any]
 ) -> None:
-    row = {"job_id": job_id, "n": n, "at": at, "kind": kind, "state": state, "payload": dict(payload)}
-    conn.execute(_INSERT_EVENT, row)
+    conn.execute(_INSERT_EVENT, event_row(job_id, n, at, kind, state, payload))
+
+
+def event_row(job_id: str, n: int, at: datetime, kind: str, state: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {"job_id": job_id, "n": n, "at": at, "kind": kind, "state": state, "payload": dict(payload)}
 
 
 def open_break(
@@ -314,6 +324,17 @@ def upsert_runs(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert runs or bring them up to date; a final run is never made live again by a late look."""
     if rows:
         conn.execute(_upsert_runs(conn.dialect.name), rows)
+
+
+def close_earlier_runs(
+    conn: Connection, job_id: str, attempt: int, task: int, *, before: int, ended: datetime | None
+) -> None:
+    """A run behind which the scheduler queued the next one is over, though nobody saw its end; it ended then."""
+    query = update(RUNS).where(
+        RUNS.c.job_id == job_id, RUNS.c.attempt == attempt, RUNS.c.task == task, RUNS.c.restart < before,
+        RUNS.c.state != "requeued", ~_is_final(RUNS.c.state),
+    )  # fmt: skip
+    conn.execute(query.values(state="requeued", end_time=func.coalesce(RUNS.c.end_time, ended)))
 
 
 @cache

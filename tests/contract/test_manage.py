@@ -69,7 +69,7 @@ def test_owner_who_renames_a_job_hides_no_row(centre: Centre) -> None:
     work = centre.work(seconds=2).submit()
     before = work.rows()[0]
 
-    rename(work.native_id, "a|b\tc \x1f ; d'\"")
+    rename(work.native_id, "a|b\tc \x1f ; d'\" \x1e\n77\x1f78|\n")
     after = work.rows()[0]
 
     assert after.submit_time == before.submit_time  # the proof of identity that a new name leaves

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
-from accounting import store as books
 from accounting.evidence import log, merkle, note, outbox, personal
 from accounting.evidence.leaves import entries
+from accounting.store.schema import USAGE
 from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, T0, append_all, book, checkpoint, open_books, person_key, record
 
@@ -175,7 +175,7 @@ def test_nothing_of_a_person_is_in_leaf_or_books_and_erasing_them_keeps_the_proo
         )
         assert "user3" not in everything
         assert "secret" not in everything
-        row = conn.execute(books.USAGE.select().where(books.USAGE.c.id == 4)).one()
+        row = conn.execute(USAGE.select().where(USAGE.c.id == 4)).one()
         disclosed = personal.disclose(row.raw, key=person_key("u3"))
         assert disclosed is not None
         assert disclosed.fields["User"] == "user3"

@@ -190,7 +190,7 @@ def test_a_bug_of_ours_tells_a_number_and_nothing_else(
     def broken(*_: object, **__: object) -> Callable[..., Any]:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("gateway.jobs.views.show", broken)
+    monkeypatch.setattr("gateway.jobs.views.show_each", broken)
 
     with capture_logs() as logged:
         answer = client.get("/jobs/x")

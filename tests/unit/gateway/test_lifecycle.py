@@ -13,7 +13,8 @@ from gateway.jobs.dependencies import IMPOSSIBLE, OPEN, SATISFIED, verdict
 from gateway.jobs.identity import Known, Proof, prove
 from gateway.jobs.ids import Manifest, parse_manifest, site_name, tag_of
 from gateway.jobs.lifecycle import SEEN, SHOWN, TRANSITIONS, Event, Phase, State, advance, array_state
-from gateway.jobs.line import Load, Waiter, choose, open_at
+from gateway.jobs.line import Load, Waiter, choose
+from site_adapters.policy import open_at
 from site_adapters.states import ObservedState
 from site_adapters.types import Condition, ObservedRun, Policy
 
