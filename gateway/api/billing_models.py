@@ -72,7 +72,7 @@ class DiscountIn(_In):
     valid_to: Instant | None = None
 
 
-class PayerIn(_In):
+class PayerWeightIn(_In):
     """A payer's weight: 60 beside 40 pays 60 %."""
 
     payer: Name
@@ -83,7 +83,7 @@ class TermsIn(_In):
     """On what terms a project buys from a moment on."""
 
     user_class: Annotated[Plain, Field(max_length=32)] = ""
-    payers: Annotated[tuple[PayerIn, ...], Field(max_length=20)] = ()
+    payers: Annotated[tuple[PayerWeightIn, ...], Field(max_length=20)] = ()
     valid_from: Instant | None = None
 
 
