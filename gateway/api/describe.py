@@ -94,7 +94,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     models = [
         model
-        for module in (answers, schemas, billing_models, billing_schemas)
+        for module in (answers, schemas, billing_schemas, billing_models)
         for name, model in vars(module).items()
         if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__
         and not name.startswith("_")

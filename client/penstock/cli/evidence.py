@@ -109,7 +109,7 @@ def download(settlement_id: str, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     with client() as api:
         for what, suffix in (("statement", "json"), ("bundle", "jsonl")):
-            _fetched(api, f"billing/settlements/{settlement_id}/{what}", output / f"{settlement_id}.{suffix}")
+            fetched(api, f"billing/settlements/{settlement_id}/{what}", output / f"{settlement_id}.{suffix}")
     return report.OK
 
 
