@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 # In the order of the README; each module has `run()`.
-ALL = ("accept", "read", "list", "watch", "dispatch", "isolation", "client")
+ALL = ("accept", "read", "list", "watch", "dispatch", "isolation", "client", "reconcile")
 
 
 def main(names: list[str]) -> int:

@@ -8,7 +8,19 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
-from gateway.api import accounts, agents, describe, evidence, invoices, jobs, payments, problems, projects, sites
+from gateway.api import (
+    accounts,
+    agents,
+    describe,
+    evidence,
+    invoices,
+    jobs,
+    payments,
+    problems,
+    projects,
+    reconciliation,
+    sites,
+)
 from gateway.api.streams import Streams
 from gateway.api.together import HotLanes
 from gateway.identity.tokens import Doorkeeper
@@ -37,7 +49,7 @@ def create_app(services: Services) -> FastAPI:
     describe.install(app)
     for router in (jobs.verbs, jobs.router, projects.router, sites.router, accounts.router, evidence.router):
         app.include_router(router, prefix="/api/v2")
-    for router in (invoices.router, payments.router):
+    for router in (invoices.router, payments.router, reconciliation.router):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)
     app.include_router(sites.open_router, prefix="/api/v2")
