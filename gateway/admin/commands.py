@@ -65,7 +65,8 @@ def add_to(subs: Any) -> None:
          ("--skip-site", {"action": "append", "default": []}))  # fmt: skip
     _add(admin, "statement", reconciling.receive, "Receive a centre's statement from a file", ("site", {}),
          ("period", {}), ("file", {}), ("--currency", {"default": "CNY"}), ("--format", {"default": "csv"}),
-         ("--profile", {"default": None}))  # fmt: skip
+         ("--profile", {"default": None}),
+         ("--everybody", {"action": "store_true", "help": "all people's jobs: tell holes in ids"}))  # fmt: skip
     _add(admin, "reconcile", reconciling.compare, "Compare a statement with the books", ("statement", {"type": int}),
          ("--cores-per-node", {"type": int, "default": 0}), ("--threads-per-core", {"type": int, "default": 1}),
          ("--json", {"action": "store_true"}))  # fmt: skip

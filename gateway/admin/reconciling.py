@@ -13,7 +13,8 @@ from accounting.breaks import FINAL, Category
 from accounting.explain import Ground
 from accounting.money import format_micro
 from accounting.recon_drafts import Rules
-from accounting.statement_formats import Profile, Unreadable
+from accounting.sources.gaps import Hole, holes
+from accounting.statement_formats import RECORD_FORMATS, Profile, Unreadable
 from accounting.statement_store import statement_row, statements
 from gateway.billing import reconcile
 from gateway.billing.recon_rules import with_prices
@@ -39,6 +40,13 @@ def receive(args: argparse.Namespace) -> None:
     print(f"statement {got.statement_id}{'' if got.new else ' (received before)'}")
     for finding in got.findings:
         print(f"! {finding}")
+    for hole in _holes(Path(args.file), args.format) if args.everybody else ():
+        print(f"! no job has an id from {hole.first} to {hole.last}: {hole.missing} are missing")
+
+
+def _holes(file: Path, format_name: str) -> list[Hole]:
+    reader = RECORD_FORMATS.get(format_name)
+    return holes(reader(file.read_text(), "").records) if reader is not None else []
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -73,6 +81,8 @@ def month(args: argparse.Namespace) -> None:
             "signed off" if item.signed_off else left + f"oldest {item.oldest_days} days" if kinds else "not compared"
         )
         print(f"{item.site_id} {item.period}: {item.agreed} of {item.lines} lines agree; {state}")
+        if item.late or item.quarantined:
+            print(f"  {item.late} runs without the centre's record, {item.quarantined} records in quarantine")
     waiting = _without_statement(services, args.period, {item.site_id for item in found})
     for site_id in waiting:
         print(f"{site_id} {args.period}: no statement yet")

@@ -106,6 +106,8 @@ class StatementHead(_Out):
     oldest_days: int
     by_category: dict[str, int]
     signed_off: bool
+    late: int
+    quarantined: int
 
 
 class StatementHeads(_Out):

@@ -52,7 +52,7 @@ def list_statements(services: Svc, person: Who, site: Word | None = None, period
 
 
 @router.post("/statements", **describe.route(
-    schemas.StatementReceived, status=201, body=schemas.StatementIn, refuses=(403, 413, 422)
+    schemas.StatementReceived, body=schemas.StatementIn, refuses=(403, 413, 422)
 ))  # fmt: skip
 def receive_statement(services: Svc, person: Who, body: Body) -> Response:
     """A centre's statement (its staff, or the operator). The same bytes again are the same statement."""
@@ -70,7 +70,7 @@ def receive_statement(services: Svc, person: Who, body: Body) -> Response:
         ) from exc
     with services.db.read() as conn:
         shown = _received(services, conn, got.statement_id) | {"new": got.new, "findings": list(got.findings)}
-    return answer(shown, 201)
+    return answer(shown)
 
 
 @router.get("/statements/{number}", **describe.route(schemas.StatementReceived, refuses=(404,)))
@@ -85,7 +85,7 @@ def show_statement(services: Svc, person: Who, number: Number) -> Response:
 
 
 @router.post("/reconciliations", **describe.route(
-    schemas.ReconciliationDone, status=201, body=schemas.ReconcileIn, refuses=(403, 404, 422)
+    schemas.ReconciliationDone, body=schemas.ReconcileIn, refuses=(403, 404, 422)
 ))  # fmt: skip
 def compare(services: Svc, admin: Admin, body: Body) -> Response:
     """Compare a statement with the books (operator); what the contract lets stand is posted, once."""
@@ -98,7 +98,7 @@ def compare(services: Svc, admin: Admin, body: Body) -> Response:
         made = next(
             r for r in recon_store.reconciliations(conn, site_ids=[row.site_id]) if r.id == done.reconciliation_id
         )
-    return answer(_reconciliation(made) | {"posted": done.posted}, 201)
+    return answer(_reconciliation(made) | {"posted": done.posted})
 
 
 @router.get("/reconciliations", **describe.route(schemas.Reconciliations))
@@ -237,6 +237,7 @@ def _statement(services: Services, conn: Connection, row: Any) -> dict[str, Any]
         "unreadable": row.problems, "core_seconds": row.core_seconds, "amount": _money(row.amount_micro),
         "agreed": now.agreed, "open_breaks": now.open_breaks, "open_amount": format_micro(now.open_micro),
         "oldest_days": now.oldest_days, "by_category": dict(now.by_category), "signed_off": now.signed_off,
+        "late": now.late, "quarantined": now.quarantined,
     }  # fmt: skip
 
 
