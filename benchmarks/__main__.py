@@ -17,6 +17,7 @@ ALL = (
     "dispatch",
     "isolation",
     "client",
+    "reconcile",
     "evidence",
     "docking",
     "dialects",
