@@ -23,7 +23,7 @@ from site_adapters.slurm.commands import squeue
 from tests.builders import Gateway, make_gateway, slurm_site
 from tests.lab.slurm import SlurmLab, wait_for
 
-LIVE, LOOKS, FOLLOWED = 3_000, 5, 20
+LIVE, LOOKS, FOLLOWED = 10_000, 5, 20
 JOB = {"script": "#!/bin/sh\ntrue\n", "attributes": {"duration": 60}}
 
 

@@ -22,6 +22,7 @@ from site_adapters.types import (
 )
 
 _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?\Z")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SMALL = 2**31 - 1
 # 10^17 micro-units: sums of many of them still fit into 64 bits.
 AMOUNT_MICRO_MAX = 10**17
@@ -62,7 +63,7 @@ def storable(value: str) -> str:
     """Text that every database and every site can take."""
     if "\0" in value:
         raise ValueError("a NUL character cannot be kept: remove it")
-    if any("\ud800" <= c <= "\udfff" for c in value):
+    if _SURROGATE.search(value):
         raise ValueError("half of a surrogate pair is not a character: send UTF-8")
     return value
 

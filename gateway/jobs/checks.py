@@ -16,6 +16,7 @@ NAME_CHARS_MAX = 255
 SCRIPT_BYTES_MAX = 4 * 1024 * 1024 - 64 * 1024  # sbatch's own limit is 4 MiB, ours leaves room for the prologue
 ENVIRONMENT_BYTES_MAX = 128 * 1024
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _POSITIVE = ("node_count", "process_count", "processes_per_node", "cpu_cores_per_process", "memory")
 
 
@@ -59,7 +60,7 @@ def _texts(spec: JobSpec) -> list[Problem]:
             continue
         if "\0" in text:
             problems.append(Problem(pointer, "A NUL character cannot be handed to a site.", "invalid", "Remove it."))
-        elif any("\ud800" <= c <= "\udfff" for c in text):
+        elif _SURROGATE.search(text):
             problems.append(Problem(pointer, "Half of a surrogate pair is not a character.", "invalid", "Send UTF-8."))
         elif pointer.endswith("_path") or pointer == "/directory" or pointer.startswith("/attributes/"):
             if "\n" in text or "\r" in text:
