@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +20,16 @@ from gateway.services import Lease, Services
 from site_adapters.errors import SiteError
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.states import Reason
-from site_adapters.types import Accepted, Rejected, RenderedJob, SiteAccount, Submission, SubmitOutcome, Unknown
+from site_adapters.types import (
+    Accepted,
+    JobSpec,
+    Rejected,
+    RenderedJob,
+    SiteAccount,
+    Submission,
+    SubmitOutcome,
+    Unknown,
+)
 
 log = structlog.get_logger()
 
@@ -183,6 +192,11 @@ def _rows(conn: Connection, job_ids: Sequence[str]) -> list[Any]:
     return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
 
+def _released(spec: JobSpec) -> JobSpec:
+    """A job that leaves the line is held no longer: the gateway itself holds, in its line."""
+    return replace(spec, attributes=replace(spec.attributes, submit_as_hold=False))
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
     claimed: _Claimed
@@ -195,7 +209,7 @@ def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready | No
     attempt = row.attempt + 1
     manifest = parse_manifest(row.manifest)
     submission = Submission(
-        spec=repository.spec_from_json(row.spec),
+        spec=_released(repository.spec_from_json(row.spec)),
         account=account,
         tag=row.tag,
         attempt=attempt,

@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "billing": ("billing", "What was spent and why; months, payments, adjustments"),
     "contracts": ("contracts", "Agreements and tariffs, and who signed them"),
     "sites": ("look", "The docked centres"),
+    "evidence": ("evidence", "Checkpoints, and bundles for the independent verifier"),
+    "settlement": ("evidence", "For a centre: what will you pay me, sign here"),
     "cancel": ("act", "End jobs"),
     "hold": ("act", "Keep a waiting job from starting"),
     "release": ("act", "Let a held job start"),
