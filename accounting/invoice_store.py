@@ -77,15 +77,21 @@ def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Documen
     if now < wanted.month.end:
         raise InvoiceRefused(f"{wanted.month.name} ends at {wanted.month.end.isoformat()}: it cannot be billed yet")
     lock(conn, issuer.id)
-    pending = _pending(conn, wanted, issuer.zone)
-    if not pending:
+    charges, reversals = _billable(wanted)
+    billable = charges.union_all(reversals).subquery("billable")
+    first, total = conn.execute(select(
+        func.min(billable.c.end_time, type_=UtcTime()), func.sum(billable.c.amount_micro, type_=BigInteger)
+    )).one()  # fmt: skip
+    if first is None:
         return None
-    items = [item for item, _, _ in pending]
-    negative = sum(item.amount_micro for item in items) < 0
+    negative = int(total) < 0
     kind = DocumentKind.CREDIT_NOTE if negative else DocumentKind.INVOICE
     serial, number = _next(conn, issuer.id, kind)
-    for _, condition, period in pending:
-        _claim(conn, number, condition, period)
+    for period in months(first, wanted.month.end, issuer.zone):
+        _claim(conn, number, billable, period)
+    items = _claimed(conn, number)  # from what was claimed: charges may have come since they were counted
+    if not items or (sum(item.amount_micro for item in items) < 0) != negative:
+        raise InvoiceRefused(f"the charges of {wanted.project} changed while they were billed: ask again")
     lines = [(_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id), "") for item in items]
     made = document(
         number=number, kind=kind, issuer=issuer, payer=payer, project_id=wanted.project_id, project=wanted.project,
@@ -249,39 +255,33 @@ def _share(amount: Any, shared: Any) -> Any:
     return case((shared, func.coalesce(by_share, 0, type_=BigInteger)), else_=CHARGES.c.core_seconds)
 
 
-def _pending(conn: Connection, wanted: Wanted, zone: str) -> list[tuple[Item, Any, Month]]:
-    """What a document would hold, month by month, person by person; with the select that claims it."""
-    charges, reversals = _billable(wanted)
-    both = charges.union_all(reversals).subquery("billable")
-    first = conn.scalar(select(func.min(both.c.end_time, type_=UtcTime())))
-    if first is None:
-        return []
-    found = []
-    for period in months(first, wanted.month.end, zone):
-        inside = both.select().where(both.c.end_time >= period.start, both.c.end_time < period.end).subquery()
-        grouped = (
-            select(inside.c.site_id, inside.c.user_id, func.count().filter(inside.c.kind == "charge").label("runs"),
-                   func.sum(inside.c.core_seconds).label("core_seconds"),
-                   func.sum(inside.c.amount_micro).label("amount_micro"))
-            .group_by(inside.c.site_id, inside.c.user_id).order_by(inside.c.site_id, inside.c.user_id)
-        )  # fmt: skip
-        for row in conn.execute(grouped):
-            item = Item(row.site_id, row.user_id, period.start, period.end, int(row.runs), int(row.core_seconds),
-                        int(row.amount_micro))  # fmt: skip
-            mine = select(inside).where(inside.c.site_id == row.site_id, inside.c.user_id == row.user_id)
-            found.append((item, mine.subquery(), period))
-    return found
-
-
-def _claim(conn: Connection, number: str, mine: Any, period: Month) -> None:
-    """Put the charges of one line on the document; the primary key refuses any that another document has."""
+def _claim(conn: Connection, number: str, billable: Any, period: Month) -> None:
+    """Put a month's charges on the document; the primary key refuses any that another document has."""
     chosen = select(
-        mine.c.kind, mine.c.charge_id, mine.c.part, literal(number, String), mine.c.site_id, mine.c.user_id,
-        literal(period.start, UtcTime()), literal(period.end, UtcTime()), mine.c.core_seconds, mine.c.amount_micro,
-    )  # fmt: skip
+        billable.c.kind, billable.c.charge_id, billable.c.part, literal(number, String), billable.c.site_id,
+        billable.c.user_id, literal(period.start, UtcTime()), literal(period.end, UtcTime()), billable.c.core_seconds,
+        billable.c.amount_micro,
+    ).where(billable.c.end_time >= period.start, billable.c.end_time < period.end)  # fmt: skip
     names = ["kind", "charge_id", "part", "document", "site_id", "user_id", "service_start", "service_end",
              "core_seconds", "amount_micro"]  # fmt: skip
     conn.execute(insert(ITEMS).from_select(names, chosen))
+
+
+def _claimed(conn: Connection, number: str) -> list[Item]:
+    """What is on the document, by month, site and person."""
+    keys = (ITEMS.c.service_start, ITEMS.c.service_end, ITEMS.c.site_id, ITEMS.c.user_id)
+    runs = func.sum(case((ITEMS.c.kind == "charge", 1), else_=0))
+    query = (
+        select(*keys, runs.label("runs"), func.sum(ITEMS.c.core_seconds).label("core_seconds"),
+               func.sum(ITEMS.c.amount_micro).label("amount_micro"))
+        .where(ITEMS.c.document == number).group_by(*keys)
+        .order_by(ITEMS.c.service_start, ITEMS.c.site_id, ITEMS.c.user_id)
+    )  # fmt: skip
+    return [
+        Item(r.site_id, r.user_id, r.service_start, r.service_end, int(r.runs), int(r.core_seconds),
+             int(r.amount_micro))
+        for r in conn.execute(query)
+    ]  # fmt: skip
 
 
 def _kind(item: Item, billed: Month) -> LineKind:

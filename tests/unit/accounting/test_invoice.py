@@ -18,7 +18,7 @@ from accounting import store as books
 from accounting.billing_calendar import month, month_of, months
 from accounting.credit_notes import Credit
 from accounting.errors import InvoiceRefused
-from accounting.invoice import DocumentKind, LineKind, from_snapshot
+from accounting.invoice import Document, DocumentKind, LineKind, from_snapshot
 from accounting.invoice_store import DOCUMENTS, ITEMS, credited, issue_credit_note, issue_invoice, load
 from accounting.legal_entities import add_tax_rule, save_entity, tax_rules
 from accounting.minor_units import digits_of, distribute, plain, to_minor
@@ -361,6 +361,36 @@ def test_eight_writers_leave_no_gap_and_no_number_twice(db: Database) -> None:
         serials = list(conn.scalars(select(DOCUMENTS.c.serial).order_by(DOCUMENTS.c.serial)))
         assert books.check_books(conn) == []
     assert serials == list(range(1, 17))
+
+
+def test_charges_that_come_while_a_month_is_billed_are_on_a_document_with_their_amount_or_on_none(db: Database) -> None:
+    done = threading.Event()
+    failures: list[BaseException] = []
+
+    def go_on_charging() -> None:
+        try:
+            while not done.is_set():
+                with db.write() as conn:
+                    charge(conn, run(3600))
+        except BaseException as exc:  # noqa: BLE001 - told below
+            failures.append(exc)
+
+    writer = threading.Thread(target=go_on_charging)
+    writer.start()
+    made: list[Document] = []
+    try:
+        while len(made) < 10 and not failures:
+            with db.write() as conn:
+                found = issue_invoice(conn, wanted(), now=NOW)
+            made += [found] if found is not None else []
+    finally:
+        done.set()
+        writer.join(60)
+    assert not failures
+    with db.read() as conn:
+        sums = select(ITEMS.c.document, func.sum(ITEMS.c.amount_micro)).group_by(ITEMS.c.document)
+        claimed = {number: int(micro) for number, micro in conn.execute(sums)}
+    assert claimed == {doc.number: sum(line.amount_micro for line in doc.lines) for doc in made}
 
 
 def test_prefixes_belong_to_one_issuer_for_ever(db: Database) -> None:
