@@ -56,7 +56,7 @@ class Federation:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.start("gateway", "serve")
-        wait_for(self._answers, "the API")
+        wait_for(self._answers, "the API", 120)
 
     def _answers(self) -> bool:
         try:
@@ -90,10 +90,21 @@ class Federation:
         return next((p for p in self.running if name.endswith(f":{p.pid}")), None)
 
     def until_served(self) -> subprocess.Popen[bytes]:
-        wait_for(self.serving, "a worker to serve the site")
+        wait_for(self.serving, "a worker to serve the site", 120)
         found = self.serving()
         assert found is not None
         return found
+
+    def until_another_waits(self) -> None:
+        """Until a second worker asks for the site's lock: a process takes its time to start on a busy machine."""
+        asks = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND pid <> pg_backend_pid() AND query LIKE '%pg_terminate_backend%'")  # fmt: skip
+
+        def waits() -> bool:
+            with self.gateway.services.db.read() as conn:
+                return bool(conn.execute(asks).scalar_one())
+
+        wait_for(waits, "a second worker", 120)
 
     def served_again_after(self, at: datetime) -> timedelta:
         """How long after `at` the next hand-over was begun, by the database's rows."""
@@ -108,7 +119,7 @@ class Federation:
         return first - at
 
     def all_ran_once(self) -> None:
-        wait_for(self._all_final, "the end of all jobs", 120, every=0.3)
+        wait_for(self._all_final, "the end of all jobs", 240, every=0.3)
         tags = sorted(tag_of(self.gateway.services.gateway_id, job_id) for job_id in self.jobs)
         assert sorted(self.mark.read_text().split()) == tags
         self.gateway.check_books()
@@ -145,6 +156,7 @@ def test_site_of_a_killed_worker_is_served_by_the_other(federation: Federation) 
     for _ in range(2):
         federation.start("gateway", "worker")
     first = federation.until_served()
+    federation.until_another_waits()
     federation.post(10)
 
     killed_at = federation.now()
@@ -162,8 +174,9 @@ def test_frozen_worker_is_replaced_and_writes_nothing_when_it_thaws(federation: 
     frozen = federation.start("tests.crash.failing_worker", point)
     assert federation.until_served() is frozen
     federation.start("gateway", "worker")
+    federation.until_another_waits()
     federation.post(10)
-    wait_for(lambda: _is_stopped(frozen.pid), "the worker to freeze")
+    wait_for(lambda: _is_stopped(frozen.pid), "the worker to freeze", 120)
     frozen_at = federation.now()
     federation.post(5)
 

@@ -44,15 +44,17 @@ class Death:
 
     @property
     def tick(self) -> str:
-        """The tick of this thread; only dispatch speaks to the site in threads of its own."""
-        return str(getattr(self._mine, "tick", "dispatch"))
+        """The tick of this thread; empty outside of ticks, as where a lease is taken."""
+        return str(getattr(self._mine, "tick", ""))
 
     @tick.setter
     def tick(self, name: str) -> None:
         self._mine.tick = name
 
     def at(self, moment: str) -> None:
-        if f"{self.tick}: {moment}" != self._point:
+        # Only dispatch speaks to the site in threads of its own.
+        tick = self.tick or ("" if moment.endswith("commit") else "dispatch")
+        if f"{tick}: {moment}" != self._point:
             return
         self._left -= 1
         if self._left == 0:
