@@ -13,6 +13,8 @@ from sqlalchemy import Connection
 from accounting import store as books
 from accounting.money import Money
 from accounting.price import PriceBook
+from accounting.store import budgets
+from accounting.store.budgets import Budget
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
@@ -89,6 +91,7 @@ class Facts:
         self.conn = conn
         self._standings: dict[tuple[str, str, str], Standing] = {}
         self._commodities: dict[str, frozenset[str]] = {}
+        self._stops: dict[str, Budget | None] = {}
 
     def standing(self, *, site_id: str, user_id: str, project_id: str) -> Standing:
         at = (site_id, user_id, project_id)
@@ -101,6 +104,16 @@ class Facts:
         if project_id not in self._commodities:
             self._commodities[project_id] = books.commodities(self.conn, project_id)
         return self._commodities[project_id]
+
+    def budget_problems(self, project_id: str, now: datetime) -> tuple[Problem, ...]:
+        """A budget with a stop that is spent lets nothing more in."""
+        if project_id not in self._stops:
+            self._stops[project_id] = budgets.stopped_by(self.conn, project_id, now=now)
+        stop = self._stops[project_id]
+        if stop is None:
+            return ()
+        detail = f"The project's budget ({stop.span}) is spent."
+        return (Problem("", detail, "budget_spent", "Ask the project owner to raise or close it."),)
 
     @cached_property
     def prices(self) -> PriceBook:
@@ -169,6 +182,7 @@ def _consider(
     spec, problems = _lifted(spec)
     problems += checks.shape(spec)
     problems += _dependency_problems(facts.conn, person, spec)
+    problems += facts.budget_problems(project_id, now)
     wanted = spec.placement.resource_ids or tuple(sorted(services.sites))
     candidates = []
     for place, site_id in enumerate(wanted):
@@ -242,7 +256,14 @@ def _prepared(
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
     price = books.estimate(
-        facts.prices, site_id=adapter.site_id, queue=queue_name, currency=currency, core_seconds=core_seconds, at=now
+        facts.prices,
+        site_id=adapter.site_id,
+        queue=queue_name,
+        currency=currency,
+        core_seconds=core_seconds,
+        at=now,
+        project_id=project_id,
+        qos=spec.attributes.qos or "",
     )
     if price is None:
         return Problem(

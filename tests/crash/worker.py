@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +36,20 @@ POINTS = tuple(
 
 
 class Death:
-    """Kills this process with signal 9 when `point` is passed for the nth time; says so first."""
+    """Sends this process a signal (9) when `point` is passed for the nth time; says so first."""
 
-    def __init__(self, point: str, nth: int, report_to: int) -> None:
-        self._point, self._left, self._report_to = point, nth, report_to
-        self.tick = ""
+    def __init__(self, point: str, nth: int, report_to: int, number: signal.Signals = signal.SIGKILL) -> None:
+        self._point, self._left, self._report_to, self._signal = point, nth, report_to, number
+        self._mine = threading.local()
+
+    @property
+    def tick(self) -> str:
+        """The tick of this thread; only dispatch speaks to the site in threads of its own."""
+        return str(getattr(self._mine, "tick", "dispatch"))
+
+    @tick.setter
+    def tick(self, name: str) -> None:
+        self._mine.tick = name
 
     def at(self, moment: str) -> None:
         if f"{self.tick}: {moment}" != self._point:
@@ -47,7 +57,7 @@ class Death:
         self._left -= 1
         if self._left == 0:
             os.write(self._report_to, b"!")
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._signal)
 
 
 class DeadlyDatabase(Database):
@@ -88,7 +98,7 @@ def live(order: dict[str, Any], report_to: int) -> None:
     death = Death(order["point"], order["nth"], report_to)
     settings = Settings(**order["settings"])
     services = compose(settings, db=DeadlyDatabase(settings.effective_database_url, death))
-    services = replace(services, sites={name: _deadly(site, death) for name, site in services.sites.items()})
+    services = replace(services, sites={name: deadly(site, death) for name, site in services.sites.items()})
     _ticks(services, death)
 
 
@@ -103,7 +113,7 @@ def _ticks(services: Services, death: Death) -> None:
         time.sleep(0.02)
 
 
-def _deadly(site: SiteAdapter, death: Death) -> SiteAdapter:
+def deadly(site: SiteAdapter, death: Death) -> SiteAdapter:
     management, billing = _Deadly(site.management, death), _Deadly(site.billing, death)
     made: Any = {"management": management, "billing": billing}
     return replace(site, **made)
