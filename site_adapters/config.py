@@ -81,7 +81,7 @@ class SshHop(_Strict):
 class TransportConfig(_Strict):
     """How commands reach the site."""
 
-    kind: Literal["local", "ssh"]
+    kind: Literal["local", "ssh", "http"]
     host: str = ""
     port: _Port = 22
     host_key: _HostKey = Field(default="", description="The pinned key of the login node: `ssh-ed25519 AAAA…`")
@@ -96,8 +96,8 @@ class TransportConfig(_Strict):
     def _complete(self) -> TransportConfig:
         if self.kind == "ssh" and not (self.host and self.host_key):
             raise ValueError("an ssh transport needs `host` and `host_key`")
-        if self.kind == "local" and (self.host or self.host_key or self.jump):
-            raise ValueError("a local transport has no `host`, `host_key` or `jump`: should `kind` be ssh?")
+        if self.kind != "ssh" and (self.host or self.host_key or self.jump):
+            raise ValueError("only an ssh transport has `host`, `host_key` and `jump`: should `kind` be ssh?")
         if self.kind == "ssh" and self.switch_user:
             raise ValueError("`switch_user` is for the local transport")
         return self
@@ -242,12 +242,36 @@ class SunwayConfig(_Strict):
     )
 
 
+class NorthboundConfig(_Strict):
+    """A centre that is asked by REST (SCNet's documented API): addresses, the operator's user there, and its keys."""
+
+    url: str = Field(pattern=r"^https?://[^/]+$", description="Address of the computing service, without a path")
+    login_url: str = Field(default="", pattern=r"^(https?://[^/]+)?$", description="Where tokens are given; else `url`")
+    files_url: str = Field(default="", pattern=r"^(https?://[^/]+)?$", description="The file service; else `url`")
+    login: Literal["hmac", "token"] = "hmac"
+    user: _Login
+    access_key_file: _File | None = None
+    secret_key_file: _File | None = None
+    token_file: _File | None = None
+    cluster: str = Field(default="", description="Which of the centre's clusters, by id or name; else the first")
+    job_manager_id: str = Field(default="", description="Its scheduler's id; else the first that is shown")
+    home: str = Field(pattern=r"^/[^\x00\n]*$", description="Folder of our user there")
+
+    @model_validator(mode="after")
+    def _complete(self) -> NorthboundConfig:
+        if self.login == "hmac" and not (self.access_key_file and self.secret_key_file):
+            raise ValueError("login hmac needs `access_key_file` and `secret_key_file`")
+        if self.login == "token" and not self.token_file:
+            raise ValueError("login token needs `token_file`")
+        return self
+
+
 class SiteConfig(_Strict):
     """One centre."""
 
     site: _Name
     title: dict[Literal["en", "zh"], str] = Field(default_factory=dict)
-    scheduler: Literal["local", "slurm", "pbs", "sunway", "if2"]
+    scheduler: Literal["local", "slurm", "pbs", "sunway", "northbound", "if2"]
     transport: TransportConfig = Field(
         default=TransportConfig(kind="local"), description="Needed unless `dock` is there"
     )
@@ -265,6 +289,7 @@ class SiteConfig(_Strict):
     rest: RestConfig | None = None
     pbs: PbsConfig = PbsConfig()
     sunway: SunwayConfig = SunwayConfig()
+    northbound: NorthboundConfig | None = None
     queues: dict[str, QueueConfig] = Field(default_factory=dict)
     errors: tuple[ErrorRuleConfig, ...] = ()
     zone: str = "UTC"
@@ -289,9 +314,13 @@ class SiteConfig(_Strict):
             raise ValueError("backend rest needs a `rest` section")
         if self.scheduler == "local" and (self.transport.kind != "local" or self.backend != "cli"):
             raise ValueError("scheduler local runs on this machine only: transport kind local, backend cli")
+        if (self.transport.kind == "http") != (self.scheduler == "northbound"):
+            raise ValueError("transport kind http and scheduler northbound belong together")
+        if self.scheduler == "northbound" and self.northbound is None:
+            raise ValueError("scheduler northbound needs a `northbound` section")
         if self.backend != "cli" and self.scheduler != "slurm":
             raise ValueError(f"backend {self.backend} is for Slurm")
-        for name in ("pbs", "sunway"):
+        for name in ("pbs", "sunway", "northbound"):
             if name in self.model_fields_set and self.scheduler != name:
                 raise ValueError(f"a `{name}` section is for scheduler {name}")
         return self

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from site_adapters import local, pbs, slurm, sunway
+from site_adapters import local, northbound, pbs, slurm, sunway
 from site_adapters.config import BrokenSite, DockConfig, SiteConfig
 from site_adapters.errors import SiteClosed, SiteError
 from site_adapters.if2.channel import Channel, HttpChannel, Seal
@@ -18,6 +18,7 @@ from site_adapters.types import Policy
 
 BUILDERS: dict[str, Callable[[SiteConfig, Logins], SiteAdapter]] = {
     "local": local.build, "slurm": slurm.build, "pbs": pbs.build, "sunway": sunway.build,
+    "northbound": northbound.build,
 }  # fmt: skip
 
 

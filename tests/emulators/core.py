@@ -23,6 +23,8 @@ from typing import Any
 QUEUED, HELD, RUNNING, ENDED = "queued", "held", "running", "ended"
 NO_TASK = -1
 _POLL_S = 0.04
+# Those of a process that lives longer than a command: it reaps them when it starts the next.
+_CHILDREN: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(slots=True)
@@ -207,11 +209,16 @@ class Cluster:
         job.status, job.cause = None, ""
         self.save(job)
         self.tell_start(job)
-        subprocess.Popen(
+        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
+        child = subprocess.Popen(
             [sys.executable, "-IS", self.program, "--run", str(self.root), str(job.seq), str(job.task)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             cwd="/",
         )  # fmt: skip
+        _CHILDREN.append(child)
+
+    def close(self) -> None:
+        self._db.close()
 
     def kill(self, job: Job, cause: str) -> None:
         """Ask the process beside a running job to end it; a waiting job ends at once."""

@@ -81,7 +81,7 @@ def test_binary_is_handed_over_as_it_is(centre: Centre) -> None:
 
 
 def test_lost_answer_about_a_bare_binary_needs_a_decision(centre: Centre) -> None:
-    centre.cluster.fault("bsub", late_s=3600, times=1)
+    centre.cluster.fault("bsub", late_s=300, times=1)
     attributes = Attributes(duration=60, queue_name="share", custom_attributes={"sunway.mode": "direct"})
     job_id = centre.submit(None, executable="/bin/true", attributes=attributes)
 
