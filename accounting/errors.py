@@ -5,6 +5,11 @@ AccountingError
 ├── UnbalancedEntry   postings of an entry do not sum to zero in some commodity
 ├── TariffOverlap     two rules would apply to the same usage
 ├── KeyReused         an idempotency key came back with other content
+├── PeriodClosed      an entry would count in a period that is closed, or a period cannot take that step
+├── NotSigned         a document has no valid signature of the party that is asked for
+├── FourEyes          a second person must decide what the first one asked for
+├── InvoiceRefused    an invoice, credit note or dispute that cannot be made, in words for whoever asked
+├── PaymentRefused    a payment that cannot be read or allocated, in words for whoever asked
 └── BooksUnsafe       the append-only triggers are missing
 """
 
@@ -35,5 +40,25 @@ class KeyReused(AccountingError):
     """The key was used for other content."""
 
 
+class PeriodClosed(AccountingError):
+    """The period takes no entry, or not this step."""
+
+
+class NotSigned(AccountingError):
+    """The signature is not valid, or its key is not the party's at that time."""
+
+
+class FourEyes(AccountingError):
+    """Another person than the one who asked must decide."""
+
+
 class BooksUnsafe(AccountingError):
     """A trigger that keeps history append-only is not there."""
+
+
+class InvoiceRefused(AccountingError):
+    """This document or dispute cannot be made; the text says why."""
+
+
+class PaymentRefused(AccountingError):
+    """This payment cannot be read or allocated; the text says why."""

@@ -1,25 +1,40 @@
-"""The ledger: balanced entries over commodities (currencies and core-seconds). An unbalanced entry cannot be built."""
+"""The ledger: balanced entries over commodities (currencies and core-seconds). An unbalanced entry cannot be built.
+
+A charge: Dr the project's usage (and the operator's own, of what it bears); Cr the centre, tax, the operator's revenue.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from accounting import usage
+from accounting.agreement import Agreement
 from accounting.errors import UnbalancedEntry
+from accounting.meter import Bears
+from accounting.price import split
 
 CORE_SECONDS = "core-seconds"
+GPU_SECONDS = "gpu-seconds"
 
-# What a project owes (debit positive), and what it was given.
-REVENUE = "operator:usage"
+# The operator's own accounts.
+REVENUE = "operator:revenue"
+USED = "operator:usage"  # of resources: what was delivered
 GRANTS = "operator:grants"
+BORNE = "operator:borne"  # what payers were let off at the operator's cost
+ADJUSTED = "operator:adjustments"
+BAD_DEBT = "operator:bad-debt"
+CASH = "operator:cash"
+TAX = "operator:tax"
+EXPIRED = "operator:expired"
+ACCRUED = "operator:accrued"
 
 
-def receivable(project_id: str) -> str:
-    """The account of what a project has used and owes."""
-    return f"project:{project_id}:usage"
+def receivable(project_id: str, payer_id: str | None = None) -> str:
+    """The account of what a project has used and owes; with a payer, that payer's part of it."""
+    return f"project:{project_id}:usage" + (f":{payer_id}" if payer_id else "")
 
 
 def credit(project_id: str) -> str:
@@ -27,9 +42,36 @@ def credit(project_id: str) -> str:
     return f"project:{project_id}:credit"
 
 
+def paid(project_id: str) -> str:
+    """The account of what was paid for a project."""
+    return f"project:{project_id}:paid"
+
+
+def unallocated(payer_id: str) -> str:
+    """Money of a payer that is for no project yet."""
+    return f"payer:{payer_id}:unallocated"
+
+
+def accrued(project_id: str) -> str:
+    """What runs that had not ended at the end of a period had cost until then."""
+    return f"project:{project_id}:accrued"
+
+
+def payable(centre_id: str) -> str:
+    """The account of what a centre has earned."""
+    return f"centre:{centre_id}:payable"
+
+
+def commodity_of(resource: str) -> str | None:
+    """The commodity that a resource is granted in: `core-seconds`, `gpu-seconds`, a unit's name; None for others."""
+    if resource.startswith("unit:"):
+        return resource.removeprefix("unit:")
+    return {usage.CORE_SECONDS: CORE_SECONDS, usage.GPU_SECONDS: GPU_SECONDS}.get(resource)
+
+
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """`amount` (micro-units, or core-seconds) to one account; debits are positive."""
+    """`amount` (micro-units, or units of a resource) to one account; debits are positive."""
 
     account: str
     commodity: str
@@ -38,37 +80,102 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What happened, once: `idem_key` is unique in the books for ever."""
+    """What happened, once: `idem_key` is unique in the books for ever.
+
+    `service_at`: when the work was, if that is not when it counts. `linked_entry_id`: what it goes with or takes back.
+    """
 
     idem_key: str
     kind: str
     effective_at: datetime
     postings: tuple[Posting, ...]
     memo: str = ""
+    service_at: datetime | None = None
+    linked_entry_id: int | None = None
+    tenant: str = "operator"
 
     def __post_init__(self) -> None:
-        sums: dict[str, int] = defaultdict(int)
+        sums: dict[str, int] = {}
         for posting in self.postings:
-            sums[posting.commodity] += posting.amount
-        off = {commodity: total for commodity, total in sums.items() if total}
-        if off or not self.postings:
+            sums[posting.commodity] = sums.get(posting.commodity, 0) + posting.amount
+        if any(sums.values()) or not sums:
+            off = {commodity: total for commodity, total in sums.items() if total}
             raise UnbalancedEntry(f"{self.idem_key}: {off or 'no postings'}")
 
     @property
     def content_sha256(self) -> str:
-        lines = [[p.account, p.commodity, str(p.amount)] for p in self.postings]
-        text = json.dumps([self.kind, lines], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        text = "\n".join(f"{p.account}\t{p.commodity}\t{p.amount}" for p in self.postings)
+        return hashlib.sha256(f"{self.kind}\n{text}".encode()).hexdigest()
 
 
-def usage_postings(project_id: str, *, currency: str, micro: int, core_seconds: int) -> tuple[Posting, ...]:
-    """A charge (or, with negative figures, its correction): the project owes, the operator earns."""
-    return (
-        Posting(receivable(project_id), currency, micro),
-        Posting(REVENUE, currency, -micro),
-        Posting(receivable(project_id), CORE_SECONDS, core_seconds),
-        Posting(REVENUE, CORE_SECONDS, -core_seconds),
-    )
+@dataclass(frozen=True, slots=True)
+class Division:
+    """The price of a run, divided: `amount` the project owes, `borne` the operator bears, `centre` and `tax` get."""
+
+    gross: int
+    amount: int
+    borne: int
+    centre: int
+    tax: int
+
+    def less(self, other: Division) -> Division:
+        """By how much this is more than another."""
+        return Division(self.gross - other.gross, self.amount - other.amount, self.borne - other.borne,
+                        self.centre - other.centre, self.tax - other.tax)  # fmt: skip
+
+
+NOTHING = Division(0, 0, 0, 0, 0)
+
+
+def divide(gross: int, bears: Bears, agreement: Agreement | None) -> Division:
+    """Divide the price of a run among those who bear it and those who earn it; each sum is exact."""
+    if bears.payer and not (bears.centre or bears.operator):
+        amount, unearned, borne = gross, 0, 0
+    else:
+        amount, unearned, borne = split(gross, (bears.payer, bears.centre, bears.operator))
+    if agreement is None:
+        return Division(gross, amount, borne, 0, 0)
+    earned = gross - unearned
+    tax = agreement.tax.within(earned)
+    shares = agreement.shares.split(earned - tax)
+    return Division(gross, amount, borne, shares.get(agreement.centre_id, 0), tax)
+
+
+def parts_of(amount: int, payers: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """What each payer owes of an amount, by weights; what rounding leaves goes to the first."""
+    total = sum(weight for _, weight in payers)
+    sign = -1 if amount < 0 else 1
+    parts = {payer: sign * (abs(amount) * weight // total) for payer, weight in payers}
+    parts[payers[0][0]] += amount - sum(parts.values())
+    return parts
+
+
+def usage_postings(
+    project_id: str,
+    *,
+    currency: str,
+    division: Division,
+    used: Mapping[str, int],
+    centre_id: str | None = None,
+    payers: Mapping[str, int] | None = None,
+) -> tuple[Posting, ...]:
+    """A charge (or, with differences, its correction): the project owes, centre, tax and operator earn."""
+    owes = receivable(project_id)
+    if payers is None:
+        lines = [Posting(owes, currency, division.amount)]
+    else:
+        lines = [Posting(receivable(project_id, payer), currency, part) for payer, part in payers.items()]
+    if division.borne:
+        lines.append(Posting(BORNE, currency, division.borne))
+    if centre_id is not None:
+        lines.append(Posting(payable(centre_id), currency, -division.centre))
+    if division.tax:
+        lines.append(Posting(TAX, currency, -division.tax))
+    rest = division.amount + division.borne - division.tax - (division.centre if centre_id is not None else 0)
+    lines.append(Posting(REVENUE, currency, -rest))
+    for commodity, quantity in used.items():
+        lines += (Posting(owes, commodity, quantity), Posting(USED, commodity, -quantity))
+    return tuple(lines)
 
 
 def grant_postings(project_id: str, *, commodity: str, amount: int) -> tuple[Posting, ...]:

@@ -1,69 +1,218 @@
-"""Price usage: a tariff and a metered record make a charge, split where the price changes."""
+"""Price usage: a tariff and a metered record make a charge, split wherever the price changes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from typing import Any
 
-from accounting.meter import Metered
-from accounting.tariff import PriceRule, boundaries, rule_at
+from accounting.calendar import month_edges, month_of
+from accounting.meter import PAYER, Bears, Metered
+from accounting.tariff import MINIMUM, Discount, PriceRule, Scope, rule_at, tiers_of
 from accounting.usage import UsageRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """`core_seconds` in [start, end) at one price; `amount_micro` is rounded half up, once."""
-
-    start: datetime
-    end: datetime
-    core_seconds: int
-    rule_id: int
-    micro_per_core_hour: int
-    amount_micro: int
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """The price of one run: the sum of its segments, whose core-seconds sum to what was metered."""
-
-    currency: str
-    amount_micro: int
-    core_seconds: int
-    segments: tuple[Segment, ...]
-    rule: str
 
 
 class NoPrice(Exception):
     """No rule of the tariff prices a moment of this run."""
 
 
-def rate(core_seconds: int, micro_per_core_hour: int) -> int:
-    """Micro-units for core-seconds at a price per core-hour, half up, exact in integers (accounting.md, trap 24)."""
-    hours, rest = divmod(core_seconds, 3600)
-    return hours * micro_per_core_hour + (rest * micro_per_core_hour + 1800) // 3600
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`quantity` of `resource` in [start, end) at one price; `amount_micro` is rounded half up, once.
+
+    `tier_key` names the count that a tiered price goes by: `amount_micro` is then what the month's total rose by.
+    """
+
+    start: datetime
+    end: datetime
+    resource: str
+    quantity: int
+    rule_id: int
+    price_micro: int
+    per: int
+    amount_micro: int
+    numerator: int = 1
+    denominator: int = 1
+    discount_id: int | None = None
+    tier_key: str = ""
+    count_before: int | None = None
 
 
-def price(record: UsageRecord, metered: Metered, rules: Sequence[PriceRule], *, currency: str) -> Charge:
-    """Charge a run; raises `NoPrice` where some of it has none. `rules` may hold rules of other scopes."""
-    if metered.core_seconds == 0:
-        return Charge(currency, 0, 0, (), metered.rule)
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The price of one run: the sum of its segments, whose quantities sum to what was metered."""
+
+    currency: str
+    amount_micro: int
+    core_seconds: int
+    segments: tuple[Segment, ...]
+    rule: str
+    bears: Bears = PAYER
+
+
+def rate(quantity: int, price_micro: int, per: int = 3600) -> int:
+    """Micro-units for a quantity at a price for `per` units, half up, exact in integers (accounting.md, trap 24)."""
+    whole, rest = divmod(quantity, per)
+    return whole * price_micro + (2 * rest * price_micro + per) // (2 * per)
+
+
+class PriceBook:
+    """Rules and discounts, looked up once for each scope that is asked for."""
+
+    def __init__(self, rules: Sequence[PriceRule], discounts: Sequence[Discount] = ()) -> None:
+        self._rules = tuple(rules)
+        self._discounts = tuple(discounts)
+        self._by_id = {rule.id: rule for rule in rules}
+        self._resources = {rule.resource for rule in rules}
+        self._scoped: dict[tuple[Scope, str], tuple[PriceRule, ...]] = {}
+        self._contract: dict[tuple[Scope, str], tuple[Discount, ...]] = {}
+        self._tiers: dict[int, tuple[PriceRule, ...]] = {}
+
+    @property
+    def has_tiers(self) -> bool:
+        return any(rule.tier_from for rule in self._rules)
+
+    def prices(self, resource: str) -> bool:
+        return resource in self._resources
+
+    def rules(self, where: Scope, resource: str) -> tuple[PriceRule, ...]:
+        """Every rule for a resource that holds there at some time."""
+        key = (where, resource)
+        found = self._scoped.get(key)
+        if found is None:
+            found = tuple(r for r in self._rules if r.resource == resource and r.applies(where))
+            self._scoped[key] = found
+        return found
+
+    def discounts(self, where: Scope, resource: str) -> tuple[Discount, ...]:
+        key = (where, resource)
+        found = self._contract.get(key)
+        if found is None:
+            found = tuple(d for d in self._discounts if d.applies(where, resource))
+            self._contract[key] = found
+        return found
+
+    def discount(self, where: Scope, resource: str, at: datetime) -> Discount | None:
+        """The contract's discount at a moment, the narrowest first."""
+        valid = [d for d in self.discounts(where, resource) if d.valid_at(at)]
+        return max(valid, key=lambda d: ([part is not None for part in d.scope], d.id), default=None)
+
+    def tiers(self, rule_id: int) -> tuple[PriceRule, ...]:
+        """The tiers that belong to a first one, ascending; itself alone where its price is flat."""
+        found = self._tiers.get(rule_id)
+        if found is None:
+            found = self._tiers[rule_id] = tuple(tiers_of(self._rules, self._by_id[rule_id]))
+        return found
+
+    def month_price(self, tier_key: str, quantity: int) -> int:
+        """What a month's total of one count costs."""
+        rule_id, discount_id = tier_key.split(":")[:2]
+        ratio = next((d for d in self._discounts if str(d.id) == discount_id), None)
+        numerator, denominator = (1, 1) if ratio is None else (ratio.numerator, ratio.denominator)
+        return tiered(quantity, self.tiers(int(rule_id)), numerator, denominator)
+
+
+class TierCounts:
+    """What a project used and owes under each tiered price in each month.
+
+    What the month costs is a function of its total alone, and each charge is by how much the total rose. So the sum
+    of the charges is the price of the month, in whatever order records and corrections come.
+    `load` brings (quantity, micro) of a count that is not known yet.
+    """
+
+    def __init__(self, project_id: str, load: Callable[[str, str], list[int]] | None = None) -> None:
+        self.project_id = project_id
+        self.load = load or (lambda _project, _key: [0, 0])
+        self.counts: dict[tuple[str, str], list[int]] = {}
+        self.touched: set[tuple[str, str]] = set()
+
+    def _at(self, key: str) -> list[int]:
+        where = (self.project_id, key)
+        if where not in self.counts:
+            self.counts[where] = self.load(*where)
+        return self.counts[where]
+
+    def count(self, key: str) -> int:
+        return self._at(key)[0]
+
+    def add(self, key: str, quantity: int, book: PriceBook) -> int:
+        """Count a quantity; by how much the month's price rises over what is charged so far."""
+        at = self._at(key)
+        at[0] += quantity
+        rise = book.month_price(key, at[0]) - at[1]
+        at[1] += rise
+        self.touched.add((self.project_id, key))
+        return rise
+
+    def remove(self, key: str, quantity: int, micro: int) -> None:
+        """Take back a charge that is replaced."""
+        at = self._at(key)
+        at[0] -= quantity
+        at[1] -= micro
+        self.touched.add((self.project_id, key))
+
+    def snapshot(self) -> dict[tuple[str, str], list[int]]:
+        """The counts of this project as they stand."""
+        return {k: list(v) for k, v in self.counts.items() if k[0] == self.project_id}
+
+    def restore(self, before: Mapping[tuple[str, str], list[int]]) -> None:
+        """Back to a snapshot."""
+        for key in [k for k in self.counts if k[0] == self.project_id]:
+            if key in before:
+                self.counts[key] = list(before[key])
+            else:
+                del self.counts[key]
+                self.touched.discard(key)
+
+
+def tiered(quantity: int, tiers: Sequence[PriceRule], numerator: int = 1, denominator: int = 1) -> int:
+    """The price of a month's total: each tier's part at its own price, each rounded half up once."""
+    total = 0
+    bounds = [t.tier_from for t in tiers[1:]] + [None]
+    for tier, bound in zip(tiers, bounds, strict=True):
+        part = (quantity if bound is None else min(quantity, bound)) - tier.tier_from
+        if part > 0:
+            total += rate(part, tier.price_micro * numerator, tier.per * denominator)
+    return total
+
+
+def price(
+    record: UsageRecord, metered: Metered, book: PriceBook, where: Scope, *, counts: TierCounts | None = None
+) -> Charge:
+    """Charge a run; raises `NoPrice` where some of it has none. `counts` is moved on where prices have tiers."""
+    if not metered.quantities:
+        return Charge(where.currency, 0, 0, (), metered.rule)
     start, end = record.start_time, record.end_time
     if start is None or end is None:
         raise NoPrice("a run with usage has no start or no end")
-    scoped = [r for r in rules if r.applies(site_id=record.site_id, queue=record.queue, currency=currency)]
-    cuts = [start, *boundaries(scoped, start, end), end]
-    shares = split(metered.core_seconds, [_microseconds(a, b) for a, b in pairwise(cuts)])
-    segments = []
-    for (begin, finish), share in zip(pairwise(cuts), shares, strict=True):
-        rule = rule_at(scoped, begin)
-        if rule is None:
-            raise NoPrice(f"{record.site_id}/{record.queue} has no {currency} price at {begin.isoformat()}")
-        amount = rate(share, rule.micro_per_core_hour)
-        segments.append(Segment(begin, finish, share, rule.id, rule.micro_per_core_hour, amount))
+    counts = counts or TierCounts(where.project_id)
+    segments: list[Segment] = []
+    for resource, quantity in metered.quantities.items():
+        if book.prices(resource) and (rules := book.rules(where, resource)):
+            segments += _segments(resource, quantity, rules, book, where, start, end, counts)
+    if not segments:
+        raise NoPrice(
+            f"{where.site_id}/{where.queue} has no {where.currency} price for {', '.join(metered.quantities)}"
+        )
     total = sum(s.amount_micro for s in segments)
-    return Charge(currency, total, metered.core_seconds, tuple(segments), metered.rule)
+    if book.prices(MINIMUM) and (least := _minimum(book, where, start, end, total)) is not None:
+        segments.append(least)
+        total += least.amount_micro
+    return Charge(where.currency, total, metered.core_seconds, tuple(segments), metered.rule, metered.bears)
+
+
+def quote(book: PriceBook, where: Scope, quantities: dict[str, int], at: datetime) -> int | None:
+    """Micro-units for quantities at the prices of this moment, in their first tier; None where there is no price."""
+    total, priced = 0, False
+    for resource, quantity in quantities.items():
+        rule = rule_at(book.rules(where, resource), at)
+        if rule is not None:
+            priced = True
+            ratio = book.discount(where, resource, at)
+            numerator, denominator = (1, 1) if ratio is None else (ratio.numerator, ratio.denominator)
+            total += rate(quantity, rule.price_micro * numerator, rule.per * denominator)
+    return total if priced else None
 
 
 def split(quantity: int, weights: Sequence[int]) -> list[int]:
@@ -78,6 +227,101 @@ def split(quantity: int, weights: Sequence[int]) -> list[int]:
     return shares
 
 
+def boundaries(
+    rules: Sequence[PriceRule], start: datetime, end: datetime, discounts: Sequence[Discount] = ()
+) -> list[datetime]:
+    """The moments strictly inside (start, end) at which the price may change, ascending (traps 7 and 25)."""
+    moments: set[datetime] = set()
+    dates = [(r.valid_from, r.valid_to) for r in rules] + [(d.valid_from, d.valid_to) for d in discounts]
+    for valid_from, valid_to in dates:
+        moments.add(valid_from)
+        if valid_to is not None:
+            moments.add(valid_to)
+    for window, zone in {(r.window, r.zone) for r in rules if r.window is not None}:
+        moments |= window.edges(start, end, zone)
+    for zone in {r.zone for r in rules if r.tier_from}:
+        moments |= month_edges(start, end, zone)
+    return sorted(moment for moment in moments if start < moment < end)
+
+
+def _segments(
+    resource: str, quantity: int, rules: Sequence[PriceRule], book: PriceBook, where: Scope, start: datetime,
+    end: datetime, counts: TierCounts,
+) -> list[Segment]:  # fmt: skip
+    discounts = book.discounts(where, resource)
+    timed = not resource.startswith("unit:")  # what is counted, not timed, happened at the price of its start
+    cuts = [start, *(boundaries(rules, start, end, discounts) if timed else ())]
+    spans: list[tuple[datetime, _Price]] = []
+    for moment in cuts:
+        found = _price_at(rules, book, where, resource, moment)
+        if not spans or spans[-1][1] != found:  # a boundary that changes nothing is none
+            spans.append((moment, found))
+    begins = [moment for moment, _ in spans]
+    ends = [*begins[1:], end]
+    weights = [_microseconds(a, b) for a, b in zip(begins, ends, strict=True)]
+    shares = [quantity] if len(spans) == 1 else split(quantity, weights)
+    return [
+        _segment(resource, share, priced, book, begin, finish, counts)
+        for (begin, priced), finish, share in zip(spans, ends, shares, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Price:
+    """What holds at a moment; `tier_key` where it goes by a month's count."""
+
+    rule: PriceRule
+    discount: Discount | None
+    tier_key: str
+
+
+def _price_at(rules: Sequence[PriceRule], book: PriceBook, where: Scope, resource: str, at: datetime) -> _Price:
+    rule = rule_at(rules, at)
+    if rule is None:
+        raise NoPrice(f"{where.site_id}/{where.queue} has no {where.currency} price of {resource} at {at.isoformat()}")
+    discount = book.discount(where, resource, at)
+    key = ""
+    if len(book.tiers(rule.id)) > 1:
+        key = f"{rule.id}:{'' if discount is None else discount.id}:{month_of(at, rule.zone)[0].isoformat()}"
+    return _Price(rule, discount, key)
+
+
+def _segment(
+    resource: str, quantity: int, priced: _Price, book: PriceBook, begin: datetime, finish: datetime,
+    counts: TierCounts,
+) -> Segment:  # fmt: skip
+    rule, ratio = priced.rule, priced.discount
+    numerator, denominator = (1, 1) if ratio is None else (ratio.numerator, ratio.denominator)
+    before = None
+    if priced.tier_key:
+        before = counts.count(priced.tier_key)
+        amount = counts.add(priced.tier_key, quantity, book)
+    else:
+        amount = rate(quantity, rule.price_micro * numerator, rule.per * denominator)
+    return Segment(begin, finish, resource, quantity, rule.id, rule.price_micro, rule.per, amount, numerator,
+                   denominator, None if ratio is None else ratio.id, priced.tier_key, before)  # fmt: skip
+
+
+def _minimum(book: PriceBook, where: Scope, start: datetime, end: datetime, total: int) -> Segment | None:
+    rule = rule_at(book.rules(where, MINIMUM), start)
+    if rule is None or total >= rule.price_micro:
+        return None
+    return Segment(start, end, MINIMUM, 0, rule.id, rule.price_micro, rule.per, rule.price_micro - total)
+
+
 def _microseconds(a: datetime, b: datetime) -> int:
     delta = b - a
     return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def segment_json(s: Segment) -> dict[str, Any]:
+    """A segment as it is kept on the charge: the arithmetic of the bill."""
+    found: dict[str, Any] = {
+        "start": s.start.isoformat(), "end": s.end.isoformat(), "resource": s.resource, "quantity": s.quantity,
+        "rule": s.rule_id, "price_micro": s.price_micro, "per": s.per, "amount_micro": s.amount_micro,
+    }  # fmt: skip
+    if s.discount_id is not None:
+        found |= {"discount": s.discount_id, "numerator": s.numerator, "denominator": s.denominator}
+    if s.tier_key:
+        found |= {"tier_key": s.tier_key, "count_before": s.count_before}
+    return found

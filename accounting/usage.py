@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+CORE_SECONDS, GPU_SECONDS, NODE_SECONDS, MEMORY = "core_seconds", "gpu_seconds", "node_seconds", "memory_mib_seconds"
+SECONDS = (CORE_SECONDS, GPU_SECONDS, NODE_SECONDS, MEMORY)
+_COUNTED = (*SECONDS, "cores", "nodes", "elapsed_s", "suspended_s")
+
 
 class Meter(StrEnum):
     """Whose reading it is: the gateway's is provisional, the centre's governs."""
@@ -30,7 +34,10 @@ class UsageRecord:
     """One run at one site. Times are aware UTC, quantities integers; `core_seconds` = allocated cores × elapsed.
 
     `run_key` is unique at the site for ever (a scheduler's job id is not: ids are used again). `task` is the array
-    index, None where the job is no array.
+    index, None where the job is no array. What a policy may choose between is kept side by side: `cores` allocated and
+    `requested_cores` asked for, `elapsed_s` without and `wall_s` with suspension, `cpus` as the scheduler counts them
+    (threads, where `threads_per_core` > 1), whole nodes where `exclusive`. None: the source does not say.
+    `units` are countables of other kinds, such as quantum shots; as a resource each is `unit:<name>`.
     """
 
     site_id: str
@@ -58,20 +65,46 @@ class UsageRecord:
     end_time: datetime | None = None
     tag: str = ""
     estimated: bool = False
+    units: Mapping[str, int] = field(default_factory=dict)
+    exclusive: bool = False
+    requested_cores: int | None = None
+    cpus: int | None = None
+    threads_per_core: int = 1
     raw: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("cores", "nodes", "elapsed_s", "core_seconds", "node_seconds", "gpu_seconds"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name}={value!r}: usage is counted in whole, non-negative units")
+        for name in _COUNTED:
+            _whole(name, getattr(self, name))
+        if self.threads_per_core < 1:
+            raise ValueError("a core has at least one thread")
+        for name, value in self.units.items():
+            _whole(name, value)
+
+    @property
+    def wall_s(self) -> int:
+        """Elapsed time with the time it was suspended."""
+        return self.elapsed_s + self.suspended_s
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """What the source metered, by the name of the resource; what was not used is left out."""
+        found = {name: getattr(self, name) for name in SECONDS}
+        found |= {f"unit:{name}": count for name, count in self.units.items()}
+        return {name: quantity for name, quantity in found.items() if quantity}
 
     @property
     def content_sha256(self) -> str:
         """A fingerprint of what the source said: the same record read twice has the same."""
         text = json.dumps(dict(self.raw), sort_keys=True, ensure_ascii=True)
         figures = f"{self.core_seconds}/{self.elapsed_s}/{self.gpu_seconds}/{self.memory_mib_seconds}/{self.kind}"
+        if self.units:
+            figures += json.dumps(dict(self.units), sort_keys=True)
         return hashlib.sha256(f"{text}\n{figures}".encode()).hexdigest()
+
+
+def _whole(name: str, value: object) -> None:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name}={value!r}: usage is counted in whole, non-negative units")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,38 @@
-"""`python -m benchmarks [accept|dispatch|client …]`: run measurements and print them; none: all."""
+"""`python -m benchmarks [NAME …]`: run measurements and print their tables; none named: all."""
 
 from __future__ import annotations
 
+import logging
 import sys
+from importlib import import_module
 
-from benchmarks import accept, client, dispatch, docking
+import structlog
 
-ALL = {"accept": accept.run, "dispatch": dispatch.run, "docking": docking.run, "client": client.run}
+# In the order of the README; each module has `run()`.
+ALL = (
+    "accept",
+    "read",
+    "list",
+    "watch",
+    "dispatch",
+    "isolation",
+    "client",
+    "evidence",
+    "docking",
+)
 
 
-def main() -> None:
-    for name in sys.argv[1:] or ALL:
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in ALL]
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(ALL)}")
+        return 2
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    for name in names or ALL:
         print(f"== {name}", flush=True)
-        ALL[name]()
+        import_module(f"benchmarks.{name}").run()
+    return 0
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

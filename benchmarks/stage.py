@@ -26,6 +26,26 @@ from tests.lab.slurm import SlurmLab, wait_for
 SLURM_PORTS, SHARED_PORTS, POSTGRES_PORT, HTTP_PORT = 31000, 30800, 30432, 30642
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: what was measured, beside a floor of the same run, and what was promised."""
+
+    figure: str
+    measured: str
+    beside: str = ""
+    target: str = ""
+
+
+def report(rows: Sequence[Row]) -> None:
+    """Print a table as the README has it, and how busy the machine was (load of the last minute, cores)."""
+    lines = [("figure", "measured", "beside it", "target"), ("---",) * 4]
+    lines += [(row.figure, row.measured, row.beside, row.target) for row in rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    for line in lines:
+        print("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+
+
 @contextmanager
 def folder() -> Iterator[Path]:
     """On a disk (not in memory): commits are part of what is measured."""
@@ -70,7 +90,10 @@ def databases(home: Path) -> Iterator[list[tuple[str, str]]]:
 
 @contextmanager
 def processes(home: Path, url: str, *, apis: int = 1, worker: bool = True, **settings: str) -> Iterator[list[str]]:
-    """The gateway as deployed: one process on SQLite; API processes and a worker on PostgreSQL. Yields addresses."""
+    """The gateway as deployed: one process on SQLite; API processes and a worker on PostgreSQL. Yields addresses.
+
+    Its API has one route more, `/nothing`: the floor of whatever it answers.
+    """
     embedded = url.startswith("sqlite") and worker
     env = os.environ | {"PENSTOCK_HOME": str(home), "PENSTOCK_DATABASE_URL": url, "PENSTOCK_REQUESTS_PER_MINUTE": "0",
                         "PENSTOCK_EMBEDDED_WORKER": str(embedded).lower(), **settings}  # fmt: skip
@@ -83,12 +106,12 @@ def processes(home: Path, url: str, *, apis: int = 1, worker: bool = True, **set
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     with (home / "gateway.log").open("ab") as log:
         started = [
-            subprocess.Popen([sys.executable, "-m", "gateway", *argv], env=own, stdout=log, stderr=log)
+            subprocess.Popen([sys.executable, "-m", "benchmarks.served", *argv], env=own, stdout=log, stderr=log)
             for argv, own in commands
         ]
         try:
             for address in urls:
-                wait_for(lambda address=address: _answers(address), "the gateway")  # type: ignore[misc]
+                wait_for(lambda address=address: _answers(address), "the gateway", 90)  # type: ignore[misc]
             yield urls
         finally:
             for process in started:
@@ -118,6 +141,10 @@ class Load:
     def __str__(self) -> str:
         times = f"p50 {self.p50:6.1f} ms   p95 {self.p95:6.1f} ms   p99 {self.p99:6.1f} ms"
         return f"{self.rate:7.0f}/s   {times}" + (f"   {self.errors} ERRORS" if self.errors else "")
+
+    @property
+    def short(self) -> str:
+        return f"{self.rate:.0f}/s, p99 {self.p99:.0f} ms" + (f", {self.errors} ERRORS" if self.errors else "")
 
 
 _LUA = """

@@ -8,8 +8,25 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 from fastapi import FastAPI
 
-from gateway.api import accounts, agents, describe, jobs, problems, projects, sites
+from gateway.api import (
+    accounts,
+    agents,
+    allocations,
+    billing,
+    contracts,
+    describe,
+    evidence,
+    invoices,
+    jobs,
+    payments,
+    problems,
+    projects,
+    reports,
+    settlements,
+    sites,
+)
 from gateway.api.streams import Streams
+from gateway.api.together import HotLanes
 from gateway.identity.tokens import Doorkeeper
 from gateway.services import Services
 from gateway.web import pages
@@ -25,14 +42,30 @@ def create_app(services: Services) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         yield
         app.state.streams.close()
+        app.state.lanes.close()
 
     app = FastAPI(title="Penstock", version="2.0", description="One gate to many supercomputers.", lifespan=lifespan)
     app.state.services = services
     app.state.doorkeeper = Doorkeeper(services)
     app.state.streams = Streams(services, app.state.doorkeeper)
+    app.state.lanes = HotLanes(services)
     problems.install(app)
     describe.install(app)
-    for router in (jobs.verbs, jobs.router, projects.router, sites.router, accounts.router):
+    for router in (
+        jobs.verbs,
+        jobs.router,
+        projects.router,
+        sites.router,
+        accounts.router,
+        invoices.router,
+        payments.router,
+        reports.router,
+        settlements.router,
+        evidence.router,
+        contracts.router,
+        allocations.router,
+        billing.router,
+    ):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)
     app.include_router(sites.open_router, prefix="/api/v2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, func, select, update
 from gateway import leases
 from gateway.db import table_of
 from gateway.jobs import lookup, repository, standby
-from gateway.jobs.ids import Manifest, parse_manifest
+from gateway.jobs.ids import Manifest, parse_manifest, tag_of
 from gateway.jobs.lifecycle import Phase, State
 from gateway.jobs.repository import ACCOUNTS, JOBS
 from gateway.jobs.tables import IdempotencyRow
@@ -58,7 +59,7 @@ def recover(
             report.unreachable[site_id] = look.error or ""
             continue
         lease = leases.take(services.db, site_id, "recover")
-        _adopt_all(services, lease, [r for r in look.runs if _ours(services, r)], report, now)
+        _adopt_all(services, lease, look.runs, report, now)
     if not report.unreachable:
         with services.db.write() as conn:
             standby.end(conn)
@@ -70,32 +71,43 @@ def _close(services: Services, site_id: str, reason: str) -> None:
         conn.execute(update(repository.SITES).where(repository.SITES.c.id == site_id).values(closed_reason=reason))
 
 
-def _ours(services: Services, run: ObservedRun) -> bool:
-    return any(tag.startswith(f"p{services.gateway_id}") for tag in run.tags_seen)
+def _tag(services: Services, run: ObservedRun) -> str:
+    """`<tag>.<attempt>` of ours; where a run bears several, the one that its manifest proves. Empty: it is not ours."""
+    ours = [tag for tag in run.tags_seen if tag.startswith(f"p{services.gateway_id}")]
+    manifest = parse_manifest(run.manifest)
+    if manifest is not None:
+        proved = f"{tag_of(services.gateway_id, manifest.job_id)}.{manifest.attempt}"
+        return proved if proved in ours else ""
+    return ours[0] if ours else ""
 
 
 def _adopt_all(
-    services: Services, lease: Lease, runs: list[ObservedRun], report: RecoveryReport, now: datetime
+    services: Services, lease: Lease, runs: Sequence[ObservedRun], report: RecoveryReport, now: datetime
 ) -> None:
-    groups: dict[str, list[ObservedRun]] = {}
+    groups: dict[str, list[tuple[int, ObservedRun]]] = {}
     for run in runs:
-        groups.setdefault(run.tags_seen[0].partition(".")[0], []).append(run)
+        tag, _, number = _tag(services, run).partition(".")
+        if tag:
+            groups.setdefault(tag, []).append((int(number), run))
     for tag, found in groups.items():
-        newest = max(found, key=_attempt)
-        attempt = _attempt(newest)
-        tasks = {r.task for r in found if _attempt(r) == attempt and r.task is not None}
+        attempt, newest = max(found, key=lambda pair: pair[0])
+        tasks = {run.task for number, run in found if number == attempt and run.task is not None}
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
             row = conn.execute(select(JOBS).where(JOBS.c.tag == tag)).one_or_none()
             if row is None:
-                _rebuild(conn, lease.site_id, tag, newest, len(tasks) or None, report, now)
+                _rebuild(conn, lease.site_id, tag, attempt, newest, len(tasks) or None, report, now)
+            elif newest.username != repository.site_account(conn, row.site_account_id).username:
+                _not_ours(report, lease.site_id, tag, newest)
             elif row.phase in (Phase.WAITING, Phase.SUBMITTING, Phase.LOOKUP) or row.attempt < attempt:
                 _attach(conn, row, attempt, newest, now)
                 report.attached.append(row.id)
 
 
-def _attempt(run: ObservedRun) -> int:
-    return int(run.tags_seen[0].partition(".")[2])
+def _not_ours(report: RecoveryReport, site_id: str, tag: str, run: ObservedRun) -> None:
+    """Tags are public: a job that bears one under another login is somebody's copy."""
+    report.foreign += 1
+    log.warning("tag_without_owner", site=site_id, native_id=run.native_id, tag=tag)
 
 
 def _attach(conn: Connection, row: Any, attempt: int, run: ObservedRun, now: datetime) -> None:
@@ -115,23 +127,17 @@ def _rebuild(
     conn: Connection,
     site_id: str,
     tag: str,
+    attempt: int,
     run: ObservedRun,
     array_size: int | None,
     report: RecoveryReport,
     now: datetime,
 ) -> None:
     """A job accepted after the backup: its row is made anew from the manifest that the site kept."""
-    manifest, attempt = parse_manifest(run.manifest), _attempt(run)
-    account = conn.scalar(
-        select(ACCOUNTS.c.id).where(ACCOUNTS.c.site_id == site_id, ACCOUNTS.c.username == run.username)
-    )
-    if (
-        manifest is None
-        or account is None
-        or not repository.membership_exists(conn, manifest.project_id, manifest.user_id)
-    ):
-        report.foreign += 1
-        log.warning("tag_without_owner", site=site_id, native_id=run.native_id, tag=tag)
+    manifest = parse_manifest(run.manifest)
+    account = None if manifest is None else _account(conn, site_id, run.username, manifest)
+    if manifest is None or account is None:
+        _not_ours(report, site_id, tag, run)
         return
     name = run.name.rpartition(f"-{tag}")[0] or run.name
     cores = run.cores or 1
@@ -153,6 +159,16 @@ def _rebuild(
                             {"native_id": run.native_id})  # fmt: skip
     _restore_key(conn, manifest, now)
     report.rebuilt.append(manifest.job_id)
+
+
+def _account(conn: Connection, site_id: str, username: str, manifest: Manifest) -> str | None:
+    """The login under which the manifest's person runs there: a comment is written by whoever submits."""
+    if not repository.membership_exists(conn, manifest.project_id, manifest.user_id):
+        return None
+    query = select(ACCOUNTS.c.id).where(
+        ACCOUNTS.c.site_id == site_id, ACCOUNTS.c.username == username, ACCOUNTS.c.user_id == manifest.user_id
+    )
+    return conn.scalar(query)
 
 
 def _insert_attempt(conn: Connection, job_id: str, site_id: str, attempt: int, run: ObservedRun, now: datetime) -> None:

@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     watch_s: float = 2.0
     collect_s: float = 30.0
     facts_s: float = 60.0
+    evidence_s: float = Field(default=10.0, description="How often booked things become leaves of the log")
+    evidence_origin: str = Field(
+        default="", description="The log's name, like `gw.example/log`; default: by gateway id"
+    )
     good_looks: int = Field(default=3, description="Looks at both sources without a trace before a job is lost")
     unknown_wait_s: float = Field(default=5.0, description="First look-up of an unknown submission comes after this")
     dispatch_batch: int = Field(default=100, description="Jobs handed to one site in one batch")

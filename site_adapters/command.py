@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from site_adapters.errors import CommandFailed
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,18 @@ class Command(Generic[T]):
     deadline_s: float = 60.0
     stdout_bytes_max: int = 64 * 1024 * 1024
     env: tuple[tuple[str, str], ...] = field(default=())
+
+    def then(self, read: Callable[[T], U]) -> Command[U]:
+        """The same command with its answer read further."""
+        return Command(
+            self.argv, lambda out: read(self.parse(out)), self.stdin, self.write, self.deadline_s,
+            self.stdout_bytes_max, self.env,
+        )  # fmt: skip
+
+
+class Garbled(CommandFailed):
+    """The answer came in a form that cannot be read; `instead` asks for the same in another."""
+
+    def __init__(self, message: str, *, native_text: str, instead: Command[Any]) -> None:
+        super().__init__(message, native_text=native_text)
+        self.instead = instead

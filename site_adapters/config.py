@@ -201,12 +201,53 @@ class PolicyConfig(_Strict):
     referral_url: str = ""
 
 
+class PbsConfig(_Strict):
+    """What differs between centres with PBS Pro, OpenPBS or Torque."""
+
+    flavour: Literal["openpbs", "torque"] = "openpbs"
+    name_max: int = Field(default=230, ge=1, le=236, description="Longest job name; older servers take 15")
+    direct_write: bool = Field(default=True, description="Output is written in place (`-k doe`); False: after the end")
+    accounting_log: str = Field(
+        default="",
+        pattern=r"^(/[^\x00\n]*)?$",
+        description="Folder of the server's daily logs",
+    )
+    place: str = Field(default="", pattern=r"^[a-z:=]*$", description="Placement where a job names none: scatter")
+
+
+class ChipConfig(_Strict):
+    """A Sunway chip: SW26010 has 4 core groups of 1 + 64 cores, SW39000 has 6."""
+
+    cgs_per_node: int = Field(default=4, ge=1, le=64)
+    cores_per_cg: int = Field(default=65, ge=1, le=1024)
+    share_size_max: int | None = Field(default=None, ge=1, description="Largest -share_size, in MB")
+
+
+class SunwayConfig(_Strict):
+    """What differs between Sunway centres; `defaults` are options of bsub for jobs that do not name them."""
+
+    mode: Literal["script", "direct"] = Field(
+        default="script", description="direct: the binary itself is handed to bsub; no fence can stand then"
+    )
+    chip: ChipConfig = ChipConfig()
+    defaults: dict[str, str] = Field(
+        default_factory=lambda: {"b": "", "cgsp": "64", "share_size": "4096", "host_stack": "128"}
+    )
+    job_id_variable: str = Field(
+        default="LSB_JOBID", pattern=r"^[A-Z_][A-Z0-9_]*$",
+        description="Environment variable of a job that holds its id; no public source names it",
+    )  # fmt: skip
+    refused_roots: tuple[str, ...] = Field(
+        default=("/home/export/base",), description="File systems from which bsub submits nothing"
+    )
+
+
 class SiteConfig(_Strict):
     """One centre."""
 
     site: _Name
     title: dict[Literal["en", "zh"], str] = Field(default_factory=dict)
-    scheduler: Literal["local", "slurm", "if2"]
+    scheduler: Literal["local", "slurm", "pbs", "sunway", "if2"]
     transport: TransportConfig = Field(
         default=TransportConfig(kind="local"), description="Needed unless `dock` is there"
     )
@@ -215,13 +256,15 @@ class SiteConfig(_Strict):
     staging_root: str = Field(
         default="{home}/.penstock",
         pattern=r"^(\{home\}|/)[^\x00\n]*$",
-        description="Folder on shared storage, writable by each account; {home} is the account's own",
+        description="Folder on shared storage, writable by each account; {home}: its home, {user}: the last part of it",
     )
     commands: dict[str, _Word] = Field(default_factory=dict, description="Renamed commands: sbatch: yhbatch")
     environment: dict[_VariableName, _Value] = Field(default_factory=dict, description="Set for every command there")
     submit: SubmitConfig = SubmitConfig()
     backend: Literal["cli", "rest", "pyslurm"] = "cli"
     rest: RestConfig | None = None
+    pbs: PbsConfig = PbsConfig()
+    sunway: SunwayConfig = SunwayConfig()
     queues: dict[str, QueueConfig] = Field(default_factory=dict)
     errors: tuple[ErrorRuleConfig, ...] = ()
     zone: str = "UTC"
@@ -246,11 +289,21 @@ class SiteConfig(_Strict):
             raise ValueError("backend rest needs a `rest` section")
         if self.scheduler == "local" and (self.transport.kind != "local" or self.backend != "cli"):
             raise ValueError("scheduler local runs on this machine only: transport kind local, backend cli")
+        if self.backend != "cli" and self.scheduler != "slurm":
+            raise ValueError(f"backend {self.backend} is for Slurm")
+        for name in ("pbs", "sunway"):
+            if name in self.model_fields_set and self.scheduler != name:
+                raise ValueError(f"a `{name}` section is for scheduler {name}")
         return self
 
     def binding_policy(self) -> Policy:
         """The policy as the waiting line reads it."""
         return Policy(**self.policy.model_dump(), zone=self.zone)
+
+    def native_queue(self, name: str) -> str:
+        """The scheduler's name of a queue."""
+        queue = self.queues.get(name)
+        return queue.native if queue is not None else name
 
     def command(self, name: str) -> str:
         """The centre's name for a command."""

@@ -6,16 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from site_adapters import local, slurm
+from site_adapters import local, pbs, slurm, sunway
 from site_adapters.config import BrokenSite, DockConfig, SiteConfig
 from site_adapters.errors import SiteClosed, SiteError
 from site_adapters.if2.channel import Channel, HttpChannel, Seal
 from site_adapters.if2.client import Docked, adapter_of
 from site_adapters.interfaces import SiteAdapter
+from site_adapters.transport import Logins
 from site_adapters.transport.pool import KeySource, SiteLogins
 from site_adapters.types import Policy
 
-_BUILDERS: dict[str, Callable[[SiteConfig, SiteLogins], SiteAdapter]] = {"local": local.build, "slurm": slurm.build}
+BUILDERS: dict[str, Callable[[SiteConfig, Logins], SiteAdapter]] = {
+    "local": local.build, "slurm": slurm.build, "pbs": pbs.build, "sunway": sunway.build,
+}  # fmt: skip
 
 
 # Where agents dial in: a channel to the agent of a site. The gateway gives it; at a centre there is none.
@@ -30,14 +33,24 @@ def build(config: SiteConfig | BrokenSite, *, keys: KeySource, agents: AgentChan
         return _docked(config, config.dock, agents)
     logins = SiteLogins(config, keys)
     try:
-        by_key = config.transport.kind == "ssh"
-        return replace(_BUILDERS[config.scheduler](config, logins), close=logins.close, logins_by_key=by_key)
+        return dock(config, logins)
     except SiteError as exc:
         reason = str(exc)
     except Exception as exc:  # noqa: BLE001 - whatever one centre's file or extra does, the others are served
         reason = f"{type(exc).__name__}: {exc}"
     logins.close()
     return closed(config.site, reason, title=config.title.get("en", config.site), scheduler=config.scheduler)
+
+
+def dock(config: SiteConfig, logins: Logins) -> SiteAdapter:
+    """The adapter over these logins; raises `SiteError` where the site file asks for what cannot be had."""
+    adapter = BUILDERS[config.scheduler](config, logins)
+
+    def close() -> None:
+        adapter.close()
+        logins.close()
+
+    return replace(adapter, close=close, logins_by_key=config.transport.kind == "ssh")
 
 
 def _docked(config: SiteConfig, dock: DockConfig, agents: AgentChannels | None) -> SiteAdapter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -29,10 +30,12 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters["sh"] = lambda value: quote(str(value))
 
 
-def render(template: str, submission: Submission, *, staging_root: str, **more: Any) -> str:
-    """The script of one attempt. `more` are the dialect's own values."""
+def render(
+    template: str, submission: Submission, *, staging_root: str, default_interpreter: str = "/bin/bash", **more: Any
+) -> str:
+    """The script of one attempt. `default_interpreter`: for scripts that name none; `more`: the dialect's values."""
     spec = submission.spec
-    interpreter, body = _body(spec.script) if spec.script is not None else ("", "")
+    interpreter, body = script_parts(spec.script, default_interpreter) if spec.script is not None else ("", "")
     marker = f"PENSTOCK-BODY-{submission.tag}"
     return _ENVIRONMENT.get_template(template).render(
         spec=spec,
@@ -48,8 +51,31 @@ def render(template: str, submission: Submission, *, staging_root: str, **more: 
 
 
 def staging_root(pattern: str, home: str) -> str:
-    """The shared staging area of an account: `{home}` is the only word that is replaced."""
-    return pattern.replace("{home}", home.rstrip("/"))
+    """The shared staging area of an account: `{home}` is its home folder, `{user}` the last part of that."""
+    home = home.rstrip("/")
+    return pattern.replace("{home}", home).replace("{user}", home.rpartition("/")[2])
+
+
+def output_paths(
+    submission: Submission, root: str, *, known: Callable[[str], str] = str, suffix: str = ".{task}"
+) -> tuple[str, str]:
+    """Absolute paths of stdout and stderr with `{task}` for arrays; relative ones are below the job's directory.
+
+    `known` translates a scheduler's own signs in a path that the person gave.
+    """
+    spec = submission.spec
+    base = f"{root}/out/{submission.fence_name}"
+    task = suffix if spec.array is not None else ""
+    directory = spec.directory or submission.account.home
+
+    def placed(path: str | None, default: str) -> str:
+        if path is None:
+            return default
+        told = known(path)
+        return told if told.startswith("/") else f"{directory}/{told}"
+
+    stdout = placed(spec.stdout_path, f"{base}{task}.out")
+    return stdout, placed(spec.stderr_path, f"{base}{task}.err")
 
 
 def command_words(submission: Submission) -> tuple[str, ...]:
@@ -74,10 +100,10 @@ def processes(submission: Submission) -> int:
     return (r.node_count or 1) * (r.processes_per_node or 1)
 
 
-def _body(script: str) -> tuple[str, str]:
-    """(interpreter line without `#!`, the rest); a script without one is a bash script."""
+def script_parts(script: str, shell: str = "/bin/bash") -> tuple[str, str]:
+    """(interpreter line without `#!`, the rest); a script without one is a script of the shell."""
     text = script.replace("\r\n", "\n")
     if not text.startswith(_SHEBANG):
-        return "/bin/bash", text
+        return shell, text
     first, _, rest = text.partition("\n")
     return first.removeprefix(_SHEBANG).strip(), rest

@@ -79,7 +79,7 @@ class Gateway:
     def accept(self, spec: JobSpec, idempotency: jobs.IdempotencyKey | None = None) -> str:
         s, now = self.services, self.services.clock()
         with s.db.read() as conn:
-            prepared = request.prepare(s, conn, self.person, spec, project=None, now=now)
+            prepared = request.prepare(s, request.Facts(conn), self.person, spec, project=None, now=now)
         with s.db.write() as conn:
             return jobs.accept(s, conn, self.person, prepared, now=now, idempotency=idempotency).job_id
 
@@ -182,7 +182,8 @@ def people(services: Services, *sites: dict[str, Any], credit: int = 1000, login
 def link(gateway: Gateway, site: dict[str, Any], login: str | None = None) -> None:
     """Link and prove the researcher's login at a site."""
     services = gateway.services
-    key_file = site.get("credentials", {}).get("observer", {}).get("key_file")
+    own = site.get("credentials", {}).values()
+    key_file = next((login["key_file"] for login in own if "key_file" in login), None)
     username = login or ("lab_alice" if site.get("transport", {}).get("kind") == "ssh" else getpass.getuser())
     with services.db.write() as conn:
         made = service.link_account(
@@ -266,7 +267,7 @@ def api(gateway: Gateway) -> Iterator[httpx.Client]:
     with (
         served(gateway.services) as url,
         httpx.Client(
-            base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {gateway.secret}"}, verify=False
+            base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {gateway.secret}"}, verify=False, timeout=60
         ) as client,
     ):
         yield client

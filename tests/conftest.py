@@ -57,6 +57,9 @@ def _slurm_root() -> Iterator[Path]:
     reason = slurm_lab.missing_reason()
     if reason is not None:
         pytest.skip(reason)
+    if os.environ.get("PENSTOCK_LAB_KEEP"):  # for whoever runs one test again and again: the lab stays up
+        yield LAB_ROOT
+        return
     slurm_lab.SlurmLab.stop_all(LAB_ROOT)  # whatever an interrupted run left
     yield LAB_ROOT
     slurm_lab.SlurmLab.stop_all(LAB_ROOT)

@@ -8,11 +8,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from accounting.sources import local, sacct
+from accounting.sources import apel, condor, local, lsb_acct, ogf_ur, pbs_log, pbs_qstat, sacct, sunway, sunway_wrapper
 from accounting.usage import Unreadable, UsageRecord
 
 # None: the row is no run of its own (a step, the bracket row of an array that was canceled before it started).
-_READERS: dict[str, Callable[..., UsageRecord | None]] = {"sacct/1": sacct.read, "local/1": local.read}
+_READERS: dict[str, Callable[..., UsageRecord | None]] = {
+    "sacct/1": sacct.read,
+    "local/1": local.read,
+    pbs_log.FORMAT: pbs_log.read,
+    pbs_qstat.FORMAT: pbs_qstat.read,
+    lsb_acct.FORMAT: lsb_acct.read,
+    condor.FORMAT: condor.read,
+    sunway.BLOCK: sunway.read_block,
+    sunway.REPORT: sunway.read_report,
+    sunway_wrapper.FORMAT: sunway_wrapper.read,
+    apel.FORMAT: apel.read,
+    ogf_ur.FORMAT: ogf_ur.read,
+}
 
 
 def read_usage(

@@ -7,9 +7,11 @@ second row keeps the first Start, so each row is clipped to begin no earlier tha
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, tzinfo
 
+from accounting.sources.figures import SECONDS_MAX, mib, moment, seconds, whole
+from accounting.sources.reading import Reading, read_rows
 from accounting.usage import Kind, Meter, UsageRecord
 
 # Every word of `man sacct`, JOB STATE CODES; one that is missing here is quarantined, never dropped.
@@ -24,38 +26,82 @@ LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"
 # Our fence ends a second copy with this code before anything of the user's runs.
 FENCED_EXIT = "75:0"
 
-_NEVER = frozenset({"", "None", "Unknown", "N/A"})
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
 _TASK = re.compile(r"\d+_(\d+)\Z")
-_BRACKET = re.compile(r"_\[")
+# Rows that are no run: a step of one (`.batch`), and the tasks of an array that were canceled before they started.
+_NO_RUN = re.compile(r"\.|_\[")
 
 
-def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> UsageRecord | None:
+# sacct's other names of what is read here, in lower case.
+_ALIASES = {"jobid": "JobID", "jobidraw": "JobIDRaw", "cluster": "Cluster", "dbindex": "DBIndex", "user": "User",
+            "account": "Account", "partition": "Partition", "qos": "QOS", "submit": "Submit", "start": "Start",
+            "end": "End", "elapsed": "Elapsed", "elapsedraw": "ElapsedRaw", "state": "State", "exitcode": "ExitCode",
+            "ncpus": "AllocCPUS", "alloccpus": "AllocCPUS", "nnodes": "AllocNodes", "allocnodes": "AllocNodes",
+            "alloctres": "AllocTRES", "suspended": "Suspended", "jobname": "JobName", "comment": "Comment",
+            "submitline": "SubmitLine", "nodelist": "NodeList", "reqcpus": "ReqCPUS"}  # fmt: skip
+LINE = "sacct-line"
+
+
+def read_document(
+    text: str, *, site_id: str, columns: Sequence[str] = (), zone: tzinfo = UTC, cpus_per_core: int = 1,
+    separator: str = "|",
+) -> Reading:  # fmt: skip
+    """`sacct -P` as text. Without `columns` the first line names them. A name that holds the separator may be last."""
+    lines = text.split("\n")
+    if not columns and lines:
+        columns = lines.pop(0).strip().split(separator)
+    return read_rows(
+        frame(lines, [_ALIASES.get(name.lower(), name) for name in columns], separator),
+        lambda row: read(row, site_id=site_id, cpus_per_core=cpus_per_core, zone=zone),
+        site_id=site_id,
+        format_name="sacct/1",
+    )
+
+
+def frame(lines: Sequence[str], names: Sequence[str], separator: str) -> Iterator[dict[str, str]]:
+    """Each line by the columns' names; one with too few words is kept as it is, and is a problem then."""
+    for line in lines:
+        if not line.strip():
+            continue
+        words = line.split(separator, len(names) - 1)
+        if len(words) == len(names):
+            yield dict(zip(names, words, strict=True))
+        else:
+            yield {LINE: line}
+
+
+def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zone: tzinfo = UTC) -> UsageRecord | None:
     """One row as a usage record; None for a step, a bracket row and a run that has not ended."""
+    if LINE in fields:
+        raise ValueError("the line has too few columns")
     job_id = fields["JobID"]
-    if "." in job_id or _BRACKET.search(job_id):
+    if _NO_RUN.search(job_id):
         return None
     state = fields["State"].split()[0] if fields["State"].split() else ""
     if state not in STATES:
         raise ValueError(f"unknown state {fields['State']!r}")
     if state in LIVE:
         return None
-    submit, start, end = (_time(fields[name]) for name in ("Submit", "Start", "End"))
-    elapsed = _whole(fields["ElapsedRaw"])
-    cpus, nodes = _whole(fields["AllocCPUS"]), _whole(fields.get("AllocNodes", ""))
+    submit, start, end = (moment(fields[name], zone) for name in ("Submit", "Start", "End"))
+    elapsed = whole(fields["ElapsedRaw"], SECONDS_MAX) if "ElapsedRaw" in fields else seconds(fields["Elapsed"])
+    cpus, nodes = whole(fields["AllocCPUS"]), whole(fields.get("AllocNodes", ""))
     if start is not None and submit is not None and end is not None and submit > start:
         elapsed = min(elapsed, max(0, int((end - submit).total_seconds())))  # resized: the row before has the rest
         start = submit
-    ran = start is not None and elapsed > 0 and cpus > 0
+    if start is not None and end is not None and end < start:
+        raise ValueError("it ends before it starts")
+    # A run of 0 s had its nodes; one that was canceled while it waited has a start too in old releases, but no node.
+    ran = start is not None and cpus > 0 and fields.get("NodeList") != "None assigned"
     cores = -(-cpus // cpus_per_core)
     tres = _tres(fields.get("AllocTRES", ""))
-    suspended = _seconds(fields.get("Suspended", ""))
-    tags = _TAG.findall(" ".join(fields.get(name, "") for name in ("JobName", "Comment", "SubmitLine")))
+    suspended = seconds(fields.get("Suspended", ""))
+    # Nobody can change a submit line later; its first tag is the job name's, whatever paths follow.
+    tags = _TAG.findall(" ".join(fields.get(name, "") for name in ("SubmitLine", "JobName", "Comment")))
     fenced = bool(tags) and fields.get("ExitCode") == FENCED_EXIT
     task = _TASK.search(job_id)
     return UsageRecord(
         site_id=site_id,
-        run_key=f"{fields['Cluster']}:{_whole(fields['DBIndex'])}" + (":resizing" if state == "RESIZING" else ""),
+        run_key=_run_key(fields) + (":resizing" if state == "RESIZING" else ""),
         meter=Meter.CENTRE,
         kind=Kind.FENCED_COPY if fenced else Kind.RUN if ran else Kind.NEVER_RAN,
         native_id=job_id.partition("_")[0],
@@ -72,6 +118,9 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
         cores=cores,
         nodes=nodes,
         elapsed_s=elapsed if ran else 0,
+        requested_cores=-(-whole(fields["ReqCPUS"]) // cpus_per_core) if fields.get("ReqCPUS") else None,
+        cpus=cpus,
+        threads_per_core=cpus_per_core,
         suspended_s=suspended,
         core_seconds=cores * elapsed if ran else 0,
         node_seconds=nodes * elapsed if ran else 0,
@@ -83,32 +132,11 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
     )
 
 
-def _time(text: str) -> datetime | None:
-    if text in _NEVER:
-        return None
-    if text.isdigit():
-        return datetime.fromtimestamp(int(text), UTC)
-    parsed = datetime.fromisoformat(text)
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-
-
-def _whole(text: str) -> int:
-    if text == "":
-        return 0
-    if not text.isdigit():
-        raise ValueError(f"{text!r} is no whole number")
-    return int(text)
-
-
-def _seconds(text: str) -> int:
-    """`[D-]HH:MM:SS` or `MM:SS[.mmm]`."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?", text)
-    if match is None:
-        if text in _NEVER:
-            return 0
-        raise ValueError(f"{text!r} is no duration")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+def _run_key(fields: Mapping[str, str]) -> str:
+    """The database's own number; a centre that leaves it out is known by id and submission, which a requeue renews."""
+    if "DBIndex" in fields:
+        return f"{fields['Cluster']}:{whole(fields['DBIndex'], 2**63)}"
+    return f"{fields['Cluster']}:{fields['JobIDRaw']}:{fields['Submit']}"
 
 
 def _tres(text: str) -> dict[str, int]:
@@ -117,12 +145,7 @@ def _tres(text: str) -> dict[str, int]:
     for item in filter(None, text.split(",")):
         name, _, value = item.partition("=")
         if name == "mem":
-            match = re.fullmatch(r"(\d+)(?:\.(\d+))?([KMGT]?)[nc]?", value)
-            if match is None:
-                raise ValueError(f"{item!r} is no amount of memory")
-            kib = {"K": 1, "M": 1024, "": 1024, "G": 1024**2, "T": 1024**3}[match[3]]
-            scale = 10 ** len(match[2] or "")
-            found["mem"] = int(match[1] + (match[2] or "")) * kib // (1024 * scale)
+            found["mem"] = mib(value)
         elif name in ("cpu", "node", "billing", "gres/gpu"):
-            found[name] = _whole(value)
+            found[name] = whole(value)
     return found

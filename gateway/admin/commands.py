@@ -18,9 +18,10 @@ from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway import recovery
 from gateway.admin import demo, docking, serving
+from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
-from gateway.identity import service, tokens
+from gateway.identity import service, tokens, vault
 from gateway.identity.keys import load_or_create
 from gateway.ids import new_id
 from gateway.jobs import repository
@@ -183,7 +184,7 @@ def rotate_keys(_args: argparse.Namespace) -> None:
     old, fresh = load_or_create(file), file.with_suffix(".next")
     new = load_or_create(fresh)
     with services.db.write() as conn:
-        count = service.reseal_all(conn, old, new)
+        count = service.reseal_all(conn, old, new) + evidence.reseal(conn, old, new) + vault.reseal(conn, old, new)
     file.rename(file.with_suffix(".old"))
     fresh.rename(file)
     print(f"{count} keys sealed anew; restart the gateway, then remove {file.with_suffix('.old').name}")

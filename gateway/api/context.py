@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, TypeVar, cast
 
+import msgspec
 from fastapi import Depends, Header, Path, Request
 from pydantic import AfterValidator, BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +19,7 @@ from gateway.services import Services
 
 M = TypeVar("M", bound=BaseModel)
 
+_ENCODER = msgspec.json.Encoder()
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -112,7 +114,11 @@ def read(model: type[M], body: bytes) -> M:
 
 
 def json_bytes(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    """JSON in UTF-8; half of a surrogate pair (a name in an odd encoding) becomes a question mark."""
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def answer(value: Any, status: int = 200, **headers: str) -> Response:

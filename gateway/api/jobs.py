@@ -16,6 +16,8 @@ from gateway.api import answers, describe, problems, streams, submitting
 from gateway.api.context import Body, IdemHeader, JobId, Svc, Who, Word, answer, read
 from gateway.api.paging import cursor_of, from_cursor
 from gateway.api.schemas import BulkIn, ChangeIn, DecideIn, IdsIn, Instant, JobSpecIn
+from gateway.api.submitting import Posted
+from gateway.api.together import Lanes
 from gateway.errors import Forbidden, NotFound
 from gateway.identity.access import Person, Verb, can
 from gateway.jobs import logs, pending, repository, request, service, views
@@ -33,10 +35,10 @@ _ACT = describe.route(answers.Job, status=202, refuses=(403, 404, 409))
 
 
 @router.post("", **describe.route(answers.Job, status=202, body=JobSpecIn, refuses=(402, 403, 404, 409, 413, 422)))
-def submit(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
+async def submit(lanes: Lanes, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Accept a job: 202 with its id, which can be read at once. With `Idempotency-Key` a retry makes no second job."""
-    job_id = submitting.submit(services, person, body, idempotency_key)
-    return answer(_shown(services, person, job_id), 202, Location=f"/api/v2/jobs/{job_id}")
+    job = await lanes.submit(Posted(person, body, idempotency_key))
+    return answer(job, 202, Location=f"/api/v2/jobs/{job['id']}")
 
 
 @verbs.post("/jobs:plan", **describe.route(answers.Plan, body=JobSpecIn, refuses=(403, 404, 413, 422)))
@@ -104,9 +106,12 @@ def list_jobs(
 
 
 @router.get("/{job_id}", **describe.route(answers.Job, refuses=(404,)))
-def show(services: Svc, person: Who, job_id: JobId) -> Response:
+async def show(lanes: Lanes, person: Who, job_id: JobId) -> Response:
     """One job."""
-    return answer(_shown(services, person, job_id))
+    job = await lanes.show((person, job_id))
+    if job is None:
+        raise NotFound(f"There is no job {job_id!r}.")
+    return answer(job)
 
 
 @router.delete("/{job_id}", **_ACT)
@@ -328,12 +333,13 @@ def _plan_json(found: request.Plan) -> dict[str, Any]:
 
 def _charge_json(line: books.ChargeLine) -> dict[str, Any]:
     segments = [
-        {"start": s["start"], "end": s["end"], "core_seconds": s["core_seconds"],
-         "price_per_core_hour": format_micro(s["micro_per_core_hour"]), "amount": format_micro(s["amount_micro"])}
+        {"start": s["start"], "end": s["end"], "resource": s["resource"], "quantity": s["quantity"],
+         "price": format_micro(s["price_micro"]), "per": s["per"], "rule": s["rule"],
+         "amount": format_micro(s["amount_micro"])}
         for s in line.segments
     ]  # fmt: skip
     return {
-        "meter": line.meter, "task": line.task, "start": views.stamp(line.start_time),
+        "id": line.charge_id, "meter": line.meter, "task": line.task, "start": views.stamp(line.start_time),
         "end": views.stamp(line.end_time), "cores": line.cores, "core_seconds": line.core_seconds,
         "amount": format_micro(line.amount_micro), "currency": line.currency, "rule": line.rule,
         "overage": line.overage, "segments": segments,

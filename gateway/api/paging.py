@@ -8,7 +8,7 @@ import re
 
 from gateway.errors import Invalid, Problem
 
-_ID = re.compile(r"[a-z][0-9a-z]{1,31}\Z")
+_ID = re.compile(r"[A-Za-z][0-9A-Za-z-]{1,31}\Z")
 
 
 def cursor_of(last: str | None) -> str | None:

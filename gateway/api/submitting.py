@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
@@ -16,31 +17,49 @@ from gateway.api import problems
 from gateway.api.context import json_bytes, read
 from gateway.api.idempotency import earlier_job, key_of
 from gateway.api.schemas import JobSpecIn
-from gateway.errors import Forbidden, GatewayError, Invalid, Problem
+from gateway.errors import Forbidden, GatewayError, Invalid, NotFound, Problem
 from gateway.identity.access import SCOPE_OF, Person, Verb
-from gateway.jobs import request, service
-from gateway.jobs.request import Plan, Prepared
-from gateway.jobs.service import IdempotencyKey
+from gateway.jobs import request, service, views
+from gateway.jobs.request import Facts, Plan
+from gateway.jobs.service import IdempotencyKey, Wanted
 from gateway.jobs.standby import assert_accepting
 from gateway.services import Services
 
+T = TypeVar("T")
+
 # Jobs taken in one write transaction: others wait for it at most some tens of milliseconds.
-_CHUNK = 25
+AT_ONCE = 25
 # 64-bit columns hold what a job can cost and use at most, and sums of many of those.
 _HOLD_MAX = 2**56
 
 
-def submit(services: Services, person: Person, body: bytes, header: str | None) -> str:
-    """Accept one job and wake its site; the id of the job, or of the one that this key made before."""
-    key = key_of(header, body)
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """One POST of one job, as it came in."""
+
+    person: Person
+    body: bytes
+    header: str | None  # Idempotency-Key
+
+
+def submit(services: Services, posts: Sequence[Posted]) -> list[dict[str, Any] | Exception]:
+    """Accept jobs that were posted at the same moment, each on its own: the job as it is shown, or why not."""
+    answers: dict[int, str | Exception] = {}
+    ready: list[tuple[int, _Ready]] = []
     with services.db.read() as conn:
-        ready = _ready(services, conn, person, body, key)
-    if isinstance(ready, str):
-        return ready
-    with services.db.write() as conn:
-        made = service.accept(services, conn, person, ready.prepared, now=services.clock(), idempotency=key)
-    services.wake(ready.prepared.site_id)
-    return made.job_id
+        facts = _facts(conn)
+        for place, post in enumerate(posts):
+            found = _tried(partial(_ready, services, facts, post.person, post.body, key_of(post.header, post.body)))
+            if isinstance(found, _Ready):
+                ready.append((place, found))
+            else:
+                answers[place] = found
+    made = _accepted(services, [item for _, item in ready])
+    answers |= {place: answer for (place, _), answer in zip(ready, made, strict=True)}
+    with services.db.read() as conn:
+        asked = [(post.person, answers[place]) for place, post in enumerate(posts)]
+        shown = iter(views.show_each(conn, [(who, found) for who, found in asked if isinstance(found, str)]))
+    return [found if isinstance(found, Exception) else next(shown) or _gone(found) for _, found in asked]
 
 
 def submit_many(
@@ -48,19 +67,24 @@ def submit_many(
 ) -> list[dict[str, Any]]:
     """Accept each job on its own; a result for each, in order. A key covers each job by its place in the list."""
     results: list[dict[str, Any]] = [{} for _ in items]
-    for start in range(0, len(items), _CHUNK):
+    for start in range(0, len(items), AT_ONCE):
         ready: list[tuple[int, _Ready]] = []
         with services.db.read() as conn:
-            for place, item in enumerate(items[start : start + _CHUNK], start):
+            facts = _facts(conn)
+            for place, item in enumerate(items[start : start + AT_ONCE], start):
                 body = json_bytes(item)
                 key = key_of(None if header is None else f"{header}/{place}", body)
                 with told(results[place]):
-                    found = _ready(services, conn, person, body, key)
+                    found = _ready(services, facts, person, body, key)
                     if isinstance(found, str):
                         results[place] |= {"status": 202, "id": found}
                     else:
                         ready.append((place, found))
-        _accept_chunk(services, person, ready, results)
+        for (place, _), made in zip(ready, _accepted(services, [item for _, item in ready]), strict=True):
+            with told(results[place]):
+                if isinstance(made, Exception):
+                    raise made
+                results[place] |= {"status": 202, "id": made}
     return results
 
 
@@ -93,42 +117,70 @@ def told(result: dict[str, Any]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    prepared: Prepared
-    key: IdempotencyKey | None
+    """A job that passed every check, and whose credit is still to be held."""
+
+    wanted: Wanted
+
+    @property
+    def site_id(self) -> str:
+        return self.wanted.prepared.site_id
 
 
-def _ready(
-    services: Services, conn: Connection, person: Person, body: bytes, key: IdempotencyKey | None
-) -> _Ready | str:
-    """What is to be accepted; or the job that this key made before, whatever would be said to it today."""
+def _tried(work: Callable[[], T]) -> T | Exception:
+    """What it says, or what it raises: one person's mistake is not told to the others of a batch."""
+    try:
+        return work()
+    except Exception as exc:  # noqa: BLE001 - raised again to whom it belongs
+        return exc
+
+
+def _facts(conn: Connection) -> Facts:
+    """What submissions of one moment are checked against; refuses all of them after a restore."""
     assert_accepting(conn)
+    return Facts(conn)
+
+
+def _ready(services: Services, facts: Facts, person: Person, body: bytes, key: IdempotencyKey | None) -> _Ready | str:
+    """What is to be accepted; or the job that this key made before, whatever would be said to it today."""
     if SCOPE_OF[Verb.SUBMIT] not in person.scopes:
         raise Forbidden("This token may not submit jobs.", remedy="Use a token with the submit scope.")
-    earlier = earlier_job(conn, person, key)
+    earlier = earlier_job(facts.conn, person, key)
     if earlier is not None:
         return earlier
-    wish = _read(services, conn, person, body)
-    prepared = request.prepare(services, conn, person, wish.spec(), project=wish.project, now=services.clock())
+    wish = _read(services, facts.conn, person, body)
+    prepared = request.prepare(services, facts, person, wish.spec(), project=wish.project, now=services.clock())
     if max(prepared.holds.values(), default=0) > _HOLD_MAX:
         problem = Problem("/resources", "This is more than any centre has.", "over_limit", "Ask for less.")
         raise Invalid("The job has 1 problem: it asks for more than can be counted.", problems=(problem,))
-    return _Ready(prepared, key)
+    return _Ready(Wanted(person, prepared, key))
 
 
-def _accept_chunk(
-    services: Services, person: Person, ready: Sequence[tuple[int, _Ready]], results: Sequence[dict[str, Any]]
-) -> None:
+def _accepted(services: Services, ready: Sequence[_Ready]) -> list[str | Exception]:
+    """The ids of jobs that are accepted and committed, or why one is not. Their sites are told."""
     if not ready:
-        return
-    sites = set()
+        return []
+    wanted = [item.wanted for item in ready]
     with services.db.write() as conn:
-        for place, item in ready:
-            with told(results[place]), conn.begin_nested():
-                made = service.accept(services, conn, person, item.prepared, now=services.clock(), idempotency=item.key)
-                results[place] |= {"status": 202, "id": made.job_id}
-                sites.add(item.prepared.site_id)
-    for site_id in sites:
+        made = _tried(partial(_all_of, services, conn, wanted))
+        if not isinstance(made, Exception):
+            answers: list[str | Exception] = list(made)
+        elif len(wanted) == 1:
+            answers = [made]
+        else:  # one of them is refused (no credit, a key used for something else): each for itself
+            alone = [_tried(partial(_all_of, services, conn, [want])) for want in wanted]
+            answers = [one if isinstance(one, Exception) else one[0] for one in alone]
+    for site_id in {item.site_id for item, answer in zip(ready, answers, strict=True) if isinstance(answer, str)}:
         services.wake(site_id)
+    return answers
+
+
+def _all_of(services: Services, conn: Connection, wanted: Sequence[Wanted]) -> list[str]:
+    with conn.begin_nested():
+        return [made.job_id for made in service.accept_all(services, conn, wanted, now=services.clock())]
+
+
+def _gone(job_id: str) -> NotFound:
+    return NotFound(f"There is no job {job_id!r}.")
 
 
 def _read(services: Services, conn: Connection, person: Person, body: bytes) -> JobSpecIn:

@@ -6,7 +6,7 @@ The centre's record governs: it replaces the gateway's provisional charge and po
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,8 +15,9 @@ from sqlalchemy import Connection, select, update
 
 from accounting import store as books
 from accounting.sources import read_usage
-from accounting.usage import Unreadable, UsageRecord
+from accounting.usage import Kind, Unreadable, UsageRecord
 from gateway.db import table_of
+from gateway.identity import vault
 from gateway.identity.tables import ProjectRow
 from gateway.jobs import repository
 from gateway.jobs.provisional import POLICY
@@ -70,7 +71,8 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
             repository.assert_served_by(conn, lease)
             assigned = _assign(conn, services.gateway_id, lease.site_id, records[start : start + _CHUNK])
             ours += len(assigned)
-            recorded += books.record_and_book(conn, assigned, policy=POLICY, now=now).recorded
+            sealed = _sealed(services, conn, assigned, now)
+            recorded += books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         quarantined = books.quarantine(conn, unreadable, now=now)
@@ -102,16 +104,46 @@ def _read(batch: UsageBatch, site_id: str) -> tuple[list[UsageRecord], list[Unre
 
 
 def _assign(conn: Connection, gateway_id: str, site_id: str, records: Sequence[UsageRecord]) -> list[books.Assigned]:
-    """Who pays for each record: by our tag in it, else by the native id of one of our attempts."""
-    by_tag = _jobs_by_tag(conn, {r.tag.partition(".")[0] for r in records if r.tag.startswith(f"p{gateway_id}")})
+    """Who pays for each record: by our tag in it, else by the native id of one of our attempts.
+
+    A tag is public, anybody can name a job by it: it only counts in a record of that job's site and login.
+    """
+    tags = {r.tag.partition(".")[0] for r in records if r.tag.startswith(f"p{gateway_id}")}
+    by_tag = _jobs_by_tag(conn, site_id, tags)
     untagged = [r for r in records if not r.tag]
     by_id = _attempts_by_native_id(conn, site_id, {r.native_id for r in untagged})
     assigned = []
     for record in records:
         job = by_tag.get(record.tag.partition(".")[0]) if record.tag else _same_job(record, by_id)
-        if job is not None:
-            assigned.append(books.Assigned(record, job.id, job.project_id, job.user_id, job.currency))
+        if job is None or job.username != record.username:
+            continue
+        known = _as_we_know(conn, job.id, record) if record.kind is Kind.FENCED_COPY else record
+        if known is not None:
+            assigned.append(books.Assigned(known, job.id, job.project_id, job.user_id, job.currency))
     return assigned
+
+
+def _as_we_know(conn: Connection, job_id: str, record: UsageRecord) -> UsageRecord | None:
+    """A record with the fence's exit code: the run that was accepted is no copy, whatever number it ended with.
+
+    None while nobody can say which of the copies runs: the next look brings the record again.
+    """
+    attempt = record.tag.partition(".")[2]
+    query = select(ATTEMPTS.c.outcome, ATTEMPTS.c.native_id).where(ATTEMPTS.c.job_id == job_id)
+    row = conn.execute(query.where(ATTEMPTS.c.attempt == int(attempt or 0))).one_or_none()
+    if row is None or row.outcome == "fenced":
+        return record
+    if row.outcome != "accepted":
+        return None
+    return replace(record, kind=Kind.RUN) if row.native_id == record.native_id else record
+
+
+def _sealed(
+    services: Services, conn: Connection, assigned: Sequence[books.Assigned], now: datetime
+) -> list[books.Assigned]:
+    """The readings as they are kept: what they say of a person under that person's key."""
+    keys = vault.keys_of(services, conn, (a.user_id for a in assigned), now)
+    return [replace(a, record=vault.seal_record(a.record, person=a.user_id, key=keys[a.user_id])) for a in assigned]
 
 
 def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | None:
@@ -124,12 +156,13 @@ def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | 
     return None
 
 
-def _jobs_by_tag(conn: Connection, tags: Iterable[str]) -> dict[str, Any]:
-    project = table_of(ProjectRow)
+def _jobs_by_tag(conn: Connection, site_id: str, tags: Iterable[str]) -> dict[str, Any]:
+    project, account = table_of(ProjectRow), repository.ACCOUNTS
     query = (
-        select(JOBS.c.id, JOBS.c.tag, JOBS.c.project_id, JOBS.c.user_id, project.c.currency)
+        select(JOBS.c.id, JOBS.c.tag, JOBS.c.project_id, JOBS.c.user_id, project.c.currency, account.c.username)
         .join(project, project.c.id == JOBS.c.project_id)
-        .where(JOBS.c.tag.in_(sorted(tags)))
+        .join(account, account.c.id == JOBS.c.site_account_id)
+        .where(JOBS.c.site_id == site_id, JOBS.c.tag.in_(sorted(tags)))
     )
     return {row.tag: row for row in conn.execute(query)}
 

@@ -19,6 +19,10 @@ class Verb(StrEnum):
     SUBMIT = "submit"  # project
     SEE_PROJECT = "see_project"  # project
     MANAGE_PROJECT = "manage_project"  # project: members
+    SEE_BILL = "see_bill"  # project: its invoices, and what each member spent
+    DISPUTE_BILL = "dispute_bill"  # project: lines of its invoices
+    ANSWER_DISPUTE = "answer_dispute"  # site: what a payer disputes of it
+    SIGN_SETTLEMENT = "sign_settlement"  # site: say for the centre what it is paid, cosign the log
     SEE_SITE = "see_site"  # site: everybody's load there
     OPERATE = "operate"  # the gateway itself: users, projects, credit, tariffs, sites
     OWN_ACCOUNTS = "own_accounts"  # oneself: tokens, site accounts
@@ -53,6 +57,10 @@ SCOPE_OF: dict[Verb, str] = {
     Verb.READ_OUTPUT: "read",
     Verb.SEE_PROJECT: "read",
     Verb.SEE_SITE: "read",
+    Verb.SEE_BILL: "read",
+    Verb.DISPUTE_BILL: "submit",
+    Verb.ANSWER_DISPUTE: "submit",
+    Verb.SIGN_SETTLEMENT: "submit",
     Verb.SUBMIT: "submit",
     Verb.CHANGE_JOB: "submit",
     Verb.CANCEL_JOB: "submit",
@@ -80,7 +88,7 @@ def can(person: Person, verb: Verb, target: tuple[str, Owned | str] | None = Non
         case ("project", str(project_id)):
             return _project(person, verb, project_id)
         case ("site", str(site_id)):
-            return verb is Verb.SEE_SITE and (person.operator_admin or site_id in person.staff_of)
+            return _site(person, verb, site_id)
         case None:
             return verb is Verb.OWN_ACCOUNTS or (verb is Verb.OPERATE and person.operator_admin)
         case _:
@@ -102,4 +110,12 @@ def _project(person: Person, verb: Verb, project_id: str) -> bool:
         return role in ("owner", "researcher")
     if verb is Verb.SEE_PROJECT:
         return role is not None or person.operator_admin
-    return verb is Verb.MANAGE_PROJECT and (role == "owner" or person.operator_admin)
+    if verb is Verb.DISPUTE_BILL:
+        return role == "owner"
+    return verb in (Verb.MANAGE_PROJECT, Verb.SEE_BILL) and (role == "owner" or person.operator_admin)
+
+
+def _site(person: Person, verb: Verb, site_id: str) -> bool:
+    if verb in (Verb.ANSWER_DISPUTE, Verb.SIGN_SETTLEMENT):
+        return site_id in person.staff_of
+    return verb is Verb.SEE_SITE and (person.operator_admin or site_id in person.staff_of)

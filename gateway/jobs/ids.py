@@ -8,7 +8,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-_SLUG = re.compile(r"[^A-Za-z0-9_.]+")
+# Without a full stop, no name that a person chooses can look like a tag of another job.
+_SLUG = re.compile(r"[^A-Za-z0-9_]+")
 _MANIFEST = re.compile(
     r"pst1:(?P<job>[a-z0-9]+):(?P<project>[a-z0-9]+):(?P<user>[a-z0-9]+):(?P<attempt>\d+)"
     r":(?P<key>[0-9a-f]{16}|0):(?P<content>[0-9a-f]{16}|0)"
@@ -24,7 +25,7 @@ def tag_of(gateway_id: str, job_id: str) -> str:
 def site_name(name: str, tag: str, attempt: int) -> str:
     """The job's name at a site: a readable slug of the user's name and the tag, safe in every scheduler's output."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    slug = _SLUG.sub("_", plain).strip("_.")[:40] or "job"
+    slug = _SLUG.sub("_", plain).strip("_")[:40] or "job"
     return f"{slug if slug[0].isalpha() else 'j' + slug}-{tag}.{attempt}"
 
 

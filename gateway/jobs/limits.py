@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from accounting import store as books
+from accounting.price import PriceBook
 from gateway.jobs import repository
 from gateway.jobs.lifecycle import Phase, State
 from gateway.jobs.repository import JOBS, RUNS
@@ -28,7 +29,9 @@ def enforce(services: Services, lease: Lease, now: datetime) -> None:
         JOBS.c.enforce_duration.is_(True) | JOBS.c.max_cost_micro.is_not(None),
     )
     with services.db.read() as conn:
-        over = [(job, why) for job in conn.execute(query) if (why := _limit_hit(conn, job, now)) is not None]
+        jobs = conn.execute(query).all()
+        prices = books.price_book(conn) if jobs else PriceBook((), ())
+        over = [(job, why) for job in jobs if (why := _limit_hit(conn, job, prices, now)) is not None]
     if not over:
         return
     with services.db.write() as conn:
@@ -43,7 +46,7 @@ def enforce(services: Services, lease: Lease, now: datetime) -> None:
                 repository.note(conn, job.id, "limit_reached", {"limit": why.value}, now=now)
 
 
-def _limit_hit(conn: Connection, job: Any, now: datetime) -> Reason | None:
+def _limit_hit(conn: Connection, job: Any, prices: PriceBook, now: datetime) -> Reason | None:
     runs = conn.execute(select(RUNS).where(RUNS.c.job_id == job.id, RUNS.c.start_time.is_not(None))).all()
     if job.enforce_duration:
         longest = max((now - r.start_time for r in runs if r.end_time is None), default=timedelta(0))
@@ -53,7 +56,7 @@ def _limit_hit(conn: Connection, job: Any, now: datetime) -> Reason | None:
         used = sum(_core_seconds(r, job.cores_charged, now) for r in runs)
         amount = (job.estimate or {}).get("amount") or {}
         cost = books.estimate(
-            conn, site_id=job.site_id, queue=job.queue,
+            prices, site_id=job.site_id, queue=job.queue,
             currency=amount.get("currency", ""), core_seconds=used, at=now,
         )  # fmt: skip
         if cost is not None and cost >= job.max_cost_micro:

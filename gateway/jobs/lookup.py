@@ -22,7 +22,7 @@ from gateway.services import Lease, Services
 from site_adapters.errors import SiteError, Unsupported
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.states import Reason
-from site_adapters.types import FenceOutcome, FenceOwned, FenceTaken, ObservedRun, SiteAccount
+from site_adapters.types import FenceOutcome, FenceOwned, FenceTaken, ObservedRun, SiteAccount, Unfenced
 
 log = structlog.get_logger()
 
@@ -176,9 +176,11 @@ def _settle(
         case FenceOwned(owner=owner):
             cluster, _, native_id = owner.rpartition(":")
             adopt(conn, lost.job_id, lost.attempt, native_id, cluster, None, now, expected=Phase.LOOKUP, how="fence")
-        case Unsupported() if looks >= services.settings.good_looks:
+        case Unsupported() | Unfenced() if looks >= services.settings.good_looks:
             message = "The site has no fence and shows no trace: it may or may not run."
             ask_a_person(conn, lost.job_id, site_id, message, now, expected=Phase.LOOKUP)
+        case Unsupported() | Unfenced():
+            pass  # looked at again: only repeated good looks make it a person's matter
         case _:
             log.warning("fence_not_reached", site=site_id, job=lost.job_id, error=str(fence))
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 from accounting import store as books
 from accounting.meter import MeteringPolicy
 from accounting.usage import Kind, Meter, UsageRecord
+from gateway.identity import vault
 from gateway.jobs import repository
 from gateway.jobs.repository import JOBS, RUNS
 from gateway.services import Services
@@ -28,8 +29,11 @@ def book_job(conn: Connection, services: Services, *, job_id: str, now: datetime
     currency = repository.project_currency(conn, job.project_id)
     username = repository.site_account(conn, job.site_account_id).username
     runs = conn.execute(select(RUNS).where(RUNS.c.job_id == job_id)).all()
+    key = vault.keys_of(services, conn, [job.user_id], now)[job.user_id]
     assigned = [
-        books.Assigned(record, job.id, job.project_id, job.user_id, currency)
+        books.Assigned(
+            vault.seal_record(record, person=job.user_id, key=key), job.id, job.project_id, job.user_id, currency
+        )
         for record in _records(job, username, runs)
     ]
     books.record_and_book(conn, assigned, policy=POLICY, now=now)

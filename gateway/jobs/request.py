@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection
 
 from accounting import store as books
 from accounting.money import Money
+from accounting.price import PriceBook
+from accounting.store import budgets
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
@@ -80,12 +83,37 @@ class Plan:
     charged: Mapping[str, Any]
 
 
+class Facts:
+    """What the database says at one moment, asked once for all the jobs that are looked at then."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self._standings: dict[tuple[str, str, str], Standing] = {}
+        self._commodities: dict[str, frozenset[str]] = {}
+
+    def standing(self, *, site_id: str, user_id: str, project_id: str) -> Standing:
+        at = (site_id, user_id, project_id)
+        if at not in self._standings:
+            found = repository.standing(self.conn, site_id=site_id, user_id=user_id, project_id=project_id)
+            self._standings[at] = found
+        return self._standings[at]
+
+    def commodities(self, project_id: str) -> frozenset[str]:
+        if project_id not in self._commodities:
+            self._commodities[project_id] = books.commodities(self.conn, project_id)
+        return self._commodities[project_id]
+
+    @cached_property
+    def prices(self) -> PriceBook:
+        return books.price_book(self.conn)
+
+
 def prepare(
-    services: Services, conn: Connection, person: Person, spec: JobSpec, *, project: str | None, now: datetime
+    services: Services, facts: Facts, person: Person, spec: JobSpec, *, project: str | None, now: datetime
 ) -> Prepared:
     """The job as it will be accepted; raises `Invalid` with every problem, or `Forbidden` for a foreign project."""
-    project_id = _project(conn, person, project)
-    problems, candidates = _consider(services, conn, person, spec, project_id, now)
+    project_id = _project(facts.conn, person, project)
+    problems, candidates = _consider(services, facts, person, spec, project_id, now)
     best = next((c.prepared for c in candidates if c.prepared is not None), None)
     if problems or best is None:
         found = problems + (candidates[0].problems if candidates and best is None else ())
@@ -99,7 +127,7 @@ def plan(
 ) -> Plan:
     """A dry run: nothing is kept, nothing is sent."""
     project_id = _project(conn, person, project)
-    problems, candidates = _consider(services, conn, person, spec, project_id, now)
+    problems, candidates = _consider(services, Facts(conn), person, spec, project_id, now)
     best = next((c.prepared for c in candidates if c.prepared is not None), None)
     if best is None and candidates:
         problems = problems + candidates[0].problems
@@ -136,12 +164,13 @@ def _project(conn: Connection, person: Person, wanted: str | None) -> str:
 
 
 def _consider(
-    services: Services, conn: Connection, person: Person, spec: JobSpec, project_id: str, now: datetime
+    services: Services, facts: Facts, person: Person, spec: JobSpec, project_id: str, now: datetime
 ) -> tuple[tuple[Problem, ...], tuple[Candidate, ...]]:
     """What is wrong wherever it would run, and each site it might run at."""
     spec, problems = _lifted(spec)
     problems += checks.shape(spec)
-    problems += _dependency_problems(conn, person, spec)
+    problems += _dependency_problems(facts.conn, person, spec)
+    problems += _budget_problems(facts.conn, project_id, now)
     wanted = spec.placement.resource_ids or tuple(sorted(services.sites))
     candidates = []
     for place, site_id in enumerate(wanted):
@@ -152,7 +181,7 @@ def _consider(
             no_site = Problem(pointer, f"There is no resource {site_id!r}.", "unknown_resource", f"Known: {known}.")
             candidates.append(Candidate(site_id, (no_site,), None))
             continue
-        candidates.append(_at_site(conn, person, adapter, spec, project_id, now, sound=not problems))
+        candidates.append(_at_site(facts, person, adapter, spec, project_id, now, sound=not problems))
     return problems, tuple(
         sorted(candidates, key=lambda c: not c.ok) if not spec.placement.resource_ids else candidates
     )
@@ -169,7 +198,7 @@ def _lifted(spec: JobSpec) -> tuple[JobSpec, tuple[Problem, ...]]:
 
 
 def _at_site(
-    conn: Connection,
+    facts: Facts,
     person: Person,
     adapter: SiteAdapter,
     spec: JobSpec,
@@ -179,7 +208,7 @@ def _at_site(
     sound: bool,
 ) -> Candidate:
     """What this site says to the job; `sound` means that the job is well formed as such."""
-    site = repository.standing(conn, site_id=adapter.site_id, user_id=person.user_id, project_id=project_id)
+    site = facts.standing(site_id=adapter.site_id, user_id=person.user_id, project_id=project_id)
     closed = adapter.closed_reason or site.closed_reason
     if closed:
         problem = Problem("/placement/resource_ids", f"{adapter.site_id} is closed: {closed}", "site_closed")
@@ -195,14 +224,14 @@ def _at_site(
     problems += checks.site_limits(spec, adapter, queue)
     if problems or not sound:
         return Candidate(adapter.site_id, problems, None)
-    prepared = _prepared(conn, adapter, spec, project_id, site, queue, now)
+    prepared = _prepared(facts, adapter, spec, project_id, site, queue, now)
     if isinstance(prepared, Problem):
         return Candidate(adapter.site_id, (prepared,), None)
     return Candidate(adapter.site_id, (), prepared)
 
 
 def _prepared(
-    conn: Connection,
+    facts: Facts,
     adapter: SiteAdapter,
     spec: JobSpec,
     project_id: str,
@@ -218,7 +247,14 @@ def _prepared(
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
     price = books.estimate(
-        conn, site_id=adapter.site_id, queue=queue_name, currency=currency, core_seconds=core_seconds, at=now
+        facts.prices,
+        site_id=adapter.site_id,
+        queue=queue_name,
+        currency=currency,
+        core_seconds=core_seconds,
+        at=now,
+        project_id=project_id,
+        qos=spec.attributes.qos or "",
     )
     if price is None:
         return Problem(
@@ -228,7 +264,8 @@ def _prepared(
             "Ask the operator for a tariff, or choose another resource.",
         )
     basis = f"{cores} cores × {duration} s" + (f" × {size} tasks" if size else "")
-    holds = books.hold_amounts(conn, project_id, currency=currency, micro=price, core_seconds=core_seconds)
+    have = facts.commodities(project_id)
+    holds = books.hold_amounts(have, currency=currency, micro=price, core_seconds=core_seconds)
     enforce = "enforces_walltime" not in adapter.capabilities
     estimate = Estimate(core_seconds, Money(price, currency), basis)
     return Prepared(
@@ -247,6 +284,15 @@ def _dependency_problems(conn: Connection, person: Person, spec: JobSpec) -> tup
             detail = f"There is no job {parent!r} that you may see."
             problems.append(Problem(f"/dependencies/{i}/job_id", detail, "unknown_job"))
     return tuple(problems)
+
+
+def _budget_problems(conn: Connection, project_id: str, now: datetime) -> tuple[Problem, ...]:
+    """A budget with a stop that is spent lets nothing more in."""
+    stop = budgets.stopped_by(conn, project_id, now=now)
+    if stop is None:
+        return ()
+    detail = f"The project's budget ({stop.span}) is spent."
+    return (Problem("", detail, "budget_spent", "Ask the project owner to raise or close it."),)
 
 
 def _credit_problems(conn: Connection, prepared: Prepared) -> tuple[Problem, ...]:

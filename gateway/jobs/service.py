@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -44,6 +44,15 @@ class AcceptedJob:
     replayed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A job that may be accepted: who asks, and under which key."""
+
+    person: Person
+    prepared: Prepared
+    idempotency: IdempotencyKey | None = None
+
+
 def accept(
     services: Services,
     conn: Connection,
@@ -54,52 +63,32 @@ def accept(
     idempotency: IdempotencyKey | None,
 ) -> AcceptedJob:
     """Job row, event, dependencies and hold in the caller's transaction; answers 202 once that is committed."""
-    job_id = new_id("j", now)
-    if idempotency is not None:
-        earlier = _earlier(conn, person, idempotency, job_id, now)
-        if earlier is not None:
-            return AcceptedJob(earlier, replayed=True)
-    spec = prepared.spec
-    blocked = dependencies.insert_all(conn, job_id, spec.dependencies, now=now)
-    waits = Reason.DEPENDENCY if blocked else Reason.WAITING_LINE
-    held = spec.attributes.submit_as_hold
-    repository.insert_job(
-        conn,
-        {
-            "id": job_id,
-            "user_id": person.user_id,
-            "project_id": prepared.project_id,
-            "site_id": prepared.site_id,
-            "site_account_id": prepared.site_account_id,
-            "name": spec.name,
-            "queue": prepared.queue,
-            "spec": repository.spec_to_json(spec),
-            "tag": tag_of(services.gateway_id, job_id),
-            "phase": Phase.WAITING.value,
-            "state": State.HELD.value if held else State.NEW.value,
-            "reason": Reason.HELD_BY_USER.value if held else waits.value,
-            "wish": "hold" if held else "",
-            "not_before": spec.attributes.start_time,
-            "blocked_by": blocked,
-            "array_size": prepared.array_size,
-            "cores_charged": prepared.cores_charged,
-            "duration_max": prepared.duration_max,
-            "max_cost_micro": spec.budget.max_cost_micro,
-            "enforce_duration": prepared.enforce_duration,
-            "estimate": _estimate_json(prepared),
-            "manifest": _manifest_stub(job_id, prepared, person, idempotency),
-            "created_at": now,
-            "updated_at": now,
-            "last_event": 1,
-        },
-    )
-    repository.insert_event(conn, job_id, 1, now, "accepted_by_gateway", State.NEW.value, {"site": prepared.site_id})
-    if spec.tags:
-        rows = [{"job_id": job_id, "key": k, "value": v} for k, v in spec.tags.items()]
-        conn.execute(insert(table_of(JobTagRow)), rows)
+    return accept_all(services, conn, [Wanted(person, prepared, idempotency)], now=now)[0]
+
+
+def accept_all(services: Services, conn: Connection, wanted: Sequence[Wanted], *, now: datetime) -> list[AcceptedJob]:
+    """Accept all of these jobs, in order, or raise for one of them: then nothing of the caller's transaction holds."""
+    accepted: list[AcceptedJob] = []
+    new: list[tuple[str, Wanted]] = []
+    for job_id, want in zip(sorted(new_id("j", now) for _ in wanted), wanted, strict=True):
+        key = want.idempotency
+        earlier = None if key is None else _earlier(conn, want.person, key, job_id, now)
+        accepted.append(AcceptedJob(earlier or job_id, replayed=earlier is not None))
+        if earlier is None:
+            new.append((job_id, want))
+    rows = [_job_row(services, conn, job_id, want, now) for job_id, want in new]
+    events = [
+        repository.event_row(row["id"], 1, now, "accepted_by_gateway", State.NEW.value, {"site": row["site_id"]})
+        for row in rows
+    ]
+    repository.insert_jobs(conn, rows, events)
+    tags = [{"job_id": j, "key": k, "value": v} for j, want in new for k, v in want.prepared.spec.tags.items()]
+    if tags:
+        conn.execute(insert(table_of(JobTagRow)), tags)
     # The balance row is the one that all submissions of a project meet at: last, so that it is locked briefly.
-    books.place_hold(conn, project_id=prepared.project_id, job_id=job_id, amounts=prepared.holds, now=now)
-    return AcceptedJob(job_id, replayed=False)
+    holds = [books.Hold(want.prepared.project_id, job_id, want.prepared.holds) for job_id, want in new]
+    books.place_holds(conn, holds, now=now)
+    return accepted
 
 
 def wish(services: Services, conn: Connection, person: Person, job_id: str, verb: WishVerb, *, now: datetime) -> None:
@@ -191,6 +180,41 @@ def decide(
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _job_row(services: Services, conn: Connection, job_id: str, want: Wanted, now: datetime) -> dict[str, Any]:
+    """The row of a new job; what it waits for is written down beside it."""
+    prepared, spec = want.prepared, want.prepared.spec
+    blocked = dependencies.insert_all(conn, job_id, spec.dependencies, now=now)
+    waits = Reason.DEPENDENCY if blocked else Reason.WAITING_LINE
+    held = spec.attributes.submit_as_hold
+    return {
+        "id": job_id,
+        "user_id": want.person.user_id,
+        "project_id": prepared.project_id,
+        "site_id": prepared.site_id,
+        "site_account_id": prepared.site_account_id,
+        "name": spec.name,
+        "queue": prepared.queue,
+        "spec": repository.spec_to_json(spec),
+        "tag": tag_of(services.gateway_id, job_id),
+        "phase": Phase.WAITING.value,
+        "state": State.HELD.value if held else State.NEW.value,
+        "reason": Reason.HELD_BY_USER.value if held else waits.value,
+        "wish": "hold" if held else "",
+        "not_before": spec.attributes.start_time,
+        "blocked_by": blocked,
+        "array_size": prepared.array_size,
+        "cores_charged": prepared.cores_charged,
+        "duration_max": prepared.duration_max,
+        "max_cost_micro": spec.budget.max_cost_micro,
+        "enforce_duration": prepared.enforce_duration,
+        "estimate": _estimate_json(prepared),
+        "manifest": _manifest_stub(job_id, prepared, want.person, want.idempotency),
+        "created_at": now,
+        "updated_at": now,
+        "last_event": 1,
+    }
 
 
 def _earlier(conn: Connection, person: Person, key: IdempotencyKey, job_id: str, now: datetime) -> str | None:

@@ -20,11 +20,11 @@ from gateway.jobs.listing import JobFilter
 from gateway.jobs.repository import ATTEMPTS, JOBS, RUNS, SITES, Owner
 from gateway.jobs.tables import EventRow
 
-__all__ = ["JobFilter", "events", "page", "runs", "show", "show_many", "stamp"]
+__all__ = ["JobFilter", "events", "page", "runs", "show", "show_each", "show_many", "stamp"]
 
 _USERS, _PROJECTS, _EVENTS = (table_of(t) for t in (UserRow, ProjectRow, EventRow))
 
-_ID = bindparam("job_id", type_=JOBS.c.id.type)
+_IDS = bindparam("job_ids", type_=JOBS.c.id.type, expanding=True)
 # Of a line that is longer the length does not matter any more.
 _AHEAD_MAX = 1000
 
@@ -61,8 +61,8 @@ def _live_charges() -> Select[Any]:
     )  # fmt: skip
 
 
-def _one_job() -> Select[Any]:
-    charged: Subquery = _live_charges().where(CHARGES.c.job_id == _ID).subquery("charged")
+def _whole_jobs() -> Select[Any]:
+    charged: Subquery = _live_charges().where(CHARGES.c.job_id.in_(_IDS)).subquery("charged")
     line = JOBS.alias("line")
     ahead = (
         select(literal(1))
@@ -74,19 +74,30 @@ def _one_job() -> Select[Any]:
     counted = select(func.count()).select_from(ahead).scalar_subquery()
     figures = [charged.c[name] for name in ("micro", "core_seconds", "meter", "node_seconds", "elapsed_s")]
     query = _shown_with(JOBS.c.spec, *figures, case((JOBS.c.phase == "waiting", counted)).label("ahead"))
-    return query.outerjoin(charged, charged.c.job_id == JOBS.c.id).where(JOBS.c.id == _ID)
+    return query.outerjoin(charged, charged.c.job_id == JOBS.c.id).where(JOBS.c.id.in_(_IDS))
 
 
-_SHOW, _SHOW_MANY, _CHARGED_MANY = _one_job(), _shown_with(), _live_charges()
+_SHOW, _SHOW_MANY, _CHARGED_MANY = _whole_jobs(), _shown_with(), _live_charges()
 
 
 def show(conn: Connection, person: Person, job_id: str) -> dict[str, Any] | None:
     """One job as JSON values; None where it is not there or not this person's to see."""
-    row = conn.execute(_SHOW, {"job_id": job_id}).one_or_none()
+    return show_each(conn, [(person, job_id)])[0]
+
+
+def show_each(conn: Connection, asked: Sequence[tuple[Person, str]]) -> list[dict[str, Any] | None]:
+    """Jobs that several people ask for at the same moment, by one statement; each sees what they may see."""
+    if not asked:
+        return []
+    rows = {row.id: row for row in conn.execute(_SHOW, {"job_ids": sorted({job_id for _, job_id in asked})})}
+    counts = _counts(conn, [row.id for row in rows.values() if row.array_size is not None])
+    return [_seen_by(person, rows.get(job_id), counts) for person, job_id in asked]
+
+
+def _seen_by(person: Person, row: Any | None, counts: Mapping[str, dict[str, int]]) -> dict[str, Any] | None:
     owner = None if row is None else Owner(row.user_id, row.project_id, row.site_id)
     if row is None or owner is None or not can(person, Verb.SEE_JOB, ("job", owner)):
         return None
-    counts = {} if row.array_size is None else _counts(conn, [row.id])
     whole = can(person, Verb.READ_OUTPUT, ("job", owner))
     charged = None if row.micro is None else _Charged.of(row)
     waiting = None if row.ahead is None else {"ahead": row.ahead, "sentence": _line_sentence(row)}
@@ -140,7 +151,10 @@ def runs(conn: Connection, job_id: str) -> list[dict[str, Any]]:
 
 def stamp(at: datetime | None) -> str | None:
     """RFC 3339 in UTC."""
-    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if at is None:
+        return None
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds")[:-6] + "Z"  # without its +00:00
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +184,18 @@ def _jobs(conn: Connection, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
 
 
 def _counts(conn: Connection, job_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How many tasks of these arrays are in which state, in their present attempt."""
+    """How many tasks of these arrays are in which state, in the newest run of their present attempt."""
     if not job_ids:
         return {}
+    later = RUNS.alias()
+    requeued = select(later.c.job_id).where(
+        later.c.job_id == RUNS.c.job_id, later.c.attempt == RUNS.c.attempt, later.c.task == RUNS.c.task,
+        later.c.restart > RUNS.c.restart,
+    )  # fmt: skip
     query = (
         select(RUNS.c.job_id, RUNS.c.state, func.count())
         .join(JOBS, (JOBS.c.id == RUNS.c.job_id) & (JOBS.c.attempt == RUNS.c.attempt))
-        .where(RUNS.c.job_id.in_(job_ids))
+        .where(RUNS.c.job_id.in_(job_ids), ~requeued.exists())
         .group_by(RUNS.c.job_id, RUNS.c.state)
     )
     found: dict[str, dict[str, int]] = {job_id: {} for job_id in job_ids}
@@ -241,7 +260,10 @@ def _job(
         else {"amount": format_micro(estimate["micro"]), "currency": estimate["currency"]},
         "waiting": waiting,
         "recovered": row.recovered,
-        "links": {"self": here, **{name: f"{here}/{name}" for name in ("log", "events", "script", "why", "charges")}},
+        "links": {
+            "self": here, "log": here + "/log", "events": here + "/events", "script": here + "/script",
+            "why": here + "/why", "charges": here + "/charges",
+        },
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select, update
 
 from gateway.ids import new_id
 from gateway.jobs import repository
+from gateway.jobs.fenced import settle_fenced
 from gateway.jobs.identity import Known, Proof, prove
 from gateway.jobs.lifecycle import Phase
 from gateway.jobs.limits import enforce
@@ -67,7 +68,7 @@ def watch(services: Services, lease: Lease, now: datetime) -> WatchReport:
     if not seen.queue.good:
         _stale(services, lease, SiteError(seen.queue.error or "the queue did not answer"), now)
     now = services.clock()
-    matched = _match(jobs, accounts, seen)
+    matched = settle_fenced(services, lease, _match(jobs, accounts, seen), accounts, now)
     changed = _write(services, lease, matched, now)
     missing = settle_missing(services, lease, [m for m in matched if not m.ours], accounts, seen, now)
     settle_incomplete(services, lease, [m for m in matched if m.ours], accounts, seen, now)
@@ -108,8 +109,7 @@ def _write(services: Services, lease: Lease, matched: Sequence[Seen], now: datet
     for start in range(0, len(changed), _CHUNK):
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
-            for seen in changed[start : start + _CHUNK]:
-                apply_runs(conn, services, seen, now)
+            apply_runs(conn, services, changed[start : start + _CHUNK], now)
     strangers = [m for m in matched if m.foreign and not m.ours and m.job.missing_looks == 0]
     if strangers:
         with services.db.write() as conn:

@@ -15,7 +15,7 @@ from site_adapters.indices import expand
 from site_adapters.local import commands
 from site_adapters.login_node import fences
 from site_adapters.quoting import quote
-from site_adapters.script import processes, staging_root
+from site_adapters.script import output_paths, processes, staging_root
 from site_adapters.script import render as render_script
 from site_adapters.transport import Connection, Logins
 from site_adapters.types import (
@@ -54,18 +54,10 @@ class LocalManagement:
     def render(self, submission: Submission) -> RenderedJob:
         spec = submission.spec
         root = staging_root(self.config.staging_root, submission.account.home)
-        base = f"{root}/out/{submission.fence_name}" + (".{task}" if spec.array is not None else "")
-        directory = spec.directory or submission.account.home
-
-        def placed(path: str | None, default: str) -> str:
-            if path is None:
-                return default
-            return path if path.startswith("/") else f"{directory}/{path}"
-
         stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
         script = render_script("local.sh.j2", submission, staging_root=root, stdin=stdin, ntasks=processes(submission))
-        stdout = placed(spec.stdout_path, f"{base}.out")
-        return RenderedJob(script, ("/bin/bash",), stdout, placed(spec.stderr_path, f"{base}.err"))
+        stdout, stderr = output_paths(submission, root)
+        return RenderedJob(script, ("/bin/bash",), stdout, stderr)
 
     def submit(self, submissions: Sequence[Submission]) -> list[SubmitOutcome]:
         return [self._submit_one(submission) for submission in submissions]

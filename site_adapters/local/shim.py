@@ -165,7 +165,8 @@ def _become_shim(root: Path, alive: TextIO) -> None:
     os.setsid()
     os.chdir("/")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+        # Not SIG_IGN: the job would inherit it, and could neither be asked to end nor trap the signal.
+        signal.signal(number, lambda *_: None)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
         os.dup2(null, descriptor)

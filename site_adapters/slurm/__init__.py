@@ -13,12 +13,13 @@ from site_adapters.config import SiteConfig
 from site_adapters.errors import SiteClosed
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.login_node.auth import LoginNodeAuth
+from site_adapters.login_node.errors import site_rules
 from site_adapters.login_node.log import LoginNodeLog
+from site_adapters.login_node.management import LoginNodeManagement, SubmitBackend
 from site_adapters.slurm import native
 from site_adapters.slurm.billing import SlurmBilling
-from site_adapters.slurm.checks import probes
-from site_adapters.slurm.commands import MEANINGS, ErrorRule
-from site_adapters.slurm.management import SlurmManagement, SubmitBackend
+from site_adapters.slurm.checks import probes, sees_everybody
+from site_adapters.slurm.management import SlurmDialect
 from site_adapters.slurm.resource import SlurmResource
 from site_adapters.slurm.rest import RestSubmit
 from site_adapters.transport import Logins
@@ -28,8 +29,10 @@ CAPABILITIES = frozenset({"arrays", "hold", "modify", "accounting", "fence", "re
 
 def build(config: SiteConfig, logins: Logins) -> SiteAdapter:
     """A Slurm centre from its site file; raises `SiteError` where the file asks for what cannot be had."""
-    rules = tuple(ErrorRule(rule.match, MEANINGS[rule.means]) for rule in config.errors)
-    management = SlurmManagement(config, logins, rules, _backend(config, logins))
+    dialect = SlurmDialect(config, site_rules(config))
+    management = LoginNodeManagement(
+        config, logins, dialect, _backend(config, logins), sees_everybody=lambda login: sees_everybody(config, login)[0]
+    )
     capabilities = CAPABILITIES if not config.enforce_walltime else CAPABILITIES - {"enforces_walltime"}
     return SiteAdapter(
         site_id=config.site,
@@ -42,6 +45,7 @@ def build(config: SiteConfig, logins: Logins) -> SiteAdapter:
         auth=LoginNodeAuth(logins, probes(config, logins)),
         billing=SlurmBilling(config, logins),
         log=LoginNodeLog(logins),
+        close=management.close,
     )
 
 

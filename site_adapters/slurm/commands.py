@@ -6,19 +6,19 @@ Sources: the manuals of 22.05, and what a real 22.05.8 answered (tests/recorded/
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
 
 from site_adapters.command import Command, Output
-from site_adapters.errors import Busy, CommandFailed, NotFound, Refused, SiteError, SiteUnreachable
+from site_adapters.errors import CommandFailed, Refused, SiteError, SiteUnreachable
 from site_adapters.indices import expand
+from site_adapters.login_node.errors import ErrorRule, busy, by_text, not_found, refused, rules, unreachable
+from site_adapters.login_node.marks import FENCED, NOT_STARTED, manifest_in, tags_in
 from site_adapters.slurm.reasons import reason_of
 from site_adapters.states import ObservedState, Reason
 from site_adapters.types import Accepted, Look, ObservedRun, Rejected, RowProblem, SubmitOutcome, Unknown
-
-T = TypeVar("T")
 
 SEPARATOR = "\x1f"
 # sbatch itself tries for up to 120 s before it gives up (src/sbatch/sbatch.c).
@@ -64,55 +64,26 @@ _END_REASON: dict[str, Reason] = {
 ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,S,TO"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRule:
-    """A text that Slurm (or a centre) prints, and the class of error it is."""
-
-    pattern: re.Pattern[str]
-    make: Callable[[str, str], SiteError]
-
-
-def _unreachable(message: str, text: str) -> SiteError:
-    return SiteUnreachable(message)
-
-
-def _busy(message: str, text: str) -> SiteError:
-    return Busy(message, native_text=text)
-
-
-def _not_found(message: str, text: str) -> SiteError:
-    return NotFound(message, native_text=text)
-
-
-def _refused(code: str) -> Callable[[str, str], SiteError]:
-    return lambda message, text: Refused(message, native_text=text, code=code)
-
-
-MEANINGS = {
-    "busy": _busy, "refused": _refused("refused"), "not_found": _not_found, "unreachable": _unreachable
-}  # fmt: skip
-
 # In order; texts of src/common/slurm_errno.c and of the recordings.
-ERRORS: tuple[ErrorRule, ...] = tuple(
-    ErrorRule(re.compile(pattern), make)
-    for pattern, make in (
-        (r"Socket timed out on send/recv", _unreachable),
-        (r"Unable to contact slurm controller", _unreachable),
-        (r"Zero Bytes were transmitted", _unreachable),
-        (r"Munge|authentication error|Protocol authentication", _unreachable),
-        (r"Problem talking to the database|Unable to contact slurmdbd|DBD", _unreachable),
-        (r"Slurm temporarily unable to accept job", _busy),
-        (r"Resource temporarily unavailable", _busy),
-        (r"\b(QOS|Assoc)(Max|Min|Grp)\w*Limit|Job violates accounting/QOS policy", _busy),
-        (r"Required partition not available|partition .* (is )?(inactive|down|drain)", _busy),
-        (r"Invalid job id specified|Job/step already completing or completed", _not_found),
-        (r"Invalid partition name|invalid partition specified", _refused("queue")),
-        (r"Invalid account or account/partition", _refused("account")),
-        (r"Invalid qos specification", _refused("qos")),
-        (r"Requested time limit is invalid", _refused("duration")),
+ERRORS: tuple[ErrorRule, ...] = rules(
+    (
+        (r"Socket timed out on send/recv", unreachable),
+        (r"Unable to contact slurm controller", unreachable),
+        (r"Zero Bytes were transmitted", unreachable),
+        (r"Munge|authentication error|Protocol authentication", unreachable),
+        (r"Problem talking to the database|Unable to contact slurmdbd|DBD", unreachable),
+        (r"Slurm temporarily unable to accept job", busy),
+        (r"Resource temporarily unavailable", busy),
+        (r"\b(QOS|Assoc)(Max|Min|Grp)\w*Limit|Job violates accounting/QOS policy", busy),
+        (r"Required partition not available|partition .* (is )?(inactive|down|drain)", busy),
+        (r"Invalid job id specified|Job/step already completing or completed", not_found),
+        (r"Invalid partition name|invalid partition specified", refused("queue")),
+        (r"Invalid account or account/partition", refused("account")),
+        (r"Invalid qos specification", refused("qos")),
+        (r"Requested time limit is invalid", refused("duration")),
         (r"Node count specification invalid|More processors requested|node configuration is not available",
-         _refused("resources")),
-        (r"Access/permission denied|User's group not permitted|Invalid user id", _refused("permission")),
+         refused("resources")),
+        (r"Access/permission denied|User's group not permitted|Invalid user id", refused("permission")),
     )
 )  # fmt: skip
 
@@ -122,10 +93,7 @@ def classify(output: Output, site_rules: Sequence[ErrorRule] = ()) -> SiteError:
     text = output.error_text
     first = next((line for line in text.splitlines() if "error" in line.lower()), text.partition("\n")[0])
     message = first.strip() or f"exit code {output.exit_code} without a word"
-    for rule in (*site_rules, *ERRORS):
-        if rule.pattern.search(text):
-            return rule.make(message, text)
-    return CommandFailed(message, native_text=text)
+    return by_text(text, message, (site_rules, ERRORS)) or CommandFailed(message, native_text=text)
 
 
 # ---------------------------------------------------------------- submit
@@ -163,31 +131,34 @@ def read_sbatch(output: Output, site_rules: Sequence[ErrorRule] = ()) -> SubmitO
 # ---------------------------------------------------------------- look
 
 # A field with a suffix is printed whole (without one it is cut to 20 characters). The free texts come last, and each
-# row ends with a mark of its own: names and comments may hold separators and line breaks.
+# row ends with a mark of its own: names and comments may hold separators and line breaks. The mark is drawn anew for
+# each question, so that nobody can write a second row, about another person's job, into the name of their own.
 _END = "\x1e"
 _FIELDS = (
     "JobArrayID", "JobID", "ArrayJobID", "ArrayTaskID", "State", "Reason", "SubmitTime", "StartTime", "EndTime",
     "NumCPUs", "UserName", "RestartCnt", "exit_code", "Comment", "Name",
 )  # fmt: skip
-SQUEUE_FORMAT = ",".join(f"{name}:{SEPARATOR}" for name in _FIELDS[:-1]) + f",{_FIELDS[-1]}:{_END}"
-_TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
-MANIFEST = re.compile(r"\bpst1:[A-Za-z0-9:._-]+")
+_SQUEUE_FORMAT = ",".join(f"{name}:{SEPARATOR}" for name in _FIELDS[:-1]) + f",{_FIELDS[-1]}:"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def squeue(program: str, *, user: str | None) -> Command[Look]:
     """All jobs that the controller still knows, finished ones included; of one user, or of everybody."""
     who = ("--user", user) if user is not None else ()
-    argv = (program, "--noheader", "--all", "--states=all", *who, f"--Format={SQUEUE_FORMAT}")
-    return Command(argv, read_squeue, deadline_s=60.0, env=(("SLURM_TIME_FORMAT", "%s"), ("TZ", "UTC")))
+    end = _END + secrets.token_hex(8)
+    argv = (program, "--noheader", "--all", "--states=all", *who, f"--Format={_SQUEUE_FORMAT}{end}")
+    return Command(
+        argv, lambda out: read_squeue(out, end), deadline_s=60.0, env=(("SLURM_TIME_FORMAT", "%s"), ("TZ", "UTC"))
+    )
 
 
-def read_squeue(output: Output) -> Look:
+def read_squeue(output: Output, end: str = _END) -> Look:
     """One run for each row; an array's bracket row becomes one run for each waiting task."""
     if output.exit_code != 0:
         return Look(error=str(classify(output)))
     runs: list[ObservedRun] = []
     problems: list[RowProblem] = []
-    for row in output.text.split(_END + "\n"):
+    for row in output.text.split(end + "\n"):
         if not row.strip():
             continue
         try:
@@ -206,7 +177,7 @@ def _squeue_row(row: str) -> list[ObservedRun]:
     )
     state = STATE_MAP.get(word, ObservedState.UNKNOWN)
     exit_code, signal = _wait_status(status) if state.final else (None, None)
-    tags = tuple(sorted(set(_TAG.findall(f"{name} {comment}"))))
+    tags = tags_in(f"{name} {comment}")
     waits = state in (_S.QUEUED, _S.HELD)
     reason = reason_of(native_reason).reason if waits else _ended(word, exit_code, str(signal or 0), bool(tags))
     if state is _S.QUEUED and reason in (Reason.HELD_BY_USER, Reason.HELD_BY_CENTRE):
@@ -214,7 +185,6 @@ def _squeue_row(row: str) -> list[ObservedRun]:
     if native_reason == "None":
         native_reason = ""
     started = None if state in (_S.QUEUED, _S.HELD) else _epoch(start)
-    manifest = MANIFEST.search(comment)
     run = ObservedRun(
         native_id=parent if "_" in full else raw,
         state=state,
@@ -222,7 +192,7 @@ def _squeue_row(row: str) -> list[ObservedRun]:
         username=user,
         name=name,
         tags_seen=tags,
-        manifest=manifest[0] if manifest else "",
+        manifest=manifest_in(comment),
         reason=reason,
         native_reason=native_reason,
         exit_code=exit_code,
@@ -261,7 +231,7 @@ def _with_task(run: ObservedRun, task: int | None) -> ObservedRun:
 def _epoch(text: str) -> datetime | None:
     if not text.isdigit() or text == "0":
         return None
-    return datetime.fromtimestamp(int(text), UTC)
+    return _EPOCH + timedelta(seconds=int(text))
 
 
 # ---------------------------------------------------------------- account
@@ -273,7 +243,7 @@ SACCT_FIELDS = (
     "ReqTRES", "Reason", "NodeList", "SubmitLine", "Comment", "JobName",
 )  # fmt: skip
 # The fixed fields of a row: its database index, cluster, job id, raw id, and all that follow up to the free texts.
-_BEGINS = re.compile(rf"\d*{SEPARATOR}[\w.-]+{SEPARATOR}[\d_\[\]%,:+.-]+{SEPARATOR}\d+{SEPARATOR}")
+_BEGINS = rf"\d*{SEPARATOR}[\w.-]+{SEPARATOR}[\d_\[\]%,:+.-]+{SEPARATOR}\d+{SEPARATOR}"
 _WIDE = {"State": "%40", "AllocTRES": "%200", "ReqTRES": "%200", "SubmitLine": "%4000", "Comment": "%4000"}
 
 
@@ -300,41 +270,44 @@ def sacct(
     which: tuple[str, ...] = ("-j", ",".join(ids)) if ids else ()
     who: tuple[str, ...] = ("-a",) if everybody else ("-u", ",".join(users)) if users else ()
     names = ",".join(name + _WIDE.get(name, "") for name in SACCT_FIELDS)
+    separator = SEPARATOR + secrets.token_hex(8) + SEPARATOR  # as with squeue: nobody can write a row into a name
     argv = (
-        program, *who, *which, "-X", "-D", "--parsable2", "--noheader", "--noconvert", f"--delimiter={SEPARATOR}",
+        program, *who, *which, "-X", "-D", "--parsable2", "--noheader", "--noconvert", f"--delimiter={separator}",
         "-s", ALL_STATES, "-S", start, "-E", end, "-o", names,
     )  # fmt: skip
     env = (("SLURM_TIME_FORMAT", "%s"), ("TZ", "UTC"))
-    return Command(argv, read_sacct, deadline_s=120.0, env=env)
+    return Command(argv, lambda out: read_sacct(out, separator), deadline_s=120.0, env=env)
 
 
-def read_sacct(output: Output) -> AccountingRows:
+def read_sacct(output: Output, separator: str = SEPARATOR) -> AccountingRows:
     """Frame the rows: one begins where its fixed fields do; submit line, comment and name may hold line breaks."""
     if output.exit_code != 0:
         raise classify(output)
+    begins = re.compile(_BEGINS.replace(SEPARATOR, re.escape(separator)))
     texts: list[str] = []
     for line in output.text.removesuffix("\n").split("\n") if output.text else ():
-        if _BEGINS.match(line) or not texts:
+        if begins.match(line) or not texts:
             texts.append(line)
         else:
             texts[-1] += "\n" + line
-    rows: list[list[str]] = []
+    rows: list[dict[str, str]] = []
     problems: list[RowProblem] = []
     for text in texts:
-        parts = text.split(SEPARATOR, len(SACCT_FIELDS) - 1)
-        if len(parts) == len(SACCT_FIELDS) and (parts[0].isdigit() or parts[0] == ""):
-            rows.append(parts)
+        fields = text.split(separator)
+        if len(fields) == len(SACCT_FIELDS) and fields[0].isdecimal():
+            rows.append(dict(zip(SACCT_FIELDS, fields, strict=True)))
         elif text:
-            problems.append(RowProblem(text, f"{len(parts)} fields instead of {len(SACCT_FIELDS)}"))
-    return AccountingRows(tuple(dict(zip(SACCT_FIELDS, row, strict=True)) for row in rows), tuple(problems))
+            why = f"no number in front, or {len(fields)} fields instead of {len(SACCT_FIELDS)}"
+            problems.append(RowProblem(text, why))
+    return AccountingRows(tuple(rows), tuple(problems))
 
 
 def runs_of(found: AccountingRows) -> Look:
     """Accounting rows as observed runs: the runs of one task are numbered in the order they were submitted."""
     runs: list[ObservedRun] = []
     problems = list(found.problems)
-    ordered = sorted(found.rows, key=lambda r: (r["JobID"], int(r["Submit"] or 0) if r["Submit"].isdigit() else 0,
-                                                int(r["DBIndex"] or 0)))  # fmt: skip
+    ordered = sorted(found.rows, key=lambda r: (r["JobID"], int(r["Submit"]) if r["Submit"].isdecimal() else 0,
+                                                int(r["DBIndex"])))  # fmt: skip
     restarts: dict[str, int] = {}
     last: dict[str, dict[str, str]] = {}
     for row in ordered:
@@ -357,8 +330,8 @@ def _sacct_row(row: dict[str, str], restart: int) -> list[ObservedRun]:
         return []  # the row after it is the job's
     code, _, signal = row["ExitCode"].partition(":")
     free = " ".join((row["JobName"], row["Comment"], row["SubmitLine"]))
-    tags = tuple(sorted(set(_TAG.findall(free))))
-    manifest = MANIFEST.search(row["Comment"]) or MANIFEST.search(row["SubmitLine"])
+    tags = tags_in(free)
+    manifest = manifest_in(row["Comment"]) or manifest_in(row["SubmitLine"])
     exit_code = int(code) if code.isdigit() and state.final else None
     run = ObservedRun(
         native_id=row["JobID"].partition("_")[0].partition("+")[0],
@@ -368,7 +341,7 @@ def _sacct_row(row: dict[str, str], restart: int) -> list[ObservedRun]:
         username=row["User"],
         name=row["JobName"],
         tags_seen=tags,
-        manifest=manifest[0] if manifest else "",
+        manifest=manifest,
         has_submit_line=bool(row["SubmitLine"]),
         reason=_ended(word, exit_code, signal, bool(tags)),
         native_reason="" if row["Reason"] == "None" else row["Reason"],
@@ -395,9 +368,9 @@ def _ended(word: str, exit_code: int | None, signal: str, ours: bool) -> Reason:
         return _END_REASON[word]
     if word != "FAILED":
         return Reason.NONE
-    if exit_code == 75 and ours:
+    if exit_code == FENCED and ours:
         return Reason.FENCED
-    if signal == "53" or exit_code in (73, 74):
+    if signal == "53" or exit_code in NOT_STARTED:
         return Reason.LAUNCH_FAILED  # no output file could be opened; no directory; no fence
     return Reason.USER_SIGNAL if signal not in ("", "0") else Reason.NONZERO_EXIT
 

@@ -37,6 +37,9 @@ class NativeSubmit:
     def submit(self, jobs: Sequence[tuple[Submission, RenderedJob]]) -> list[SubmitOutcome]:
         return [self._submit_one(rendered) for _, rendered in jobs]
 
+    def close(self) -> None:
+        """Nothing is kept open."""
+
     def _submit_one(self, rendered: RenderedJob) -> SubmitOutcome:
         wanted: dict[str, Any] = {"environment": "NONE", "is_requeueable": "--requeue" in rendered.argv}
         for word in rendered.argv[1:]:

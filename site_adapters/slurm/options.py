@@ -8,8 +8,8 @@ from site_adapters.config import SiteConfig
 from site_adapters.directives import PASSED
 from site_adapters.errors import Refused
 from site_adapters.quoting import quote
+from site_adapters.script import output_paths, staging_root
 from site_adapters.script import render as render_script
-from site_adapters.script import staging_root
 from site_adapters.types import JobSpec, RenderedJob, Submission
 
 
@@ -17,7 +17,7 @@ def render(config: SiteConfig, submission: Submission) -> RenderedJob:
     """Script and argv of one attempt; raises `Refused` for what this centre does not allow."""
     root = staging_root(config.staging_root, submission.account.home)
     spec = submission.spec
-    stdout, stderr = _paths(submission, root)
+    stdout, stderr = output_paths(submission, root, known=lambda path: _known_pattern(path, submission))
     stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
     script = render_script("slurm.sh.j2", submission, staging_root=root, stdin=stdin)
     argv = (
@@ -30,22 +30,6 @@ def render(config: SiteConfig, submission: Submission) -> RenderedJob:
     )  # fmt: skip
     _allowed(config, argv)
     return RenderedJob(script, argv, stdout, stderr)
-
-
-def _paths(submission: Submission, root: str) -> tuple[str, str]:
-    """Absolute output paths with `{task}` for arrays; relative ones are below the job's directory."""
-    spec = submission.spec
-    base = f"{root}/out/{submission.fence_name}" + (".{task}" if spec.array is not None else "")
-    directory = spec.directory or submission.account.home
-
-    def placed(path: str | None, default: str) -> str:
-        if path is None:
-            return default
-        known = _known_pattern(path, submission)
-        return known if known.startswith("/") else f"{directory}/{known}"
-
-    stdout = placed(spec.stdout_path, f"{base}.out")
-    return stdout, placed(spec.stderr_path, f"{base}.err")
 
 
 _SIGNS = re.compile(r"%(\d*)(.)")
@@ -85,9 +69,8 @@ def _resources(spec: JobSpec) -> list[str]:
 
 def _attributes(config: SiteConfig, spec: JobSpec) -> list[str]:
     a = spec.attributes
-    queue = config.queues.get(a.queue_name or "")
     options = {
-        "partition": queue.native if queue is not None else a.queue_name,
+        "partition": None if a.queue_name is None else config.native_queue(a.queue_name),
         "account": a.account,
         "qos": a.qos,
         "reservation": a.reservation_id,

@@ -112,9 +112,9 @@ class SlurmResource:
         return connection.run(Command(show.argv, show.parse, deadline_s=show.deadline_s, env=(("TZ", "UTC"),)))
 
     def _connection(self) -> Connection:
-        connection = self.logins.observer() or self.logins.meter()
+        connection = self.logins.anyone()
         if connection is None:
-            raise CredentialRefused("facts of the centre are read by its observer, and none is configured")
+            raise CredentialRefused("no observer is configured, and nobody has logged in yet")
         return connection
 
 

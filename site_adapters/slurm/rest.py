@@ -55,6 +55,9 @@ class RestSubmit:
         with ThreadPoolExecutor(min(_AT_ONCE, len(jobs))) as pool:
             return list(pool.map(self._submit_one, *zip(*jobs, strict=True)))
 
+    def close(self) -> None:
+        self._client.close()
+
     def _submit_one(self, submission: Submission, rendered: RenderedJob) -> SubmitOutcome:
         properties = job_properties(rendered.argv)
         if isinstance(properties, Rejected):

@@ -73,6 +73,10 @@ class Logins(Protocol):
         """A login that reads everybody's accounting, or None."""
         ...
 
+    def anyone(self) -> Connection | None:
+        """For what everybody there may know: observer, meter, else a person's login that was used before."""
+        ...
+
     def close(self) -> None:
         """Close every connection."""
         ...

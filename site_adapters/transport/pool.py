@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from site_adapters.config import CredentialConfig, SiteConfig
@@ -44,6 +45,17 @@ class SiteLogins:
 
     def meter(self) -> Connection | None:
         return self._own(self._config.credentials.meter)
+
+    def anyone(self) -> Connection | None:
+        own = self.observer() or self.meter()
+        if own is not None:
+            return own
+        with self._lock:
+            people = [username for power, username in self._open if power == "actor"]
+        for username in reversed(people):
+            with suppress(CredentialRefused):  # its key was taken back meanwhile
+                return self.actor(username)
+        return None
 
     def provisioner(self) -> Connection | None:
         return self._own(self._config.credentials.provisioner)

@@ -215,7 +215,9 @@ U=6400
 for u in $LAB_USERS; do
   U=$((U+1))
   id "$u" >/dev/null 2>&1 || useradd --uid $U --create-home --home-dir "$LAB_ROOT/home/$u" --shell /bin/bash --password '*' "$u"
-  mkdir -p "$LAB_ROOT/home/$u"; chown "$u:" "$LAB_ROOT/home/$u"
+  # The users are the machine's: their home may lie in another lab's folder, which that lab may have wiped.
+  home=$(getent passwd "$u" | cut -d: -f6)
+  mkdir -p "$LAB_ROOT/home/$u" "$home"; chown "$u:" "$LAB_ROOT/home/$u" "$home"
 done
 
 # ---------------------------------------------------------------- associations (before slurmctld: it then registers a known cluster)

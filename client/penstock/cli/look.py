@@ -148,8 +148,8 @@ def charges(job: str, as_json: bool) -> int:
     for charge in found["charges"]:
         click.echo(f"{charge['meter']} meter: {charge['rule']} = {charge['core_seconds']} core-seconds")
         for part in charge["segments"]:
-            click.echo(f"  {part['core_seconds']} core-seconds at {part['price_per_core_hour']} {charge['currency']} "
-                       f"per core-hour = {part['amount']} {charge['currency']}")  # fmt: skip
+            click.echo(f"  {part['quantity']} {part['resource']} at {part['price']} {charge['currency']} "
+                       f"for {part['per']} = {part['amount']} {charge['currency']}")  # fmt: skip
     total = found["total"]
     if total is None:
         click.echo("Nothing is charged.")

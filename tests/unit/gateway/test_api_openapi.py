@@ -77,7 +77,7 @@ def test_no_route_answers_without_a_token(tmp_path: Path, document: dict[str, An
     gateway = make_gateway(tmp_path / "served", f"sqlite:///{tmp_path / 's.sqlite'}")
     with api(gateway) as client, httpx.Client(base_url=str(client.base_url).removesuffix("/api/v2/")) as bare:
         for path, method, operation in operations(document):
-            filled = path.replace("{rule_id}", "1")
+            filled = path.replace("{rule_id}", "1").replace("{transaction_id}", "1").replace("{line}", "1")
             status = bare.request(method, filled).status_code
             assert status == (401 if "security" in operation else 200), f"{method} {path}: {status}"
 

@@ -55,7 +55,7 @@ def test_a_site_whose_building_fails_is_closed_and_keeps_its_name(
     def build(_config: SiteConfig, _logins: object) -> NoReturn:
         raise error
 
-    monkeypatch.setitem(registry._BUILDERS, "local", build)
+    monkeypatch.setitem(registry.BUILDERS, "local", build)
     adapter = registry.build(config(), keys=no_keys)
     assert adapter.title == "Here" and adapter.closed_reason is not None and str(error) in adapter.closed_reason
 

@@ -79,6 +79,16 @@ def test_all_256_bytes_and_what_looks_like_an_option_arrive() -> None:
         assert output is not None and output.stdout == stdin
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_line_that_begins_as_the_end_word_does_keeps_its_bytes(shell: str) -> None:
+    """dash lost a byte of `E一`; with every letter at the beginning of a line no here-document is used."""
+    every = b"".join(bytes((65 + n,)) + "一\n".encode() for n in range(26))
+    for stdin in ("E一\n".encode(), b"E\x80\n", every):
+        sent = program([command("cat", stdin=stdin)], environment={})
+        done = subprocess.run([shell, "-c", sent.text], capture_output=True, check=True)
+        assert read(sent, done.stdout, done.stderr).outputs() == [Output(stdin, b"", 0)]
+
+
 def test_both_streams_and_the_exit_code_of_each_command_are_its_own() -> None:
     loud = command("sh", "-c", "printf out; printf err >&2; exit 3")
     assert outputs([loud, command("true"), command("no-such-program"), command("sh", "-c", "kill -9 $$")])[:2] == [

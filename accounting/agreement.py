@@ -1,0 +1,204 @@
+"""An agreement: what operator and centre signed, as one document whose canonical bytes both signatures cover.
+
+A new version of the same `id` takes the place of the older one from its `valid_from` on; nothing is edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from accounting.meter import MeteringPolicy
+
+
+class Model(StrEnum):
+    """How the operator stands between payer and centre."""
+
+    AGENCY = "agency"  # the centre sells, the operator brings customers and takes a commission
+    ECOMMERCE = "ecommerce"  # the centre sells in the operator's shop, the operator collects and passes on
+    RESALE = "resale"  # the operator buys from the centre and sells as its own
+
+
+class TaxKind(StrEnum):
+    """How prices stand to tax."""
+
+    NONE = "none"
+    INCLUSIVE = "inclusive"  # the price contains it: the charge has a leg of its own for it
+    EXCLUSIVE = "exclusive"  # added on the invoice, not in the charge
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`numerator` of the shares' denominator to a party's account."""
+
+    party_id: str
+    numerator: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How the net amount of a charge is split, in ratios of integers; what rounding leaves goes to `remainder_to`."""
+
+    denominator: int
+    parts: tuple[Share, ...]
+    remainder_to: str
+
+    def __post_init__(self) -> None:
+        if self.denominator <= 0 or any(p.numerator < 0 for p in self.parts):
+            raise ValueError("shares are ratios of non-negative integers")
+        if sum(p.numerator for p in self.parts) != self.denominator:
+            raise ValueError("the shares must make up the whole")
+        if self.remainder_to not in {p.party_id for p in self.parts}:
+            raise ValueError(f"{self.remainder_to!r} takes the remainder and has no share")
+
+    def split(self, micro: int) -> dict[str, int]:
+        """Each party's part, cut towards zero; the named party takes what is left, so that the sum is exact."""
+        sign = -1 if micro < 0 else 1
+        found: dict[str, int] = {}
+        for part in self.parts:
+            found[part.party_id] = found.get(part.party_id, 0) + sign * (
+                abs(micro) * part.numerator // self.denominator
+            )
+        found[self.remainder_to] += micro - sum(found.values())
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tax:
+    """The tax of the charges under an agreement: `numerator`/`denominator` of the net price."""
+
+    kind: TaxKind = TaxKind.NONE
+    name: str = ""
+    numerator: int = 0
+    denominator: int = 100
+
+    def within(self, gross: int) -> int:
+        """The tax that an inclusive gross amount contains, half up by magnitude; nothing of other kinds."""
+        if self.kind is not TaxKind.INCLUSIVE:
+            return 0
+        whole = self.numerator + self.denominator
+        sign = -1 if gross < 0 else 1
+        return sign * ((2 * abs(gross) * self.numerator + whole) // (2 * whole))
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """Differences that are no break in reconciliation."""
+
+    seconds_per_boundary: int = 1  # × cores
+    quantity_ppm: int = 100
+    line_micro: int = 1
+    statement_minor_units: int = 1
+    clock_skew_s: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PostingLimits:
+    """What may be posted without a person, in micro-units: a line, a statement, any increase; four eyes above."""
+
+    line_micro: int = 100_000_000
+    statement_micro: int = 1_000_000_000
+    increase_micro: int = 0
+    four_eyes_micro: int = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ShareTier:
+    """What the centre gets of the part of a period's net amount beyond `from_micro`: `numerator` of the shares'
+    denominator, in place of its share."""
+
+    from_micro: int
+    numerator: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """How a centre is paid: tiers of its share (none: its share), tax withheld at source, the currency it is paid in
+    (empty: the agreement's)."""
+
+    tiers: tuple[ShareTier, ...] = ()
+    withheld_name: str = ""
+    withheld_numerator: int = 0
+    withheld_denominator: int = 100
+    currency: str = ""
+
+    def __post_init__(self) -> None:
+        begins = [tier.from_micro for tier in self.tiers]
+        if begins and (begins[0] != 0 or any(a >= b for a, b in pairwise(begins))):
+            raise ValueError("tiers ascend, and the first begins at 0")
+        if not 0 <= self.withheld_numerator <= self.withheld_denominator or self.withheld_denominator == 0:
+            raise ValueError("what is withheld is a part of the whole")
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Operator and centre, from `valid_from` on. `grades`: queue (`*`: any) → service grade."""
+
+    id: str
+    version: int
+    operator_id: str
+    centre_id: str
+    site_ids: tuple[str, ...]
+    model: Model
+    seller_of_record: str
+    brand: str
+    collector: str
+    currency: str
+    shares: Shares
+    valid_from: datetime
+    valid_to: datetime | None = None
+    fees: tuple[Share, ...] = ()  # per million of the net amount, kept from the centre's share at settlement
+    metering: MeteringPolicy = field(default_factory=MeteringPolicy)
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    limits: PostingLimits = field(default_factory=PostingLimits)
+    tax: Tax = field(default_factory=Tax)
+    grades: Mapping[str, str] = field(default_factory=dict)
+    payout: Payout = field(default_factory=Payout)
+    zone: str = "Asia/Shanghai"  # of the billing calendar
+    no_rise_after_days: int | None = None  # no bill rises later than this after the work; None: whenever
+
+    def __post_init__(self) -> None:
+        if {self.seller_of_record, self.collector} - {self.operator_id, self.centre_id}:
+            raise ValueError("seller and collector are parties of the agreement")
+        if {p.party_id for p in self.shares.parts} - {self.operator_id, self.centre_id}:
+            raise ValueError("charges are shared between the parties of the agreement")
+        if self.valid_to is not None and self.valid_to <= self.valid_from:
+            raise ValueError("an agreement ends after it begins")
+
+    def grade_of(self, queue: str) -> str:
+        return self.grades.get(queue) or self.grades.get("*", "")
+
+    def valid_at(self, at: datetime) -> bool:
+        return self.valid_from <= at and (self.valid_to is None or at < self.valid_to)
+
+    @property
+    def payload(self) -> bytes:
+        """The canonical bytes that both sides sign."""
+        return canonical(_AGREEMENT.dump_python(self, mode="json"))
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.payload).hexdigest()
+
+
+_AGREEMENT = TypeAdapter(Agreement)
+
+
+def agreement_of(payload: bytes | str | Mapping[str, Any]) -> Agreement:
+    """The agreement of its canonical bytes, or of plain values; ValueError says what is wrong."""
+    if isinstance(payload, bytes | str):
+        return _AGREEMENT.validate_json(payload)
+    return _AGREEMENT.validate_json(json.dumps(payload))
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 for what our documents hold: sorted ASCII keys, text, booleans and integers below 2^53."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

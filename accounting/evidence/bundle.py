@@ -1,0 +1,224 @@
+"""Everything that a verifier needs about a bill, in one stream of JSON lines, in bounded memory.
+
+bundle      what it is about, the log's key, the witnesses, the size of the tree
+checkpoint  the signed note with its cosignatures; `older`: one that the reader has kept, with the proof to this one
+leaf        a document (tariff, settlement …) with its leaf
+entry       a journal entry with its leaf, its charges and their raw records, as the books have them now
+gaps        the hashes between the leaves, from left to right, with which the root can be computed
+bill        the lines and totals that the charges must sum to
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Select, String, cast, func, select
+
+from accounting.evidence import log, merkle
+from accounting.evidence.documents import price_rule, stamp
+from accounting.evidence.leaves import Charged, entries
+from accounting.evidence.note import Verifier
+from accounting.evidence.outbox import ENTRY
+from accounting.signing import key_id_of
+from accounting.store.schema import AGREEMENTS, CHARGES, ENTRIES, REVERSALS, RULES, USAGE
+from accounting.store.settlements import ITEMS, one
+
+_BATCH = 1000
+_T = TypeVar("_T")
+
+# What may be shown of a person: their fields and the salt, or None.
+Shown = Callable[[Charged], Mapping[str, Any] | None]
+
+
+class NothingToShow(Exception):
+    """There is no checkpoint yet, or nothing of this in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Charges of a project, or of a centre, or both, whose runs ended in [start, end); or what a settlement settles."""
+
+    start: datetime
+    end: datetime
+    project_id: str | None = None
+    site_id: str | None = None
+    settlement_id: str | None = None
+
+
+def bundle(
+    conn: Connection, about: About, *, log_key: Verifier, witnesses: Sequence[Verifier] = (), seen: int | None = None,
+    shown: Shown = lambda _charged: None, signers: Mapping[str, bytes] = MappingProxyType({}),
+) -> Iterator[str]:  # fmt: skip
+    """The lines. `seen`: the size of a checkpoint that the reader has kept; `signers`: public keys by their id, of
+    those who signed a settlement. Raises `NothingToShow`."""
+    checkpoint = log.checkpoint(conn)
+    if checkpoint is None:
+        raise NothingToShow("no checkpoint is signed yet")
+    entry_ids = _entry_ids(conn, about, checkpoint.size)
+    documents = [*_rules(conn, checkpoint.size), *_agreements(conn, about, checkpoint.size)]
+    yield _line({
+        "t": "bundle", "v": 1, "log": log_key.vkey, "witnesses": [w.vkey for w in witnesses], "size": checkpoint.size,
+        "about": {"project": about.project_id, "site": about.site_id, "settlement": about.settlement_id,
+                  "from": stamp(about.start), "to": stamp(about.end)},
+    })  # fmt: skip
+    yield _line({"t": "checkpoint", "note": checkpoint.note})
+    if seen is not None:
+        yield _older(conn, seen, checkpoint.size)
+    if about.settlement_id is not None:
+        documents.append(_statement(conn, about.settlement_id, checkpoint.size, signers))
+    yield from (_line(document) for document in documents)
+    indices = [document["seq"] for document in documents if document["t"] == "leaf"]
+    for wanted in _batches(entry_ids):
+        yield from _entries(conn, dict(wanted), shown)
+        indices += [seq for _, seq in wanted]
+    indices.sort()
+    gaps = merkle.gaps(indices, checkpoint.size, log.tiles(conn))
+    for hashes in _batches(gaps):
+        yield _line({"t": "gaps", "hashes": [base64.b64encode(h).decode() for h in hashes]})
+    if about.settlement_id is None:
+        yield _line(_bill(conn, about, checkpoint.size))
+
+
+def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
+    source = iter(items)
+    while batch := list(islice(source, _BATCH)):
+        yield batch
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _older(conn: Connection, seen: int, size: int) -> str:
+    older = log.checkpoint(conn, seen)
+    if older is None:
+        raise NothingToShow(f"no checkpoint of {seen} leaves was signed")
+    proof = merkle.consistency(seen, size, log.tiles(conn))
+    hashes = [base64.b64encode(h).decode() for h in proof]
+    return _line({"t": "older", "note": older.note, "consistency": hashes})
+
+
+def _matching(about: About) -> list[Any]:
+    found = [USAGE.c.end_time >= about.start, USAGE.c.end_time < about.end]
+    if about.project_id is not None:
+        found.append(CHARGES.c.project_id == about.project_id)
+    if about.site_id is not None:
+        found.append(USAGE.c.site_id == about.site_id)
+    return found
+
+
+def _logged(about: About, size: int, *columns: Any) -> Select[Any]:
+    """Charges of the period that are in the tree of this size."""
+    leaf = (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(CHARGES.c.entry_id, String))
+    return (
+        select(*columns)
+        .join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+        .join(log.LEAVES, leaf)
+        .where(log.LEAVES.c.seq < size, *_matching(about))
+    )
+
+
+def _entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int]]:
+    """(entry, leaf number), in the order of the log: charges, and what of them went beyond a hold."""
+    if about.settlement_id is not None:
+        return _items(conn, about.settlement_id, size)
+    query = _logged(about, size, CHARGES.c.entry_id, log.LEAVES.c.seq).distinct()
+    over_leaf = log.LEAVES.alias()
+    charged = _logged(about, size, CHARGES.c.entry_id)
+    over = (
+        select(ENTRIES.c.id, over_leaf.c.seq)
+        .join(over_leaf, (over_leaf.c.kind == ENTRY) & (over_leaf.c.ref == cast(ENTRIES.c.id, String)))
+        .where(ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id.in_(charged), over_leaf.c.seq < size)
+    )
+    return sorted({(int(i), int(seq)) for i, seq in (*conn.execute(query), *conn.execute(over))}, key=lambda p: p[1])
+
+
+def _items(conn: Connection, settlement_id: str, size: int) -> list[tuple[int, int]]:
+    leaf = (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(ITEMS.c.entry_id, String))
+    query = select(ITEMS.c.entry_id, log.LEAVES.c.seq).outerjoin(log.LEAVES, leaf)
+    found = conn.execute(query.where(ITEMS.c.settlement_id == settlement_id).order_by(log.LEAVES.c.seq)).all()
+    if any(row.seq is None or row.seq >= size for row in found):
+        raise NothingToShow("some entries of this settlement are in no checkpoint yet")
+    return [(row.entry_id, row.seq) for row in found]
+
+
+def _statement(conn: Connection, settlement_id: str, size: int, signers: Mapping[str, bytes]) -> dict[str, Any]:
+    """The statement with its signatures; with its leaf once it is agreed and logged."""
+    found = one(conn, settlement_id)
+    keys = {side: base64.b64encode(signers.get(key_id_of(jws), b"")).decode() for side, jws in found.signatures.items()}
+    signatures = [{"side": side, "jws": jws, "key": keys[side]} for side, jws in sorted(found.signatures.items())]
+    leaf = log.find(conn, "settlement", settlement_id)
+    if leaf is None or leaf.seq >= size:
+        return {"t": "statement", "content": found.said, "signatures": signatures}
+    return {"t": "leaf", "seq": leaf.seq, "leaf": json.loads(leaf.payload), "content": found.said,
+            "signatures": signatures}  # fmt: skip
+
+
+def _rules(conn: Connection, size: int) -> Iterator[dict[str, Any]]:
+    """Every price with its leaf: which of them apply is for the reader to see."""
+    query = select(RULES, log.LEAVES.c.seq, log.LEAVES.c.payload).join(
+        log.LEAVES, (log.LEAVES.c.kind == "price_rule") & (log.LEAVES.c.ref == cast(RULES.c.id, String))
+    )
+    rows = conn.execute(query.where(log.LEAVES.c.seq < size).order_by(log.LEAVES.c.seq)).mappings()
+    for row in map(dict[str, Any], rows):
+        yield {"t": "leaf", "seq": row["seq"], "leaf": json.loads(row["payload"]), "content": price_rule(row)}
+
+
+def _agreements(conn: Connection, about: About, size: int) -> Iterator[dict[str, Any]]:
+    """The agreements that the charges name."""
+    columns = (CHARGES.c.agreement_id, CHARGES.c.agreement_version)
+    query = _logged(about, size, *columns)
+    named: set[tuple[Any, ...]] = set()
+    if about.settlement_id is not None:
+        agreement_id, _, version = one(conn, about.settlement_id).said["agreement"].rpartition("/")
+        named.add((agreement_id, int(version)))
+        items = select(ITEMS.c.entry_id).where(ITEMS.c.settlement_id == about.settlement_id)
+        query = select(*columns).where(CHARGES.c.entry_id.in_(items))
+    named |= {tuple(row) for row in conn.execute(query.distinct())}
+    for row in conn.execute(select(AGREEMENTS).order_by(AGREEMENTS.c.id, AGREEMENTS.c.version)):
+        leaf = log.find(conn, "agreement", f"{row.id}/{row.version}") if (row.id, row.version) in named else None
+        if leaf is not None and leaf.seq < size:
+            yield {"t": "leaf", "seq": leaf.seq, "leaf": json.loads(leaf.payload), "content": json.loads(row.payload)}
+
+
+def _entries(conn: Connection, seqs: Mapping[int, int], shown: Shown) -> Iterator[str]:
+    found = {entry.entry_id: entry for entry in entries(conn, list(seqs))}
+    for entry_id, seq in seqs.items():
+        entry = found[entry_id]
+        charges = []
+        for charged in entry.charged:
+            one: dict[str, Any] = {"charge": charged.charge, "record": charged.record}
+            if (told := shown(charged)) is not None:
+                one["shown"] = told
+            charges.append(one)
+        yield _line({"t": "entry", "seq": seq, "leaf": entry.leaf, "charges": charges})
+
+
+def _bill(conn: Connection, about: About, size: int) -> dict[str, Any]:
+    """What the live charges come to, by the books' own sums."""
+    replaced = (
+        select(REVERSALS.c.charge_id)
+        .join(log.LEAVES, (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(REVERSALS.c.entry_id, String)))
+        .where(REVERSALS.c.charge_id == CHARGES.c.id, log.LEAVES.c.seq < size)
+        .exists()
+    )
+    group = (USAGE.c.site_id, USAGE.c.queue, CHARGES.c.grade, CHARGES.c.currency)
+    names = ("amount", "gross", "borne", "centre", "tax")
+    sums = [func.sum(CHARGES.c[f"{name}_micro"]) for name in names]
+    query = _logged(about, size, *group, func.sum(CHARGES.c.core_seconds), func.count(), *sums)
+    lines, totals = [], dict[str, int]()
+    for row in conn.execute(query.where(~replaced).group_by(*group).order_by(*group)):
+        site, queue, grade, currency, core_seconds, runs, *values = row
+        lines.append({
+            "site": site, "queue": queue, "grade": grade, "currency": currency, "core_seconds": str(int(core_seconds)),
+            "runs": str(runs), **{name: str(int(v)) for name, v in zip(names, values, strict=True)},
+        })  # fmt: skip
+        totals[currency] = totals.get(currency, 0) + int(values[0])
+    return {"t": "bill", "lines": lines, "totals": {c: str(a) for c, a in sorted(totals.items())}}

@@ -1,0 +1,35 @@
+"""What documents and rules look like where leaves commit to them: plain JSON, quantities as strings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+# What a rule says for ever; `valid_to` of an own rule may still be set, once, and is no part of it.
+_OF_A_RULE = ("currency", "price_micro", "per", "resource", "site_id", "queue", "qos", "grade", "user_class",
+              "project_id", "window", "tier_from", "zone", "valid_from", "tariff_sha256")  # fmt: skip
+
+
+def price_rule(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A dated price as its leaf commits to it."""
+    return {"v": 1, **{name: plain(row[name]) for name in _OF_A_RULE}}
+
+
+def plain(value: Any) -> Any:
+    """A value of the books as canonical JSON takes it: every integer as a string, times in ISO 8601."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, datetime):
+        return stamp(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} is nothing that evidence holds")
+
+
+def stamp(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

@@ -1,0 +1,105 @@
+"""Keep what a raw record says of a person apart: encrypted under that person's key, and committed to with a salt.
+
+Erasing somebody is dropping their key. What the log says stays as it was: the commitment is an HMAC under a salt that
+comes from the key, so without it nobody can try names against it, and every proof still holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from accounting.evidence.canonical import canonical
+
+# Where the sealed part of a stored raw record is found; no scheduler names a field like this.
+SEALED = "~personal"
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+# Fields of the schedulers' records that say who it was or what they called things, in small letters.
+PERSONAL = frozenset(
+    {
+        *("user", "uid", "gid", "group", "jobname", "submitline", "comment", "workdir"),  # sacct
+        *("admincomment", "systemcomment", "extra", "stdout", "stderr", "stdin", "wckey"),
+        *("username", "job_name"),  # the local shim, and what others translate
+        *("owner", "requestor", "euser", "egroup", "job_owner", "variable_list", "submit_arguments"),  # PBS
+        *("error_path", "output_path", "jobdir", "submit_host", "x_workdir", "job_comment"),
+        *("username_local", "globalusername", "commandline", "exechome"),  # LSF, OGF usage records
+    }
+)
+
+
+class Erased(Exception):
+    """The person's key is gone, and with it what the record said of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosed:
+    """Personal fields with the salt that shows that they are the ones committed to."""
+
+    fields: Mapping[str, str]
+    salt: str
+
+
+def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str) -> dict[str, Any]:
+    """The raw record with its personal fields sealed; `ref` names the run (site, key, meter)."""
+    hidden = {name: value for name, value in raw.items() if name.lower() in PERSONAL}
+    if not hidden:
+        return dict(raw)
+    text = canonical(hidden)
+    # From key, reading and text, so that the same record read twice is the same bytes (and nothing else ever is).
+    nonce = hmac.new(key, b"penstock/nonce/1\n" + ref.encode() + b"\n" + text, hashlib.sha256).digest()[:_NONCE_BYTES]
+    sealed = nonce + AESGCM(key).encrypt(nonce, text, ref.encode())
+    found = {name: value for name, value in raw.items() if name not in hidden}
+    return found | {
+        SEALED: {
+            "person": person, "ref": ref, "commitment": commitment(hidden, salt(key, ref)),
+            "sealed": base64.b64encode(sealed).decode(),
+        }
+    }  # fmt: skip
+
+
+def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:
+    """The personal fields of a sealed record; None where it has none; raises `Erased`."""
+    sealed = raw.get(SEALED)
+    if sealed is None:
+        return None
+    if key is None:
+        raise Erased(f"what was known of {sealed['person']} is erased")
+    data = base64.b64decode(sealed["sealed"])
+    try:
+        text = AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], sealed["ref"].encode())
+    except InvalidTag as exc:
+        raise ValueError(f"the sealed fields of {sealed['ref']} were changed, or belong to another key") from exc
+    return Disclosed(json.loads(text), salt(key, sealed["ref"]))
+
+
+def whole(raw: Mapping[str, Any], *, key: bytes | None) -> dict[str, Any]:
+    """The raw record as it came, for whoever reads its meaning again."""
+    disclosed = disclose(raw, key=key)
+    rest = {name: value for name, value in raw.items() if name != SEALED}
+    return rest if disclosed is None else rest | dict(disclosed.fields)
+
+
+def pseudonym(username: str, key: bytes | None) -> str:
+    """What stands for a login in the books: the same for the same person, and nothing once the key is gone."""
+    if key is None or not username:
+        return ""
+    return "~" + hmac.new(key, b"penstock/login/1\n" + username.encode(), hashlib.sha256).hexdigest()[:20]
+
+
+def salt(key: bytes, ref: str) -> str:
+    """The salt of one run: it opens one commitment and tells nothing of the others."""
+    return hmac.new(key, b"penstock/salt/1\n" + ref.encode(), hashlib.sha256).hexdigest()
+
+
+def commitment(fields: Mapping[str, Any], salt_hex: str) -> str:
+    return hmac.new(bytes.fromhex(salt_hex), canonical(dict(fields)), hashlib.sha256).hexdigest()

@@ -1,0 +1,121 @@
+"""OGF Usage Records (GFD.98, `http://schema.ogf.org/urf/2003/09/urf`): one job in XML, or many in `UsageRecords`.
+
+Read by defusedxml: a centre's file may come from anywhere. Numbers with a comma of seconds (`PT3600.0S`) are cut to
+whole seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from defusedxml import ElementTree
+from defusedxml.common import DefusedXmlException
+
+from accounting.sources.figures import SECONDS_MAX, between, moment, whole
+from accounting.sources.reading import Reading, read_rows
+from accounting.usage import Kind, Meter, Unreadable, UsageRecord
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+FORMAT = "ogf-ur/1"
+_NS = "{http://schema.ogf.org/urf/2003/09/urf}"
+_DURATION = re.compile(
+    r"P(?:(\d{1,6})D)?(?:T(?:(\d{1,7})H)?(?:(\d{1,9})M)?(?:(\d{1,11})(?:\.\d*)?S)?)?\Z", re.ASCII
+)  # fmt: skip
+# GFD.98 section 7.1: the words every reader must know; sites add their own, which then is no state of ours.
+_STATES = {"aborted": "CANCELLED", "completed": "COMPLETED", "failed": "FAILED", "held": "HELD", "queued": "QUEUED",
+           "started": "RUNNING", "suspended": "SUSPENDED"}  # fmt: skip
+_LIVE = frozenset({"held", "queued", "started", "suspended"})
+
+
+def read_document(text: str, *, site_id: str, cpus_per_core: int = 1) -> Reading:
+    """Every usage record; a document that is no XML (or tries to be more than that) is one problem."""
+    try:
+        root = ElementTree.fromstring(text.encode())
+    except (ElementTree.ParseError, DefusedXmlException, ValueError) as exc:
+        return Reading(problems=(Unreadable(site_id, FORMAT, text, f"no XML: {exc}"[:500]),))
+    found = [root] if _is_record(root) else [child for child in root if _is_record(child)]
+    others = len(root) - len(found) if not _is_record(root) else 0
+    reading = read_rows(
+        [_flat(element) for element in found],
+        lambda row: read(row, site_id=site_id, cpus_per_core=cpus_per_core),
+        site_id=site_id,
+        format_name=FORMAT,
+    )
+    return Reading(reading.records, reading.problems, reading.passed + others)
+
+
+def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> UsageRecord | None:
+    """One record as flat fields; None while the job goes on."""
+    status = fields["Status"].strip()
+    if status in _LIVE:
+        return None
+    if status not in _STATES:
+        raise ValueError(f"unknown status {status!r}")
+    start = moment(fields.get("StartTime", ""))
+    end = moment(fields["EndTime"])
+    if end is None:
+        raise ValueError("it has no end")
+    elapsed = _duration(fields["WallDuration"]) if "WallDuration" in fields else None
+    if elapsed is None:
+        if start is None:
+            raise ValueError("it has neither a wall duration nor a start")
+        elapsed = between(start, end)
+    cores = -(-whole(fields.get("Processors", "1")) // cpus_per_core)
+    nodes = whole(fields.get("NodeCount", "1"))
+    local_id = fields.get("LocalJobId", fields["RecordIdentity"])
+    return UsageRecord(
+        site_id=site_id,
+        run_key=fields["RecordIdentity"],
+        meter=Meter.CENTRE,
+        kind=Kind.RUN if elapsed > 0 else Kind.NEVER_RAN,
+        native_id=local_id,
+        state=_STATES[status],
+        username=fields.get("LocalUserId", fields.get("GlobalUserName", "")),
+        job_name=fields.get("JobName", ""),
+        account=fields.get("ProjectName", ""),
+        queue=fields.get("Queue", ""),
+        start_time=start,
+        end_time=end,
+        cores=cores,
+        nodes=nodes,
+        elapsed_s=elapsed,
+        core_seconds=cores * elapsed,
+        node_seconds=nodes * elapsed,
+        estimated="Processors" not in fields,
+        raw=dict(fields),
+    )
+
+
+def _is_record(element: Element) -> bool:
+    return element.tag in (f"{_NS}UsageRecord", f"{_NS}JobUsageRecord")
+
+
+def _flat(element: Element) -> dict[str, str]:
+    """Members by name; of one that is there twice (a host, a duration of another type) the first without attributes."""
+    found: dict[str, str] = {}
+    for child in element.iter():
+        name = child.tag.removeprefix(_NS) if isinstance(child.tag, str) else ""
+        if name == "RecordIdentity":
+            found["RecordIdentity"] = child.get(f"{_NS}recordId", "")
+            if not found["RecordIdentity"]:
+                found.pop("RecordIdentity")
+        elif name == "Charge":
+            found |= {"Charge": (child.text or "").strip(), "ChargeUnit": child.get(f"{_NS}unit", "")}
+        elif child.text and child.text.strip() and name not in found:
+            found[name] = child.text.strip()
+    return found
+
+
+def _duration(text: str) -> int:
+    match = _DURATION.match(text)
+    if match is None or text in ("P", "PT"):
+        raise ValueError(f"{text!r} is no duration")
+    days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if total > SECONDS_MAX:
+        raise ValueError(f"{text!r} is longer than a machine lives")
+    return total

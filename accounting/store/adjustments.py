@@ -1,0 +1,113 @@
+"""Changes that a person asks for, with a reason; above a threshold a second person decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from accounting.errors import AccountingError, FourEyes
+from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
+from accounting.store.holds import raise_limit
+from accounting.store.journal import book
+from accounting.store.schema import ADJUSTMENTS, BALANCES, DECISIONS, lock
+
+KINDS = ("adjustment", "write_off")
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """`adjustment`: the project owes `amount_micro` more (less, where negative). `write_off`: a debt of that much that
+    will not be paid; it does not come back as credit. `charge_id`: what it is about."""
+
+    id: str
+    kind: str
+    project_id: str
+    currency: str
+    amount_micro: int
+    reason: str
+    requested_by: str
+    charge_id: int | None = None
+
+
+def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro: int, now: datetime) -> str:
+    """Ask for it; `posted` at once up to the threshold, else `waiting` for a second person."""
+    if wanted.kind not in KINDS or not wanted.reason.strip():
+        raise AccountingError(f"an adjustment is one of {', '.join(KINDS)}, with a reason")
+    if wanted.amount_micro == 0 or (wanted.kind == "write_off" and wanted.amount_micro < 0):
+        raise AccountingError("it changes something, and a write-off is more than nothing")
+    four_eyes = abs(wanted.amount_micro) > four_eyes_micro
+    conn.execute(
+        insert(ADJUSTMENTS).values(
+            id=wanted.id, kind=wanted.kind, project_id=wanted.project_id, currency=wanted.currency,
+            amount_micro=wanted.amount_micro, reason=wanted.reason, charge_id=wanted.charge_id, four_eyes=four_eyes,
+            requested_by=wanted.requested_by, recorded_at=now,
+        )
+    )  # fmt: skip
+    if four_eyes:
+        return "waiting"
+    _post(conn, wanted, by=wanted.requested_by, now=now)
+    return "posted"
+
+
+def decide(conn: Connection, adjustment_id: str, *, approve: bool, by: str, now: datetime) -> str:
+    """Post or refuse what waits; never the person who asked for it."""
+    lock(conn, {f"adjustment:{adjustment_id}"})
+    row = conn.execute(select(ADJUSTMENTS).where(ADJUSTMENTS.c.id == adjustment_id)).one_or_none()
+    if row is None:
+        raise AccountingError(f"there is no adjustment {adjustment_id!r}")
+    if row.requested_by == by:
+        raise FourEyes("somebody else must decide this")
+    decided = conn.scalar(select(DECISIONS.c.decision).where(DECISIONS.c.adjustment_id == adjustment_id))
+    if decided is not None:
+        raise AccountingError(f"it is {decided} already")
+    if not approve:
+        _decision(conn, adjustment_id, "refused", by, None, now)
+        return "refused"
+    wanted = Adjustment(row.id, row.kind, row.project_id, row.currency, row.amount_micro, row.reason,
+                        row.requested_by, row.charge_id)  # fmt: skip
+    _post(conn, wanted, by=by, now=now)
+    return "posted"
+
+
+def adjustments(conn: Connection, project_id: str | None = None) -> list[Any]:
+    """Every adjustment with its decision (None: waiting), newest first."""
+    query = (
+        select(ADJUSTMENTS, DECISIONS.c.decision, DECISIONS.c.decided_by, DECISIONS.c.entry_id)
+        .outerjoin(DECISIONS, DECISIONS.c.adjustment_id == ADJUSTMENTS.c.id)
+        .order_by(ADJUSTMENTS.c.id.desc())
+    )
+    if project_id is not None:
+        query = query.where(ADJUSTMENTS.c.project_id == project_id)
+    return list(conn.execute(query))
+
+
+def _post(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:
+    change = a.amount_micro if a.kind == "adjustment" else -a.amount_micro
+    against = ADJUSTED if a.kind == "adjustment" else BAD_DEBT
+    postings = [Posting(receivable(a.project_id), a.currency, change), Posting(against, a.currency, -change)]
+    if a.kind == "write_off":
+        postings += [
+            Posting(credit(a.project_id), a.currency, a.amount_micro),
+            Posting(GRANTS, a.currency, -a.amount_micro),
+        ]
+    key = f"adjustment:{a.id}"
+    ids = book(conn, [Entry(key, a.kind, now, tuple(postings), a.reason)], now=now)
+    at = (BALANCES.c.project_id == a.project_id) & (BALANCES.c.commodity == a.currency)
+    if conn.execute(update(BALANCES).where(at).values(posted=BALANCES.c.posted + change)).rowcount != 1:
+        raise AccountingError(f"project {a.project_id} has no account in {a.currency}")
+    if a.kind == "write_off":
+        raise_limit(conn, project_id=a.project_id, commodity=a.currency, amount=-a.amount_micro)
+    _decision(conn, a.id, "posted", by, ids[key], now)
+
+
+def _decision(
+    conn: Connection, adjustment_id: str, decision: str, by: str, entry_id: int | None, now: datetime
+) -> None:
+    conn.execute(
+        insert(DECISIONS).values(
+            adjustment_id=adjustment_id, decision=decision, decided_by=by, entry_id=entry_id, recorded_at=now
+        )
+    )

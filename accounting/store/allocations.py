@@ -1,0 +1,300 @@
+"""Orders become allocations: amounts of a commodity with an expiry, drawn oldest expiry first, carried over, moved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from accounting import calendar
+from accounting.errors import AccountingError, CreditExhausted
+from accounting.ledger import EXPIRED, REVENUE, Entry, Posting, credit, grant_postings, receivable
+from accounting.store.holds import credit_line, open_account, raise_limit
+from accounting.store.journal import book
+from accounting.store.prices import add_discount
+from accounting.store.schema import (
+    ALLOCATION_EVENTS,
+    ALLOCATIONS,
+    BALANCES,
+    ORDERS,
+    VOUCHER_USES,
+    VOUCHERS,
+    lock,
+    upsert,
+)
+from accounting.tariff import Discount
+from accounting.usage import CORE_SECONDS
+
+ORDER_KINDS = ("block", "subscription", "trial", "as_used")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """`block`: an amount once. `subscription`: an amount for each month. `trial`: an amount for nothing.
+    `as_used`: pay after use, up to a credit line of `amount`. `price_micro`: of a block, or of each month."""
+
+    id: str
+    project_id: str
+    payer_id: str
+    kind: str
+    commodity: str
+    amount: int
+    currency: str
+    starts_at: datetime
+    ends_at: datetime | None = None
+    price_micro: int = 0
+    carry_over_max: int = 0
+    zone: str = "Asia/Shanghai"
+    agreement_id: str | None = None
+    ordered_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """An amount in [valid_from, expires_at); `order_id` None: granted, carried over or moved."""
+
+    id: str
+    project_id: str
+    commodity: str
+    amount: int
+    valid_from: datetime
+    expires_at: datetime | None = None
+    source: str = "grant"
+    order_id: str | None = None
+    carry_over_max: int = 0
+
+
+def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
+    """Keep an order and give what it is for; what core-hours of a paid block cost is paid with it."""
+    if order.kind not in ORDER_KINDS or order.amount <= 0 or order.price_micro < 0:
+        raise AccountingError(f"an order is one of {', '.join(ORDER_KINDS)}, for more than nothing")
+    if order.kind == "subscription" and order.ends_at is None:
+        raise AccountingError("a subscription says when it ends")
+    conn.execute(insert(ORDERS).values(
+        id=order.id, project_id=order.project_id, payer_id=order.payer_id, agreement_id=order.agreement_id,
+        kind=order.kind, commodity=order.commodity, amount=order.amount, price_micro=order.price_micro,
+        currency=order.currency, starts_at=order.starts_at, ends_at=order.ends_at,
+        carry_over_max=order.carry_over_max, zone=order.zone, ordered_by=order.ordered_by, recorded_at=now,
+    ))  # fmt: skip
+    if order.kind == "as_used":
+        credit_line(conn, project_id=order.project_id, commodity=order.commodity, limit=order.amount,
+                    idem_key=f"order:{order.id}", now=now, reason="pay as used")  # fmt: skip
+        return
+    if order.price_micro and order.commodity == "core-seconds":
+        paid_for = Discount(0, order.project_id, 0, 1, order.starts_at, order.ends_at, resource=CORE_SECONDS,
+                            reason=f"paid with order {order.id}")  # fmt: skip
+        add_discount(conn, paid_for, now=now)
+    if order.kind == "subscription":
+        renew(conn, order, now=now)
+        return
+    _give(conn, order, order.id, order.starts_at, order.ends_at, now)
+
+
+def renew(conn: Connection, order: Order, *, now: datetime) -> int:
+    """Give a subscription's months that have begun; each once. Returns how many are new."""
+    given = 0
+    at = order.starts_at
+    assert order.ends_at is not None
+    while at < order.ends_at and at <= now:
+        until = min(calendar.month_of(at, order.zone)[1], order.ends_at)
+        name = f"{order.id}:{at.isoformat()}"
+        if conn.scalar(select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == name)) is None:
+            _give(conn, order, name, at, until, now)
+            given += 1
+        at = until
+    return given
+
+
+def renew_due(conn: Connection, *, now: datetime) -> int:
+    """Give every subscription's months that have begun."""
+    rows = conn.execute(select(ORDERS).where(ORDERS.c.kind == "subscription", ORDERS.c.ends_at > now)).all()
+    return sum(renew(conn, _order(row), now=now) for row in rows)
+
+
+def allocate(conn: Connection, allocation: Allocation, *, now: datetime) -> bool:
+    """Grant an amount with its expiry; False where this id was granted before."""
+    a = allocation
+    if a.amount <= 0 or (a.expires_at is not None and a.expires_at <= a.valid_from):
+        raise AccountingError("an allocation is more than nothing, and ends after it begins")
+    open_account(conn, a.project_id, a.commodity)
+    key = f"allocation:{a.id}"
+    postings = grant_postings(a.project_id, commodity=a.commodity, amount=a.amount)
+    ids = book(conn, [Entry(key, "allocation", now, postings, a.source)], now=now)
+    if key not in ids:
+        return False
+    raise_limit(conn, project_id=a.project_id, commodity=a.commodity, amount=a.amount)
+    _insert(conn, a, ids[key], now)
+    return True
+
+
+def expire_due(conn: Connection, *, now: datetime) -> int:
+    """End allocations whose time is over: what is left lapses, or is carried over as far as agreed."""
+    lock(conn, {"allocations"})
+    query = (
+        select(ALLOCATIONS)
+        .where(ALLOCATIONS.c.expires_at <= now, ALLOCATIONS.c.id.not_in(_expired()))
+        .order_by(ALLOCATIONS.c.expires_at, ALLOCATIONS.c.id)
+    )
+    due = conn.execute(query).all()
+    for row in due:
+        _expire(conn, row, now)
+    return len(due)
+
+
+def transfer(
+    conn: Connection, allocation_id: str, *, to_project: str, amount: int, idem_key: str, now: datetime
+) -> bool:
+    """Move what is left of an allocation to another project, with its expiry; never what is used or held."""
+    lock(conn, {"allocations"})
+    row = conn.execute(select(ALLOCATIONS).where(ALLOCATIONS.c.id == allocation_id)).one_or_none()
+    if row is None or amount <= 0:
+        raise AccountingError(f"there is no allocation {allocation_id!r}, or nothing to move")
+    postings = (
+        Posting(credit(row.project_id), row.commodity, amount),
+        Posting(credit(to_project), row.commodity, -amount),
+    )
+    ids = book(conn, [Entry(idem_key, "transfer", now, postings, allocation_id)], now=now)
+    if idem_key not in ids:
+        return False
+    left = remaining(conn, row.project_id, row.commodity).get(allocation_id, 0)
+    if amount > left:
+        raise CreditExhausted(row.commodity, amount, left)
+    open_account(conn, to_project, row.commodity)
+    raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-amount, check=True)
+    raise_limit(conn, project_id=to_project, commodity=row.commodity, amount=amount)
+    _event(conn, ids[idem_key], allocation_id, "transferred", amount, 0, now)
+    moved = Allocation(f"{allocation_id[:40]}>{ids[idem_key]}", to_project, row.commodity, amount, now, row.expires_at,
+                       "transfer", None, row.carry_over_max)  # fmt: skip
+    _insert(conn, moved, ids[idem_key], now)
+    return True
+
+
+def remaining(conn: Connection, project_id: str, commodity: str) -> dict[str, int]:
+    """What is left of each live allocation, oldest expiry first: usage is drawn in this order."""
+    events: dict[str, list[Any]] = {}
+    for e in conn.execute(
+        select(ALLOCATION_EVENTS)
+        .join(ALLOCATIONS, ALLOCATIONS.c.id == ALLOCATION_EVENTS.c.allocation_id)
+        .where(ALLOCATIONS.c.project_id == project_id, ALLOCATIONS.c.commodity == commodity)
+    ):
+        events.setdefault(e.allocation_id, []).append(e)
+    used = int(
+        conn.scalar(
+            select(BALANCES.c.posted).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
+        )
+        or 0
+    )
+    used -= sum(int(e.used) for of_one in events.values() for e in of_one if e.kind == "expired")
+    rows = conn.execute(
+        select(ALLOCATIONS).where(ALLOCATIONS.c.project_id == project_id, ALLOCATIONS.c.commodity == commodity)
+    ).all()
+    live = [r for r in rows if not any(e.kind == "expired" for e in events.get(r.id, ()))]
+    found = {}
+    for row in sorted(live, key=lambda r: (r.expires_at is None, r.expires_at or r.valid_from, r.id)):
+        amount = int(row.amount) - sum(int(e.amount) for e in events.get(row.id, ()))
+        taken = min(amount, max(0, used))
+        used -= taken
+        found[row.id] = amount - taken
+    return found
+
+
+def allocations(conn: Connection, project_id: str) -> Sequence[Any]:
+    """Every allocation of a project, oldest first."""
+    query = select(ALLOCATIONS).where(ALLOCATIONS.c.project_id == project_id)
+    return conn.execute(query.order_by(ALLOCATIONS.c.valid_from, ALLOCATIONS.c.id)).all()
+
+
+def add_voucher(
+    conn: Connection, code: str, *, commodity: str, amount: int, expires_at: datetime | None, now: datetime
+) -> None:
+    """A code that is worth an amount, once; only its hash is kept."""
+    if amount <= 0:
+        raise AccountingError("a voucher is worth more than nothing")
+    conn.execute(insert(VOUCHERS).values(
+        code_sha256=_code(code), commodity=commodity, amount=amount, expires_at=expires_at, recorded_at=now
+    ))  # fmt: skip
+
+
+def redeem(conn: Connection, code: str, *, project_id: str, now: datetime) -> Allocation:
+    """Give a project what a voucher is worth; a second time, or after its end, is refused."""
+    row = conn.execute(select(VOUCHERS).where(VOUCHERS.c.code_sha256 == _code(code))).one_or_none()
+    if row is None or (row.expires_at is not None and row.expires_at <= now):
+        raise AccountingError("there is no such voucher, or its time is over")
+    use = {"code_sha256": row.code_sha256, "project_id": project_id, "recorded_at": now}
+    taken = upsert(conn, VOUCHER_USES).on_conflict_do_nothing().returning(VOUCHER_USES.c.code_sha256)
+    if not conn.execute(taken, [use]).all():
+        raise AccountingError("this voucher was used already")
+    found = Allocation(f"voucher:{row.code_sha256[:32]}", project_id, row.commodity, int(row.amount), now,
+                       row.expires_at, "voucher")  # fmt: skip
+    allocate(conn, found, now=now)
+    return found
+
+
+def _give(
+    conn: Connection, order: Order, name: str, starts_at: datetime, ends_at: datetime | None, now: datetime
+) -> None:
+    allocate(conn, Allocation(name, order.project_id, order.commodity, order.amount, starts_at, ends_at, order.kind,
+                              order.id, order.carry_over_max), now=now)  # fmt: skip
+    if not order.price_micro:
+        return
+    postings = (
+        Posting(receivable(order.project_id), order.currency, order.price_micro),
+        Posting(REVENUE, order.currency, -order.price_micro),
+    )
+    book(conn, [Entry(f"order-price:{name}", "order", now, postings, f"{order.kind} {order.id}")], now=now)
+    at = (BALANCES.c.project_id == order.project_id) & (BALANCES.c.commodity == order.currency)
+    conn.execute(update(BALANCES).where(at).values(posted=BALANCES.c.posted + order.price_micro))
+
+
+def _expire(conn: Connection, row: Any, now: datetime) -> None:
+    moved = conn.scalar(
+        select(func.coalesce(func.sum(ALLOCATION_EVENTS.c.amount), 0)).where(
+            ALLOCATION_EVENTS.c.allocation_id == row.id
+        )
+    )
+    amount = int(row.amount) - int(moved or 0)
+    left = remaining(conn, row.project_id, row.commodity).get(row.id, 0)
+    postings = (Posting(credit(row.project_id), row.commodity, left), Posting(EXPIRED, row.commodity, -left))
+    key = f"expiry:{row.id}"
+    ids = book(conn, [Entry(key, "expiry", now, postings, row.id)], now=now)
+    raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-left)
+    _event(conn, ids[key], row.id, "expired", amount, amount - left, now)
+    carried = min(left, int(row.carry_over_max))
+    if carried:
+        until = row.expires_at + (row.expires_at - row.valid_from)
+        allocate(conn, Allocation(f"{row.id[:72]}+carried", row.project_id, row.commodity, carried, row.expires_at,
+                                  until, "carried"), now=now)  # fmt: skip
+
+
+def _expired() -> Any:
+    return select(ALLOCATION_EVENTS.c.allocation_id).where(ALLOCATION_EVENTS.c.kind == "expired")
+
+
+def _event(
+    conn: Connection, entry_id: int, allocation_id: str, kind: str, amount: int, used: int, now: datetime
+) -> None:
+    conn.execute(insert(ALLOCATION_EVENTS).values(
+        entry_id=entry_id, allocation_id=allocation_id, kind=kind, amount=amount, used=used, recorded_at=now
+    ))  # fmt: skip
+
+
+def _insert(conn: Connection, a: Allocation, entry_id: int, now: datetime) -> None:
+    conn.execute(insert(ALLOCATIONS).values(
+        id=a.id, order_id=a.order_id, project_id=a.project_id, commodity=a.commodity, amount=a.amount,
+        source=a.source, valid_from=a.valid_from, expires_at=a.expires_at, carry_over_max=a.carry_over_max,
+        entry_id=entry_id, recorded_at=now,
+    ))  # fmt: skip
+
+
+def _order(row: Any) -> Order:
+    return Order(row.id, row.project_id, row.payer_id, row.kind, row.commodity, int(row.amount), row.currency,
+                 row.starts_at, row.ends_at, int(row.price_micro), int(row.carry_over_max), row.zone,
+                 row.agreement_id, row.ordered_by)  # fmt: skip
+
+
+def _code(code: str) -> str:
+    return hashlib.sha256(code.strip().upper().encode()).hexdigest()

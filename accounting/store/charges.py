@@ -1,0 +1,283 @@
+"""Charge readings: meter, price, divide, and post the difference to what was charged before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from accounting.agreement import Agreement
+from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
+from accounting.meter import MeteringPolicy, meter
+from accounting.price import Charge, NoPrice, PriceBook, Segment, TierCounts, price
+from accounting.store.contracts import Contracts, Terms, contracts
+from accounting.store.posting import Draft, post
+from accounting.store.prices import price_book
+from accounting.store.readings import Assigned, quarantine, record, record_of, rounds, uncharged
+from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, lock, lock_buckets, upsert
+from accounting.tariff import Scope
+from accounting.usage import Meter, Unreadable
+
+DEFAULT_POLICY = MeteringPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What one call did; readings known before are neither."""
+
+    recorded: int
+    charged: int
+    quarantined: int
+
+
+def record_and_book(
+    conn: Connection, assigned: Sequence[Assigned], *, policy: MeteringPolicy = DEFAULT_POLICY, now: datetime
+) -> Booked:
+    """Keep readings that are new or changed, price them, and post the difference to what was charged before.
+
+    The centre's reading replaces the gateway's of the same run (same job and task, overlapping in time): its charge is
+    reversed and the new one posted in one entry. A gateway reading of a run that the centre has read is not charged.
+    `policy` holds where no agreement does. Tens of thousands of readings may come in one call.
+    """
+    recorded = charged = quarantined = 0
+    for part in rounds(assigned):
+        fresh = record(conn, part, now=now)
+        if fresh:
+            drafts, unpriced = _draft(conn, fresh, policy, now)
+            quarantined += quarantine(conn, unpriced, now=now)
+            post(conn, drafts, now=now)
+            recorded, charged = recorded + len(fresh), charged + len(drafts)
+    return Booked(recorded, charged, quarantined)
+
+
+def charge_pending(
+    conn: Connection, currencies: Mapping[str, str], *, policy: MeteringPolicy = DEFAULT_POLICY, now: datetime
+) -> int:
+    """Charge readings that had no price when they came; `currencies` by project. Returns how many have one now."""
+    lock(conn, {"pending"})
+    found = {
+        row.id: Assigned(record_of(row), row.job_id, row.project_id, row.user_id, currencies[row.project_id])
+        for row in uncharged(conn)
+        if row.project_id in currencies
+    }
+    if not found:
+        return 0
+    lock_buckets(conn, "job", {a.job_id for a in found.values()})
+    drafts, _ = _draft(conn, found, policy, now)
+    post(conn, drafts, now=now)
+    return len(drafts)
+
+
+def _draft(
+    conn: Connection, fresh: Mapping[int, Assigned], policy: MeteringPolicy, now: datetime
+) -> tuple[list[Draft], list[Unreadable]]:
+    """What each reading costs, and which charges it takes the place of; and those that have no price."""
+    book, agreed = price_book(conn), contracts(conn)
+    live = _live_charges(conn, {a.job_id for a in fresh.values()})
+    counts = _Counts(conn, book)
+    if book.has_tiers:
+        lock(conn, {f"tiers:{a.project_id}" for a in fresh.values()})
+    drafts: list[Draft] = []
+    unpriced: list[Unreadable] = []
+    gone: set[int] = set()
+    read_by_centre: dict[str, list[Assigned]] = defaultdict(list)
+    # Centres' readings first: where both meters' come at once, the gateway's is not charged at all.
+    for record_id, item in sorted(fresh.items(), key=lambda pair: (pair[1].record.meter is Meter.GATEWAY, pair[0])):
+        of_job = live.get(item.job_id, ())
+        if item.record.meter is Meter.GATEWAY:
+            if any(c.meter == "centre" and _same_run(c, item) for c in of_job):
+                continue
+            if any(_same_run(_as_live(c), item) for c in read_by_centre.get(item.job_id, ())):
+                continue
+        else:
+            read_by_centre[item.job_id].append(item)
+        replaced = [c for c in of_job if c.id not in gone and _replaces(item, c)]
+        try:
+            draft = _priced(record_id, item, replaced, policy, book, agreed, counts, now)
+        except NoPrice as exc:
+            unpriced.append(Unreadable(item.record.site_id, "unpriced", f"usage_record {record_id}", str(exc)))
+            continue
+        gone |= {c.id for c in replaced}
+        drafts.append(draft)
+    counts.save()
+    return drafts, unpriced
+
+
+def _priced(
+    record_id: int, item: Assigned, replaced: Sequence[Any], policy: MeteringPolicy, book: PriceBook,
+    agreed: Contracts, counts: _Counts, now: datetime,
+) -> Draft:  # fmt: skip
+    r = item.record
+    agreement = agreed.agreement(r.site_id, r.end_time)
+    terms = agreed.terms(item.project_id, r.end_time)
+    rules = policy if agreement is None else agreement.metering
+    grade = item.grade or ("" if agreement is None else agreement.grade_of(r.queue))
+    where = Scope(item.currency, r.site_id, r.queue, r.qos, grade, terms.user_class, item.project_id)
+    charge = counts.priced(item, meter(r, rules), where, replaced)
+    division = divide(charge.amount_micro, charge.bears, agreement)
+    before = _sum(replaced)
+    division, reason = _capped(division, before, item, agreement, now)
+    if not reason and charge.bears != type(charge.bears)():
+        reason = f"liability:{r.state}"
+    used = _used(charge)
+    return Draft(
+        record_id=record_id, item=item, charge=charge, division=division, replaced=tuple(replaced),
+        delta=division.less(before), used=_less(used, replaced), agreement=agreement, policy_version=rules.version,
+        grade=grade, user_class=terms.user_class, reason=reason, payers=_payers(division, terms),
+    )  # fmt: skip
+
+
+def _capped(
+    division: Division, before: Division, item: Assigned, agreement: Agreement | None, now: datetime
+) -> tuple[Division, str]:
+    """No bill rises after N days: what a late correction adds is borne by the operator."""
+    days = None if agreement is None else agreement.no_rise_after_days
+    ended = item.record.end_time
+    rise = division.amount - before.amount
+    if days is None or ended is None or rise <= 0 or now - ended <= timedelta(days=days):
+        return division, ""
+    return replace(division, amount=division.amount - rise, borne=division.borne + rise), "late_increase"
+
+
+def _payers(division: Division, terms: Terms) -> dict[str, int] | None:
+    return parts_of(division.amount, terms.payers) if terms.payers else None
+
+
+def _sum(replaced: Sequence[Any]) -> Division:
+    if not replaced:
+        return NOTHING
+    names = ("gross_micro", "amount_micro", "borne_micro", "centre_micro", "tax_micro")
+    return Division(*(sum(int(getattr(c, name)) for c in replaced) for name in names))
+
+
+def _used(charge: Charge) -> dict[str, int]:
+    """What a charge takes of each commodity that resources are granted in; never less than the core-seconds."""
+    used: dict[str, int] = {"core-seconds": charge.core_seconds}
+    for segment in charge.segments:
+        commodity = commodity_of(segment.resource)
+        if commodity is not None and commodity != "core-seconds":
+            used[commodity] = used.get(commodity, 0) + segment.quantity
+    return used
+
+
+def _less(used: dict[str, int], replaced: Sequence[Any]) -> dict[str, int]:
+    for c in replaced:
+        used["core-seconds"] -= int(c.core_seconds)
+        for segment in c.segments:
+            commodity = commodity_of(segment["resource"])
+            if commodity is not None and commodity != "core-seconds":
+                used[commodity] = used.get(commodity, 0) - segment["quantity"]
+    return used
+
+
+# ---------------------------------------------------------------- which charge a reading takes the place of
+
+_LIVE = (
+    select(CHARGES.c.id, CHARGES.c.job_id, CHARGES.c.meter, CHARGES.c.amount_micro, CHARGES.c.gross_micro,
+           CHARGES.c.borne_micro, CHARGES.c.centre_micro, CHARGES.c.tax_micro, CHARGES.c.core_seconds,
+           CHARGES.c.currency, CHARGES.c.payers, CHARGES.c.segments, CHARGES.c.project_id, CHARGES.c.agreement_id,
+           USAGE.c.site_id, USAGE.c.run_key, USAGE.c.task, USAGE.c.start_time, USAGE.c.end_time)
+    .join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+    .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+    .where(REVERSALS.c.charge_id.is_(None))
+)  # fmt: skip
+
+
+def _live_charges(conn: Connection, job_ids: set[str]) -> dict[str, list[Any]]:
+    """Charges of these jobs that nothing has replaced, with the run they are for."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in conn.execute(_LIVE.where(among(conn, CHARGES.c.job_id, job_ids))):
+        found[row.job_id].append(row)
+    return found
+
+
+def _replaces(item: Assigned, live: Any) -> bool:
+    """Whether this reading takes the place of a live charge: its own older revision, or the gateway's of the run."""
+    r = item.record
+    if live.site_id != r.site_id:
+        return False
+    if live.meter == r.meter.value:
+        return bool(live.run_key == r.run_key)
+    return live.meter == "gateway" and _same_run(live, item)
+
+
+def _same_run(live: Any, item: Assigned) -> bool:
+    """The same task at the same time: runs of one task never overlap each other."""
+    r = item.record
+    if live.task != r.task or None in (live.start_time, live.end_time, r.start_time, r.end_time):
+        return False
+    slack = timedelta(seconds=1)
+    assert r.start_time is not None and r.end_time is not None
+    return bool(live.start_time < r.end_time + slack and r.start_time < live.end_time + slack)
+
+
+def _as_live(item: Assigned) -> Any:
+    return item.record
+
+
+# ---------------------------------------------------------------- tiered prices
+
+
+class _Counts:
+    """The tier counts that a call moves, kept in the database between calls."""
+
+    def __init__(self, conn: Connection, book: PriceBook) -> None:
+        self._conn, self._book = conn, book
+        self._counts = TierCounts("")
+        self._loaded: set[tuple[str, str]] = set()
+
+    def priced(self, item: Assigned, metered: Any, where: Scope, replaced: Sequence[Any]) -> Charge:
+        """Price a reading with what it replaces taken back first."""
+        if not self._book.has_tiers:
+            return price(item.record, metered, self._book, where)
+        self._counts.project_id = item.project_id
+        self._counts.load = self._load
+        kept = [s for c in replaced for s in c.segments if s.get("tier_key")]
+        before = self._counts.snapshot()
+        for s in kept:
+            self._counts.remove(s["tier_key"], s["quantity"], s["amount_micro"])
+        try:
+            charge = price(item.record, metered, self._book, where, counts=self._counts)
+        except NoPrice:
+            self._counts.restore(before)
+            raise
+        return self._settled(charge, kept)
+
+    def _settled(self, charge: Charge, kept: Sequence[Mapping[str, Any]]) -> Charge:
+        """A count that a correction left without adding to it again is brought to what its total costs."""
+        again = {s.tier_key for s in charge.segments}
+        extra = []
+        for s in {s["tier_key"]: s for s in kept if s["tier_key"] not in again}.values():
+            rise = self._counts.add(s["tier_key"], 0, self._book)
+            if rise:
+                start, end = datetime.fromisoformat(s["start"]), datetime.fromisoformat(s["end"])
+                count = self._counts.count(s["tier_key"])
+                extra.append(Segment(start, end, s["resource"], 0, s["rule"], s["price_micro"], s["per"], rise,
+                                     tier_key=s["tier_key"], count_before=count))  # fmt: skip
+        if not extra:
+            return charge
+        amount = charge.amount_micro + sum(s.amount_micro for s in extra)
+        return replace(charge, amount_micro=amount, segments=(*charge.segments, *extra))
+
+    def _load(self, project_id: str, key: str) -> list[int]:
+        """The count as it stands, held until this transaction ends."""
+        row = {"project_id": project_id, "tier_key": key, "quantity": 0, "amount_micro": 0}
+        self._conn.execute(upsert(self._conn, TIER_COUNTS).on_conflict_do_nothing(), [row])
+        query = select(TIER_COUNTS.c.quantity, TIER_COUNTS.c.amount_micro).where(
+            TIER_COUNTS.c.project_id == project_id, TIER_COUNTS.c.tier_key == key
+        )
+        found = self._conn.execute(query.with_for_update()).one()
+        return [int(found.quantity), int(found.amount_micro)]
+
+    def save(self) -> None:
+        for project_id, key in sorted(self._counts.touched):
+            quantity, amount = self._counts.counts[project_id, key]
+            self._conn.execute(
+                TIER_COUNTS.update()
+                .where(TIER_COUNTS.c.project_id == project_id, TIER_COUNTS.c.tier_key == key)
+                .values(quantity=quantity, amount_micro=amount)
+            )

@@ -1,0 +1,220 @@
+"""What a project may spend: credit in each commodity, and two-phase holds on it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from accounting.errors import AccountingError, CreditExhausted
+from accounting.ledger import CORE_SECONDS, Entry, grant_postings, receivable
+from accounting.store.journal import book
+from accounting.store.schema import ACCOUNTS, BALANCES, HOLDS, POSTINGS, upsert
+
+# Built once: these run in every submission, and building a statement costs as much as running it.
+_PLACED = (HOLDS.c.project_id, HOLDS.c.commodity, HOLDS.c.amount)
+_INSERT_HOLD = {
+    "postgresql": pg_insert(HOLDS).on_conflict_do_nothing().returning(*_PLACED),
+    "sqlite": sqlite_insert(HOLDS).on_conflict_do_nothing().returning(*_PLACED),
+}
+_HOLD_ANYWAY = (
+    update(BALANCES)
+    .where(BALANCES.c.project_id == bindparam("project"), BALANCES.c.commodity == bindparam("in_commodity"))
+    .values(held=BALANCES.c.held + bindparam("more", type_=BigInteger))
+)
+_HOLD_IF_ENOUGH = _HOLD_ANYWAY.where(
+    BALANCES.c.limit_amount.is_(None)
+    | (BALANCES.c.posted + BALANCES.c.held + bindparam("more", type_=BigInteger) <= BALANCES.c.limit_amount)
+)
+_COMMODITIES = select(BALANCES.c.commodity).where(BALANCES.c.project_id == bindparam("project"))
+
+
+def open_project_accounts(conn: Connection, project_id: str, *, currency: str) -> None:
+    """A project may spend nothing until it is granted credit; core-hours are not limited until they are granted."""
+    rows = [
+        {"project_id": project_id, "commodity": currency, "posted": 0, "held": 0, "limit_amount": 0},
+        {"project_id": project_id, "commodity": CORE_SECONDS, "posted": 0, "held": 0, "limit_amount": None},
+    ]
+    conn.execute(upsert(conn, BALANCES).on_conflict_do_nothing(), rows)
+
+
+def grant_credit(
+    conn: Connection, *, project_id: str, commodity: str, amount: int, idem_key: str, now: datetime, reason: str = ""
+) -> bool:
+    """Raise what a project may use by a balanced entry; False where this key was booked before."""
+    if amount <= 0:
+        raise AccountingError("a grant is more than nothing")
+    postings = grant_postings(project_id, commodity=commodity, amount=amount)
+    if not book(conn, [Entry(idem_key, "grant", now, postings, reason)], now=now):
+        return False
+    raise_limit(conn, project_id=project_id, commodity=commodity, amount=amount)
+    return True
+
+
+def open_account(conn: Connection, project_id: str, commodity: str, *, limit: int | None = None) -> None:
+    """Let a project have credit in a commodity, with what it used of it before."""
+    used = (
+        select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(ACCOUNTS.c.commodity == commodity, is_receivable(project_id))
+    )
+    row = {"project_id": project_id, "commodity": commodity, "posted": int(conn.scalar(used) or 0), "held": 0,
+           "limit_amount": limit}  # fmt: skip
+    conn.execute(upsert(conn, BALANCES).on_conflict_do_nothing(), [row])
+
+
+def is_receivable(project_id: str) -> Any:
+    """The condition on accounts: what this project owes, whoever pays."""
+    own = receivable(project_id)
+    return (ACCOUNTS.c.code == own) | ACCOUNTS.c.code.startswith(f"{own}:", autoescape=True)
+
+
+def raise_limit(conn: Connection, *, project_id: str, commodity: str, amount: int, check: bool = False) -> None:
+    """Move what a project may use with a posting to its credit; with `check` never below what it used and holds."""
+    limit = func.coalesce(BALANCES.c.limit_amount, 0) + amount
+    statement = _balance(project_id, commodity)
+    if check:
+        statement = statement.where(BALANCES.c.posted + BALANCES.c.held <= limit)
+    if conn.execute(statement.values(limit_amount=limit)).rowcount == 1:
+        return
+    exists = conn.scalar(
+        select(BALANCES.c.project_id).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
+    )
+    if exists is None:
+        raise AccountingError(f"project {project_id} has no account in {commodity}")
+    raise CreditExhausted(commodity, -amount, max(0, _available(conn, project_id, commodity) or 0))
+
+
+def credit_line(
+    conn: Connection, *, project_id: str, commodity: str, limit: int, idem_key: str, now: datetime, reason: str
+) -> None:
+    """Set how far a project may go in all, up or down: the difference is a balanced entry."""
+    before = conn.scalar(
+        select(BALANCES.c.limit_amount).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
+    )
+    amount = limit - int(before or 0)
+    if amount == 0:
+        return
+    postings = grant_postings(project_id, commodity=commodity, amount=amount)
+    if book(conn, [Entry(idem_key, "credit_line", now, postings, reason)], now=now):
+        raise_limit(conn, project_id=project_id, commodity=commodity, amount=amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Credit to set aside for a job, in each commodity."""
+
+    project_id: str
+    job_id: str
+    amounts: Mapping[str, int]
+
+
+def place_hold(
+    conn: Connection, *, project_id: str, job_id: str, amounts: Mapping[str, int], now: datetime, check: bool = True
+) -> None:
+    """Set credit aside; raises `CreditExhausted` where posted + held would pass the limit.
+
+    `check` False books it anyway: a job that is found running at a site is a fact.
+    """
+    place_holds(conn, [Hold(project_id, job_id, amounts)], now=now, check=check)
+
+
+def place_holds(conn: Connection, holds: Sequence[Hold], *, now: datetime, check: bool = True) -> None:
+    """Set credit aside for many jobs, or for none of them: each project's balance is moved once, by their sum."""
+    rows = [
+        {"job_id": hold.job_id, "commodity": commodity, "project_id": hold.project_id, "amount": amount,
+         "state": "open", "phase": "committed", "placed_at": now}
+        for hold in holds
+        for commodity, amount in sorted(hold.amounts.items())
+    ]  # fmt: skip
+    sums: dict[tuple[str, str], int] = defaultdict(int)
+    for placed in conn.execute(_INSERT_HOLD[conn.dialect.name], rows) if rows else ():  # not what was placed before
+        sums[placed.project_id, placed.commodity] += placed.amount
+    for (project_id, commodity), amount in sorted(sums.items()):
+        taken = {"project": project_id, "in_commodity": commodity, "more": amount}
+        if conn.execute(_HOLD_IF_ENOUGH if check else _HOLD_ANYWAY, taken).rowcount != 1:
+            raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
+
+
+def release_hold(conn: Connection, *, job_id: str, now: datetime) -> None:
+    """Give back what is still set aside for a job; a second call finds nothing."""
+    query = update(HOLDS).where(HOLDS.c.job_id == job_id, HOLDS.c.state == "open")
+    released = conn.execute(
+        query.values(state="released", released_at=now).returning(HOLDS.c.project_id, HOLDS.c.commodity, HOLDS.c.amount)
+    ).all()
+    for row in sorted(released):
+        conn.execute(_balance(row.project_id, row.commodity).values(held=BALANCES.c.held - row.amount))
+
+
+def mark_in_flight(conn: Connection, *, job_ids: Sequence[str]) -> None:
+    """These jobs have started: their holds are no longer only committed."""
+    conn.execute(update(HOLDS).where(HOLDS.c.job_id.in_(job_ids), HOLDS.c.state == "open").values(phase="in_flight"))
+
+
+def commodities(conn: Connection, project_id: str) -> frozenset[str]:
+    """What the project has an account in."""
+    return frozenset(conn.scalars(_COMMODITIES, {"project": project_id}))
+
+
+def hold_amounts(have: Collection[str], *, currency: str, micro: int, core_seconds: int) -> dict[str, int]:
+    """What to set aside, in each commodity that the project has an account in."""
+    wanted = {currency: micro, CORE_SECONDS: core_seconds}
+    return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
+
+
+def shortfall(conn: Connection, project_id: str, amounts: Mapping[str, int]) -> dict[str, int]:
+    """How much is missing in each commodity for a hold of `amounts`; empty where it would be placed now."""
+    missing = {}
+    for commodity, amount in amounts.items():
+        available = _available(conn, project_id, commodity)
+        if available is not None and amount > available:
+            missing[commodity] = amount - available
+    return missing
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """A project's standing in one commodity: money in micro-units, or core-seconds. None: not limited."""
+
+    commodity: str
+    settled: int
+    in_flight: int
+    committed: int
+    limit: int | None
+
+    @property
+    def available(self) -> int | None:
+        return None if self.limit is None else self.limit - self.settled - self.in_flight - self.committed
+
+
+def exposure(conn: Connection, project_id: str) -> list[Exposure]:
+    """Settled + in flight + committed, for each commodity."""
+    held: dict[tuple[str, str], int] = defaultdict(int)
+    query = select(HOLDS.c.commodity, HOLDS.c.phase, func.sum(HOLDS.c.amount)).where(
+        HOLDS.c.project_id == project_id, HOLDS.c.state == "open"
+    )
+    for commodity, phase, amount in conn.execute(query.group_by(HOLDS.c.commodity, HOLDS.c.phase)):
+        held[commodity, phase] = int(amount)
+    rows = conn.execute(select(BALANCES).where(BALANCES.c.project_id == project_id).order_by(BALANCES.c.commodity))
+    return [
+        Exposure(r.commodity, r.posted, held[r.commodity, "in_flight"], held[r.commodity, "committed"], r.limit_amount)
+        for r in rows
+    ]
+
+
+def _balance(project_id: str, commodity: str) -> Any:
+    return update(BALANCES).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
+
+
+def _available(conn: Connection, project_id: str, commodity: str) -> int | None:
+    query = select(BALANCES.c.limit_amount - BALANCES.c.posted - BALANCES.c.held).where(
+        BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity
+    )
+    value = conn.scalar(query)
+    return None if value is None else int(value)

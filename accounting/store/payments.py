@@ -1,0 +1,162 @@
+"""Money received: once by the bank's own key, then allocated to projects (and invoices), paid back, and aged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, insert, select
+
+from accounting.errors import AccountingError
+from accounting.ledger import CASH, Entry, Posting, paid, unallocated
+from accounting.store.holds import raise_limit
+from accounting.store.journal import book
+from accounting.store.schema import ACCOUNTS, ENTRIES, PAYMENT_ALLOCATIONS, PAYMENTS, POSTINGS, lock
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What came in: `source` (an account, a file's kind) and `reference` are unique together."""
+
+    id: str
+    payer_id: str
+    currency: str
+    amount_micro: int
+    received_at: datetime
+    source: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of a payment is for a project, and for which invoice where it is known."""
+
+    project_id: str
+    amount_micro: int
+    invoice_id: str | None = None
+
+
+def receive_payment(conn: Connection, payment: Payment, *, now: datetime) -> bool:
+    """Book money that came in; False where this reference was booked before (other content: `KeyReused`)."""
+    if payment.amount_micro <= 0:
+        raise AccountingError("a payment is more than nothing")
+    postings = (
+        Posting(CASH, payment.currency, payment.amount_micro),
+        Posting(unallocated(payment.payer_id), payment.currency, -payment.amount_micro),
+    )
+    key = f"payment:{payment.source}:{payment.reference}"
+    ids = book(conn, [Entry(key, "payment", payment.received_at, postings, payment.reference)], now=now)
+    if key not in ids:
+        return False
+    conn.execute(
+        insert(PAYMENTS).values(
+            id=payment.id, payer_id=payment.payer_id, currency=payment.currency, amount_micro=payment.amount_micro,
+            received_at=payment.received_at, source=payment.source, reference=payment.reference, entry_id=ids[key],
+            recorded_at=now,
+        )
+    )  # fmt: skip
+    return True
+
+
+def allocate_payment(conn: Connection, payment_id: str, parts: Sequence[Part], *, idem_key: str, now: datetime) -> bool:
+    """Say what a payment is for; never more than is left of it. Each project may spend that much more."""
+    lock(conn, {f"payment:{payment_id}"})
+    row = conn.execute(select(PAYMENTS).where(PAYMENTS.c.id == payment_id)).one_or_none()
+    if row is None:
+        raise AccountingError(f"there is no payment {payment_id!r}")
+    entries = [
+        Entry(
+            f"{idem_key}:{i}", "payment_allocation", now,
+            (Posting(unallocated(row.payer_id), row.currency, part.amount_micro),
+             Posting(paid(part.project_id), row.currency, -part.amount_micro)),
+            part.invoice_id or "",
+        )
+        for i, part in enumerate(parts)
+    ]  # fmt: skip
+    left = left_of(conn, payment_id)
+    ids = book(conn, entries, now=now)
+    if not ids:
+        return False
+    total = sum(part.amount_micro for part in parts)
+    if any(part.amount_micro <= 0 for part in parts) or total > left:
+        raise AccountingError(f"{total} of {left} that are left cannot be allocated")
+    for part, entry in zip(parts, entries, strict=True):
+        conn.execute(
+            insert(PAYMENT_ALLOCATIONS).values(
+                entry_id=ids[entry.idem_key], payment_id=payment_id, project_id=part.project_id,
+                invoice_id=part.invoice_id, amount_micro=part.amount_micro, recorded_at=now,
+            )
+        )  # fmt: skip
+        raise_limit(conn, project_id=part.project_id, commodity=row.currency, amount=part.amount_micro)
+    return True
+
+
+def left_of(conn: Connection, payment_id: str) -> int:
+    """What of a payment is for nothing yet."""
+    amount = conn.scalar(select(PAYMENTS.c.amount_micro).where(PAYMENTS.c.id == payment_id)) or 0
+    query = select(func.coalesce(func.sum(PAYMENT_ALLOCATIONS.c.amount_micro), 0))
+    return int(amount) - int(conn.scalar(query.where(PAYMENT_ALLOCATIONS.c.payment_id == payment_id)) or 0)
+
+
+def refund(
+    conn: Connection, *, project_id: str, currency: str, amount_micro: int, idem_key: str, reason: str, now: datetime
+) -> bool:
+    """Pay money back that a project has not used; `CreditExhausted` where it has."""
+    if amount_micro <= 0:
+        raise AccountingError("a refund is more than nothing")
+    postings = (Posting(paid(project_id), currency, amount_micro), Posting(CASH, currency, -amount_micro))
+    if not book(conn, [Entry(idem_key, "refund", now, postings, reason)], now=now):
+        return False
+    raise_limit(conn, project_id=project_id, commodity=currency, amount=-amount_micro, check=True)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Aged:
+    """What a project owes by its age in days: up to 30, 60, 90, more. Payments settle the oldest first."""
+
+    project_id: str
+    currency: str
+    buckets: tuple[int, int, int, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.buckets)
+
+
+def ageing(conn: Connection, *, as_of: datetime, currency: str | None = None) -> list[Aged]:
+    """Open amounts by age, as the books stood then; projects that owe nothing are left out."""
+    owed: dict[tuple[str, str], list[tuple[datetime, int]]] = {}
+    settled: dict[tuple[str, str], int] = {}
+    query = (
+        select(ACCOUNTS.c.code, ACCOUNTS.c.commodity, ENTRIES.c.effective_at, POSTINGS.c.amount)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
+        .where(ACCOUNTS.c.code.startswith("project:"), func.length(ACCOUNTS.c.commodity) == 3)
+        .where(ENTRIES.c.recorded_at <= as_of, ENTRIES.c.effective_at <= as_of)
+        .order_by(ENTRIES.c.effective_at)
+    )
+    for code, commodity, at, amount in conn.execute(query):
+        _, project, kind, *_ = code.split(":")
+        if kind == "usage" and amount > 0:
+            owed.setdefault((project, commodity), []).append((at, int(amount)))
+        elif kind in ("usage", "paid"):
+            settled[project, commodity] = settled.get((project, commodity), 0) - int(amount)
+    found = []
+    for key in sorted(owed):
+        if currency is None or key[1] == currency:
+            buckets = _buckets(owed[key], settled.get(key, 0), as_of)
+            if any(buckets):
+                found.append(Aged(*key, buckets))
+    return found
+
+
+def _buckets(owed: Sequence[tuple[datetime, int]], settled: int, as_of: datetime) -> tuple[int, int, int, int]:
+    buckets = [0, 0, 0, 0]
+    for at, amount in owed:
+        open_part = max(0, amount - settled)
+        settled = max(0, settled - amount)
+        age = as_of - at
+        buckets[sum(age > timedelta(days=days) for days in (30, 60, 90))] += open_part
+    return buckets[0], buckets[1], buckets[2], buckets[3]

@@ -1,0 +1,153 @@
+"""The prices that hold: the operator's own rules, and those of tariffs that both sides signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from accounting.calendar import Window
+from accounting.errors import AccountingError, TariffOverlap
+from accounting.evidence.documents import price_rule
+from accounting.evidence.outbox import put
+from accounting.price import PriceBook, quote
+from accounting.store.schema import AGREEMENTS, DISCOUNTS, RULES, SIGNATURES, TARIFFS
+from accounting.tariff import Discount, PriceRule, Scope, overlaps, problems
+from accounting.usage import CORE_SECONDS
+
+_RULES = select(RULES).order_by(RULES.c.id)
+_DISCOUNTS = select(DISCOUNTS).order_by(DISCOUNTS.c.id)
+_FIELDS = ("currency", "price_micro", "resource", "per", "site_id", "queue", "qos", "grade", "user_class", "project_id",
+           "tier_from", "zone", "valid_from", "valid_to")  # fmt: skip
+
+
+def add_tariff(conn: Connection, rule: PriceRule, *, now: datetime) -> int:
+    """Add a dated price of the operator's own; raises `TariffOverlap` where a rival holds at the same time."""
+    own = [r for r in tariffs(conn) if r.tariff_id is None]
+    for other in own:
+        if overlaps(rule, other):
+            raise TariffOverlap(f"rule {other.id} of the same scope holds from {other.valid_from.isoformat()}")
+    if wrong := problems([*(r for r in own if r.scope[:-1] == rule.scope[:-1]), rule]):
+        raise AccountingError("; ".join(wrong))
+    return insert_rule(conn, rule, tariff_sha256=None, now=now)
+
+
+def insert_rule(conn: Connection, rule: PriceRule, *, tariff_sha256: str | None, now: datetime) -> int:
+    """Store a rule; its id."""
+    values = {name: getattr(rule, name) for name in _FIELDS}
+    window = None if rule.window is None else asdict(rule.window)
+    query = insert(RULES).values(**values, window=window, tariff_sha256=tariff_sha256, created_at=now)
+    rule_id = int(conn.execute(query.returning(RULES.c.id)).scalar_one())
+    put(conn, "price_rule", str(rule_id), price_rule({**values, "window": window, "tariff_sha256": tariff_sha256}))
+    return rule_id
+
+
+def close_tariff(conn: Connection, rule_id: int, *, valid_to: datetime) -> bool:
+    """End an open rule of the operator's own at a moment, once; what it priced before stays priced."""
+    query = update(RULES).where(
+        RULES.c.id == rule_id,
+        RULES.c.valid_to.is_(None),
+        RULES.c.valid_from < valid_to,
+        RULES.c.tariff_sha256.is_(None),
+    )
+    return conn.execute(query.values(valid_to=valid_to)).rowcount == 1
+
+
+def tariffs(conn: Connection) -> list[PriceRule]:
+    """Every rule that holds or held, also those that have ended: older usage is priced by them."""
+    stored = conn.execute(_RULES).all()
+    spans = _effective(conn) if any(r.tariff_sha256 for r in stored) else {}
+    found = []
+    for r in stored:
+        rule = _rule(r)
+        if r.tariff_sha256 is None:
+            found.append(rule)
+        elif r.tariff_sha256 in spans:
+            name, start, end = spans[r.tariff_sha256]
+            rule = replace(
+                rule, tariff_id=name, valid_from=max(rule.valid_from, start), valid_to=_first(rule.valid_to, end)
+            )
+            if rule.valid_to is None or rule.valid_from < rule.valid_to:
+                found.append(rule)
+    return found
+
+
+def price_book(conn: Connection) -> PriceBook:
+    """All prices and discounts, for pricing many runs."""
+    return PriceBook(tariffs(conn), discounts(conn))
+
+
+def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
+    """A contract's ratio on prices from a moment on; one of the same scope and time is refused."""
+    for other in discounts(conn):
+        ends = other.valid_to is not None and other.valid_to <= discount.valid_from
+        begins = discount.valid_to is not None and discount.valid_to <= other.valid_from
+        if other.scope == discount.scope and not (ends or begins):
+            raise TariffOverlap(f"discount {other.id} of the same scope holds from {other.valid_from.isoformat()}")
+    values = {k: v for k, v in asdict(discount).items() if k != "id"}
+    return int(conn.execute(insert(DISCOUNTS).values(**values, created_at=now).returning(DISCOUNTS.c.id)).scalar_one())
+
+
+def discounts(conn: Connection) -> list[Discount]:
+    """Every contract's ratio, also those that have ended."""
+    return [
+        Discount(r.id, r.project_id, r.numerator, r.denominator, r.valid_from, r.valid_to, r.site_id, r.grade,
+                 r.resource, r.reason)
+        for r in conn.execute(_DISCOUNTS)
+    ]  # fmt: skip
+
+
+def estimate(
+    prices: PriceBook, *, site_id: str, queue: str, currency: str, core_seconds: int, at: datetime,
+    project_id: str = "", qos: str = "", grade: str = "", user_class: str = "", more: Mapping[str, int] | None = None,
+) -> int | None:  # fmt: skip
+    """Micro-units for core-seconds (and `more` resources) at the prices of this moment; None where there is none."""
+    where = Scope(currency, site_id, queue, qos, grade, user_class, project_id)
+    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
+
+
+def _effective(conn: Connection) -> dict[str, tuple[str, datetime, datetime | None]]:
+    """Signed tariffs by hash: the name `id/version`, and from when until when they hold.
+
+    A tariff holds from its date, but never before the second signature: no price is made afterwards.
+    """
+    signed = (
+        select(SIGNATURES.c.document_sha256, func.max(SIGNATURES.c.signed_at).label("at"))
+        .group_by(SIGNATURES.c.document_sha256)
+        .subquery()
+    )
+    parties = (
+        select(AGREEMENTS.c.id, AGREEMENTS.c.operator_id, AGREEMENTS.c.centre_id).distinct().subquery()
+    )  # a new version of an agreement keeps its parties
+    by = SIGNATURES.alias("by_operator"), SIGNATURES.alias("by_centre")
+    query = (
+        select(TARIFFS.c.id, TARIFFS.c.version, TARIFFS.c.sha256, TARIFFS.c.valid_from, signed.c.at)
+        .join(parties, parties.c.id == TARIFFS.c.agreement_id)
+        .join(signed, signed.c.document_sha256 == TARIFFS.c.sha256)
+        .join(by[0], (by[0].c.document_sha256 == TARIFFS.c.sha256) & (by[0].c.party_id == parties.c.operator_id))
+        .join(by[1], (by[1].c.document_sha256 == TARIFFS.c.sha256) & (by[1].c.party_id == parties.c.centre_id))
+        .order_by(TARIFFS.c.id, TARIFFS.c.version)
+    )
+    versions: dict[str, list[Any]] = {}
+    for row in conn.execute(query):
+        versions.setdefault(row.id, []).append(row)
+    found = {}
+    for rows in versions.values():
+        starts = [max(row.valid_from, row.at) for row in rows]
+        for i, row in enumerate(rows):
+            found[row.sha256] = (f"{row.id}/{row.version}", starts[i], min(starts[i + 1 :], default=None))
+    return found
+
+
+def _rule(r: Any) -> PriceRule:
+    window = None
+    if r.window is not None:
+        window = Window(r.window["from_minute"], r.window["to_minute"], tuple(r.window["weekdays"]))
+    return PriceRule(r.id, window=window, **{name: getattr(r, name) for name in _FIELDS})
+
+
+def _first(a: datetime | None, b: datetime | None) -> datetime | None:
+    return min((moment for moment in (a, b) if moment is not None), default=None)

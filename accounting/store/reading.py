@@ -1,0 +1,138 @@
+"""Read the books: what a job costs and why, and what stood on any account at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, REVERSALS, USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLine:
+    """One live charge of a job, with its reading and its arithmetic."""
+
+    charge_id: int
+    usage_record_id: int
+    meter: str
+    task: int | None
+    start_time: datetime | None
+    end_time: datetime | None
+    cores: int
+    core_seconds: int
+    amount_micro: int
+    currency: str
+    rule: str
+    segments: tuple[Mapping[str, Any], ...]
+    overage: bool
+
+
+def charges_of_job(conn: Connection, job_id: str) -> list[ChargeLine]:
+    """What a job costs as the books stand now, run by run."""
+    query = (
+        select(CHARGES, USAGE.c.task, USAGE.c.start_time, USAGE.c.end_time, USAGE.c.cores)
+        .join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+        .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .where(CHARGES.c.job_id == job_id, REVERSALS.c.charge_id.is_(None))
+        .order_by(USAGE.c.task, USAGE.c.start_time)
+    )
+    return [
+        ChargeLine(r.id, r.usage_record_id, r.meter, r.task, r.start_time, r.end_time, r.cores, r.core_seconds,
+                   r.amount_micro, r.currency, r.rule, tuple(r.segments), r.overage)
+        for r in conn.execute(query)
+    ]  # fmt: skip
+
+
+def charge_page(conn: Connection, project_id: str, *, limit: int, before: int | None = None) -> list[Any]:
+    """A project's charges with their readings, newest first, also those that were replaced."""
+    query = (
+        select(CHARGES, USAGE.c.site_id, USAGE.c.start_time, USAGE.c.end_time,
+               REVERSALS.c.by_usage_record_id.label("replaced_by"))
+        .join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+        .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .where(CHARGES.c.project_id == project_id)
+        .order_by(CHARGES.c.id.desc())
+        .limit(limit)
+    )  # fmt: skip
+    return list(conn.execute(query if before is None else query.where(CHARGES.c.id < before)))
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A charge down to the raw record: what was read, what rule made it billable, each price and its arithmetic."""
+
+    charge: Any
+    reading: Any
+    steps: tuple[str, ...]
+    replaced_by: int | None
+
+
+def explain(conn: Connection, charge_id: int) -> Explained | None:
+    """Why a charge is what it is; None where there is none of this id."""
+    charge = conn.execute(select(CHARGES).where(CHARGES.c.id == charge_id)).one_or_none()
+    if charge is None:
+        return None
+    reading = conn.execute(select(USAGE).where(USAGE.c.id == charge.usage_record_id)).one()
+    replaced = conn.scalar(select(REVERSALS.c.by_usage_record_id).where(REVERSALS.c.charge_id == charge_id))
+    steps = [
+        f"the {reading.meter}'s meter read run {reading.run_key} at {reading.site_id}, revision {reading.revision}: "
+        f"{reading.state}, {reading.cores} cores, {reading.elapsed_s} s, suspended {reading.suspended_s} s",
+        f"policy {charge.policy_version}: {charge.rule}",
+        *(_arithmetic(s) for s in charge.segments),
+        f"together {charge.gross_micro} micro-{charge.currency}",
+    ]
+    if charge.amount_micro != charge.gross_micro:
+        steps.append(
+            f"{charge.reason}: the project owes {charge.amount_micro}, the operator bears {charge.borne_micro}, "
+            f"the centre is not paid {charge.gross_micro - charge.amount_micro - charge.borne_micro}"
+        )
+    if charge.agreement_id is not None:
+        steps.append(
+            f"agreement {charge.agreement_id}/{charge.agreement_version}: "
+            f"centre {charge.centre_micro}, tax {charge.tax_micro}, operator "
+            f"{charge.amount_micro + charge.borne_micro - charge.centre_micro - charge.tax_micro}"
+        )
+    return Explained(charge, reading, tuple(steps), replaced)
+
+
+def _arithmetic(s: Mapping[str, Any]) -> str:
+    where = f"{s['start']} to {s['end']}"
+    price = f"rule {s['rule']}: {s['price_micro']} for {s['per']} {s['resource']}"
+    if s.get("discount") is not None:
+        price += f", of which {s['numerator']}/{s['denominator']} by contract {s['discount']}"
+    if s.get("tier_key"):
+        return (
+            f"{where}: {s['quantity']} {s['resource']} on top of {s['count_before']} in the month, "
+            f"{price} and its tiers: the month rises by {s['amount_micro']}"
+        )
+    if s["resource"] == "minimum":
+        return f"{price}: the least a run costs, {s['amount_micro']} more"
+    return f"{where}: {s['quantity']} {s['resource']} × {price} = {s['amount_micro']}"
+
+
+def balances(
+    conn: Connection, *, known_at: datetime | None = None, effective_before: datetime | None = None, code: str = ""
+) -> dict[tuple[str, str], int]:
+    """What stands on each account (whose code begins with `code`), by (code, commodity).
+
+    `known_at`: as the books knew it then; `effective_before`: of what counts before a moment. Both together answer
+    "what did we know on 31 October about September".
+    """
+    query = (
+        select(ACCOUNTS.c.code, ACCOUNTS.c.commodity, func.sum(POSTINGS.c.amount))
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
+        .group_by(ACCOUNTS.c.code, ACCOUNTS.c.commodity)
+        .order_by(ACCOUNTS.c.code, ACCOUNTS.c.commodity)
+    )
+    if known_at is not None:
+        query = query.where(ENTRIES.c.recorded_at <= known_at)
+    if effective_before is not None:
+        query = query.where(ENTRIES.c.effective_at < effective_before)
+    if code:
+        query = query.where(ACCOUNTS.c.code.startswith(code, autoescape=True))
+    return {(r[0], r[1]): int(r[2]) for r in conn.execute(query)}

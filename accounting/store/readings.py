@@ -1,0 +1,154 @@
+"""Keep what meters read, each reading once; a changed one is the next revision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from accounting.store.schema import CHARGES, QUARANTINE, USAGE, among, insert_new, lock_buckets, new_ids, upsert
+from accounting.usage import Kind, Meter, Unreadable, UsageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue."""
+
+    record: UsageRecord
+    job_id: str
+    project_id: str
+    user_id: str
+    currency: str
+    grade: str = ""
+
+
+def quarantine(conn: Connection, unreadable: Sequence[Unreadable], *, now: datetime) -> int:
+    """Keep what cannot be read, once; returns how many were new."""
+    rows = [
+        {"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": u.raw,
+         "why": u.why[:500], "recorded_at": now}
+        for u in unreadable
+    ]  # fmt: skip
+    query = upsert(conn, QUARANTINE).on_conflict_do_nothing().returning(QUARANTINE.c.site_id)
+    return len(conn.execute(query, rows).all()) if rows else 0
+
+
+def record(conn: Connection, assigned: Sequence[Assigned], *, now: datetime) -> dict[int, Assigned]:
+    """Insert readings that are new or changed, by their ids; the unique key decides between two that try at once.
+
+    Of two readings of one run by one meter in the same call the first is kept: pass the other in a later call.
+    """
+    lock_buckets(conn, "job", {a.job_id for a in assigned})
+    newest, older = _known(conn, assigned)
+    rows: list[dict[str, Any]] = []
+    taken: set[tuple[str, str, str]] = set()
+    items = []
+    for item in assigned:
+        key = _key(item)
+        before = newest.get(key)
+        if key in taken:
+            continue
+        sha256 = item.record.content_sha256
+        if before is not None and before.content_sha256 == sha256:
+            continue
+        if before is not None and sha256 in older.get(key, ()) and _agreed(conn, before.id):
+            continue  # the centre's log still says what both sides have corrected since
+        taken.add(key)
+        items.append(item)
+        rows.append(_row(item, before, sha256, now))
+    if not rows:
+        return {}
+    ids = new_ids(conn, USAGE, len(rows))
+    for id_, row in zip(ids, rows, strict=True):
+        row["id"] = id_
+    stored = insert_new(conn, USAGE, rows)
+    return {id_: item for id_, item in zip(ids, items, strict=True) if id_ in stored}
+
+
+def rounds(assigned: Sequence[Assigned]) -> list[list[Assigned]]:
+    """The readings in calls of `record`: two of the same run by the same meter never in one."""
+    found: list[list[Assigned]] = [[]]
+    seen: dict[tuple[str, str, str], int] = {}
+    for item in assigned:
+        number = seen.get(key := _key(item), 0)
+        seen[key] = number + 1
+        if number == len(found):
+            found.append([])
+        found[number].append(item)
+    return found
+
+
+def uncharged(conn: Connection, *, limit: int = 10_000) -> list[Any]:
+    """Newest readings that no charge was made of: an anti-join, since a cursor over ids passes rows that commit late.
+
+    A gateway's reading of a job that its centre has read is not among them (accounting.md, trap 22).
+    """
+    newer, charge, centre = USAGE.alias("newer"), CHARGES, USAGE.alias("centre")
+    query = (
+        select(USAGE)
+        .outerjoin(charge, charge.c.usage_record_id == USAGE.c.id)
+        .outerjoin(newer, newer.c.supersedes == USAGE.c.id)
+        .outerjoin(centre, (centre.c.job_id == USAGE.c.job_id) & (centre.c.meter == "centre")
+                   & (USAGE.c.meter == "gateway"))
+        .where(charge.c.id.is_(None), newer.c.id.is_(None), centre.c.id.is_(None))
+        .order_by(USAGE.c.id)
+        .limit(limit)
+    )  # fmt: skip
+    return list(conn.execute(query))
+
+
+def record_of(row: Any) -> UsageRecord:
+    """The reading that a row keeps."""
+    names = ("site_id", "run_key", "native_id", "state", "username", "cores", "nodes", "elapsed_s", "core_seconds",
+             "node_seconds", "gpu_seconds", "memory_mib_seconds", "suspended_s", "task", "account", "queue", "qos",
+             "submit_time", "start_time", "end_time", "estimated", "exclusive", "requested_cores", "cpus",
+             "threads_per_core", "raw")  # fmt: skip
+    return UsageRecord(
+        meter=Meter(row.meter), kind=Kind(row.kind), units=row.units or {}, **{n: getattr(row, n) for n in names}
+    )
+
+
+def _key(item: Assigned) -> tuple[str, str, str]:
+    return item.record.site_id, item.record.run_key, item.record.meter.value
+
+
+def _known(
+    conn: Connection, assigned: Sequence[Assigned]
+) -> tuple[dict[tuple[str, str, str], Any], dict[Any, set[str]]]:
+    """The newest reading of each run, and what its older ones said."""
+    query = select(USAGE.c.id, USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision,
+                   USAGE.c.content_sha256)  # fmt: skip
+    query = query.where(USAGE.c.site_id.in_({a.record.site_id for a in assigned}))
+    query = query.where(among(conn, USAGE.c.run_key, {a.record.run_key for a in assigned}))
+    newest: dict[tuple[str, str, str], Any] = {}
+    older: dict[Any, set[str]] = {}
+    for r in conn.execute(query.order_by(USAGE.c.revision)):
+        key = (r.site_id, r.run_key, r.meter)
+        if key in newest:
+            older.setdefault(key, set()).add(newest[key].content_sha256)
+        newest[key] = r
+    return newest, older
+
+
+def _agreed(conn: Connection, record_id: int) -> bool:
+    """Whether a reading came from a settled break (gateway/billing/reconcile.py) and not from the centre's meter."""
+    return "break" in (conn.scalar(select(USAGE.c.raw).where(USAGE.c.id == record_id)) or {})
+
+
+def _row(item: Assigned, before: Any, sha256: str, now: datetime) -> dict[str, Any]:
+    r = item.record
+    return {
+        "id": 0, "site_id": r.site_id, "run_key": r.run_key, "meter": r.meter.value,
+        "revision": 1 if before is None else before.revision + 1, "supersedes": None if before is None else before.id,
+        "content_sha256": sha256, "kind": r.kind.value, "job_id": item.job_id, "project_id": item.project_id,
+        "user_id": item.user_id, "native_id": r.native_id, "task": r.task, "state": r.state, "username": r.username,
+        "account": r.account, "queue": r.queue, "qos": r.qos, "cores": r.cores, "nodes": r.nodes,
+        "elapsed_s": r.elapsed_s, "suspended_s": r.suspended_s, "core_seconds": r.core_seconds,
+        "node_seconds": r.node_seconds, "gpu_seconds": r.gpu_seconds, "memory_mib_seconds": r.memory_mib_seconds,
+        "submit_time": r.submit_time, "start_time": r.start_time, "end_time": r.end_time, "estimated": r.estimated,
+        "exclusive": r.exclusive, "requested_cores": r.requested_cores, "cpus": r.cpus,
+        "threads_per_core": r.threads_per_core, "units": dict(r.units) or None, "raw": dict(r.raw), "recorded_at": now,
+    }  # fmt: skip

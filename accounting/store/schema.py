@@ -1,0 +1,175 @@
+"""The tables as Core, and the few statements that are written differently on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Connection, String, Table, bindparam, func, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import DeclarativeBase
+
+from accounting import tables
+
+
+def core(row: type[DeclarativeBase]) -> Table:
+    return cast(Table, row.__table__)
+
+
+USAGE, QUARANTINE = core(tables.UsageRecordRow), core(tables.QuarantineRow)
+PARTIES, KEYS, SIGNATURES = core(tables.PartyRow), core(tables.PartyKeyRow), core(tables.SignatureRow)
+AGREEMENTS, TARIFFS = core(tables.AgreementRow), core(tables.TariffRow)
+RULES, DISCOUNTS, TERMS = core(tables.PriceRuleRow), core(tables.DiscountRow), core(tables.ProjectTermsRow)
+ORDERS, ALLOCATIONS = core(tables.OrderRow), core(tables.AllocationRow)
+ALLOCATION_EVENTS = core(tables.AllocationEventRow)
+ACCOUNTS, ENTRIES, POSTINGS = core(tables.AccountRow), core(tables.JournalEntryRow), core(tables.PostingRow)
+CHARGES, REVERSALS = core(tables.ChargeRow), core(tables.ChargeReversalRow)
+BALANCES, HOLDS = core(tables.BalanceRow), core(tables.HoldRow)
+PERIODS, PERIOD_EVENTS = core(tables.PeriodRow), core(tables.PeriodEventRow)
+TIER_COUNTS = core(tables.TierCountRow)
+ACCRUALS, ACCRUAL_REVERSALS = core(tables.AccrualRow), core(tables.AccrualReversalRow)
+PAYMENTS, PAYMENT_ALLOCATIONS = core(tables.PaymentRow), core(tables.PaymentAllocationRow)
+ADJUSTMENTS, DECISIONS = core(tables.AdjustmentRow), core(tables.AdjustmentDecisionRow)
+VOUCHERS, VOUCHER_USES = core(tables.VoucherRow), core(tables.VoucherUseRow)
+BUDGETS, ALERTS = core(tables.BudgetRow), core(tables.BudgetAlertRow)
+
+# Beyond this many rows plain tuples go to the driver (COPY on PostgreSQL) instead of through SQLAlchemy.
+_BULK = 200
+
+
+def upsert(conn: Connection, table: Table) -> Any:
+    return pg_insert(table) if conn.dialect.name == "postgresql" else sqlite_insert(table)
+
+
+def among(conn: Connection, column: Any, values: Collection[str]) -> ColumnElement[bool]:
+    """`column IN values` with one parameter, however many values there are."""
+    if conn.dialect.name == "postgresql":
+        wanted = bindparam(None, sorted(values), type_=ARRAY(String), unique=True)
+        return cast(ColumnElement[bool], column == func.any(wanted))
+    each = func.json_each(json.dumps(sorted(values))).table_valued("value")
+    return cast(ColumnElement[bool], column.in_(select(each.c.value)))
+
+
+def new_ids(conn: Connection, table: Table, count: int) -> Sequence[int]:
+    """Ids for rows that will be inserted in this transaction; on SQLite nobody else writes meanwhile."""
+    if conn.dialect.name == "postgresql":
+        query = text("SELECT nextval(pg_get_serial_sequence(:name, 'id')) FROM generate_series(1, :count)")
+        return list(conn.scalars(query, {"name": table.name, "count": count}))
+    first = int(conn.scalar(select(func.coalesce(func.max(table.c.id), 0))) or 0) + 1
+    return range(first, first + count)
+
+
+def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[int]:
+    """Insert rows with their ids where no unique key forbids it; the ids that were inserted."""
+    if len(rows) <= _BULK or conn.dialect.name != "postgresql":
+        if not rows:
+            return set()
+        if conn.dialect.name != "postgresql":
+            return _insert_or_ignore(conn, table, rows)
+        few = pg_insert(table).on_conflict_do_nothing().returning(table.c.id)
+        return set(conn.scalars(few, list(rows)))
+    names = list(rows[0])
+    staged = f"staged_{table.name}"
+    conn.exec_driver_sql(f"CREATE TEMP TABLE IF NOT EXISTS {staged} (LIKE {table.name}) ON COMMIT DELETE ROWS")
+    conn.exec_driver_sql(f"TRUNCATE {staged}")
+    _copy(conn, staged, table, names, rows)
+    columns = ", ".join(f'"{name}"' for name in names)
+    query = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {staged} ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
+    return set(conn.exec_driver_sql(query).scalars())
+
+
+def insert_all(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows that no key forbids; any conflict is an error."""
+    if not rows:
+        return
+    names = list(rows[0])
+    if conn.dialect.name == "postgresql":
+        if len(rows) > _BULK:
+            _copy(conn, table.name, table, names, rows)
+        else:
+            conn.execute(table.insert(), list(rows))
+        return
+    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
+    conn.exec_driver_sql(
+        f"INSERT INTO {table.name} ({columns}) VALUES ({marks})",  # noqa: S608
+        _tuples(conn, table, names, rows),
+    )
+
+
+def _insert_or_ignore(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[int]:
+    names = list(rows[0])
+    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
+    # Not INSERT OR IGNORE, which would pass over a missing value as well as over a key.
+    query = f"INSERT INTO {table.name} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608
+    done = conn.exec_driver_sql(query, _tuples(conn, table, names, rows)).rowcount
+    ids = {row["id"] for row in rows}
+    if done == len(rows):
+        return ids
+    low, high = min(ids), max(ids)
+    return set(conn.scalars(select(table.c.id).where(table.c.id.between(low, high)))) & ids
+
+
+def _copy(conn: Connection, target: str, table: Table, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    columns = ", ".join(f'"{name}"' for name in names)
+    cursor = conn.connection.cursor()
+    with cursor.copy(f"COPY {target} ({columns}) FROM STDIN") as copy:
+        for row in _tuples(conn, table, names, rows):
+            copy.write_row(row)
+    cursor.close()
+
+
+def _tuples(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> list[tuple[Any, ...]]:
+    """Rows as the driver takes them: JSON as text, and on SQLite times as SQLAlchemy writes them."""
+    kinds = [type(table.c[name].type).__name__ for name in names]
+    sqlite = conn.dialect.name == "sqlite"
+    convert = []
+    for name, kind in zip(names, kinds, strict=True):
+        if kind == "JSON":
+            convert.append((name, _json_or_null if table.c[name].nullable else _json))
+        elif kind == "UtcTime" and sqlite:
+            convert.append((name, _sqlite_time))
+    found = []
+    for row in rows:
+        if convert:
+            row = dict(row)
+            for name, how in convert:
+                row[name] = how(row[name])
+        found.append(tuple(row.values()))
+    return found
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)
+
+
+def _json_or_null(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _sqlite_time(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    naive = (value if value.tzinfo is UTC else value.astimezone(UTC)).replace(tzinfo=None)
+    return naive.isoformat(" ", "microseconds")
+
+
+def lock(conn: Connection, names: Collection[str], *, shared: bool = False) -> None:
+    """Hold these names until the transaction ends; on SQLite the writer is alone anyway."""
+    if conn.dialect.name != "postgresql" or not names:
+        return
+    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    numbers = sorted({int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], signed=True) for n in names})
+    for number in numbers:  # in one order everywhere, so that no two wait for each other
+        conn.exec_driver_sql(f"SELECT {function}(%s)", (number,))
+
+
+def lock_buckets(conn: Connection, kind: str, keys: Collection[str], buckets: int = 64) -> None:
+    """Hold many names by a few locks."""
+    lock(conn, {f"{kind}:{hashlib.sha256(key.encode()).digest()[0] % buckets}" for key in keys})

@@ -1,0 +1,106 @@
+"""The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
+
+from accounting.tables.base import (
+    Base,
+    Id,
+    UtcTime,
+    append_only_tables,
+    append_only_triggers,
+    assert_append_only,
+    metadata,
+)
+from accounting.tables.books import (
+    AccountRow,
+    AccrualReversalRow,
+    AccrualRow,
+    BalanceRow,
+    ChargeReversalRow,
+    ChargeRow,
+    HoldRow,
+    JournalEntryRow,
+    PeriodEventRow,
+    PeriodRow,
+    PostingRow,
+    TierCountRow,
+)
+from accounting.tables.contracts import (
+    AgreementRow,
+    AllocationEventRow,
+    AllocationRow,
+    DiscountRow,
+    OrderRow,
+    PartyKeyRow,
+    PartyRow,
+    PriceRuleRow,
+    ProjectTermsRow,
+    SignatureRow,
+    TariffRow,
+)
+from accounting.tables.evidence import (
+    CheckpointRow,
+    CosignatureRow,
+    LeafRow,
+    NodeRow,
+    OutboxRow,
+    PersonKeyRow,
+    SigningKeyRow,
+)
+from accounting.tables.invoices import (
+    BankTransactionRow,
+    BillingDocumentRow,
+    BillingItemRow,
+    DisputeEventRow,
+    DisputeRow,
+    DocumentSeriesRow,
+    InvoicePaymentRow,
+    LegalEntityRow,
+    ProjectPayerRow,
+    TaxRuleRow,
+)
+from accounting.tables.money import (
+    AdjustmentDecisionRow,
+    AdjustmentRow,
+    BudgetAlertRow,
+    BudgetRow,
+    PaymentAllocationRow,
+    PaymentRow,
+    VoucherRow,
+    VoucherUseRow,
+)
+from accounting.tables.recon import (
+    BreakEventRow,
+    BreakRow,
+    ReconciliationRow,
+    StatementLineRow,
+    StatementProblemRow,
+    StatementRow,
+)
+from accounting.tables.settlement import (
+    FxRateRow,
+    SettlementEndRow,
+    SettlementItemRow,
+    SettlementPaymentRow,
+    SettlementRow,
+    SettlementSignatureRow,
+)
+from accounting.tables.usage import QuarantineRow, UsageRecordRow
+
+APPEND_ONLY = append_only_tables()
+
+__all__ = [
+    "Base", "Id", "UtcTime", "metadata", "APPEND_ONLY", "append_only_tables", "append_only_triggers",
+    "assert_append_only",
+    "UsageRecordRow", "QuarantineRow",
+    "PartyRow", "PartyKeyRow", "AgreementRow", "TariffRow", "SignatureRow", "PriceRuleRow", "DiscountRow",
+    "ProjectTermsRow", "OrderRow", "AllocationRow", "AllocationEventRow",
+    "AccountRow", "JournalEntryRow", "PostingRow", "ChargeRow", "ChargeReversalRow", "BalanceRow", "HoldRow",
+    "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
+    "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
+    "BudgetRow", "BudgetAlertRow",
+    "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
+    "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
+    "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
+    "StatementRow", "StatementLineRow", "StatementProblemRow", "ReconciliationRow", "BreakRow", "BreakEventRow",
+    "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
+    "SettlementPaymentRow",
+]  # fmt: skip

@@ -1,0 +1,257 @@
+"""Payments, what is owed, and disputes of a line."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path
+from sqlalchemy import Connection, select
+from starlette.responses import Response
+
+from accounting import dispute_store
+from accounting.ageing import aged, standings
+from accounting.dispute_store import Evidence, disputed_minor, raise_dispute, take
+from accounting.disputes import Dispute, DisputeState, Side, Step
+from accounting.errors import AccountingError, PaymentRefused
+from accounting.invoice_store import DOCUMENTS
+from accounting.minor_units import plain
+from accounting.payment_store import allocate_by_hand, find, import_payments, open_documents, received
+from accounting.payments import BankStatement
+from accounting.payments_camt import read_camt
+from accounting.payments_csv import CsvProfile, minor_of, read_csv
+from gateway.api import billing_schemas as schemas
+from gateway.api import billing_views as views
+from gateway.api import describe
+from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
+from gateway.api.idempotency import Once
+from gateway.billing.invoices import PROJECTS, document_row
+from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
+from gateway.identity.access import Person, Verb, can
+from gateway.ids import new_id
+
+router = APIRouter(tags=["billing"], prefix="/billing")
+
+TransactionId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+DisputeId = Annotated[Word, Path(max_length=32)]
+
+
+# ---------------------------------------------------------------- payments
+
+
+@router.post("/payments-import", **describe.route(
+    schemas.PaymentsImported, body=schemas.PaymentsIn, refuses=(403, 409, 413, 422)
+))  # fmt: skip
+def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
+    """Import a bank's file (operator): all of it, or with any problem nothing. The same file again imports nothing."""
+    wanted = read(schemas.PaymentsIn, body)
+    statement = _statement(wanted)
+    problems = [{"where": p.where, "why": p.why} for p in statement.problems[:100]]
+    found = {"new": 0, "known": 0, "unallocated": 0, "allocated": []}
+    if not problems and not wanted.dry_run:
+        try:
+            with services.db.write() as conn:
+                done = import_payments(conn, statement.transactions, now=services.clock())
+        except PaymentRefused as exc:
+            raise Conflict(str(exc)) from exc
+        sums = [{"amount": plain(minor, c), "currency": c} for c, minor in sorted(done.allocated_minor.items())]
+        found = {"new": done.new, "known": done.known, "unallocated": done.unallocated, "allocated": sums}
+    elif not problems:
+        found["new"] = len(statement.transactions)
+    return answer(found | {"left_out": statement.left_out, "problems": problems})
+
+
+@router.get("/payments", **describe.route(schemas.Payments, refuses=(403,)))
+def list_payments(services: Svc, _admin: Admin, unallocated: bool = False) -> Response:
+    """What came in, the newest first (operator); `unallocated`: only what is not matched to the last coin."""
+    with services.db.read() as conn:
+        return answer({"items": [views.payment_json(r) for r in received(conn, only_unallocated=unallocated)]})
+
+
+@router.post("/payments/{transaction_id}/allocate", **describe.route(
+    schemas.Payment, body=schemas.AllocateIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def allocate(
+    services: Svc, admin: Admin, transaction_id: TransactionId, body: Body, idempotency_key: IdemHeader = None
+) -> Response:
+    """Match money to an invoice by hand, or take it back with a negative amount (operator)."""
+    wanted = read(schemas.AllocateIn, body)
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        before = find(conn, transaction_id)
+        if before is None:
+            raise NotFound(f"There is no payment {transaction_id}.")
+        minor = _minor(wanted.amount, before.transaction.currency, "/amount")
+        try:
+            after = allocate_by_hand(conn, transaction_id, wanted.invoice, minor, by=admin.name, now=services.clock())
+        except PaymentRefused as exc:
+            raise Conflict(str(exc)) from exc
+        return views.payment_json(after)
+
+    once = Once.of(admin, idempotency_key, f"POST /billing/payments/{transaction_id}/allocate", body)
+    return answer(once.made(services, make))
+
+
+@router.get("/ageing", **describe.route(schemas.Ageing, refuses=(403,)))
+def show_ageing(services: Svc, _admin: Admin) -> Response:
+    """What is owed, by payer and age; what is in dispute stands apart and is not dunned (operator)."""
+    with services.db.read() as conn:
+        found = aged(open_documents(conn), disputed_minor(conn), services.clock())
+    return answer(views.ageing_json(found, standings(found)))
+
+
+# ---------------------------------------------------------------- disputes
+
+
+@router.post("/disputes", **describe.route(
+    schemas.Dispute, status=201, body=schemas.DisputeIn, refuses=(404, 409, 422)
+))  # fmt: skip
+def dispute(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
+    """Dispute a line of my project's invoice (its owner): the amount leaves dunning, the operator owes an answer."""
+    wanted = read(schemas.DisputeIn, body)
+    now = services.clock()
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        document_row(conn, person, wanted.invoice, Verb.DISPUTE_BILL)
+        try:
+            made = raise_dispute(
+                conn, dispute_id=new_id("d", now), invoice=wanted.invoice, line=wanted.line, reason=wanted.reason,
+                by=person.name, evidence=[Evidence(e.name, e.sha256) for e in wanted.evidence], now=now,
+            )  # fmt: skip
+        except AccountingError as exc:
+            raise Conflict(str(exc)) from exc
+        return views.dispute_json(conn, made, now)
+
+    return answer(Once.of(person, idempotency_key, "POST /billing/disputes", body).made(services, make), 201)
+
+
+@router.get("/disputes", **describe.route(schemas.Disputes, refuses=(422,)))
+def list_disputes(
+    services: Svc, person: Who, project: Word | None = None, site: Word | None = None,
+    state: Literal["open", "with_centre", "credited", "rejected", "withdrawn"] | None = None,
+) -> Response:  # fmt: skip
+    """Disputes of my projects' invoices, or of my centre's work; the oldest first."""
+    now = services.clock()
+    with services.db.read() as conn:
+        ids = {r.name: r.id for r in conn.execute(select(PROJECTS.c.name, PROJECTS.c.id))}
+        found = dispute_store.disputes(
+            conn, project_id=ids.get(project, project) if project else None, site_id=site,
+            state=DisputeState(state) if state else None,
+        )  # fmt: skip
+        seen = [views.dispute_json(conn, d, now) for d in found if _sides(conn, person, d) or _may_see(conn, person, d)]
+    return answer({"items": seen})
+
+
+@router.get("/disputes/{dispute_id}", **describe.route(schemas.Dispute, refuses=(404,)))
+def show_dispute(services: Svc, person: Who, dispute_id: DisputeId) -> Response:
+    """One dispute with every step."""
+    with services.db.read() as conn:
+        found = _dispute(conn, person, dispute_id)
+        return answer(views.dispute_json(conn, found, services.clock()))
+
+
+@router.post("/disputes/{dispute_id}/{step}", **describe.route(
+    schemas.Dispute, body=schemas.DisputeStepIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def step_dispute(
+    services: Svc, person: Who, dispute_id: DisputeId,
+    step: Annotated[Literal["comment", "pass_on", "centre_answer", "credit", "reject", "withdraw"], Path()],
+    body: Body, idempotency_key: IdemHeader = None,
+) -> Response:  # fmt: skip
+    """The next step: payer comments or withdraws; operator passes on, credits or rejects; the centre answers."""
+    wanted = read(schemas.DisputeStepIn, body)
+    now = services.clock()
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        before = _dispute(conn, person, dispute_id)
+        net = None if wanted.net is None else _minor(wanted.net, before.currency, "/net")
+        evidence = [Evidence(e.name, e.sha256) for e in wanted.evidence]
+        sides = _sides(conn, person, before)
+        if not sides:
+            raise Forbidden("You see this dispute, and take no part in it.")
+        try:
+            after = _take(conn, dispute_id, Step(step), sides, person.name, wanted.text, evidence, net, now)
+        except AccountingError as exc:
+            raise Conflict(str(exc)) from exc
+        return views.dispute_json(conn, after, now)
+
+    once = Once.of(person, idempotency_key, f"POST /billing/disputes/{dispute_id}/{step}", body)
+    return answer(once.made(services, make))
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _take(
+    conn: Connection, dispute_id: str, step: Step, sides: list[Side], by: str, text: str, evidence: list[Evidence],
+    net: int | None, now: Any,
+) -> Dispute:  # fmt: skip
+    """As the first side of the person's that may: an operator who owns the project still rejects as the operator."""
+    for side in sides[:-1]:
+        try:
+            with conn.begin_nested():
+                return take(conn, dispute_id, step, side=side, by=by, text=text, evidence=evidence,
+                            credit_net_minor=net, now=now)  # fmt: skip
+        except AccountingError:
+            continue
+    return take(conn, dispute_id, step, side=sides[-1], by=by, text=text, evidence=evidence, credit_net_minor=net,
+                now=now)  # fmt: skip
+
+
+def _sides(conn: Connection, person: Person, found: Dispute) -> list[Side]:
+    """On which sides a person stands."""
+    project = conn.scalar(select(DOCUMENTS.c.project_id).where(DOCUMENTS.c.number == found.invoice))
+    sides = []
+    if can(person, Verb.OPERATE):
+        sides.append(Side.OPERATOR)
+    if can(person, Verb.DISPUTE_BILL, ("project", str(project))):
+        sides.append(Side.PAYER)
+    if found.state is DisputeState.WITH_CENTRE and can(person, Verb.ANSWER_DISPUTE, ("site", found.site_id)):
+        sides.append(Side.CENTRE)
+    return sides
+
+
+def _may_see(conn: Connection, person: Person, found: Dispute) -> bool:
+    """Those who see the bill; a centre from the moment that it is asked."""
+    project = conn.scalar(select(DOCUMENTS.c.project_id).where(DOCUMENTS.c.number == found.invoice))
+    asked = any(e.state is DisputeState.WITH_CENTRE for e in dispute_store.events(conn, found.id))
+    return can(person, Verb.SEE_BILL, ("project", str(project))) or (
+        asked and can(person, Verb.SEE_SITE, ("site", found.site_id))
+    )
+
+
+def _dispute(conn: Connection, person: Person, dispute_id: str) -> Dispute:
+    found = dispute_store.find(conn, dispute_id)
+    if found is None or not (_sides(conn, person, found) or _may_see(conn, person, found)):
+        raise NotFound(f"There is no dispute {dispute_id!r} that you may see.")
+    return found
+
+
+def _statement(wanted: schemas.PaymentsIn) -> BankStatement:
+    if bool(wanted.content) == bool(wanted.content_base64):
+        problem = Problem("/content", "Give either `content` or `content_base64`.", "required")
+        raise Invalid("Where is the file?", problems=(problem,))
+    try:
+        data = (
+            base64.b64decode(wanted.content_base64, validate=True) if wanted.content_base64 else wanted.content.encode()
+        )
+    except (binascii.Error, ValueError) as exc:
+        raise Invalid("The file is no base64.", problems=(Problem("/content_base64", str(exc), "invalid"),)) from exc
+    if wanted.format == "csv" and wanted.profile is None:
+        problem = Problem("/profile", "A CSV needs a profile that names its columns.", "required")
+        raise Invalid("How is the CSV written?", problems=(problem,))
+    try:
+        if wanted.profile is not None and wanted.format == "csv":
+            return read_csv(data, CsvProfile(**wanted.profile.model_dump()))
+        return read_camt(data)
+    except PaymentRefused as exc:
+        raise Invalid(str(exc), problems=(Problem("/content", str(exc), "invalid"),)) from exc
+
+
+def _minor(text: str, currency: str, pointer: str) -> int:
+    try:
+        return minor_of(text, currency)
+    except ValueError as exc:
+        raise Invalid(str(exc), problems=(Problem(pointer, str(exc), "invalid"),)) from exc

@@ -1,0 +1,208 @@
+"""Compare a centre's statement with our books, and post what the contract (or two people) let stand.
+
+A quantity is posted as a new revision of the run's reading, so that it is priced, divided and explained like any other;
+a difference of money alone is posted between the centre and the operator. Nothing is edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from accounting import recon_store
+from accounting import store as books
+from accounting.breaks import FINAL, Act, Category, Event, State
+from accounting.errors import AccountingError
+from accounting.ledger import Entry, Posting, payable
+from accounting.periods import month
+from accounting.recon_drafts import Known, Rules
+from accounting.recon_store import BreakNow, Compared
+from accounting.statement import Header, Signed, Statement, Verify, check
+from accounting.statement_formats import Profile, read_statement
+from accounting.statement_store import save_statement
+from accounting.store import USAGE
+from accounting.store.schema import CHARGES
+from accounting.usage import Kind, Meter, UsageRecord
+from gateway.db import Database
+from gateway.jobs.repository import ACCOUNTS
+from gateway.services import Services
+
+# Where the difference between what a centre claims and what we rated stays until it is settled.
+DIFFERENCES = "operator:reconciliation"
+
+# A break of these is about how much was used; the others are about money for the same quantity.
+_OF_QUANTITY = frozenset({Category.QUANTITY, Category.STATE_POLICY})
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What became of a document: the statement's id, whether it is new, who signed it, what cannot be read."""
+
+    statement_id: int
+    new: bool
+    signed: Signed
+    problems: int
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What one comparison did."""
+
+    reconciliation_id: int
+    counts: Mapping[str, int]
+    posted: int
+
+
+def receive(
+    services: Services, document: bytes, *, site_id: str, period: str, currency: str, format_name: str, by: str,
+    profile: Profile | None = None, totals: Header | None = None, signature: bytes | None = None,
+    verify: Verify | None = None, must_be_signed: bool = False, number: str = "",
+) -> Received:  # fmt: skip
+    """Read and keep a statement; signature and totals are checked before any line. Raises `Unreadable`, ValueError."""
+    header = totals or Header(month(period), currency, number=number)
+    statement: Statement = read_statement(
+        document, site_id=site_id, format_name=format_name, header=header, profile=profile
+    )
+    signed, findings = check(statement, document, signature, verify=verify, must_be_signed=must_be_signed)
+    with services.db.write() as conn:
+        statement_id, new = save_statement(conn, statement, signed, by=by, now=services.clock())
+    texts = tuple(f"{f.category}: {f.text}" for f in findings)
+    return Received(statement_id, new, signed, len(statement.problems), texts)
+
+
+def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -> Reconciled:
+    """Compare, keep the breaks, and post what the contract lets stand. A second call finds nothing new to do."""
+    now = services.clock()
+    compared = look(services.db, statement_id, rules, gateway_id=services.gateway_id)
+    with services.db.write() as conn:
+        run_id, accepted = recon_store.save_comparison(
+            conn, compared, rules_json=rules_json(rules), by=by, now=now
+        )  # fmt: skip
+        for item in recon_store.breaks(conn, ids=accepted) if accepted else ():
+            recon_store.accept_by_contract(conn, item.row.id, version=rules.version, now=now)
+            _post(conn, item.row, by="contract", now=now)
+    return Reconciled(run_id, compared.counts, len(accepted))
+
+
+def look(db: Database, statement_id: int, rules: Rules, *, gateway_id: str = "") -> Compared:
+    """The comparison alone, which writes nothing: it may take seconds, and nobody waits for it."""
+    with db.read() as conn:
+        logins = frozenset(conn.scalars(select(ACCOUNTS.c.username)))
+        known = Known(logins=logins, tag_prefix=f"p{gateway_id}" if gateway_id else "")
+        return recon_store.compare(conn, statement_id, rules, known)
+
+
+def act(
+    services: Services, conn: Connection, break_id: int, wanted: Act, *, by: str, note: str = "", resolution: str = ""
+) -> Event:
+    """One person's act on a break. A countersigned proposal is carried out at once; raises `Refused`."""
+    now = services.clock()
+    event = recon_store.record_act(conn, break_id, wanted, by=by, now=now, note=note, resolution=resolution)
+    if event.act is not Act.COUNTERSIGN:
+        return event
+    (item,) = recon_store.breaks(conn, ids=[break_id])
+    proposal = next(e for e in reversed(recon_store.history(conn, break_id)) if e.act is Act.PROPOSE)
+    if proposal.resolution == Act.WAIVE:
+        return recon_store.record_act(conn, break_id, Act.WAIVE, by=by, now=now, note="as agreed")
+    return _post(conn, item.row, by=by, now=now)
+
+
+def _post(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
+    """Book what a break comes to, once: its number is the entry's key."""
+    key = f"recon:{row.id}"
+    line = recon_store.line_of_break(conn, row)
+    if Category(row.category) in _OF_QUANTITY and row.usage_record_id is not None and line is not None:
+        assigned = _reading(conn, row, line)
+        if assigned is not None:
+            books.record_and_book(conn, [assigned], now=now)
+            return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key,
+                                          note="the centre's figure is the run's new reading")  # fmt: skip
+    delta = (row.theirs_micro or 0) - (row.ours_micro or 0)
+    if delta:
+        centre = payable(row.site_id)
+        postings = (Posting(DIFFERENCES, row.currency, delta), Posting(centre, row.currency, -delta))
+        memo = f"break {row.id} ({row.category}) of statement {row.statement_id}: {row.explanation}"
+        books.book(conn, [Entry(key, "reconciliation", now, postings, memo[:500])], now=now)
+    return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key if delta else "",
+                                  note="booked between centre and operator" if delta else "no money moved")  # fmt: skip
+
+
+def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:
+    """The run's reading with the centre's figures; None where nobody of ours pays for it."""
+    old = conn.execute(select(USAGE).where(USAGE.c.id == row.usage_record_id)).one()
+    if old.job_id is None or old.project_id is None or old.user_id is None:
+        return None
+    currency = conn.scalar(select(CHARGES.c.currency).where(CHARGES.c.usage_record_id == old.id)) or row.currency
+    cores = line.cores or old.cores
+    elapsed = line.elapsed_s or (line.core_seconds // cores if cores and line.core_seconds % cores == 0 else 0)
+    start = old.start_time
+    end = old.end_time if not elapsed or start is None else start + timedelta(seconds=elapsed + old.suspended_s)
+    same = ("native_id", "task", "state", "username", "account", "queue", "qos", "suspended_s", "gpu_seconds",
+            "memory_mib_seconds", "submit_time")  # fmt: skip
+    record = UsageRecord(
+        site_id=old.site_id, run_key=old.run_key if old.meter == "centre" else (line.run_key or old.run_key),
+        meter=Meter.CENTRE, kind=Kind.RUN, cores=cores, nodes=line.nodes or old.nodes,
+        elapsed_s=elapsed or old.elapsed_s, core_seconds=line.core_seconds,
+        node_seconds=(line.nodes or old.nodes) * (elapsed or old.elapsed_s), start_time=start, end_time=end,
+        raw={**{str(k): str(v) for k, v in line.raw.items()}, "statement": str(row.statement_id),
+             "line": str(line.line_no), "break": str(row.id)},
+        **{name: getattr(old, name) for name in same},
+    )  # fmt: skip
+    return books.Assigned(record, old.job_id, old.project_id, old.user_id, str(currency))
+
+
+def rules_json(rules: Rules) -> dict[str, Any]:
+    """The rules as they were, for whoever reads a comparison later."""
+    found = asdict(replace(rules, auto_causes=frozenset()))
+    return found | {"auto_causes": sorted(cause.value for cause in rules.auto_causes)}
+
+
+# ---------------------------------------------------------------- what an admin asks each month
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A period at a glance: money in micro-units, ages in days."""
+
+    site_id: str
+    period: str
+    currency: str
+    lines: int
+    agreed: int
+    open_breaks: int
+    open_micro: int
+    oldest_days: int
+    by_category: Mapping[str, int]
+    signed_off: bool
+
+
+def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
+    """How far a statement is settled."""
+    found = recon_store.breaks(conn, statement_id=row.id)
+    waiting = [b for b in found if b.state not in FINAL]
+    compared = recon_store.reconciliations(conn, site_ids=[row.site_id], period=row.period)
+    counts: Mapping[str, Any] = next((r.counts for r in compared if r.statement_id == row.id), {})
+    by_category: dict[str, int] = {}
+    for item in waiting:
+        by_category[item.row.category] = by_category.get(item.row.category, 0) + 1
+    return Standing(
+        row.site_id, row.period, row.currency, row.lines, int(counts.get("agreed", 0)), len(waiting),
+        sum(delta_micro(item) for item in waiting), max((item.age_days(now) for item in waiting), default=0),
+        by_category, recon_store.is_signed_off(conn, row.id),
+    )  # fmt: skip
+
+
+def delta_micro(item: BreakNow) -> int:
+    """What the centre's figure is above ours; 0 where its statement names no money."""
+    if item.row.theirs_micro is None:
+        return -(item.row.ours_micro or 0) if item.row.category == Category.MISSING_AT_CENTRE else 0
+    return int(item.row.theirs_micro - (item.row.ours_micro or 0))
+
+
+__all__ = ["AccountingError", "Received", "Reconciled", "Standing", "State", "act", "delta_micro", "look", "receive",
+           "reconcile", "rules_json", "standing"]  # fmt: skip

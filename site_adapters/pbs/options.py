@@ -1,0 +1,172 @@
+"""From a job spec to a PBS script: `#PBS` lines in front, output paths and our marks in qsub's argv.
+
+The lines hold only words that were checked; paths are free text, so they go as arguments.
+"""
+
+from __future__ import annotations
+
+import re
+
+from site_adapters.config import PbsConfig, SiteConfig
+from site_adapters.errors import Refused
+from site_adapters.indices import expand
+from site_adapters.quoting import quote
+from site_adapters.script import output_paths, processes, staging_root
+from site_adapters.script import render as render_script
+from site_adapters.types import Array, JobSpec, RenderedJob, Resources, Submission
+
+# Options that go through as they are, as `pbs.<option>`: what they become.
+PASSED = {
+    "place": "-l place={}", "project": "-P {}", "group_list": "-W group_list={}", "umask": "-W umask={}",
+    "sandbox": "-W sandbox={}",
+}  # fmt: skip
+_WORD = re.compile(r"[A-Za-z0-9_.:=+/@%-]+\Z")
+_RANGE = re.compile(r"(\d+)-(\d+)(?::(\d+))?\Z")
+
+
+def render(config: SiteConfig, submission: Submission) -> RenderedJob:
+    """Script and argv of one attempt; raises `Refused` for what this centre or PBS cannot do."""
+    root = staging_root(config.staging_root, submission.account.home)
+    stdout, stderr = output_paths(submission, root, suffix="" if config.pbs.flavour == "torque" else ".{task}")
+    lines = directives(config, submission)
+    spec = submission.spec
+    stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
+    script = render_script("pbs.sh.j2", submission, staging_root=root, stdin=stdin, directives=lines,
+                           ntasks=processes(submission))  # fmt: skip
+    marks = f"PENSTOCK_FENCE={submission.fence_name}"
+    marks += f",PENSTOCK_MANIFEST={submission.manifest}" if submission.manifest else ""
+    argv = (config.command("qsub"), "-o", _path(stdout), "-e", _path(stderr), "-v", marks, *config.submit.extra)
+    _allowed(config, [*lines, *config.submit.extra])
+    if config.pbs.flavour == "torque" and spec.array is not None:
+        stdout, stderr = f"{stdout}-{{task}}", f"{stderr}-{{task}}"  # pbs_server adds the index itself
+    return RenderedJob(script, argv, stdout, stderr)
+
+
+def directives(config: SiteConfig, submission: Submission) -> list[str]:
+    """The `#PBS` lines without their sign, one option on each."""
+    spec, a = submission.spec, submission.spec.attributes
+    torque = config.pbs.flavour == "torque"
+    lines = [f"-N {job_name(submission, config.pbs.name_max)}", "-S /bin/bash", f"-r {'y' if a.rerunnable else 'n'}"]
+    if not torque and config.pbs.direct_write:
+        lines.append("-k doe")
+    queue = a.queue_name if a.queue_name is None else config.native_queue(a.queue_name)
+    if a.reservation_id is not None and not torque:
+        queue = a.reservation_id  # a reservation of PBS Pro is a queue of its own
+    lines += [f"-q {_word(queue, 'queue')}"] if queue is not None else []
+    lines += [f"-A {_word(a.account, 'account')}"] if a.account is not None else []
+    lines += [f"-p {a.priority}"] if a.priority is not None else []
+    lines += [f"-l {','.join(_resources(config.pbs, spec))}"]
+    lines += _placement(config, spec)
+    if a.qos is not None:
+        if not torque:
+            raise Refused("PBS has no QOS: choose a queue", code="qos")
+        lines.append(f"-l qos={_word(a.qos, 'qos')}")
+    if spec.array is not None:
+        lines.append(_array(spec.array, torque=torque))
+    return lines + _custom(spec)
+
+
+def job_name(submission: Submission, name_max: int) -> str:
+    """The job's name, cut from its readable front: the token stays whole as long as there is room for it.
+
+    Where there is none, its head stands there; the whole token is in the job's variables.
+    """
+    name, token = submission.site_name, submission.fence_name
+    if len(name) <= name_max:
+        return name
+    room = name_max - len(token) - 1
+    return f"{name[:room]}-{token}" if room > 0 else token[:name_max]
+
+
+def _resources(pbs: PbsConfig, spec: JobSpec) -> list[str]:
+    chunks, per_chunk = chunk_shape(spec.resources)
+    r = spec.resources
+    cores = per_chunk * (r.cpu_cores_per_process or 1)
+    gpus = per_chunk * (r.gpu_cores_per_process or 0)
+    kib = None if r.memory is None else -(-r.memory // 1024)
+    if pbs.flavour == "torque":
+        wanted = [f"nodes={chunks}:ppn={cores}" + (f":gpus={gpus}" if gpus else "")]
+        wanted += [f"mem={kib * chunks}kb"] if kib is not None else []
+    else:
+        chunk = f"select={chunks}:ncpus={cores}:mpiprocs={per_chunk}" + (f":ngpus={gpus}" if gpus else "")
+        chunk += f":mem={kib}kb" if kib is not None else ""
+        extra = spec.attributes.custom_attributes.get("pbs.chunk")
+        wanted = [f"{chunk}:{_word(extra, 'pbs.chunk')}" if extra else chunk]
+    duration = spec.attributes.duration
+    if duration is not None:
+        wanted.append(f"walltime={duration // 3600:02}:{duration // 60 % 60:02}:{duration % 60:02}")
+    return wanted
+
+
+def chunk_shape(r: Resources) -> tuple[int, int]:
+    """(chunks, processes in each): nodes where they are named, else one process each, as PBS may spread them."""
+    if r.node_count is not None:
+        per_node = r.processes_per_node or -(-(r.process_count or r.node_count) // r.node_count)
+        return r.node_count, per_node
+    if r.processes_per_node is not None:
+        return -(-(r.process_count or r.processes_per_node) // r.processes_per_node), r.processes_per_node
+    if r.memory is not None:
+        return 1, r.process_count or 1  # memory is counted by the node
+    return r.process_count or 1, 1
+
+
+def _placement(config: SiteConfig, spec: JobSpec) -> list[str]:
+    queue = config.queues.get(spec.attributes.queue_name or "")
+    exclusive = spec.resources.exclusive_node_use or (queue is not None and queue.exclusive)
+    if config.pbs.flavour == "torque":
+        return ["-n"] if exclusive else []
+    if "pbs.place" in spec.attributes.custom_attributes:
+        return []
+    nodes = spec.resources.node_count
+    words = [config.pbs.place or ("scatter" if nodes is not None and nodes > 1 else "")]
+    words += ["excl"] if exclusive and "excl" not in words[0] else []
+    place = ":".join(filter(None, words))
+    return [f"-l place={place}"] if place else []
+
+
+def _array(array: Array, *, torque: bool) -> str:
+    most = f"%{array.max_parallel}" if array.max_parallel is not None else ""
+    if torque:
+        # Torque lists and ranges know no step.
+        indices = array.indices if ":" not in array.indices else ",".join(map(str, expand(array.indices)))
+        return f"-t {indices}{most}"
+    match = _RANGE.match(array.indices)
+    if match is None or match[1] == match[2]:
+        raise Refused(f"PBS arrays are one range of at least two tasks, not {array.indices!r}", code="array")
+    return f"-J {array.indices}{most}"
+
+
+def _custom(spec: JobSpec) -> list[str]:
+    lines = []
+    for key, value in sorted(spec.attributes.custom_attributes.items()):
+        name = key.removeprefix("pbs.")
+        if name == "chunk":
+            continue
+        if name.startswith("resource."):
+            lines.append(f"-l {_word(name.removeprefix('resource.'), key)}={_word(value, key)}")
+        elif name in PASSED:
+            lines.append(PASSED[name].format(_word(value, key)))
+        else:
+            raise Refused(f"{key} cannot be set: it is no option that goes through", code="custom_attribute")
+    return lines
+
+
+def _word(value: str | None, what: str) -> str:
+    if value is None or not _WORD.match(value):
+        raise Refused(f"{what} {value!r} cannot be written in a #PBS line", code="custom_attribute")
+    return value
+
+
+def _path(path: str) -> str:
+    """An output path as qsub reads it: `host:path` is its form, so a colon cannot be in it."""
+    if ":" in path or "," in path:
+        raise Refused(f"{path}: PBS takes no colon and no comma in an output path", code="path")
+    return path.replace("{task}", "^array_index^")
+
+
+def _allowed(config: SiteConfig, options: list[str]) -> None:
+    names = {word.split()[0].lstrip("-") for word in options if word.startswith("-")}
+    if wrong := sorted(names.intersection(config.submit.forbidden)):
+        raise Refused(f"{config.site} does not allow -{wrong[0]}", code="forbidden_option")
+    if missing := sorted(set(config.submit.required) - names):
+        raise Refused(f"{config.site} requires -{missing[0]}", code="required_option")

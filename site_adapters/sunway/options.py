@@ -1,0 +1,166 @@
+"""From a job spec to bsub's words. Two modes: a script under our wrapper, or the binary itself.
+
+A program that a shell has started may crash on the compute nodes, so `sunway.mode=direct` hands the binary to bsub as
+it is. No fence can stand before it then: an answer that is lost needs a person's decision (DESIGN law 1).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from site_adapters.config import SiteConfig
+from site_adapters.errors import Refused
+from site_adapters.quoting import quote
+from site_adapters.script import output_paths, processes, script_parts, staging_root
+from site_adapters.script import render as render_script
+from site_adapters.sunway.commands import Staged
+from site_adapters.types import JobSpec, RenderedJob, Submission
+
+# Options of bsub that go through as `sunway.<option>`; an empty value is a flag.
+PASSED = frozenset(
+    {
+        *("b", "cgsp", "share_size", "host_stack", "priv_size", "cross_size", "ro_size", "cache_size", "xmalloc"),
+        *("ldm_share_mode", "ldm_share_size", "mpecg", "exclu", "akernel", "cross", "m", "p", "pr", "debug"),
+        *("allmaster", "sw3run", "sw3runarg", "swlu", "mpmd"),
+    }
+)
+_VALUE = re.compile(r"[A-Za-z0-9_./:=+, -]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many nodes (0: not said), processes and core groups a job takes."""
+
+    nodes: int
+    processes: int
+    cgs: int
+    exclusive: bool
+
+
+def render(config: SiteConfig, submission: Submission) -> RenderedJob:
+    """Script and argv of one attempt; raises `Refused` for what Sunway cannot do."""
+    spec = submission.spec
+    _supported(config, spec)
+    root = staging_root(config.staging_root, submission.account.home)
+    directory = spec.directory or f"{root}/work"
+    for path in (root, directory):
+        if any(path == base or path.startswith(f"{base}/") for base in config.sunway.refused_roots):
+            raise Refused(f"bsub submits nothing from {path}: use a shared file system as directory", code="path")
+    stdout, stderr = output_paths(submission, root)
+    direct = mode_of(config, spec) == "direct"
+    if direct:
+        stderr = stdout  # bsub knows no -e
+    if "%" in stdout:
+        raise Refused("bsub reads % in an output path as its own sign", code="path")
+    options = (config.command("bsub"), "-J", submission.fence_name, "-o", stdout, *_options(config, spec))
+    if direct:
+        stdin = ("-i", spec.stdin_path) if spec.stdin_path else ()
+        assert spec.executable is not None
+        return RenderedJob("", (*options, *stdin, spec.executable, *spec.arguments), stdout, stderr)
+    stdin_words = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
+    script = render_script("sunway.sh.j2", submission, staging_root=root, default_interpreter="/bin/sh",
+                           stdin=stdin_words, stderr=stderr, ntasks=processes(submission),
+                           id_variable=config.sunway.job_id_variable)  # fmt: skip
+    return RenderedJob(script, (*options, "/bin/sh", f"{root}/jobs/{submission.fence_name}.sh"), stdout, stderr)
+
+
+def staged(config: SiteConfig, submission: Submission, rendered: RenderedJob) -> Staged:
+    """What is put beside the submission; the record is what the meter later needs and bjobs does not tell."""
+    root = staging_root(config.staging_root, submission.account.home)
+    shape = shape_of(config, submission.spec)
+    record = f"cgs={shape.cgs} nodes={shape.nodes} processes={shape.processes} exclusive={int(shape.exclusive)}"
+    record += f" cores={shape.cgs * config.sunway.chip.cores_per_cg}"
+    record += f" manifest={submission.manifest}" if submission.manifest else ""
+    return Staged(root, submission.fence_name, record, submission.spec.directory or f"{root}/work",
+                  rendered.script or None)  # fmt: skip
+
+
+def mode_of(config: SiteConfig, spec: JobSpec) -> str:
+    """`script` or `direct`: the job's own word, else the centre's; a script cannot be handed over as a binary."""
+    asked = spec.attributes.custom_attributes.get("sunway.mode", config.sunway.mode)
+    if asked not in ("script", "direct"):
+        raise Refused("sunway.mode is script or direct", code="custom_attribute")
+    if asked == "direct" and spec.script is not None:
+        if "sunway.mode" in spec.attributes.custom_attributes:
+            raise Refused("a script cannot be started without a shell: give an executable", code="custom_attribute")
+        return "script"
+    return asked
+
+
+def shape_of(config: SiteConfig, spec: JobSpec) -> Shape:
+    """A process is one management core with its core group, or with as many as `mpecg` says."""
+    r, chip = spec.resources, config.sunway.chip
+    attributes = {**config.sunway.defaults, **_own(spec)}
+    each = int(attributes.get("mpecg") or 1)
+    per_node = r.processes_per_node or chip.cgs_per_node // max(1, min(each, chip.cgs_per_node))
+    if r.node_count is not None:
+        count = r.process_count or r.node_count * (r.processes_per_node or 1)
+        nodes = r.node_count
+    else:
+        count = r.process_count or r.processes_per_node or 1
+        nodes = -(-count // per_node) if r.processes_per_node else 0
+    exclusive = bool(r.exclusive_node_use) or "exclu" in attributes or r.node_count is not None
+    cgs = max(count * each, nodes * chip.cgs_per_node) if exclusive and nodes else count * each
+    return Shape(nodes, count, cgs, exclusive)
+
+
+def _options(config: SiteConfig, spec: JobSpec) -> list[str]:
+    a, r, chip = spec.attributes, spec.resources, config.sunway.chip
+    if a.queue_name is None:
+        raise Refused("bsub needs a queue", code="queue")
+    words = ["-q", config.native_queue(a.queue_name)]
+    if r.node_count is not None:
+        per_node = r.processes_per_node or -(-(r.process_count or r.node_count) // r.node_count)
+        words += ["-N", str(r.node_count), "-np", str(per_node)]
+    else:
+        words += ["-n", str(shape_of(config, spec).processes)]
+    options = {**config.sunway.defaults, **_own(spec)}
+    if r.memory is not None and "sunway.share_size" not in a.custom_attributes:
+        options["share_size"] = str(-(-r.memory // (1024**2 * chip.cgs_per_node)))
+    share = options.get("share_size", "")
+    if chip.share_size_max is not None and share.isdigit() and int(share) > chip.share_size_max:
+        raise Refused(f"share_size {share} MB is more than {chip.share_size_max} for a core group", code="resources")
+    if r.exclusive_node_use:
+        options["exclu"] = ""
+    for name, value in sorted(options.items()):
+        words += [f"-{name}", value] if value else [f"-{name}"]
+    return [*words, *config.submit.extra]
+
+
+def _own(spec: JobSpec) -> dict[str, str]:
+    found = {}
+    for key, value in spec.attributes.custom_attributes.items():
+        name = key.removeprefix("sunway.")
+        if name == "mode":
+            continue
+        if name not in PASSED or not _VALUE.match(value):
+            raise Refused(f"{key} cannot be set: it is no option that goes through", code="custom_attribute")
+        found[name] = value
+    if not (found.get("mpecg") or "1").isdigit() or int(found.get("mpecg") or 1) < 1:
+        raise Refused("sunway.mpecg is a number of core groups", code="custom_attribute")
+    return found
+
+
+def _supported(config: SiteConfig, spec: JobSpec) -> None:
+    """What bsub has no option for is refused, never dropped."""
+    a, r = spec.attributes, spec.resources
+    lacks = {
+        "array": spec.array is not None, "account": a.account is not None, "qos": a.qos is not None,
+        "reservation_id": a.reservation_id is not None, "priority": a.priority is not None,
+        "gpu_cores_per_process": bool(r.gpu_cores_per_process), "rerunnable": a.rerunnable,
+        "cpu_cores_per_process": r.cpu_cores_per_process not in (None, 1, config.sunway.chip.cores_per_cg),
+    }  # fmt: skip
+    if wrong := [name for name, asked in lacks.items() if asked]:
+        raise Refused(f"Sunway's bsub has no option for {wrong[0]}", code=wrong[0])
+    if mode_of(config, spec) == "direct":
+        shells = {
+            "environment": bool(spec.environment), "pre_launch": spec.pre_launch is not None,
+            "post_launch": spec.post_launch is not None, "launcher": spec.launcher not in (None, "", "none"),
+        }  # fmt: skip
+        if wrong := [name for name, asked in shells.items() if asked]:
+            raise Refused(f"{wrong[0]} needs a shell: there is none in sunway.mode=direct", code=wrong[0])
+    elif spec.script is not None:
+        interpreter = script_parts(spec.script, "/bin/sh")[0].split()
+        if interpreter and interpreter[0].rpartition("/")[2] == "bash":
+            raise Refused("the compute nodes of a Sunway have no bash: begin the script with #!/bin/sh", code="script")

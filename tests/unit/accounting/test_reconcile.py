@@ -1,0 +1,305 @@
+"""A statement against the books: matching, causes, the workflow and what is posted, on both databases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accounting import recon_store
+from accounting import store as books
+from accounting.breaks import Act, Category, Refused, State
+from accounting.explain import Ground, Ratio
+from accounting.recon_drafts import Rules
+from accounting.sources import read_usage
+from accounting.statement import Signed
+from accounting.statement_store import statement_row
+from accounting.usage import UsageRecord
+from gateway.billing import reconcile
+from gateway.billing.reconcile import Received, Reconciled
+from tests import builders
+from tests.builders import Gateway, local_site, make_gateway
+
+T0 = datetime(2026, 11, 10, 12, 0, tzinfo=UTC)
+PRICE = 360_000  # micro-units per core-hour: 100 for each core-second
+RULES = Rules(ground=Ground(cores_per_node=64, threads_per_core=2, price=PRICE, other_prices={"2026-01": 720_000}))
+
+
+@pytest.fixture
+def gateway(db_url: str, tmp_path: Path) -> Iterator[Gateway]:
+    made = make_gateway(tmp_path, db_url, local_site(tmp_path))
+    yield made
+    builders.OPENED.clear()
+    made.services.close()
+
+
+def row(n: int, **changes: str) -> dict[str, str]:
+    """The n-th job as sacct gives it: 4 cores for an hour, one after the other."""
+    start = int((T0 + timedelta(hours=n)).timestamp())
+    found = {
+        "DBIndex": str(100 + n), "Cluster": "alpha", "JobID": str(n), "JobIDRaw": str(n), "User": "alice",
+        "Account": "p", "QOS": "", "Partition": "cpu", "State": "COMPLETED", "ExitCode": "0:0",
+        "Submit": str(start - 5), "Start": str(start), "End": str(start + 3617), "ElapsedRaw": "3617",
+        "Suspended": "", "AllocCPUS": "4", "AllocNodes": "1", "AllocTRES": "", "ReqCPUS": "4", "JobName": "x",
+    }  # fmt: skip
+    return found | changes
+
+
+def have(gateway: Gateway, *rows: dict[str, str]) -> None:
+    """The centre's meter delivered these records, and they were charged."""
+    items = []
+    for fields in rows:
+        record = read_usage("sacct/1", fields, site_id="local")
+        assert isinstance(record, UsageRecord), record
+        items.append(books.Assigned(record, f"j{fields['JobIDRaw']}", gateway.project_id, "u1", "CNY"))
+    with gateway.services.db.write() as conn:
+        books.record_and_book(conn, items, now=T0)
+
+
+def line(n: int, **changes: Any) -> dict[str, Any]:
+    """The centre's line for the n-th job, as our books have it."""
+    start = int((T0 + timedelta(hours=n)).timestamp())
+    found = {"run_key": f"alpha:{100 + n}", "native_id": str(n), "username": "alice", "cores": 4, "nodes": 1,
+             "start": start, "end": start + 3617, "elapsed": 3617, "quantity": 14_468, "amount": "1.4468"}  # fmt: skip
+    return found | changes
+
+
+def receive(gateway: Gateway, *lines: dict[str, Any], totals: dict[str, Any] | None = None, **more: Any) -> Received:
+    document = json.dumps({"lines": lines, "totals": totals or {}}).encode()
+    return reconcile.receive(gateway.services, document, site_id="local", period="2026-11", currency="CNY",
+                             format_name="json", by="centre", **more)  # fmt: skip
+
+
+def compare(gateway: Gateway, received: Received, rules: Rules = RULES) -> tuple[Reconciled, list[Any]]:
+    done = reconcile.reconcile(gateway.services, received.statement_id, rules=rules, by="admin")
+    with gateway.services.db.read() as conn:
+        return done, recon_store.breaks(conn, statement_id=received.statement_id)
+
+
+def kinds(found: list[Any]) -> list[tuple[str, str, str]]:
+    return [(b.row.category, ",".join(b.row.causes), b.state.value) for b in found]
+
+
+def owed(gateway: Gateway) -> int:
+    with gateway.services.db.read() as conn:
+        return next(e.settled for e in books.exposure(conn, gateway.project_id) if e.commodity == "CNY")
+
+
+def act(gateway: Gateway, break_id: int, wanted: Act, by: str, **more: str) -> None:
+    with gateway.services.db.write() as conn:
+        reconcile.act(gateway.services, conn, break_id, wanted, by=by, **more)
+
+
+def test_a_statement_that_agrees_has_no_break(gateway: Gateway) -> None:
+    have(gateway, row(1), row(2))
+    done, found = compare(gateway, receive(gateway, line(1), line(2), totals={"lines": 2, "core_seconds": 28_936}))
+    assert (done.counts["agreed"], found) == (2, [])
+    with gateway.services.db.read() as conn:
+        assert recon_store.is_signed_off(conn, 1)
+
+
+def test_the_same_bytes_are_the_same_statement(gateway: Gateway) -> None:
+    first, second = receive(gateway, line(1)), receive(gateway, line(1))
+    assert (first.statement_id, first.new, second.statement_id, second.new) == (1, True, 1, False)
+
+
+def test_suspended_time_is_named_and_the_centres_figure_is_posted_as_a_new_reading(gateway: Gateway) -> None:
+    have(gateway, row(1, ElapsedRaw="3500", Suspended="00:01:57"))
+    received = receive(gateway, line(1))
+    before = owed(gateway)
+    done, found = compare(gateway, received)
+    assert kinds(found) == [("B03", "suspended", "posted")]
+    assert done.posted == 1
+    assert (before, owed(gateway)) == (1_400_000, 1_446_800)
+    gateway.check_books()
+    _, again = compare(gateway, received)
+    assert kinds(again) == [("B03", "suspended", "posted")]
+    assert owed(gateway) == 1_446_800
+
+
+def test_the_centres_log_fetched_again_does_not_undo_what_was_agreed(gateway: Gateway) -> None:
+    have(gateway, row(1, ElapsedRaw="3500", Suspended="00:01:57"))
+    compare(gateway, receive(gateway, line(1)))
+    have(gateway, row(1, ElapsedRaw="3500", Suspended="00:01:57"))
+    assert owed(gateway) == 1_446_800
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ({}, {"quantity": 64 * 3617, "amount": "23.1488"}, ("B03", "exclusive", "explained")),  # above the cap
+        ({}, {"quantity": 28_936, "amount": "2.8936"}, ("B03", "threads", "explained")),
+        ({"ReqCPUS": "3"}, {"quantity": 10_851, "amount": "1.0851"}, ("B03", "requested", "explained")),
+        ({"ElapsedRaw": "3603"}, {"quantity": 14_400, "amount": "1.44", "elapsed": 3600},
+         ("B03", "truncation,skew", "posted")),  # both come to the same
+        ({}, {"quantity": 14_400, "amount": "1.44", "elapsed": 3600}, ("B03", "truncation", "posted")),
+        ({}, {"quantity": 14_480, "amount": "1.448", "elapsed": 3620}, ("B03", "skew", "posted")),
+        ({}, {"amount": "2.8936"}, ("B04", "price", "explained")),
+        ({}, {"quantity": 4, "amount": "0.0004"}, ("B10", "unit", "explained")),
+        ({}, {"username": "bob"}, ("B08", "", "open")),
+        ({}, {"quantity": 14_999, "amount": "1.4999"}, ("B03", "", "open")),
+        ({}, {"amount": "9.99"}, ("B04", "", "open")),
+        ({}, {"quantity": 0, "amount": "0"}, ("B09", "state", "posted")),
+    ],
+)  # fmt: skip
+def test_a_difference_is_named_by_what_gives_it_to_the_second(
+    gateway: Gateway, ours: dict[str, str], theirs: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    have(gateway, row(1, **ours))
+    rules = replace(RULES, ground=replace(RULES.ground, skew_s=5))
+    _, found = compare(gateway, receive(gateway, line(1, **theirs)), rules)
+    assert kinds(found) == [expected]
+    gateway.check_books()
+
+
+def test_tax_and_exchange_rate_are_found_also_together_with_suspension(gateway: Gateway) -> None:
+    ground = replace(RULES.ground, taxes=(Ratio("VAT 6 %", 106, 100),), rates=(Ratio("of 1 November", 11, 10),))
+    rules = replace(RULES, ground=ground)
+    have(gateway, row(1), row(2), row(3, ElapsedRaw="3500", Suspended="00:01:57"))
+    lines = [line(1, amount="1.533608"), line(2, amount="1.59148"), line(3, amount="1.533608")]
+    _, found = compare(gateway, receive(gateway, *lines), rules)
+    assert kinds(found) == [
+        ("B11", "tax", "explained"), ("B05", "exchange_rate", "explained"), ("B03", "suspended,tax", "explained"),
+    ]  # fmt: skip
+
+
+def test_a_run_billed_twice_is_never_posted_by_the_machine(gateway: Gateway) -> None:
+    have(gateway, row(1))
+    _, found = compare(gateway, receive(gateway, line(1), line(1)))
+    assert kinds(found) == [("B06", "", "open")]
+    assert found[0].row.explanation == "line 1 bills this run already"
+
+
+def test_usage_that_never_went_through_penstock_shows_as_such(gateway: Gateway) -> None:
+    _, found = compare(gateway, receive(gateway, line(7, username="mallory")))
+    assert kinds(found) == [("B02", "", "open")]
+    assert "never went through Penstock" in found[0].row.explanation
+
+
+def test_a_run_that_the_centre_does_not_bill_is_a_break_of_its_own(gateway: Gateway) -> None:
+    have(gateway, row(1), row(2, State="NODE_FAIL"))
+    _, found = compare(gateway, receive(gateway))
+    assert kinds(found) == [("B01", "", "open"), ("B01", "state", "explained")]
+
+
+def test_a_requeued_job_billed_on_one_line_names_the_other_run_and_posts_nothing(gateway: Gateway) -> None:
+    have(gateway, row(1, State="REQUEUED"), row(2, JobID="1", JobIDRaw="1"))
+    _, found = compare(gateway, receive(gateway, line(2, native_id="1", quantity=28_936, amount="2.8936")))
+    assert kinds(found) == [("B03", "requeue", "explained"), ("B01", "requeue", "explained")]
+    assert owed(gateway) == 2_893_600
+
+
+def test_a_run_counted_in_another_period_is_a_cut_off(gateway: Gateway) -> None:
+    start = datetime(2026, 11, 30, 23, 30, tzinfo=UTC)
+    late = row(1, Submit=str(int(start.timestamp())), Start=str(int(start.timestamp())),
+               End=str(int(start.timestamp()) + 3600))  # fmt: skip
+    have(gateway, late)
+    half = line(1, start=int(start.timestamp()), end=int(start.timestamp()) + 1800, elapsed=1800, quantity=7200,
+                amount="0.72")  # fmt: skip
+    _, found = compare(gateway, receive(gateway, half))
+    assert kinds(found) == [("B07", "cut_off", "explained")]
+
+
+def test_without_run_keys_id_and_start_are_enough_and_without_ids_a_person_must_say(gateway: Gateway) -> None:
+    have(gateway, row(1), row(2))
+    lines = [line(1, run_key=""), line(2, run_key="", native_id="", username="alice")]
+    done, found = compare(gateway, receive(gateway, *lines))
+    assert done.counts["agreed"] == 1
+    assert [(b.row.category, b.row.tier, b.state) for b in found] == [("B02", "T2", State.OPEN)]
+
+
+def test_sums_are_compared_with_sums(gateway: Gateway) -> None:
+    have(gateway, row(1), row(2), row(3, Partition="gpu"))
+    cpu = {"queue": "cpu", "quantity": 28_936, "amount": "2.8936"}
+    gpu = {"queue": "gpu", "quantity": 9, "amount": "1"}
+    _, found = compare(gateway, receive(gateway, cpu, gpu))
+    assert [(b.row.category, b.row.tier, b.row.ours_core_seconds, b.row.line_no) for b in found] == [
+        ("B03", "T3", 14_468, 2)
+    ]  # fmt: skip
+
+
+def test_a_statement_whose_lines_do_not_sum_to_its_totals_posts_nothing(gateway: Gateway) -> None:
+    have(gateway, row(1, ElapsedRaw="3500", Suspended="00:01:57"))
+    done, found = compare(gateway, receive(gateway, line(1), totals={"core_seconds": 99}))
+    assert kinds(found) == [("B03", "suspended", "explained"), ("B14", "", "open")]
+    assert done.posted == 0
+
+
+def test_a_signature_that_does_not_verify_posts_nothing(gateway: Gateway) -> None:
+    have(gateway, row(1, ElapsedRaw="3500", Suspended="00:01:57"))
+    received = receive(gateway, line(1), signature=b"x", verify=lambda _d, _s: Signed("", "not by the centre's key"))
+    done, found = compare(gateway, received)
+    assert [b.row.category for b in found] == ["B03", "B13"]
+    assert done.posted == 0
+
+
+def test_a_line_that_cannot_be_read_stays_visible(gateway: Gateway) -> None:
+    received = receive(gateway, line(1, quantity="many"))
+    _, found = compare(gateway, received)
+    assert received.problems == 1
+    assert [b.row.category for b in found] == ["B14"]
+    assert "line 1: ValueError: 'many' is no number" in found[0].row.explanation
+
+
+def test_nothing_above_the_contracts_limits_posts_by_itself(gateway: Gateway) -> None:
+    have(gateway, row(1, ElapsedRaw="3500", Suspended="00:01:57"), row(2, ElapsedRaw="3500", Suspended="00:01:57"))
+    for rules, expected in [
+        (replace(RULES, auto_break_micro=46_799), 0),
+        (replace(RULES, increase_micro=46_799), 0),
+        (replace(RULES, auto_statement_micro=46_800), 1),
+    ]:  # fmt: skip
+        statement_id = receive(gateway, line(1), line(2)).statement_id
+        found = reconcile.look(gateway.services.db, statement_id, rules)
+        assert sum(d.accepted for d in found.drafts) == expected
+
+
+def test_who_proposes_does_not_countersign_and_what_is_agreed_is_posted_once(gateway: Gateway) -> None:
+    have(gateway, row(1))
+    _, (item,) = compare(gateway, receive(gateway, line(1, amount="2.8936")))
+    act(gateway, item.row.id, Act.PROPOSE, "admin", note="the new price holds", resolution="post")
+    with pytest.raises(Refused, match="somebody else"):
+        act(gateway, item.row.id, Act.COUNTERSIGN, "admin")
+    act(gateway, item.row.id, Act.COUNTERSIGN, "second")
+    with gateway.services.db.read() as conn:
+        (item,) = recon_store.breaks(conn, statement_id=1)
+        assert item.state is State.POSTED
+        assert [(e.act.value, e.by) for e in recon_store.history(conn, item.row.id)][-3:] == [
+            ("propose", "admin"), ("countersign", "second"), ("post", "second"),
+        ]  # fmt: skip
+        assert recon_store.is_signed_off(conn, 1)
+    with pytest.raises(Refused):
+        act(gateway, item.row.id, Act.PROPOSE, "admin", note="again", resolution="post")
+    gateway.check_books()
+
+
+def test_another_text_after_both_agreed_is_a_break(gateway: Gateway) -> None:
+    have(gateway, row(1))
+    compare(gateway, receive(gateway, line(1)))
+    _, found = compare(gateway, receive(gateway, line(1), line(9)))
+    assert [b.row.category for b in found] == [Category.UNKNOWN_TO_US, Category.CHANGED_AFTER]
+
+
+def test_a_break_that_a_late_record_explains_away_is_gone(gateway: Gateway) -> None:
+    received = receive(gateway, line(1))
+    _, found = compare(gateway, received)
+    assert kinds(found) == [("B02", "", "open")]
+    have(gateway, row(1))
+    _, found = compare(gateway, received)
+    assert kinds(found) == [("B02", "", "gone")]
+
+
+def test_ages_and_money_of_what_waits(gateway: Gateway) -> None:
+    have(gateway, row(1), row(2))
+    received = receive(gateway, line(1), line(2, amount="9.99"))
+    compare(gateway, received)
+    with gateway.services.db.read() as conn:
+        statement = statement_row(conn, received.statement_id)
+        now = gateway.services.clock() + timedelta(days=9)
+        at_a_glance = reconcile.standing(conn, statement, now=now)
+    assert (at_a_glance.lines, at_a_glance.agreed, at_a_glance.open_breaks) == (2, 1, 1)
+    assert (at_a_glance.open_micro, at_a_glance.oldest_days) == (8_543_200, 9)
