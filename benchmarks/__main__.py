@@ -17,8 +17,10 @@ ALL = (
     "dispatch",
     "isolation",
     "client",
+    "reconcile",
     "evidence",
     "docking",
+    "dialects",
 )
 
 

@@ -17,7 +17,7 @@ from accounting.money import parse_amount
 from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway import recovery
-from gateway.admin import demo, docking, serving
+from gateway.admin import demo, docking, reconciling, serving
 from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
@@ -65,6 +65,17 @@ def add_to(subs: Any) -> None:
     _add(admin, "recover", recover, "After a restore: ask every site, then accept writes",
          ("--back-hours", {"type": int, "default": 48}),
          ("--skip-site", {"action": "append", "default": []}))  # fmt: skip
+    _add(admin, "statement", reconciling.receive, "Receive a centre's statement from a file", ("site", {}),
+         ("period", {}), ("file", {}), ("--currency", {"default": "CNY"}), ("--format", {"default": "csv"}),
+         ("--profile", {"default": None}),
+         ("--everybody", {"action": "store_true", "help": "all people's jobs: tell holes in ids"}))  # fmt: skip
+    _add(admin, "reconcile", reconciling.compare, "Compare a statement with the books", ("statement", {"type": int}),
+         ("--cores-per-node", {"type": int, "default": 0}), ("--threads-per-core", {"type": int, "default": 1}),
+         ("--json", {"action": "store_true"}))  # fmt: skip
+    _add(admin, "month", reconciling.month, "Matched, late, breaks with money and age", ("period", {}),
+         ("--json", {"action": "store_true"}))  # fmt: skip
+    _add(admin, "breaks", reconciling.breaks, "Differences that are not settled", ("--site", {"default": ""}),
+         ("--period", {"default": ""}), ("--json", {"action": "store_true"}))  # fmt: skip
     _add(admin, "open-site", open_site, "Lift the reason for which a site was closed", ("site", {}))
 
 
