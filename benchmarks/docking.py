@@ -60,10 +60,8 @@ def _measure(lab: SlurmLab, root: Path, stack: ExitStack) -> None:
     base = statistics.median(times["SSH"])
     for name, each in times.items():
         p50, p95 = statistics.median(each), statistics.quantiles(each, n=20)[18]
-        print(
-            f"{name:8} p50 {p50:6.1f} ms  p95 {p95:6.1f} ms  {p50 - base:+6.1f} ms against SSH  "
-            f"(load {os.getloadavg()[0]:.1f})"
-        )
+        print(f"{name:8} p50 {p50:6.1f} ms  p95 {p95:6.1f} ms  {p50 - base:+6.1f} ms against SSH")
+    print(f"load {os.getloadavg()[0]:.1f}")
     for services in (ssh, agent, service):
         services.close()
 

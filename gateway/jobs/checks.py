@@ -10,6 +10,8 @@ from typing import Any
 from gateway.errors import Problem
 from site_adapters.indices import expand
 from site_adapters.interfaces import SiteAdapter
+from site_adapters.policy import admitted
+from site_adapters.states import PermissionModel
 from site_adapters.types import Attributes, JobSpec, Queue, Resources
 
 NAME_CHARS_MAX = 255
@@ -140,6 +142,19 @@ def queue_of(spec: JobSpec, queues: Sequence[Queue], site_id: str) -> tuple[Queu
     return queue, ()
 
 
+def not_admitted(adapter: SiteAdapter, user_id: str, project_id: str) -> Problem | None:
+    """What the centre's policy says to this person and project, whatever the job is."""
+    policy, pointer = adapter.policy, "/placement/resource_ids"
+    if policy.permission_model is PermissionModel.REFERRAL:
+        where = policy.referral_url or "the centre's own desk"
+        return Problem(pointer, f"{adapter.site_id} is only pointed at.", "referral", f"Apply at {where}.")
+    if not admitted(user_id, policy.people_admitted):
+        return Problem(pointer, f"{adapter.site_id} has not admitted you.", "not_admitted", "Ask the centre.")
+    if not admitted(project_id, policy.projects_admitted):
+        return Problem(pointer, f"{adapter.site_id} has not admitted the project.", "not_admitted", "Ask the centre.")
+    return None
+
+
 def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tuple[Problem, ...]:
     """Limits of the queue and of the centre's policy: Slurm accepts by default what can never run."""
     policy, problems = adapter.policy, []
@@ -160,6 +175,8 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
 
     over("/resources/node_count", nodes, policy.nodes_max, "nodes")
     over("/resources/process_count", cores, policy.cores_max, "cores")
+    over("/resources/process_count", cores, policy.cores_in_use_max, "cores")
+    over("/resources/node_count", nodes, policy.nodes_in_use_max, "nodes")
     over("/attributes/duration", duration, policy.duration_max, "s")
     if spec.array is not None:
         try:

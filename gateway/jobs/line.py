@@ -46,6 +46,7 @@ def choose(waiters: Iterable[Waiter], policy: Policy, load: Load, *, now: dateti
     if policy.submits_per_minute is not None:
         most = min(most, policy.submits_per_minute - load.submits_last_minute)
     free = None if policy.queued_jobs_max is None else policy.queued_jobs_max - load.places_total
+    cores_free = None if policy.cores_in_use_max is None else policy.cores_in_use_max - sum(load.cores.values())
     lines = _lines_by_person(waiters)
     cores, places = defaultdict(int, load.cores), defaultdict(int, load.places)
     turns = [(cores[user], user) for user in lines]
@@ -57,13 +58,14 @@ def choose(waiters: Iterable[Waiter], policy: Policy, load: Load, *, now: dateti
         own_max = policy.queued_jobs_per_person_max
         if own_max is not None and places[user] + first.weight > own_max:
             continue  # this person's places are taken: their line rests until one is free
-        if free is not None:
-            if first.weight > free:
-                continue
-            free -= first.weight
+        needed = first.cores * first.weight
+        if (free is not None and first.weight > free) or (cores_free is not None and needed > cores_free):
+            continue
+        free = None if free is None else free - first.weight
+        cores_free = None if cores_free is None else cores_free - needed
         chosen.append(lines[user].pop())
         places[user] += first.weight
-        cores[user] += first.cores * first.weight
+        cores[user] += needed
         if lines[user]:
             heapq.heappush(turns, (cores[user], user))
     return chosen

@@ -225,6 +225,9 @@ def _at_site(
     if closed:
         problem = Problem("/placement/resource_ids", f"{adapter.site_id} is closed: {closed}", "site_closed")
         return Candidate(adapter.site_id, (problem,), None)
+    refused = checks.not_admitted(adapter, person.user_id, project_id)
+    if refused is not None:
+        return Candidate(adapter.site_id, (refused,), None)
     if site.site_account_id is None:
         remedy = f"`penstock account link {adapter.site_id} USERNAME`, then `penstock account verify`."
         problem = Problem("/placement/resource_ids", f"You have no account at {adapter.site_id}.", "no_account", remedy)

@@ -230,7 +230,7 @@ class Gate:
 
     def leave(self, submission: Submission, outcome: SubmitOutcome) -> None:
         """Keep what became of a submission that was let in."""
-        with self._store.write() as db:
+        with self._store.write(durable=False) as db:
             match outcome:
                 case Accepted():
                     db.execute("UPDATE attempts SET state = 'accepted', native_id = ?, cluster = ?, outcome = ?"

@@ -213,7 +213,7 @@ def _may_act_as(username: str, docking: DockingConfig, orders: OrderDesk) -> boo
 
 # What a gateway needs to render a script as this centre does; never credentials, never the way in.
 _RENDERING = {"site", "title", "scheduler", "staging_root", "commands", "environment", "submit", "queues", "zone",
-              "policy", "enforce_walltime", "accounting"}  # fmt: skip
+              "pbs", "sunway", "policy", "enforce_walltime", "accounting"}  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -32,7 +32,10 @@ KEEP = timedelta(days=7)
 
 
 class Store:
-    """The site's own database: SQLite, on disk before anything is said (`synchronous=FULL`)."""
+    """The site's own database: SQLite. What must be on disk before something is done is written `durable`.
+
+    What follows it need not be: after a power cut a lost answer is `unknown`, and is looked up by its tag.
+    """
 
     def __init__(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -44,9 +47,10 @@ class Store:
         self._connection.executescript(_SCHEMA)
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction; two never overlap."""
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction; two never overlap. A durable one takes those before it to the disk as well (WAL)."""
         with self._lock:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -77,7 +81,8 @@ class Journal:
         False: the id was used for another call.
         """
         now = self._clock()
-        with self._store.write() as db:
+        # A submission's places are reserved next, by a durable transaction that takes this one along.
+        with self._store.write(durable=verb != "management.submit") as db:
             row = db.execute("SELECT digest, answer FROM answers WHERE request_id = ?", (request_id,)).fetchone()
             if row is not None:
                 if row["digest"] != digest:
@@ -92,5 +97,5 @@ class Journal:
         return True
 
     def keep(self, request_id: str, answer: bytes) -> None:
-        with self._store.write() as db:
+        with self._store.write(durable=False) as db:
             db.execute("UPDATE answers SET answer = ? WHERE request_id = ?", (answer, request_id))

@@ -25,7 +25,10 @@ class LocalBilling:
         problems: list[RowProblem] = []
         for account in {a.username: a for a in accounts}.values():
             root = staging_root(self.config.staging_root, account.home) + "/local"
-            asked = {"since_ns": int(since.timestamp()) * 1_000_000_000}
+            asked = {
+                "since_ns": int(since.timestamp()) * 1_000_000_000,
+                "until_ns": int(until.timestamp() + 1) * 1_000_000_000,
+            }
             answer = self.logins.actor(account.username).run(commands.call(root, "usage", asked))
             batch = commands.read_usage(answer["lines"])
             usages += batch.usages

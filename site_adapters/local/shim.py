@@ -80,10 +80,10 @@ def look(root: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def usage(root: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """The lines of all runs that ended at or after `since_ns`."""
+    """The lines of all runs that ended at or after `since_ns` and before `until_ns`."""
     file = root / "usage.jsonl"
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
-    return {"lines": [line for line in lines if _ended_since(line, asked["since_ns"])]}
+    return {"lines": [line for line in lines if _ended_within(line, asked["since_ns"], asked["until_ns"])]}
 
 
 def cancel(root: Path, asked: dict[str, Any]) -> dict[str, Any]:
@@ -315,9 +315,9 @@ def _ended(root: Path, ids: set[str]) -> list[Path]:
     return found
 
 
-def _ended_since(line: str, since_ns: int) -> bool:
+def _ended_within(line: str, since_ns: int, until_ns: int) -> bool:
     try:
-        return bool(json.loads(line)["end_ns"] >= since_ns)
+        return bool(since_ns <= json.loads(line)["end_ns"] < until_ns)
     except (ValueError, KeyError, TypeError):
         return True  # a line that cannot be read is handed on, for the gateway to keep
 

