@@ -158,7 +158,7 @@ class Client:
     def text(self, path: str) -> str:
         return self._call(calls.text(path))
 
-    def download(self, path: str, out: BinaryIO, **params: Any) -> int:
+    def save(self, path: str, out: BinaryIO, **params: Any) -> int:
         """Write what a path answers to a file as it comes; the number of bytes."""
         size = 0
         with self._http.stream("GET", f"{calls.ROOT}/{path}", params=params, timeout=None) as answer:

@@ -139,7 +139,7 @@ def refuse(settlement_id: str, reason: str) -> int:
 def _fetched(api: Any, path: str, file: Path, **params: Any) -> int:
     part = file.with_name(file.name + ".part")
     with part.open("wb") as out:
-        size = api.download(path, out, **params)
+        size = api.save(path, out, **params)
     part.replace(file)
     print(f"{file}: {size} bytes", file=sys.stderr)
     return report.OK
