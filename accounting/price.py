@@ -67,6 +67,7 @@ class PriceBook:
         self._resources = {rule.resource for rule in rules}
         self._scoped: dict[tuple[Scope, str], tuple[PriceRule, ...]] = {}
         self._contract: dict[tuple[Scope, str], tuple[Discount, ...]] = {}
+        self._flat: dict[tuple[Scope, str], PriceRule | None] = {}
         self._tiers: dict[int, tuple[PriceRule, ...]] = {}
 
     @property
@@ -97,6 +98,17 @@ class PriceBook:
         """The contract's discount at a moment, the narrowest first."""
         valid = [d for d in self.discounts(where, resource) if d.valid_at(at)]
         return max(valid, key=lambda d: ([part is not None for part in d.scope], d.id), default=None)
+
+    def flat(self, where: Scope, resource: str) -> PriceRule | None:
+        """The one rule that prices a resource there whenever it is valid, if its price goes by no hour and no count."""
+        key = (where, resource)
+        if key not in self._flat:
+            rules = self.rules(where, resource)
+            plain = bool(rules) and not any(r.window or r.tier_from for r in rules)
+            first = max(rules, key=lambda r: r.specificity) if plain else None
+            rivals = [r for r in rules if first is not None and r is not first and r.specificity == first.specificity]
+            self._flat[key] = None if rivals else first
+        return self._flat[key]
 
     def tiers(self, rule_id: int) -> tuple[PriceRule, ...]:
         """The tiers that belong to a first one, ascending; itself alone where its price is flat."""
@@ -249,6 +261,10 @@ def _segments(
     end: datetime, counts: TierCounts,
 ) -> list[Segment]:  # fmt: skip
     discounts = book.discounts(where, resource)
+    flat = None if discounts else book.flat(where, resource)
+    if flat is not None and flat.valid_from <= start and (flat.valid_to is None or end <= flat.valid_to):
+        amount = rate(quantity, flat.price_micro, flat.per)
+        return [Segment(start, end, resource, quantity, flat.id, flat.price_micro, flat.per, amount)]
     timed = not resource.startswith("unit:")  # what is counted, not timed, happened at the price of its start
     cuts = [start, *(boundaries(rules, start, end, discounts) if timed else ())]
     spans: list[tuple[datetime, _Price]] = []

@@ -9,7 +9,19 @@ from importlib import import_module
 import structlog
 
 # In the order of the README; each module has `run()`.
-ALL = ("accept", "read", "list", "watch", "dispatch", "isolation", "client", "evidence")
+ALL = (
+    "accept",
+    "read",
+    "list",
+    "watch",
+    "dispatch",
+    "isolation",
+    "client",
+    "reconcile",
+    "evidence",
+    "docking",
+    "dialects",
+)
 
 
 def main(names: list[str]) -> int:

@@ -43,8 +43,8 @@ def run() -> None:
             gateway = make_gateway(folder / name, url, slurm_site(alpha), slurm_site(beta), credit=10**9)
             gateway.services.close()
             with stage.processes(folder / name, url) as (address,), _Probe(url, address, gateway.secret) as probe:
-                rows += _stopped(name, probe, alpha)
                 rows += _viewers(name, probe)
+                rows += _stopped(name, probe, alpha)
             for lab in (alpha, beta):
                 lab.cancel_all()
     stage.report(rows)

@@ -1,10 +1,13 @@
-"""Money received: once by the bank's own key, then allocated to projects (and invoices), paid back, and aged."""
+"""Prepaid money: received once by the bank's own key, given to projects to spend, and what is left paid back.
+
+Money that pays invoices is `payment_store`'s.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -12,7 +15,7 @@ from accounting.errors import AccountingError
 from accounting.ledger import CASH, Entry, Posting, paid, unallocated
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
-from accounting.store.schema import ACCOUNTS, ENTRIES, PAYMENT_ALLOCATIONS, PAYMENTS, POSTINGS, lock
+from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS, lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,53 +113,3 @@ def refund(
         return False
     raise_limit(conn, project_id=project_id, commodity=currency, amount=-amount_micro, check=True)
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class Aged:
-    """What a project owes by its age in days: up to 30, 60, 90, more. Payments settle the oldest first."""
-
-    project_id: str
-    currency: str
-    buckets: tuple[int, int, int, int]
-
-    @property
-    def total(self) -> int:
-        return sum(self.buckets)
-
-
-def ageing(conn: Connection, *, as_of: datetime, currency: str | None = None) -> list[Aged]:
-    """Open amounts by age, as the books stood then; projects that owe nothing are left out."""
-    owed: dict[tuple[str, str], list[tuple[datetime, int]]] = {}
-    settled: dict[tuple[str, str], int] = {}
-    query = (
-        select(ACCOUNTS.c.code, ACCOUNTS.c.commodity, ENTRIES.c.effective_at, POSTINGS.c.amount)
-        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
-        .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
-        .where(ACCOUNTS.c.code.startswith("project:"), func.length(ACCOUNTS.c.commodity) == 3)
-        .where(ENTRIES.c.recorded_at <= as_of, ENTRIES.c.effective_at <= as_of)
-        .order_by(ENTRIES.c.effective_at)
-    )
-    for code, commodity, at, amount in conn.execute(query):
-        _, project, kind, *_ = code.split(":")
-        if kind == "usage" and amount > 0:
-            owed.setdefault((project, commodity), []).append((at, int(amount)))
-        elif kind in ("usage", "paid"):
-            settled[project, commodity] = settled.get((project, commodity), 0) - int(amount)
-    found = []
-    for key in sorted(owed):
-        if currency is None or key[1] == currency:
-            buckets = _buckets(owed[key], settled.get(key, 0), as_of)
-            if any(buckets):
-                found.append(Aged(*key, buckets))
-    return found
-
-
-def _buckets(owed: Sequence[tuple[datetime, int]], settled: int, as_of: datetime) -> tuple[int, int, int, int]:
-    buckets = [0, 0, 0, 0]
-    for at, amount in owed:
-        open_part = max(0, amount - settled)
-        settled = max(0, settled - amount)
-        age = as_of - at
-        buckets[sum(age > timedelta(days=days) for days in (30, 60, 90))] += open_part
-    return buckets[0], buckets[1], buckets[2], buckets[3]

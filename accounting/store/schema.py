@@ -135,12 +135,21 @@ def _tuples(
             convert.append((name, _json_or_null if table.c[name].nullable else _json))
         elif kind == "UtcTime" and sqlite:
             convert.append((name, _sqlite_time))
+    if not convert:
+        return [tuple(row.values()) for row in rows]
     found = []
+    times: dict[datetime, str | None] = {}  # the moment of recording is the same in every row
     for row in rows:
-        if convert:
-            row = dict(row)
-            for name, how in convert:
-                row[name] = how(row[name])
+        row = dict(row)
+        for name, how in convert:
+            value = row[name]
+            if how is _sqlite_time and value is not None:
+                shown = times.get(value)
+                if shown is None:
+                    shown = times[value] = _sqlite_time(value)
+                row[name] = shown
+            else:
+                row[name] = how(value)
         found.append(tuple(row.values()))
     return found
 

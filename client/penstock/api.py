@@ -151,17 +151,14 @@ class Client:
         """A read with a query."""
         return self._call(calls.ask(path, params))
 
-    def download(self, path: str, **params: Any) -> bytes:
-        """A file, like an invoice's PDF."""
-        return self._call(calls.download(path, params))
-
     def text(self, path: str) -> str:
         return self._call(calls.text(path))
 
-    def save(self, path: str, out: BinaryIO, **params: Any) -> int:
-        """Write what a path answers to a file as it comes; the number of bytes."""
+    def download(self, path: str, out: BinaryIO, **params: Any) -> int:
+        """Write what a path answers (a PDF, a table, a bundle) to a file as it comes; the number of bytes."""
         size = 0
-        with self._http.stream("GET", f"{calls.ROOT}/{path}", params=params, timeout=None) as answer:
+        wanted = {k: v for k, v in params.items() if v not in (None, "", (), [])}
+        with self._http.stream("GET", f"{calls.ROOT}/{path}", params=wanted, timeout=None) as answer:
             if answer.status_code != 200:
                 checked(Answer(answer.status_code, dict(answer.headers), answer.read()))
             for part in answer.iter_bytes():

@@ -104,55 +104,49 @@ def close_period(services: Svc, admin: Admin, year: Number, month: Number) -> Re
         return answer(_period(conn, _find(conn, year, month)))
 
 
-# ---------------------------------------------------------------- payments
+# ---------------------------------------------------------------- prepaid money
 
 
-@router.get("/payments", **describe.route(models.Payments, refuses=(403,)))
-def list_payments(services: Svc, _admin: Admin, limit: Limit = 50) -> Response:
-    """Money received, newest first (operator)."""
-    with services.db.read() as conn:
-        rows = conn.execute(select(PAYMENTS).order_by(PAYMENTS.c.id.desc()).limit(limit)).all()
-        return answer({"items": [_payment(conn, r) for r in rows]})
-
-
-@router.post("/payments", **describe.route(models.Payment, status=201, body=models.PaymentIn, refuses=(403, 409, 422)))
-def receive(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Book money that came in; the same reference again is the same payment (operator)."""
-    wanted = read(models.PaymentIn, body)
-    now = services.clock()
-    payment = Payment(new_id("y", now), wanted.payer, wanted.currency, micro_of(wanted.amount, "/amount"),
-                      wanted.received_at, wanted.source, wanted.reference)  # fmt: skip
-
-    def make(conn: Connection) -> Mapping[str, Any]:
-        payments.receive_payment(conn, payment, now=now)
-        at = (PAYMENTS.c.source == payment.source) & (PAYMENTS.c.reference == payment.reference)
-        return _payment(conn, conn.execute(select(PAYMENTS).where(at)).one())
-
-    return answer(Once.of(admin, idempotency_key, "POST /billing/payments", body).made(services, make), 201)
-
-
-@router.post("/payments/{payment}/allocations", **describe.route(
-    models.Payment, status=201, body=models.PaymentPartsIn, refuses=(403, 404, 409, 422)
+@router.post("/top-ups", **describe.route(
+    models.TopUp, status=201, body=models.TopUpIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
-def allocate(services: Svc, admin: Admin, payment: Word, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Say for which projects and invoices a payment is; each project may spend that much more (operator)."""
-    wanted = read(models.PaymentPartsIn, body)
+def top_up(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
+    """Money that came in for a project to spend; the same bank reference again is the same money (operator)."""
+    wanted = read(models.TopUpIn, body)
     now = services.clock()
+    amount = micro_of(wanted.amount, "/amount")
 
     def make(conn: Connection) -> Mapping[str, Any]:
-        row = conn.execute(select(PAYMENTS).where(PAYMENTS.c.id == payment)).one_or_none()
-        if row is None:
-            raise NotFound(f"There is no payment {payment!r}.")
-        parts = [
-            Part(project_row(conn, admin, p.project, Verb.SEE_PROJECT).id,
-                 micro_of(p.amount, f"/parts/{i}/amount"), p.invoice)
-            for i, p in enumerate(wanted.parts)
-        ]  # fmt: skip
-        payments.allocate_payment(conn, payment, parts, idem_key=f"pay:{new_id('k', now)}", now=now)
-        return _payment(conn, row)
+        row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
+        payment = Payment(new_id("y", now), wanted.payer, row.currency, amount, wanted.received_at, wanted.source,
+                          wanted.reference)  # fmt: skip
+        if payments.receive_payment(conn, payment, now=now):
+            key = f"top-up:{payment.id}"
+            payments.allocate_payment(conn, payment.id, [Part(row.id, amount)], idem_key=key, now=now)
+        at = (PAYMENTS.c.source == wanted.source) & (PAYMENTS.c.reference == wanted.reference)
+        return {"id": str(conn.scalar(select(PAYMENTS.c.id).where(at))), "project": row.id,
+                "amount": format_micro(amount), "currency": row.currency}  # fmt: skip
 
-    once = Once.of(admin, idempotency_key, f"POST /billing/payments/{payment}/allocations", body)
-    return answer(once.made(services, make), 201)
+    return answer(Once.of(admin, idempotency_key, "POST /billing/top-ups", body).made(services, make), 201)
+
+
+@router.post("/refunds", **describe.route(
+    models.TopUp, status=201, body=models.RefundIn, refuses=(402, 403, 404, 422)
+))  # fmt: skip
+def refund(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
+    """Pay back what a project has neither used nor set aside (operator)."""
+    wanted = read(models.RefundIn, body)
+    now = services.clock()
+    amount = micro_of(wanted.amount, "/amount")
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
+        key = f"refund:{new_id('q', now)}"
+        payments.refund(conn, project_id=row.id, currency=row.currency, amount_micro=amount, idem_key=key,
+                        reason=wanted.reason, now=now)  # fmt: skip
+        return {"id": key, "project": row.id, "amount": format_micro(-amount), "currency": row.currency}
+
+    return answer(Once.of(admin, idempotency_key, "POST /billing/refunds", body).made(services, make), 201)
 
 
 # ---------------------------------------------------------------- adjustments
@@ -252,19 +246,6 @@ def balances(
     return answer({"items": items})
 
 
-@router.get("/ageing", **describe.route(models.Ageing, refuses=(403, 422)))
-def ageing(services: Svc, _admin: Admin, as_of: Instant | None = None) -> Response:
-    """What projects owe by age, the oldest settled first (operator)."""
-    with services.db.read() as conn:
-        found = payments.ageing(conn, as_of=as_of or services.clock())
-    names = ("up_to_30", "up_to_60", "up_to_90", "over_90")
-    items = [
-        {"project": a.project_id, "currency": a.currency, **dict(zip(names, map(format_micro, a.buckets), strict=True))}
-        for a in found
-    ]
-    return answer({"items": items})
-
-
 # ---------------------------------------------------------------- parts
 
 
@@ -321,14 +302,6 @@ def _period(conn: Connection, p: Period) -> dict[str, Any]:
     return {
         "starts_at": views.stamp(p.starts_at), "ends_at": views.stamp(p.ends_at), "zone": p.zone, "state": p.state,
         "closed_at": views.stamp(p.closed_at), "seal": periods.seal_of(conn, p),
-    }  # fmt: skip
-
-
-def _payment(conn: Connection, r: Any) -> dict[str, Any]:
-    return {
-        "id": r.id, "payer": r.payer_id, "currency": r.currency, "amount": format_micro(r.amount_micro),
-        "left": format_micro(payments.left_of(conn, r.id)), "received_at": views.stamp(r.received_at),
-        "source": r.source, "reference": r.reference,
     }  # fmt: skip
 
 

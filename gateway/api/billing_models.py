@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.schemas import Amount, Currency, Instant, Plain
+from gateway.api.schemas import Amount, Instant, Plain
 
 Name = Annotated[Plain, Field(min_length=1, max_length=32)]
 Whole = Annotated[int, Field(ge=1, le=2**62)]
@@ -72,7 +72,7 @@ class DiscountIn(_In):
     valid_to: Instant | None = None
 
 
-class PayerIn(_In):
+class PayerWeightIn(_In):
     """A payer's weight: 60 beside 40 pays 60 %."""
 
     payer: Name
@@ -83,7 +83,7 @@ class TermsIn(_In):
     """On what terms a project buys from a moment on."""
 
     user_class: Annotated[Plain, Field(max_length=32)] = ""
-    payers: Annotated[tuple[PayerIn, ...], Field(max_length=20)] = ()
+    payers: Annotated[tuple[PayerWeightIn, ...], Field(max_length=20)] = ()
     valid_from: Instant | None = None
 
 
@@ -143,29 +143,23 @@ class PeriodIn(_In):
     zone: Zone = "Asia/Shanghai"
 
 
-class PaymentIn(_In):
-    """Money that came in; `source` and `reference` are the bank's own key."""
+class TopUpIn(_In):
+    """Money that came in for a project; `source` and `reference` are the bank's own key."""
 
+    project: Name
     payer: Name
-    currency: Currency
     amount: Amount
     received_at: Instant
-    source: Annotated[Plain, Field(min_length=1, max_length=64)]
+    source: Annotated[Plain, Field(min_length=1, max_length=64)] = "bank"
     reference: Annotated[Plain, Field(min_length=1, max_length=120)]
 
 
-class PartIn(_In):
-    """What of a payment is for a project."""
+class RefundIn(_In):
+    """What is paid back of a project's money."""
 
     project: Name
     amount: Amount
-    invoice: Annotated[Plain, Field(max_length=64)] | None = None
-
-
-class PaymentPartsIn(_In):
-    """What a payment is for."""
-
-    parts: Annotated[tuple[PartIn, ...], Field(min_length=1, max_length=500)]
+    reason: Annotated[Plain, Field(min_length=3, max_length=500)]
 
 
 class AdjustmentIn(_In):
@@ -312,21 +306,13 @@ class Periods(_Out):
     items: list[Period]
 
 
-class Payment(_Out):
-    """Money received and what of it is for nothing yet."""
+class TopUp(_Out):
+    """Prepaid money of a project; negative: paid back."""
 
     id: str
-    payer: str
-    currency: str
+    project: str
     amount: str
-    left: str
-    received_at: str
-    source: str
-    reference: str
-
-
-class Payments(_Out):
-    items: list[Payment]
+    currency: str
 
 
 class Adjustment(_Out):
@@ -375,18 +361,3 @@ class Balance(_Out):
 
 class Balances(_Out):
     items: list[Balance]
-
-
-class Aged(_Out):
-    """What a project owes by age in days."""
-
-    project: str
-    currency: str
-    up_to_30: str
-    up_to_60: str
-    up_to_90: str
-    over_90: str
-
-
-class Ageing(_Out):
-    items: list[Aged]

@@ -10,14 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting import legal_entities
-from accounting.billing_calendar import month
+from accounting.billing_calendar import Month, month
 from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoice import Document
 from accounting.invoice_store import DOCUMENTS, Wanted, issue_invoice
 from accounting.store.contracts import in_force
 from accounting.store.schema import TERMS
 from gateway.db import table_of
-from gateway.errors import NotFound
+from gateway.errors import Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.identity.tables import ProjectRow, UserRow
 from gateway.services import Services
@@ -50,7 +50,7 @@ def bill_month(
         issuer = _issuer(conn, issuer_id)
         entity = legal_entities.entity(conn, issuer)
         assert entity is not None
-        period = month(name, entity[0].zone)
+        period = _month(name, entity[0].zone)
         projects = [
             p for p in conn.execute(select(PROJECTS).order_by(PROJECTS.c.id)) if project in (None, p.name, p.id)
         ]
@@ -111,6 +111,13 @@ def document_row(conn: Connection, person: Person, number: str, verb: Verb = Ver
     if verb is not Verb.SEE_BILL and not can(person, verb, ("project", row.project_id)):
         raise NotFound(f"There is no document {number!r} that you may dispute.")
     return row
+
+
+def _month(name: str, zone: str) -> Month:
+    try:
+        return month(name, zone)
+    except ValueError as exc:
+        raise Invalid(str(exc), problems=(Problem("/month", str(exc), "invalid", "Write it like 2026-11."),)) from exc
 
 
 def _payers(conn: Connection, project_id: str, default: str | None) -> list[str]:

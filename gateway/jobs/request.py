@@ -14,6 +14,7 @@ from accounting import store as books
 from accounting.money import Money
 from accounting.price import PriceBook
 from accounting.store import budgets
+from accounting.store.budgets import Budget
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
@@ -90,6 +91,7 @@ class Facts:
         self.conn = conn
         self._standings: dict[tuple[str, str, str], Standing] = {}
         self._commodities: dict[str, frozenset[str]] = {}
+        self._stops: dict[str, Budget | None] = {}
 
     def standing(self, *, site_id: str, user_id: str, project_id: str) -> Standing:
         at = (site_id, user_id, project_id)
@@ -102,6 +104,16 @@ class Facts:
         if project_id not in self._commodities:
             self._commodities[project_id] = books.commodities(self.conn, project_id)
         return self._commodities[project_id]
+
+    def budget_problems(self, project_id: str, now: datetime) -> tuple[Problem, ...]:
+        """A budget with a stop that is spent lets nothing more in."""
+        if project_id not in self._stops:
+            self._stops[project_id] = budgets.stopped_by(self.conn, project_id, now=now)
+        stop = self._stops[project_id]
+        if stop is None:
+            return ()
+        detail = f"The project's budget ({stop.span}) is spent."
+        return (Problem("", detail, "budget_spent", "Ask the project owner to raise or close it."),)
 
     @cached_property
     def prices(self) -> PriceBook:
@@ -170,7 +182,7 @@ def _consider(
     spec, problems = _lifted(spec)
     problems += checks.shape(spec)
     problems += _dependency_problems(facts.conn, person, spec)
-    problems += _budget_problems(facts.conn, project_id, now)
+    problems += facts.budget_problems(project_id, now)
     wanted = spec.placement.resource_ids or tuple(sorted(services.sites))
     candidates = []
     for place, site_id in enumerate(wanted):
@@ -281,15 +293,6 @@ def _dependency_problems(conn: Connection, person: Person, spec: JobSpec) -> tup
             detail = f"There is no job {parent!r} that you may see."
             problems.append(Problem(f"/dependencies/{i}/job_id", detail, "unknown_job"))
     return tuple(problems)
-
-
-def _budget_problems(conn: Connection, project_id: str, now: datetime) -> tuple[Problem, ...]:
-    """A budget with a stop that is spent lets nothing more in."""
-    stop = budgets.stopped_by(conn, project_id, now=now)
-    if stop is None:
-        return ()
-    detail = f"The project's budget ({stop.span}) is spent."
-    return (Problem("", detail, "budget_spent", "Ask the project owner to raise or close it."),)
 
 
 def _credit_problems(conn: Connection, prepared: Prepared) -> tuple[Problem, ...]:

@@ -229,8 +229,10 @@ def _with_task(run: ObservedRun, task: int | None) -> ObservedRun:
 
 
 def _epoch(text: str) -> datetime | None:
-    if not text.isdigit() or text == "0":
+    if not (text.isascii() and text.isdigit()) or text == "0":
         return None
+    if int(text) > 253_402_300_799:
+        raise ValueError(f"{text} is no time")
     return _EPOCH + timedelta(seconds=int(text))
 
 

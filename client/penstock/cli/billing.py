@@ -135,33 +135,28 @@ def period(month: str, step: str, zone: str, as_json: bool) -> int:
     return _post(f"billing/periods/{int(year)}/{int(number)}/{step}", {}, as_json, told)
 
 
-@billing.command()
-@click.argument("payer")
+@billing.command("top-up")
+@click.argument("project")
 @click.argument("amount")
-@click.argument("currency")
+@click.option("--payer", required=True)
 @click.option("--reference", required=True, help="The bank's own key of the payment")
-@click.option("--source", default="bank", show_default=True)
 @click.option("--received", required=True, help="When, like 2026-11-25T00:00:00Z")
-@click.option("--for", "project", help="The project that it is for")
-@click.option("--invoice", help="The invoice that it pays")
 @json_option
-def pay(
-    payer: str, amount: str, currency: str, reference: str, source: str, received: str, project: str | None,
-    invoice: str | None, as_json: bool,
-) -> int:  # fmt: skip
-    """Book AMOUNT that came in from PAYER (operator); the same reference again is the same payment."""
-    body = {"payer": payer, "amount": amount, "currency": currency, "reference": reference, "source": source,
-            "received_at": received}  # fmt: skip
-    with client() as api:
-        made = api.post("billing/payments", body)
-        if project is not None and made["left"] != "0.00":
-            part = {"project": project, "amount": made["left"]} | ({"invoice": invoice} if invoice else {})
-            made = api.post(f"billing/payments/{made['id']}/allocations", {"parts": [part]})
-    if as_json:
-        emit(made)
-    else:
-        click.echo(f"{made['id']}: {made['amount']} {made['currency']}, {made['left']} for nothing yet")
-    return report.OK
+def top_up(project: str, amount: str, payer: str, reference: str, received: str, as_json: bool) -> int:
+    """Let PROJECT spend AMOUNT that came in for it (operator); the same reference again is the same money."""
+    body = {"project": project, "payer": payer, "amount": amount, "reference": reference, "received_at": received}
+    return _post("billing/top-ups", body, as_json, "{id}: {amount} {currency}")
+
+
+@billing.command()
+@click.argument("project")
+@click.argument("amount")
+@click.option("--reason", required=True)
+@json_option
+def refund(project: str, amount: str, reason: str, as_json: bool) -> int:
+    """Pay AMOUNT back that PROJECT has not used (operator)."""
+    body = {"project": project, "amount": amount, "reason": reason}
+    return _post("billing/refunds", body, as_json, "{id}: {amount} {currency}")
 
 
 @billing.command()
@@ -196,14 +191,3 @@ def balances(known_at: str | None, before: str | None, account: str, as_json: bo
     """What stands on each account (operator)."""
     found = _get("billing/balances", known_at=known_at, before=before, account=account or None)
     return _list(found, as_json, {"account": "ACCOUNT", "commodity": "OF", "amount": "AMOUNT"})
-
-
-@billing.command()
-@click.option("--as-of", help="Like 2026-11-30T16:00:00Z")
-@json_option
-def ageing(as_of: str | None, as_json: bool) -> int:
-    """What projects owe by age in days (operator)."""
-    return _list(_get("billing/ageing", as_of=as_of), as_json, {
-        "project": "PROJECT", "currency": "", "up_to_30": "≤30", "up_to_60": "≤60", "up_to_90": "≤90",
-        "over_90": ">90",
-    })  # fmt: skip

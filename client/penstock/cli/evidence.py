@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.shared import client, emit, fetched, json_option, local_time, table
 
 
 @click.group()
@@ -51,7 +50,7 @@ def checkpoint(size: int | None) -> int:
 def bundle(output: Path, **asked: Any) -> int:
     """Everything that the verifier needs about a period. Then: python penstock_verify.py FILE --log-key KEY"""
     with client() as api:
-        return _fetched(api, "evidence/bundle", output, **{k: v for k, v in asked.items() if v not in (None, False)})
+        return fetched(api, "evidence/bundle", output, **{k: v for k, v in asked.items() if v not in (None, False)})
 
 
 @click.group()
@@ -110,7 +109,7 @@ def download(settlement_id: str, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     with client() as api:
         for what, suffix in (("statement", "json"), ("bundle", "jsonl")):
-            _fetched(api, f"billing/settlements/{settlement_id}/{what}", output / f"{settlement_id}.{suffix}")
+            fetched(api, f"billing/settlements/{settlement_id}/{what}", output / f"{settlement_id}.{suffix}")
     return report.OK
 
 
@@ -133,13 +132,4 @@ def refuse(settlement_id: str, reason: str) -> int:
     with client() as api:
         done = api.post(f"billing/settlements/{settlement_id}/withdraw", {"reason": reason})
     click.echo(f"{done['state']}: {done['reason']}")
-    return report.OK
-
-
-def _fetched(api: Any, path: str, file: Path, **params: Any) -> int:
-    part = file.with_name(file.name + ".part")
-    with part.open("wb") as out:
-        size = api.save(path, out, **params)
-    part.replace(file)
-    print(f"{file}: {size} bytes", file=sys.stderr)
     return report.OK
