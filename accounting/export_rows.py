@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, func, select
 
@@ -24,9 +25,12 @@ def documents(conn: Connection, start: datetime, end: datetime, *, project_id: s
 
 def charged_runs(
     conn: Connection, start: datetime, end: datetime, *, people: Mapping[str, str], projects: Mapping[str, str],
-    project_id: str | None = None,
+    project_id: str | None = None, whole: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> list[ChargedRun]:  # fmt: skip
-    """Runs that ended in [start, end) with what they cost as the books stand now; ids are shown by their names."""
+    """Runs that ended in [start, end) with what they cost as the books stand now; ids are shown by their names.
+
+    `whole` opens a sealed raw record as far as the reader may know it.
+    """
     query = (
         select(USAGE, CHARGES.c.amount_micro, CHARGES.c.currency, CHARGES.c.rule, CHARGES.c.job_id.label("job"),
                CHARGES.c.project_id.label("project"), CHARGES.c.core_seconds.label("billed_core_seconds"))
@@ -40,13 +44,15 @@ def charged_runs(
     return [
         ChargedRun(
             run_key=r.run_key, site_id=r.site_id, native_id=r.native_id, job_id=r.job,
-            job_name=str(r.raw.get("JobName", "")), username=r.username, user=people.get(r.user_id, r.user_id or ""),
+            job_name=str(raw.get("JobName", "")), username=str(raw.get("User", raw.get("username", r.username))),
+            user=people.get(r.user_id, r.user_id or ""),
             project=projects.get(r.project, r.project), queue=r.queue, state=r.state, cores=r.cores, nodes=r.nodes,
             elapsed_s=r.elapsed_s, start=r.start_time, end=r.end_time, core_seconds=r.billed_core_seconds,
             node_seconds=r.node_seconds, gpu_seconds=r.gpu_seconds, memory_mib_seconds=r.memory_mib_seconds,
             currency=r.currency, charge_micro=r.amount_micro, rule=r.rule,
         )
         for r in conn.execute(query)
+        for raw in (whole(r.raw),)
     ]  # fmt: skip
 
 

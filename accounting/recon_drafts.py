@@ -75,6 +75,7 @@ class Known:
     logins: frozenset[str] = frozenset()
     tag_prefix: str = ""
     tagged_lines: frozenset[int] = frozenset()
+    pseudonyms: Mapping[str, str] = field(default_factory=dict)  # what stands for a login in the books -> the login
 
 
 def drafts(matched: Matched, findings: Iterable[Finding], rules: Rules, known: Known) -> list[Draft]:
@@ -100,7 +101,7 @@ def _of_statement(finding: Finding) -> Draft:
 
 def _of_pair(pair: Pair, rules: Rules, known: Known) -> Draft:
     t, o = pair.theirs, pair.ours
-    if t.username and t.username != o.username:
+    if t.username and o.username and t.username != o.username:
         return _draft(pair, Category.IDENTITY, f"billed to {t.username}, and run by {o.username}")
     siblings = tuple(r.core_seconds for r in known.siblings.get((o.native_id, o.task), ()) if r.id != o.id)
     ours = Ours(

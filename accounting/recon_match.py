@@ -7,7 +7,7 @@ T3 sums, where the centre gives nothing else. What agrees never leaves the datab
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -60,6 +60,10 @@ THEIRS = Table(
     Column("of_line", BigInteger),  # the line that bills the same run before this one
     prefixes=["TEMPORARY"],
 )  # fmt: skip
+NAMES = Table(
+    "recon_names", OURS.metadata, Column("pseudonym", String(64), primary_key=True), Column("login", String(64)),
+    prefixes=["TEMPORARY"],
+)  # fmt: skip
 _INDICES = (
     Index("ix_recon_ours_key", OURS.c.run_key),
     Index("ix_recon_ours_native", OURS.c.native_id),
@@ -90,9 +94,18 @@ def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, 
         conn.execute(text("ANALYZE recon_theirs"))
 
 
+def name_people(conn: Connection, logins: Mapping[str, str]) -> None:
+    """Put logins where our side has pseudonyms of them (an erased person's run has neither)."""
+    if logins:
+        NAMES.create(conn)
+        conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
+        login = select(NAMES.c.login).where(NAMES.c.pseudonym == OURS.c.username).scalar_subquery()
+        conn.execute(update(OURS).values(username=func.coalesce(login, OURS.c.username)))
+
+
 def drop(conn: Connection) -> None:
     """Forget the temporary tables (a pooled connection outlives its user)."""
-    for table in (OURS, THEIRS):
+    for table in (OURS, THEIRS, NAMES):
         conn.execute(text(f"DROP TABLE IF EXISTS {table.name}"))
 
 
@@ -167,7 +180,7 @@ def _different_by_key(tolerance: Tolerance) -> Select[Any]:
     apart = func.abs(THEIRS.c.core_seconds - OURS.c.core_seconds)
     quantity = and_(apart > tolerance.seconds * OURS.c.cores, apart * 1_000_000 > tolerance.ppm * OURS.c.core_seconds)
     money = func.abs(THEIRS.c.amount_micro - func.coalesce(OURS.c.amount_micro, 0)) > tolerance.micro
-    person = and_(THEIRS.c.username != "", THEIRS.c.username != OURS.c.username)
+    person = and_(THEIRS.c.username != "", OURS.c.username != "", THEIRS.c.username != OURS.c.username)
     return (
         select(*(c.label(f"t_{c.name}") for c in THEIRS.c), *(c.label(f"o_{c.name}") for c in OURS.c))
         .join(OURS, _same_key())
@@ -257,7 +270,7 @@ def _differs(pair: Pair, tolerance: Tolerance) -> bool:
         return True
     if t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro:
         return True
-    return bool((t.username and t.username != o.username) or not o.in_period)
+    return bool((t.username and o.username and t.username != o.username) or not o.in_period)
 
 
 def _is_sum(row: Any) -> bool:

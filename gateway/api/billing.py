@@ -29,6 +29,7 @@ from gateway.api.schemas import Instant
 from gateway.billing import closing
 from gateway.errors import Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
+from gateway.identity.vault import Opener
 from gateway.ids import new_id
 from gateway.jobs import views
 
@@ -61,7 +62,7 @@ def explain(services: Svc, person: Who, charge: Number) -> Response:
         found = books.explain(conn, charge)
         if found is None or not _may_see(person, found):
             raise NotFound(f"There is no charge {charge} that you may see.")
-        return answer(_explained(found))
+        return answer(_explained(found, Opener(services, conn)(found.reading.raw)))
 
 
 # ---------------------------------------------------------------- months
@@ -263,7 +264,7 @@ def _charge(r: Any, reading: Any = None, replaced: bool | None = None) -> dict[s
     }  # fmt: skip
 
 
-def _explained(found: books.Explained) -> dict[str, Any]:
+def _explained(found: books.Explained, raw: Mapping[str, Any]) -> dict[str, Any]:
     c, reading = found.charge, found.reading
     shown = ("run_key", "native_id", "state", "username", "queue", "qos", "cores", "requested_cores", "nodes",
              "elapsed_s", "suspended_s", "exclusive", "core_seconds", "node_seconds", "gpu_seconds",
@@ -274,7 +275,7 @@ def _explained(found: books.Explained) -> dict[str, Any]:
         "gross": format_micro(c.gross_micro), "borne_by_operator": format_micro(c.borne_micro),
         "centre": format_micro(c.centre_micro), "tax": format_micro(c.tax_micro), "steps": list(found.steps),
         "segments": list(c.segments), "reading": {name: getattr(reading, name) for name in shown},
-        "raw": dict(reading.raw),
+        "raw": dict(raw),
     }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from gateway.billing.invoices import PROJECTS, USERS
 from gateway.billing.reports import ids_of, month_view, plot, report
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
+from gateway.identity.vault import Opener
 from gateway.jobs.views import stamp
 
 router = APIRouter(tags=["billing"], prefix="/billing")
@@ -122,8 +123,10 @@ def export_usage_records(
     """Runs that ended in a span as Open Grid Forum usage records (of my project; the operator: of all)."""
     first, last = _export_span(services.clock(), zone, month, start, end)
     with services.db.read() as conn:
-        runs = export_rows.charged_runs(conn, first, last, people=_names(conn, USERS), projects=_names(conn, PROJECTS),
-                                        project_id=_project(conn, person, project))  # fmt: skip
+        runs = export_rows.charged_runs(
+            conn, first, last, people=_names(conn, USERS), projects=_names(conn, PROJECTS),
+            project_id=_project(conn, person, project), whole=Opener(services, conn),
+        )  # fmt: skip
     text = '<?xml version="1.0" encoding="UTF-8"?>\n' + ogf_ur_xml(runs, created=services.clock())
     headers = {"Content-Disposition": 'attachment; filename="usage-records.xml"', "X-Content-Type-Options": "nosniff"}
     return Response(text.encode(), 200, headers, media_type="application/xml")

@@ -190,20 +190,16 @@ class _Teller:
     """Opens what raw records say of persons; of an erased one nothing is told."""
 
     def __init__(self, services: Services, conn: Connection) -> None:
-        self._services, self._conn = services, conn
-        self._keys: dict[str, bytes | None] = {}
+        self._opener = vault.Opener(services, conn)
 
     def shown(self, charged: Charged) -> Mapping[str, Any] | None:
         if not charged.sealed:
             return None
-        person = charged.person
-        if person not in self._keys:
-            self._keys[person] = vault.key_of(self._services, self._conn, person)
-        record = charged.record
+        person, record = charged.person, charged.record
         ref = f"{record['site']}/{record['run']}/{record['meter']}"
         raw = {personal.SEALED: {"person": person, "sealed": charged.sealed, "ref": ref}}
         try:
-            told = personal.disclose(raw, key=self._keys[person])
+            told = personal.disclose(raw, key=self._opener.key(person))
         except personal.Erased:
             return None
         return None if told is None else {"fields": dict(told.fields), "salt": told.salt}

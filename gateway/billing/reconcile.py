@@ -6,9 +6,10 @@ a difference of money alone is posted between the centre and the operator. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -28,6 +29,7 @@ from accounting.store import USAGE
 from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway.db import Database
+from gateway.identity import vault
 from gateway.jobs.repository import ACCOUNTS
 from gateway.services import Services
 
@@ -78,7 +80,7 @@ def receive(
 def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -> Reconciled:
     """Compare, keep the breaks, and post what the contract lets stand. A second call finds nothing new to do."""
     now = services.clock()
-    compared = look(services.db, statement_id, rules, gateway_id=services.gateway_id)
+    compared = look(services.db, statement_id, rules, gateway_id=services.gateway_id, names=partial(_names, services))
     with services.db.write() as conn:
         run_id, accepted = recon_store.save_comparison(
             conn, compared, rules_json=rules_json(rules), by=by, now=now
@@ -89,12 +91,23 @@ def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -
     return Reconciled(run_id, compared.counts, len(accepted))
 
 
-def look(db: Database, statement_id: int, rules: Rules, *, gateway_id: str = "") -> Compared:
-    """The comparison alone, which writes nothing: it may take seconds, and nobody waits for it."""
+def look(
+    db: Database, statement_id: int, rules: Rules, *, gateway_id: str = "",
+    names: Callable[[Connection], Mapping[str, str]] = lambda _conn: {},
+) -> Compared:  # fmt: skip
+    """The comparison alone, which writes nothing: it may take seconds, and nobody waits for it.
+
+    `names`: logins by what stands for them in the books.
+    """
     with db.read() as conn:
         logins = frozenset(conn.scalars(select(ACCOUNTS.c.username)))
-        known = Known(logins=logins, tag_prefix=f"p{gateway_id}" if gateway_id else "")
+        known = Known(logins=logins, tag_prefix=f"p{gateway_id}" if gateway_id else "", pseudonyms=names(conn))
         return recon_store.compare(conn, statement_id, rules, known)
+
+
+def _names(services: Services, conn: Connection) -> dict[str, str]:
+    accounts = conn.execute(select(ACCOUNTS.c.user_id, ACCOUNTS.c.username).distinct()).all()
+    return vault.pseudonyms(services, conn, [(row.user_id, row.username) for row in accounts])
 
 
 def act(

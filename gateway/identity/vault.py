@@ -50,12 +50,31 @@ def seal_record(record: UsageRecord, *, person: str, key: bytes | None) -> Usage
     return replace(record, raw=raw, username=personal.pseudonym(record.username, key), job_name="")
 
 
-def open_raw(services: Services, conn: Connection, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored raw record as it came from the centre; raises `Erased` where its person was."""
-    sealed = raw.get(personal.SEALED)
-    if sealed is None:
-        return dict(raw)
-    return personal.whole(raw, key=key_of(services, conn, sealed["person"]))
+class Opener:
+    """Opens stored raw records as they came from the centre; of an erased person only what is not personal."""
+
+    def __init__(self, services: Services, conn: Connection) -> None:
+        self._services, self._conn = services, conn
+        self._keys: dict[str, bytes | None] = {}
+
+    def key(self, person: str) -> bytes | None:
+        if person not in self._keys:
+            self._keys[person] = key_of(self._services, self._conn, person)
+        return self._keys[person]
+
+    def __call__(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        sealed = raw.get(personal.SEALED)
+        try:
+            return dict(raw) if sealed is None else personal.whole(raw, key=self.key(sealed["person"]))
+        except personal.Erased:
+            return {name: value for name, value in raw.items() if name != personal.SEALED}
+
+
+def pseudonyms(services: Services, conn: Connection, logins: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What stands in the books for each (person, login), and the login."""
+    opener = Opener(services, conn)
+    found = {personal.pseudonym(login, opener.key(person)): login for person, login in logins}
+    return {name: login for name, login in found.items() if name}
 
 
 def erase(conn: Connection, person: str, *, now: datetime) -> bool:
