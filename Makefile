@@ -1,6 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Both set everything up.
 PY := .venv/bin/python
 STAMP := .venv/.installed
+TOOLS := .venv/tools/.installed
 .PHONY: help demo demo-stop test lint bench soak clean
 .DEFAULT_GOAL := help
 
@@ -17,6 +18,12 @@ $(STAMP): pyproject.toml client/pyproject.toml
 	@$(PY) -c 'import gateway, penstock'
 	@touch $@
 
+# Validators that tests run as programs of their own: focus-validator wants an older multimethod, beancount is GPL.
+$(TOOLS): $(STAMP)
+	@$(PY) -m pip install -q --disable-pip-version-check --target .venv/tools 'focus-validator==1.0.0' 'multimethod<2' \
+	  'beancount>=3.2,<4' 2>&1 | { grep -v '^WARNING: \(Location\|Target\)' || true; }
+	@touch $@
+
 demo: $(STAMP)   ## a small federation on this machine, and a job through all of it
 	@$(PY) -m gateway demo
 
@@ -30,7 +37,7 @@ lint: $(STAMP)   ## ruff, mypy --strict, import contracts, alembic check
 	.venv/bin/lint-imports
 	$(PY) -W error -m gateway.migrations check
 
-test: $(STAMP)   ## everything: real Slurm, PostgreSQL, sshd, browser where they can be had
+test: $(STAMP) $(TOOLS) ## everything: real Slurm, PostgreSQL, sshd, browser where they can be had
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/lab/install.sh; fi
 	$(MAKE) --no-print-directory lint
 	$(PY) -m pytest -q -n 2 tests/unit

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -110,6 +111,34 @@ class PostingLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareTier:
+    """What the centre gets of the part of a period's net amount beyond `from_micro`: `numerator` of the shares'
+    denominator, in place of its share."""
+
+    from_micro: int
+    numerator: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """How a centre is paid: tiers of its share (none: its share), tax withheld at source, the currency it is paid in
+    (empty: the agreement's)."""
+
+    tiers: tuple[ShareTier, ...] = ()
+    withheld_name: str = ""
+    withheld_numerator: int = 0
+    withheld_denominator: int = 100
+    currency: str = ""
+
+    def __post_init__(self) -> None:
+        begins = [tier.from_micro for tier in self.tiers]
+        if begins and (begins[0] != 0 or any(a >= b for a, b in pairwise(begins))):
+            raise ValueError("tiers ascend, and the first begins at 0")
+        if not 0 <= self.withheld_numerator <= self.withheld_denominator or self.withheld_denominator == 0:
+            raise ValueError("what is withheld is a part of the whole")
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """Operator and centre, from `valid_from` on. `grades`: queue (`*`: any) → service grade."""
 
@@ -132,6 +161,7 @@ class Agreement:
     limits: PostingLimits = field(default_factory=PostingLimits)
     tax: Tax = field(default_factory=Tax)
     grades: Mapping[str, str] = field(default_factory=dict)
+    payout: Payout = field(default_factory=Payout)
     zone: str = "Asia/Shanghai"  # of the billing calendar
     no_rise_after_days: int | None = None  # no bill rises later than this after the work; None: whenever
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 _MONTH = re.compile(r"(\d{4})-(\d{2})\Z")
@@ -18,6 +18,16 @@ class Month:
     name: str
     start: datetime
     end: datetime
+
+    def days(self, zone: str) -> Iterator[tuple[datetime, datetime]]:
+        """Its days as half-open UTC intervals; one on which the clocks change has 23 or 25 hours."""
+        here, day = ZoneInfo(zone), self.start.astimezone(ZoneInfo(zone)).date()
+        first = self.start
+        while first < self.end:
+            day += timedelta(days=1)
+            last = datetime(day.year, day.month, day.day, tzinfo=here).astimezone(UTC)
+            yield first, last
+            first = last
 
 
 def month(name: str, zone: str) -> Month:

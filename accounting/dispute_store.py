@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
+from accounting import tables
 from accounting.credit_notes import Credit
 from accounting.disputes import DISPUTE_WITHIN, LIVE, Dispute, DisputeState, Side, Step, advance, answer_due
 from accounting.errors import InvoiceRefused
 from accounting.invoice import Document, DocumentKind
 from accounting.invoice_store import DOCUMENTS, credited, issue_credit_note, load, lock
 from accounting.store.schema import core
-from accounting.tables import invoices as tables
 
 DISPUTES = core(tables.DisputeRow)
 EVENTS = core(tables.DisputeEventRow)

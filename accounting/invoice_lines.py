@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from accounting.invoice import Document, Line, LineKind
 from accounting.invoice_store import ITEMS
-from accounting.store import CHARGES, USAGE
+from accounting.store.schema import CHARGES, USAGE
 
 
 @dataclass(frozen=True, slots=True)

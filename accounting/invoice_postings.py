@@ -1,19 +1,21 @@
-"""What invoices, credit notes and payments do to the ledger.
+"""What invoices, credit notes and payments of invoices do to the ledger.
 
 A charge makes the project owe (`project:P:usage`); an invoice turns that into a claim against the payer:
 
-  invoice      Dr payer:Y:receivable gross   Cr project:P:invoiced net   Cr tax:E:C tax   Dr/Cr operator:rounding
-  credit note  Dr operator:credits net       Dr tax:E:C tax             Cr payer:Y:receivable gross
+  invoice      Dr payer:Y:receivable gross   Cr project:P:invoiced exact   Cr tax:E:C tax   Dr/Cr operator:rounding
+  credit note  Dr operator:credits net       Dr tax:E:C tax                Cr payer:Y:receivable gross
   payment in   Dr bank:A amount              Cr unallocated:A
   allocation   Dr unallocated:A part         Cr payer:Y:receivable
 
-`project:P:usage` + `project:P:invoiced` is therefore what is used and not billed yet.
+and what is settled (paid or credited) of it moves from `project:P:invoiced` to `project:P:paid`, so that the project
+may spend as much again. `usage` + `invoiced` + `paid` of a project is what is used and neither billed nor paid ahead.
+Where prices include tax, the charge has a leg for it already (`operator:tax`): the invoice only shows it.
 """
 
 from __future__ import annotations
 
 from accounting.invoice import Document
-from accounting.ledger import Posting
+from accounting.ledger import TAX, Posting, paid
 from accounting.minor_units import to_micro
 
 ROUNDING = "operator:rounding"
@@ -46,11 +48,11 @@ def unallocated(account: str) -> str:
 
 def invoice_postings(made: Document) -> tuple[Posting, ...]:
     """Used and exact becomes billed and rounded; what rounding added or took has an account of its own."""
-    net_exact = to_micro(made.net_minor, made.currency) - made.rounding_micro
+    tax = 0 if made.tax.inclusive else to_micro(made.tax_minor, made.currency)
     return _nonzero(made.currency, [
         (payer_receivable(made.payer.id), to_micro(made.gross_minor, made.currency)),
-        (invoiced(made.project_id), -net_exact),
-        (tax_account(made.issuer.id, made.tax.code), -to_micro(made.tax_minor, made.currency)),
+        (invoiced(made.project_id), -exact_micro(made)),
+        (tax_account(made.issuer.id, made.tax.code), -tax),
         (ROUNDING, -made.rounding_micro),
     ])  # fmt: skip
 
@@ -59,9 +61,31 @@ def credit_postings(made: Document) -> tuple[Posting, ...]:
     """A decided credit: the document's amounts are negative."""
     return _nonzero(made.currency, [
         (CREDITS, -to_micro(made.net_minor, made.currency)),
-        (tax_account(made.issuer.id, made.tax.code), -to_micro(made.tax_minor, made.currency)),
+        (TAX if made.tax.inclusive else tax_account(made.issuer.id, made.tax.code),
+         -to_micro(made.tax_minor, made.currency)),
         (payer_receivable(made.payer.id), to_micro(made.gross_minor, made.currency)),
     ])  # fmt: skip
+
+
+def exact_micro(made: Document) -> int:
+    """What the lines come to before rounding: what of the project's usage is billed."""
+    return sum(line.amount_micro for line in made.lines)
+
+
+def settled_micro(invoice: Document, before_minor: int, after_minor: int) -> int:
+    """What of the billed usage is settled between two gross amounts; all of it at the invoice's gross."""
+    if invoice.gross_minor <= 0:
+        return 0
+    exact = exact_micro(invoice)
+    return exact * after_minor // invoice.gross_minor - exact * before_minor // invoice.gross_minor
+
+
+def settled_postings(invoice: Document, micro: int) -> tuple[Posting, ...]:
+    """Billed usage that is settled."""
+    if micro == 0:
+        return ()
+    return (Posting(invoiced(invoice.project_id), invoice.currency, micro),
+            Posting(paid(invoice.project_id), invoice.currency, -micro))  # fmt: skip
 
 
 def receipt_postings(account: str, *, currency: str, minor: int) -> tuple[Posting, ...]:

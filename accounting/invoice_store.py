@@ -10,31 +10,48 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, String, and_, func, insert, literal, null, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    String,
+    and_,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 
-from accounting import legal_entities
+from accounting import legal_entities, tables
 from accounting.billing_calendar import Month, months
 from accounting.credit_notes import Credit, Credited, credit_note
 from accounting.errors import InvoiceRefused
+from accounting.evidence.outbox import put
 from accounting.invoice import Document, DocumentKind, Item, LegalEntity, LineKind, Unbilled, document, from_snapshot
-from accounting.invoice_postings import credit_postings, invoice_postings
+from accounting.invoice_postings import credit_postings, invoice_postings, settled_micro, settled_postings
 from accounting.ledger import Entry, Posting
 from accounting.legal_entities import NO_TAX, SERIES
 from accounting.store import book
-from accounting.store.schema import CHARGES, REVERSALS, USAGE, core
+from accounting.store.holds import raise_limit
+from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
 from accounting.tables import UtcTime
-from accounting.tables import invoices as tables
 from accounting.tax import TaxKind, TaxRule, tax_rule_at
 
 DOCUMENTS = core(tables.BillingDocumentRow)
 ITEMS = core(tables.BillingItemRow)
+PAID = core(tables.InvoicePaymentRow)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One invoice to be made: a project's usage at some sites (None: all) up to the end of a month.
+    """One invoice to be made: a project's usage at some sites (None: all but `not_sites`) up to the end of a month.
 
-    `people`: user id → name shown on the lines.
+    `people`: user id → name shown on the lines. `whole`: this payer also pays what has no payers of its own; the
+    payers of a charge that is shared get their parts each.
     """
 
     issuer_id: str
@@ -45,6 +62,8 @@ class Wanted:
     month: Month
     sites: tuple[str, ...] | None
     people: Mapping[str, str]
+    whole: bool = True
+    not_sites: tuple[str, ...] = ()
 
 
 def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Document | None:
@@ -91,8 +110,27 @@ def issue_credit_note(
     assert invoice is not None
     serial, number = _next(conn, row.issuer_id, DocumentKind.CREDIT_NOTE)
     made = credit_note(invoice, credits, number=number, reason=reason, at=now, earlier=credited(conn, invoice_number))
-    _keep(conn, made, serial, credit_postings(made), now)
+    before = settled_minor(conn, invoice_number)
+    again = settled_micro(invoice, before, before - made.gross_minor)
+    _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
+    may_spend_again(conn, invoice, again)
     return made
+
+
+def settled_minor(conn: Connection, invoice_number: str) -> int:
+    """What of an invoice's gross is paid or credited so far."""
+    paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
+    back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
+    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0)
+
+
+def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:
+    """Raise the project's limit by what was settled, where it has one."""
+    limited = select(BALANCES.c.limit_amount).where(
+        BALANCES.c.project_id == invoice.project_id, BALANCES.c.commodity == invoice.currency
+    )
+    if micro and conn.scalar(limited) is not None:
+        raise_limit(conn, project_id=invoice.project_id, commodity=invoice.currency, amount=micro)
 
 
 def load(conn: Connection, number: str) -> Document | None:
@@ -158,37 +196,57 @@ def _billable(wanted: Wanted) -> tuple[Any, Any]:
     """Charges and reversals of this project that no document has, as two selects of the same shape.
 
     Only what the centre's meter read is billed. A charge that was reversed before it was billed is never billed, and
-    neither is its reversal.
+    neither is its reversal; one that was billed is taken back from whom it was billed to.
     """
     scope = [CHARGES.c.project_id == wanted.project_id, CHARGES.c.currency == wanted.currency,
              CHARGES.c.meter == "centre", USAGE.c.end_time < wanted.month.end]  # fmt: skip
-    if wanted.sites is not None:
-        scope.append(USAGE.c.site_id.in_(wanted.sites))
+    scope.append(_sold_here(wanted))
+    shared, mine = CHARGES.c.payers.is_not(null()), CHARGES.c.payers[wanted.payer_id].as_string()
+    scope.append(or_(mine.is_not(None), ~shared) if wanted.whole else mine.is_not(None))
+    part = case((shared, literal(wanted.payer_id, String)), else_=literal("", String))
+    amount = case((shared, cast(mine, BigInteger)), else_=CHARGES.c.amount_micro)
     billed, undone = ITEMS.alias("billed"), ITEMS.alias("undone")
-    on_charge = and_(billed.c.kind == "charge", billed.c.charge_id == CHARGES.c.id)
-    on_reversal = and_(undone.c.kind == "reversal", undone.c.charge_id == CHARGES.c.id)
+    on_charge = and_(billed.c.kind == "charge", billed.c.charge_id == CHARGES.c.id, billed.c.part == part)
+    on_reversal = and_(undone.c.kind == "reversal", undone.c.charge_id == CHARGES.c.id, undone.c.part == part)
     base = CHARGES.join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
 
     def columns(kind: str, sign: int) -> list[Any]:
         person = func.coalesce(USAGE.c.user_id, "", type_=String)
-        return [literal(kind, String).label("kind"), CHARGES.c.id.label("charge_id"), USAGE.c.site_id.label("site_id"),
-                person.label("user_id"), (CHARGES.c.core_seconds * sign).label("core_seconds"),
-                (CHARGES.c.amount_micro * sign).label("amount_micro"), USAGE.c.end_time.label("end_time")]  # fmt: skip
+        return [literal(kind, String).label("kind"), CHARGES.c.id.label("charge_id"), part.label("part"),
+                USAGE.c.site_id.label("site_id"), person.label("user_id"),
+                (_share(amount, shared) * sign).label("core_seconds"), (amount * sign).label("amount_micro"),
+                USAGE.c.end_time.label("end_time")]  # fmt: skip
 
     charges = (
         select(*columns("charge", 1))
         .select_from(base.outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id).outerjoin(billed, on_charge))
         .where(REVERSALS.c.charge_id.is_(None), billed.c.charge_id.is_(None), *scope)
     )
+    scope[-1] = DOCUMENTS.c.payer_id == wanted.payer_id
     reversals = (
         select(*columns("reversal", -1))
         .select_from(
             base.join(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
-            .join(billed, on_charge).outerjoin(undone, on_reversal)
+            .join(billed, on_charge).join(DOCUMENTS, DOCUMENTS.c.number == billed.c.document)
+            .outerjoin(undone, on_reversal)
         )
         .where(undone.c.charge_id.is_(None), *scope)
     )  # fmt: skip
     return charges, reversals
+
+
+def _sold_here(wanted: Wanted) -> Any:
+    """Usage of the sites that this issuer sells."""
+    if wanted.sites is not None:
+        return USAGE.c.site_id.in_(wanted.sites)
+    return USAGE.c.site_id.not_in(wanted.not_sites)
+
+
+def _share(amount: Any, shared: Any) -> Any:
+    """Core-seconds of a part, by its share of the amount in millionths: shown beside it, never priced again."""
+    total = func.nullif(CHARGES.c.amount_micro, 0, type_=BigInteger)
+    by_share = CHARGES.c.core_seconds * (amount * 1_000_000 // total) // 1_000_000
+    return case((shared, func.coalesce(by_share, 0, type_=BigInteger)), else_=CHARGES.c.core_seconds)
 
 
 def _pending(conn: Connection, wanted: Wanted, zone: str) -> list[tuple[Item, Any, Month]]:
@@ -218,11 +276,11 @@ def _pending(conn: Connection, wanted: Wanted, zone: str) -> list[tuple[Item, An
 def _claim(conn: Connection, number: str, mine: Any, period: Month) -> None:
     """Put the charges of one line on the document; the primary key refuses any that another document has."""
     chosen = select(
-        mine.c.kind, mine.c.charge_id, literal(number, String), mine.c.site_id, mine.c.user_id,
+        mine.c.kind, mine.c.charge_id, mine.c.part, literal(number, String), mine.c.site_id, mine.c.user_id,
         literal(period.start, UtcTime()), literal(period.end, UtcTime()), mine.c.core_seconds, mine.c.amount_micro,
     )  # fmt: skip
-    names = ["kind", "charge_id", "document", "site_id", "user_id", "service_start", "service_end", "core_seconds",
-             "amount_micro"]  # fmt: skip
+    names = ["kind", "charge_id", "part", "document", "site_id", "user_id", "service_start", "service_end",
+             "core_seconds", "amount_micro"]  # fmt: skip
     conn.execute(insert(ITEMS).from_select(names, chosen))
 
 
@@ -240,9 +298,7 @@ def _unbilled(conn: Connection, wanted: Wanted) -> Unbilled:
                CHARGES.c.meter == "gateway", CHARGES.c.amount_micro != 0, REVERSALS.c.charge_id.is_(null()),
                USAGE.c.end_time < wanted.month.end)
     )  # fmt: skip
-    if wanted.sites is not None:
-        query = query.where(USAGE.c.site_id.in_(wanted.sites))
-    runs, amount = conn.execute(query).one()
+    runs, amount = conn.execute(query.where(_sold_here(wanted))).one()
     return Unbilled(int(runs), int(amount))
 
 
@@ -258,3 +314,4 @@ def _keep(conn: Connection, made: Document, serial: int, postings: Sequence[Post
         tax_minor=made.tax_minor, gross_minor=made.gross_minor, corrects=made.corrects or None, entry_id=entry_id,
         snapshot=made.snapshot, sha256=made.sha256, recorded_at=now,
     ))  # fmt: skip
+    put(conn, made.kind.value, made.number, made.snapshot.encode(), project=made.project_id)

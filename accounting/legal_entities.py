@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection, func, insert, select
 
+from accounting import tables
 from accounting.errors import InvoiceRefused
 from accounting.invoice import DocumentKind, LegalEntity
 from accounting.store.schema import core, upsert
-from accounting.tables import invoices as tables
 from accounting.tax import TaxKind, TaxRule
 
 ENTITIES = core(tables.LegalEntityRow)

@@ -11,20 +11,19 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
+from accounting import tables
 from accounting.errors import PaymentRefused
 from accounting.invoice import DocumentKind
-from accounting.invoice_postings import allocation_postings, receipt_postings
-from accounting.invoice_store import DOCUMENTS
+from accounting.invoice_postings import allocation_postings, receipt_postings, settled_micro, settled_postings
+from accounting.invoice_store import DOCUMENTS, PAID, load, may_spend_again, settled_minor
 from accounting.ledger import Entry
 from accounting.legal_entities import ENTITIES, SERIES
 from accounting.minor_units import plain
 from accounting.payments import Allocation, BankTransaction, OpenDocument, allocate
 from accounting.store import book
 from accounting.store.schema import core, upsert
-from accounting.tables import invoices as tables
 
 TRANSACTIONS = core(tables.BankTransactionRow)
-PAID = core(tables.InvoicePaymentRow)
 _CHUNK = 200
 
 
@@ -190,13 +189,19 @@ def _save(
     n = int(conn.scalar(select(func.count()).where(PAID.c.transaction_id == transaction_id)) or 0)
     for a in found:
         n += 1
+        invoice = load(conn, a.document)
+        assert invoice is not None
+        before = settled_minor(conn, a.document)
+        again = settled_micro(invoice, before, before + a.amount_minor)
         key = f"allocation:{transaction_id}:{n}"
-        postings = allocation_postings(t.account, a.payer_id, currency=t.currency, minor=a.amount_minor)
-        entry_id = book(conn, [Entry(key, "allocation", now, postings, a.document)], now=now)[key]
+        moved = allocation_postings(t.account, a.payer_id, currency=t.currency, minor=a.amount_minor)
+        entry = Entry(key, "allocation", now, (*moved, *settled_postings(invoice, again)), a.document)
+        entry_id = book(conn, [entry], now=now)[key]
         conn.execute(insert(PAID).values(
             transaction_id=transaction_id, document=a.document, amount_minor=a.amount_minor, how=a.how,
             entry_id=entry_id, recorded_at=now,
         ))  # fmt: skip
+        may_spend_again(conn, invoice, again)
 
 
 def _received(conn: Connection, query: Any) -> list[Received]:

@@ -11,6 +11,9 @@ from fastapi import FastAPI
 from gateway.api import (
     accounts,
     agents,
+    allocations,
+    billing,
+    contracts,
     describe,
     evidence,
     invoices,
@@ -19,6 +22,8 @@ from gateway.api import (
     problems,
     projects,
     reconciliation,
+    reports,
+    settlements,
     sites,
 )
 from gateway.api.streams import Streams
@@ -47,9 +52,22 @@ def create_app(services: Services) -> FastAPI:
     app.state.lanes = HotLanes(services)
     problems.install(app)
     describe.install(app)
-    for router in (jobs.verbs, jobs.router, projects.router, sites.router, accounts.router, evidence.router):
-        app.include_router(router, prefix="/api/v2")
-    for router in (invoices.router, payments.router, reconciliation.router):
+    for router in (
+        jobs.verbs,
+        jobs.router,
+        projects.router,
+        sites.router,
+        accounts.router,
+        invoices.router,
+        payments.router,
+        reports.router,
+        settlements.router,
+        evidence.router,
+        contracts.router,
+        allocations.router,
+        billing.router,
+        reconciliation.router,
+    ):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)
     app.include_router(sites.open_router, prefix="/api/v2")

@@ -140,8 +140,14 @@ def _engine(url: str, pool_size: int) -> Engine:
     return engine
 
 
+# A process that is frozen in the middle of a transaction keeps its locks: whoever submits would wait for it to thaw.
+# The server ends such a session; ours take milliseconds, as nothing is said to a site within one.
+_FROZEN_TRANSACTION_MS = 5000
+
+
 def _postgresql(url: str, pool_size: int) -> Engine:
-    engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size)
+    options = {"options": f"-c idle_in_transaction_session_timeout={_FROZEN_TRANSACTION_MS}"}
+    engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size, connect_args=options)
 
     @event.listens_for(engine, "checkout")
     def _still_there(dbapi_connection: Any, _record: object, _proxy: object) -> None:

@@ -22,7 +22,7 @@ class EmbeddedWorker:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        threads = max(4, 2 * len(services.sites) + 2)
+        threads = max(1, len(TICKS) * len(services.sites))  # ticks that hang at one site keep no thread from another
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(threads)},

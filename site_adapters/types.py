@@ -286,12 +286,14 @@ class RowProblem:
 class Look:
     """What one source (queue or accounting) showed, or why it could not be asked.
 
-    `error` set: nothing may be concluded from an id that is absent.
+    `error` set: nothing may be concluded from an id that is absent. `unanswered`: ids that were asked for and of which
+    the site said nothing, not even that it does not know them.
     """
 
     runs: tuple[ObservedRun, ...] = ()
     problems: tuple[RowProblem, ...] = ()
     error: str | None = None
+    unanswered: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -367,6 +369,7 @@ class Queue:
     memory_per_node_max: int | None = None
     accounts_allowed: tuple[str, ...] | None = None
     exclusive: bool = False
+    cores_per_process: int = 1  # what a process takes that names no cores: a Sunway's is a whole core group
     native_state: str = ""
 
 

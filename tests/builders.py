@@ -182,7 +182,8 @@ def people(services: Services, *sites: dict[str, Any], credit: int = 1000, login
 def link(gateway: Gateway, site: dict[str, Any], login: str | None = None) -> None:
     """Link and prove the researcher's login at a site."""
     services = gateway.services
-    key_file = site.get("credentials", {}).get("observer", {}).get("key_file")
+    own = site.get("credentials", {}).values()
+    key_file = next((login["key_file"] for login in own if "key_file" in login), None)
     username = login or ("lab_alice" if site.get("transport", {}).get("kind") == "ssh" else getpass.getuser())
     with services.db.write() as conn:
         made = service.link_account(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, String, cast, func, select
@@ -25,7 +26,9 @@ from accounting.evidence.documents import price_rule, stamp
 from accounting.evidence.leaves import Charged, entries
 from accounting.evidence.note import Verifier
 from accounting.evidence.outbox import ENTRY
+from accounting.signing import key_id_of
 from accounting.store.schema import AGREEMENTS, CHARGES, ENTRIES, REVERSALS, RULES, USAGE
+from accounting.store.settlements import ITEMS, one
 
 _BATCH = 1000
 _T = TypeVar("_T")
@@ -40,19 +43,21 @@ class NothingToShow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Charges of a project, or of a centre, or both, whose runs ended in [start, end)."""
+    """Charges of a project, or of a centre, or both, whose runs ended in [start, end); or what a settlement settles."""
 
     start: datetime
     end: datetime
     project_id: str | None = None
     site_id: str | None = None
+    settlement_id: str | None = None
 
 
 def bundle(
     conn: Connection, about: About, *, log_key: Verifier, witnesses: Sequence[Verifier] = (), seen: int | None = None,
-    shown: Shown = lambda _charged: None,
+    shown: Shown = lambda _charged: None, signers: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Iterator[str]:  # fmt: skip
-    """The lines. `seen`: the size of a checkpoint that the reader has kept. Raises `NothingToShow`."""
+    """The lines. `seen`: the size of a checkpoint that the reader has kept; `signers`: public keys by their id, of
+    those who signed a settlement. Raises `NothingToShow`."""
     checkpoint = log.checkpoint(conn)
     if checkpoint is None:
         raise NothingToShow("no checkpoint is signed yet")
@@ -60,14 +65,16 @@ def bundle(
     documents = [*_rules(conn, checkpoint.size), *_agreements(conn, about, checkpoint.size)]
     yield _line({
         "t": "bundle", "v": 1, "log": log_key.vkey, "witnesses": [w.vkey for w in witnesses], "size": checkpoint.size,
-        "about": {"project": about.project_id, "site": about.site_id, "from": stamp(about.start),
-                  "to": stamp(about.end)},
+        "about": {"project": about.project_id, "site": about.site_id, "settlement": about.settlement_id,
+                  "from": stamp(about.start), "to": stamp(about.end)},
     })  # fmt: skip
     yield _line({"t": "checkpoint", "note": checkpoint.note})
     if seen is not None:
         yield _older(conn, seen, checkpoint.size)
+    if about.settlement_id is not None:
+        documents.append(_statement(conn, about.settlement_id, checkpoint.size, signers))
     yield from (_line(document) for document in documents)
-    indices = [document["seq"] for document in documents]
+    indices = [document["seq"] for document in documents if document["t"] == "leaf"]
     for wanted in _batches(entry_ids):
         yield from _entries(conn, dict(wanted), shown)
         indices += [seq for _, seq in wanted]
@@ -75,7 +82,8 @@ def bundle(
     gaps = merkle.gaps(indices, checkpoint.size, log.tiles(conn))
     for hashes in _batches(gaps):
         yield _line({"t": "gaps", "hashes": [base64.b64encode(h).decode() for h in hashes]})
-    yield _line(_bill(conn, about, checkpoint.size))
+    if about.settlement_id is None:
+        yield _line(_bill(conn, about, checkpoint.size))
 
 
 def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
@@ -119,6 +127,8 @@ def _logged(about: About, size: int, *columns: Any) -> Select[Any]:
 
 def _entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int]]:
     """(entry, leaf number), in the order of the log: charges, and what of them went beyond a hold."""
+    if about.settlement_id is not None:
+        return _items(conn, about.settlement_id, size)
     query = _logged(about, size, CHARGES.c.entry_id, log.LEAVES.c.seq).distinct()
     over_leaf = log.LEAVES.alias()
     charged = _logged(about, size, CHARGES.c.entry_id)
@@ -128,6 +138,27 @@ def _entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int
         .where(ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id.in_(charged), over_leaf.c.seq < size)
     )
     return sorted({(int(i), int(seq)) for i, seq in (*conn.execute(query), *conn.execute(over))}, key=lambda p: p[1])
+
+
+def _items(conn: Connection, settlement_id: str, size: int) -> list[tuple[int, int]]:
+    leaf = (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(ITEMS.c.entry_id, String))
+    query = select(ITEMS.c.entry_id, log.LEAVES.c.seq).outerjoin(log.LEAVES, leaf)
+    found = conn.execute(query.where(ITEMS.c.settlement_id == settlement_id).order_by(log.LEAVES.c.seq)).all()
+    if any(row.seq is None or row.seq >= size for row in found):
+        raise NothingToShow("some entries of this settlement are in no checkpoint yet")
+    return [(row.entry_id, row.seq) for row in found]
+
+
+def _statement(conn: Connection, settlement_id: str, size: int, signers: Mapping[str, bytes]) -> dict[str, Any]:
+    """The statement with its signatures; with its leaf once it is agreed and logged."""
+    found = one(conn, settlement_id)
+    keys = {side: base64.b64encode(signers.get(key_id_of(jws), b"")).decode() for side, jws in found.signatures.items()}
+    signatures = [{"side": side, "jws": jws, "key": keys[side]} for side, jws in sorted(found.signatures.items())]
+    leaf = log.find(conn, "settlement", settlement_id)
+    if leaf is None or leaf.seq >= size:
+        return {"t": "statement", "content": found.said, "signatures": signatures}
+    return {"t": "leaf", "seq": leaf.seq, "leaf": json.loads(leaf.payload), "content": found.said,
+            "signatures": signatures}  # fmt: skip
 
 
 def _rules(conn: Connection, size: int) -> Iterator[dict[str, Any]]:
@@ -142,7 +173,15 @@ def _rules(conn: Connection, size: int) -> Iterator[dict[str, Any]]:
 
 def _agreements(conn: Connection, about: About, size: int) -> Iterator[dict[str, Any]]:
     """The agreements that the charges name."""
-    named = set(conn.execute(_logged(about, size, CHARGES.c.agreement_id, CHARGES.c.agreement_version).distinct()))
+    columns = (CHARGES.c.agreement_id, CHARGES.c.agreement_version)
+    query = _logged(about, size, *columns)
+    named: set[tuple[Any, ...]] = set()
+    if about.settlement_id is not None:
+        agreement_id, _, version = one(conn, about.settlement_id).said["agreement"].rpartition("/")
+        named.add((agreement_id, int(version)))
+        items = select(ITEMS.c.entry_id).where(ITEMS.c.settlement_id == about.settlement_id)
+        query = select(*columns).where(CHARGES.c.entry_id.in_(items))
+    named |= {tuple(row) for row in conn.execute(query.distinct())}
     for row in conn.execute(select(AGREEMENTS).order_by(AGREEMENTS.c.id, AGREEMENTS.c.version)):
         leaf = log.find(conn, "agreement", f"{row.id}/{row.version}") if (row.id, row.version) in named else None
         if leaf is not None and leaf.seq < size:

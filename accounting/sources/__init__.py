@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from accounting.sources import apel, condor, local, lsb_acct, ogf_ur, pbs_log, pbs_qstat, sacct, sunway
+from accounting.sources import apel, condor, local, lsb_acct, ogf_ur, pbs_log, pbs_qstat, sacct, sunway, sunway_wrapper
 from accounting.usage import Unreadable, UsageRecord
 
 # None: the row is no run of its own (a step, the bracket row of an array that was canceled before it started).
@@ -21,6 +21,7 @@ _READERS: dict[str, Callable[..., UsageRecord | None]] = {
     condor.FORMAT: condor.read,
     sunway.BLOCK: sunway.read_block,
     sunway.REPORT: sunway.read_report,
+    sunway_wrapper.FORMAT: sunway_wrapper.read,
     apel.FORMAT: apel.read,
     ogf_ur.FORMAT: ogf_ur.read,
 }

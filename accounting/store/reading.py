@@ -47,6 +47,20 @@ def charges_of_job(conn: Connection, job_id: str) -> list[ChargeLine]:
     ]  # fmt: skip
 
 
+def charge_page(conn: Connection, project_id: str, *, limit: int, before: int | None = None) -> list[Any]:
+    """A project's charges with their readings, newest first, also those that were replaced."""
+    query = (
+        select(CHARGES, USAGE.c.site_id, USAGE.c.start_time, USAGE.c.end_time,
+               REVERSALS.c.by_usage_record_id.label("replaced_by"))
+        .join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+        .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .where(CHARGES.c.project_id == project_id)
+        .order_by(CHARGES.c.id.desc())
+        .limit(limit)
+    )  # fmt: skip
+    return list(conn.execute(query if before is None else query.where(CHARGES.c.id < before)))
+
+
 @dataclass(frozen=True, slots=True)
 class Explained:
     """A charge down to the raw record: what was read, what rule made it billable, each price and its arithmetic."""

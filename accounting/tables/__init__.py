@@ -1,4 +1,4 @@
-"""The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence; all imported here."""
+"""The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
 from accounting.tables.base import (
     Base,
@@ -75,6 +75,14 @@ from accounting.tables.recon import (
     StatementProblemRow,
     StatementRow,
 )
+from accounting.tables.settlement import (
+    FxRateRow,
+    SettlementEndRow,
+    SettlementItemRow,
+    SettlementPaymentRow,
+    SettlementRow,
+    SettlementSignatureRow,
+)
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
 APPEND_ONLY = append_only_tables()
@@ -93,4 +101,6 @@ __all__ = [
     "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
     "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
     "StatementRow", "StatementLineRow", "StatementProblemRow", "ReconciliationRow", "BreakRow", "BreakEventRow",
+    "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
+    "SettlementPaymentRow",
 ]  # fmt: skip

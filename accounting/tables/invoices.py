@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accounting.tables.base import HISTORY, Base, UtcTime
+from accounting.tables.base import HISTORY, Base, Id, UtcTime
 
 
 class LegalEntityRow(Base):
@@ -39,7 +39,7 @@ class ProjectPayerRow(Base):
     __tablename__ = "project_payer"
     __table_args__ = HISTORY
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     project_id: Mapped[str] = mapped_column(String(32), index=True)
     payer_id: Mapped[str] = mapped_column(String(32))
     valid_from: Mapped[datetime] = mapped_column(UtcTime)
@@ -52,7 +52,7 @@ class TaxRuleRow(Base):
     __tablename__ = "tax_rule"
     __table_args__ = (UniqueConstraint("code", "valid_from"), HISTORY)
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     code: Mapped[str] = mapped_column(String(32))
     kind: Mapped[str] = mapped_column(String(16))
     rate_ppm: Mapped[int] = mapped_column(Integer)
@@ -111,13 +111,17 @@ class BillingDocumentRow(Base):
 
 
 class BillingItemRow(Base):
-    """A charge (or the reversal of a billed charge) on a document: at most once, for ever."""
+    """A charge (or the reversal of a billed charge) on a document: at most once, for ever.
+
+    `part`: whose part of it where payers share it; empty where one pays the whole.
+    """
 
     __tablename__ = "billing_item"
     __table_args__ = (Index("ix_billing_item_document", "document", "site_id", "user_id", "service_start"), HISTORY)
 
     kind: Mapped[str] = mapped_column(String(8), primary_key=True)  # charge, reversal
     charge_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    part: Mapped[str] = mapped_column(String(32), primary_key=True)
     document: Mapped[str] = mapped_column(String(32))
     site_id: Mapped[str] = mapped_column(String(32))
     user_id: Mapped[str] = mapped_column(String(32))
@@ -168,7 +172,7 @@ class BankTransactionRow(Base):
     __tablename__ = "bank_transaction"
     __table_args__ = (UniqueConstraint("account", "bank_ref"), HISTORY)
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     account: Mapped[str] = mapped_column(String(64))
     bank_ref: Mapped[str] = mapped_column(String(140))
     content_sha256: Mapped[str] = mapped_column(String(64))
@@ -188,7 +192,7 @@ class InvoicePaymentRow(Base):
     __tablename__ = "invoice_payment"
     __table_args__ = (Index("ix_invoice_payment_document", "document"), HISTORY)
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     transaction_id: Mapped[int] = mapped_column(BigInteger, index=True)
     document: Mapped[str] = mapped_column(String(32))
     amount_minor: Mapped[int] = mapped_column(BigInteger)

@@ -144,8 +144,16 @@ class Client:
     def whoami(self) -> dict[str, Any]:
         return self._call(calls.get("whoami"))
 
-    def get(self, path: str) -> dict[str, Any]:
-        return self._call(calls.get(path))
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        return self._call(calls.get(path, **params))
+
+    def ask(self, path: str, **params: Any) -> dict[str, Any]:
+        """A read with a query."""
+        return self._call(calls.ask(path, params))
+
+    def download(self, path: str, **params: Any) -> bytes:
+        """A file, like an invoice's PDF."""
+        return self._call(calls.download(path, params))
 
     def post(self, path: str, body: Any) -> dict[str, Any]:
         return self._call(calls.post(path, body))

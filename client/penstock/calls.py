@@ -119,8 +119,21 @@ def details(job_id: str, what: str) -> Call[dict[str, Any]]:
     return Call("GET", f"{ROOT}/jobs/{job_id}/{what}", _plain)
 
 
-def get(path: str) -> Call[dict[str, Any]]:
-    return Call("GET", f"{ROOT}/{path}", _plain)
+def get(path: str, **params: Any) -> Call[dict[str, Any]]:
+    return Call("GET", f"{ROOT}/{path}", _plain, params={k: v for k, v in params.items() if v is not None})
+
+
+def ask(path: str, params: dict[str, Any]) -> Call[dict[str, Any]]:
+    """A read with a query; what is None or empty is left out."""
+    return Call(
+        "GET", f"{ROOT}/{path}", _plain, params={k: v for k, v in params.items() if v not in (None, "", (), [])}
+    )
+
+
+def download(path: str, params: dict[str, Any]) -> Call[bytes]:
+    """A file: a PDF, a table, a plot."""
+    wanted = {k: v for k, v in params.items() if v not in (None, "", (), [])}
+    return Call("GET", f"{ROOT}/{path}", lambda answer: checked(answer).body, params=wanted)
 
 
 def post(path: str, body: Any) -> Call[dict[str, Any]]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check a bill of Penstock without trusting Penstock: one file, Python's standard library only, nothing of the server.
 
-    penstock_verify.py BUNDLE --log-key VKEY [--witness VKEY …] [--seen NOTE]
+    penstock_verify.py BUNDLE --log-key VKEY [--witness VKEY …] [--seen NOTE] [--signer operator=KEY …]
 
 The bundle is lines of JSON (plain or .gz). What is checked, from the raw record upwards:
   raw record -> usage    the scheduler's own fields are read again, cores x seconds are computed again
@@ -26,7 +26,9 @@ import multiprocessing
 import os
 import re
 import sys
+import threading
 from datetime import datetime, timezone
+from functools import lru_cache
 from itertools import islice
 
 CHUNK = 1500
@@ -36,6 +38,11 @@ SHOWN = 20
 
 
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+if json.encoder.c_make_encoder:  # what `encode` makes anew for each value
+    _parts = json.encoder.c_make_encoder(None, None, json.encoder.encode_basestring, None, ":", ",", True, False, False)
+
+    def _encode(value):
+        return "".join(_parts(value, 0))
 
 
 def jcs(value):
@@ -534,16 +541,55 @@ def check_entry(line, terms, about, tell, note):
         made.append((leaf["key"], values, key, (record["run"], record["meter"], record["revision"])))
     off = {}
     if charged or leaf["kind"] == "overage":
-        names = {k for k in posted if k[0] == "core-seconds" or len(k[0]) == 3} | set(expected)
-        off = {k: expected.get(k, 0) - posted.get(k, 0) for k in names}
-    return made, parts, (leaf["link"] or leaf["key"], {k: v for k, v in off.items() if v})
+        for name, value in posted.items():
+            expected[name] = expected.get(name, 0) - value
+        off = {k: v for k, v in expected.items() if v and (k[0] == "core-seconds" or len(k[0]) == 3)}
+    return made, parts, (leaf["link"] or leaf["key"], off)
+
+
+def movement(leaf, charged, about):
+    """What an entry moved, by the accounts of its postings: (key, link, late, grade, currency, sums)."""
+    owed, bearing, centre, tax, seconds, currencies = 0, 0, 0, 0, 0, set()
+    for account, commodity, text in leaf["postings"]:
+        if len(commodity) != 3:
+            if commodity == "core-seconds" and account.startswith("project:"):
+                seconds += int(text)
+            continue
+        currencies.add(commodity)
+        if account.startswith("project:"):
+            owed += int(text)
+        elif account == "operator:borne":
+            bearing += int(text)
+        elif account.startswith("centre:"):
+            centre -= int(text)
+        elif account == "operator:tax":
+            tax -= int(text)
+    late = clock(leaf["service_at"] or leaf["at"]) < clock(about["from"])
+    grade = charged[0]["charge"]["grade"] if charged else ""
+    link = leaf["link"] if leaf["kind"] == "overage" else None
+    return (
+        leaf["key"],
+        link,
+        late,
+        grade,
+        "+".join(sorted(currencies)),
+        [1, seconds, owed + bearing, bearing, centre, tax],
+    )
+
+
+@lru_cache(maxsize=8)
+def period(begin, finish):
+    return clock(begin), clock(finish)
 
 
 def check_about(record, about, tell):
+    if about.get("settlement"):
+        return  # what is settled in a period may have run earlier
     if about.get("site") and record["site"] != about["site"]:
         tell(f"the run was at {record['site']}, the bill is about {about['site']}")
     end = record["read"]["end"]
-    if about.get("from") and not clock(about["from"]) <= clock(end) < clock(about["to"]):
+    begin, finish = period(about["from"], about["to"])
+    if not begin <= clock(end) < finish:
         tell(f"the run ended {end}, outside the period of the bill")
 
 
@@ -553,7 +599,7 @@ def check_about(record, about, tell):
 def check_chunk(task):
     """Lines of entries. Returns findings, notes, leaf hashes by number, charges made and replaced, sums that differ."""
     lines, terms, about = task
-    findings, notes, leaves, made, replaced, offs = [], {}, [], [], [], []
+    findings, notes, leaves, made, replaced, offs, moved = [], {}, [], [], [], [], []
 
     def note(text):
         notes[text] = notes.get(text, 0) + 1
@@ -571,9 +617,11 @@ def check_chunk(task):
             replaced += [(line["leaf"]["key"], *part) for part in parts]
             if off[1]:
                 offs.append(off)
+            if about.get("settlement"):
+                moved.append(movement(line["leaf"], line["charges"], about))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
             findings.append(f"{where}: cannot be read ({type(exc).__name__}: {exc})")
-    return findings, notes, leaves, made, replaced, offs
+    return findings, notes, leaves, made, replaced, offs, moved
 
 
 def main_of(lines, options):
@@ -600,19 +648,17 @@ def main_of(lines, options):
     else:
         with multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn").Pool(options.processes) as pool:
             tasks = ((c, state.terms, state.about) for c in _chain(first, entries))
-            for result in pool.imap(check_chunk, bounded(tasks, options.processes * 3)):
-                GATE.release()
+            gate = threading.Semaphore(4 * options.processes)
+            for result in pool.imap(check_chunk, bounded(tasks, gate)):
+                gate.release()
                 state.take(result)
     return state.finish()
 
 
-GATE = multiprocessing.BoundedSemaphore(64)
-
-
-def bounded(tasks, most):
+def bounded(tasks, gate):
     """A pool reads all its tasks at once; this lets it have only some, so that memory stays small."""
     for task in tasks:
-        GATE.acquire()
+        gate.acquire()
         yield task
 
 
@@ -631,6 +677,7 @@ class Whole:
         self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
         self.made, self.replaced, self.readings = {}, {}, set()
         self.sums, self.older = {}, []
+        self.settled, self.keys, self.credits, self.over = {}, set(), 0, []
         self.note = None
 
     def tell(self, text):
@@ -651,6 +698,9 @@ class Whole:
             self.bill = line
         elif kind == "leaf":
             self.leaf(line)
+        elif kind == "statement":
+            self.remark("a statement that is not agreed yet: it is in no log")
+            self.settlements.append((line["content"], line["signatures"]))
         else:
             self.tell(f"a line of a kind that this verifier does not know: {kind!r}")
 
@@ -665,10 +715,15 @@ class Whole:
         elif leaf["t"] == "agreement":
             self.terms["agreements"][leaf["ref"]] = content
         elif leaf["t"] == "settlement":
-            self.settlements.append((leaf, content, line["signatures"]))
+            self.settlements.append((content, line["signatures"]))
+            for one in line["signatures"]:
+                if leaf[one["side"] + "_jws_sha256"] != hashlib.sha256(one["jws"].encode()).hexdigest():
+                    self.tell(f"the log has another signature of the {one['side']}")
+            if len(line["signatures"]) != 2:
+                self.tell("an agreed statement has two signatures")
 
     def take(self, result):
-        findings, notes, leaves, made, replaced, offs = result
+        findings, notes, leaves, made, replaced, offs, moved = result
         self.findings += findings
         self.leaves += leaves
         for text, count in notes.items():
@@ -690,12 +745,29 @@ class Whole:
             for name, value in off.items():
                 at[name] = at.get(name, 0) + value
 
+        for key, link, late, grade, currency, values in moved:
+            self.keys.add(key)
+            self.credits += min(0, values[2])
+            if link is not None:
+                self.over.append((link, late, currency, values))
+            else:
+                self.settle(late, grade, currency, values)
+
+    def settle(self, late, grade, currency, values):
+        at = self.settled.setdefault((late, grade, currency), [0] * len(values))
+        for i, value in enumerate(values):
+            at[i] += value
+
     def finish(self):
+        for link, late, currency, values in self.over:  # its grade is that of the charge that it goes with
+            self.settle(late, self.made[link][1][2] if link in self.made else "", currency, values)
         self.check_replaced()
         self.check_log()
         self.check_bill()
-        for _leaf, content, signatures in self.settlements:
-            check_settlement(content, signatures, self.head, self.options, self.sums, self.tell, self.remark)
+        if self.about.get("settlement") and len(self.settlements) != 1:
+            self.tell("there is no statement in the bundle, or more than one")
+        for content, signatures in self.settlements:
+            check_settlement(content, signatures, self, self.tell, self.remark)
         return self.findings, self.notes, self.summary()
 
     def check_replaced(self):
@@ -754,6 +826,8 @@ class Whole:
                 for i, value in enumerate(values):
                     at[i] += value
                 at[-1] += 1
+        if self.about.get("settlement"):
+            return  # the statement is the bill: it sums what entries moved, not what charges stand at
         if self.bill is None:
             self.tell("there is no bill in the bundle")
             return
@@ -793,19 +867,163 @@ def money(micro):
 # ---------------------------------------------------------------- settlement
 
 
-def check_settlement(content, signatures, head, options, sums, tell, note):
-    """Reserved for the settlement's own arithmetic and signatures."""
-    note("settlements in the bundle")
+def check_settlement(said, signatures, whole, tell, note):
+    """A statement: its items are the entries, its sums theirs; shares, fees, tax and exchange; who signed it."""
+    agreed = whole.terms["agreements"].get(said["agreement"])
+    if agreed is None:
+        tell(f"agreement {said['agreement']} is not in the bundle")
+        return
+    if said["agreement_sha256"] != hashed(agreed):
+        tell("the statement names another text of the agreement")
+    for name, value in (("centre", agreed["centre_id"]), ("operator", agreed["operator_id"]),
+                        ("sites", agreed["site_ids"]), ("zone", agreed["zone"]),
+                        ("currency", agreed["currency"]), ("id", whole.about["settlement"]),
+                        ("from", whole.about["from"]), ("to", whole.about["to"])):  # fmt: skip
+        if said[name] != value:
+            tell(f"the statement says {name} {said[name]}, the agreement and the bundle {value}")
+    keys = "".join(f"{key}\n" for key in sorted(whole.keys)).encode()
+    if hashlib.sha256(keys).hexdigest() != said["items_sha256"]:
+        tell("the entries in the bundle are not those that the statement settles")
+    for held in said["disputed"]:
+        if held["entry"] in whole.keys:
+            tell(f"{held['entry']} is in dispute and settled")
+    check_sums(said, whole, tell)
+    check_legs(said, agreed, tell)
+    check_signatures(said, signatures, whole.options, tell, note)
+
+
+FIELDS = ("entries", "core_seconds", "earned", "borne", "centre_share", "tax", "operator_share")
+
+
+def check_sums(said, whole, tell):
+    totals = [0] * len(FIELDS)
+    for name, late in (("grades", False), ("corrections_of_earlier_periods", True)):
+        listed = {}
+        for line in said[name]:
+            if line["grade"] in listed:
+                tell(f"{name}: {line['grade']!r} is there twice")
+            listed[line["grade"]] = [int(line[field]) for field in FIELDS]
+        found = {}
+        for (is_late, grade, _), sums in whole.settled.items():
+            if is_late == late:
+                n, seconds, earned, bearing, centre, tax = sums
+                found[grade] = [n, seconds, earned, bearing, centre, tax, earned - centre - tax]
+        for grade in sorted(listed.keys() | found.keys()):
+            if listed.get(grade) != found.get(grade):
+                tell(
+                    f"{name} {grade!r}: the statement says {listed.get(grade)}, the entries come to {found.get(grade)}"
+                )
+        for values in found.values():
+            totals = [a + b for a, b in zip(totals, values)]  # noqa: B905 - Python 3.8
+    if [int(said[field]) for field in FIELDS] != totals or said["grade"] != "all":
+        tell(f"the statement's sums are not those of the entries: {totals}")
+    if int(said["credits"]) != whole.credits:
+        tell(f"the statement says credits of {said['credits']}, the entries come to {whole.credits}")
+    if {currency for _, _, currency in whole.settled} - {said["currency"]}:
+        tell("there are entries in another currency than the statement's")
+
+
+def cut(amount, numerator, denominator):
+    return sign(amount) * (abs(amount) * numerator // denominator)
+
+
+def check_legs(said, agreed, tell):
+    """From what was earned to what is paid, computed again from the agreement."""
+    payout, whole = agreed["payout"], int(agreed["shares"]["denominator"])
+    base, centre = int(said["earned"]) - int(said["tax"]), int(said["centre_share"])
+    share = centre
+    if payout["tiers"]:
+        share, bounds = 0, [int(t["from_micro"]) for t in payout["tiers"]] + [None]
+        for tier, bound in zip(payout["tiers"], bounds[1:]):  # noqa: B905 - Python 3.8
+            part = (base if bound is None else min(base, bound)) - int(tier["from_micro"])
+            if part > 0 or (part < 0 and int(tier["from_micro"]) == 0):
+                share += cut(part, int(tier["numerator"]), whole)
+    fees = {}
+    for fee in agreed["fees"]:
+        fees[fee["party_id"]] = fees.get(fee["party_id"], 0) + cut(base, int(fee["numerator"]), 10**6)
+    rest = share - sum(fees.values())
+    withheld = cut(rest, int(payout["withheld_numerator"]), int(payout["withheld_denominator"]))
+    net, adjustment = rest - withheld, share - centre
+    keeps = int(said["operator_share"]) - adjustment
+    pay, currency = net, payout["currency"] or agreed["currency"]
+    lines = [
+        [f"centre:{said['centre']}:payable", said["currency"], centre],
+        ["operator:revenue", said["currency"], adjustment],
+    ]
+    lines += [[f"party:{party}:fees", said["currency"], -amount] for party, amount in fees.items()]
+    lines.append(["operator:withheld", said["currency"], -withheld])
+    if said["rate"] is not None:
+        rate_said = said["rate"]
+        pay = sign(net) * (
+            (2 * abs(net) * int(rate_said["num"]) + int(rate_said["den"])) // (2 * int(rate_said["den"]))
+        )
+        if (rate_said["base"], rate_said["quote"]) != (said["currency"], currency) or rate_said["day"] > said["to"][
+            :10
+        ]:
+            tell("the exchange rate is of other currencies, or of a day after the period")
+        lines += [["operator:fx-clearing", said["currency"], -net], ["operator:fx-clearing", currency, pay]]
+    elif currency != said["currency"]:
+        tell("an exchange without a rate")
+    lines.append([f"centre:{said['centre']}:settled", currency, -pay])
+    expected = {
+        "tier_adjustment": adjustment, "operator_keeps": keeps, "net": net, "pay": pay,
+        "closing": int(said["opening"]) - int(said["paid"]) + pay,
+    }  # fmt: skip
+    for name, value in expected.items():
+        if int(said[name]) != value:
+            tell(f"{name} is {value} by the agreement, the statement says {said[name]}")
+    if {fee["party"]: int(fee["amount"]) for fee in said["fees"]} != fees:
+        tell(f"the fees are {fees} by the agreement")
+    if (
+        said["withheld"] != {"name": payout["withheld_name"], "amount": str(withheld)}
+        or said["pay_currency"] != currency
+    ):
+        tell(f"withheld is {withheld} by the agreement, paid in {currency}")
+    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in lines if v):
+        tell("the accounts that it moves are not those of its totals")
+    if sum(fees.values()) + withheld + net + keeps + int(said["tax"]) != int(said["earned"]):
+        tell("the parts do not make up what was earned")
+
+
+def check_signatures(said, signatures, options, tell, note):
+    sides = {}
+    for one in signatures:
+        head, body, signature = one["jws"].split(".")
+        key = options.signers.get(one["side"]) or b64(one["key"])
+        if one["side"] not in options.signers:
+            note(f"the key of the {one['side']} was taken from the bundle: name it by --signer {one['side']}=KEY")
+        elif b64(one["key"]) != key:
+            tell(f"the bundle names another key of the {one['side']} than yours")
+        header = json.loads(url64(head))
+        if header["alg"] != "Ed25519" or header["typ"] != "penstock-settlement+jws":
+            tell(f"the signature of the {one['side']} is of another kind")
+        if url64(body) != jcs(said):
+            tell(f"the {one['side']} signed another statement")
+        if not ed25519(key, f"{head}.{body}".encode(), url64(signature)):
+            tell(f"the signature of the {one['side']} is false")
+        if one["side"] in sides or one["side"] not in ("operator", "centre"):
+            tell(f"a signature of {one['side']!r} too many")
+        sides[one["side"]] = key
+    for side in ("operator", "centre"):
+        if side not in sides:
+            note(f"the {side} has not signed the statement yet")
+    if len(set(sides.values())) < len(sides):
+        tell("both sides signed with the same key")
+
+
+def url64(text):
+    return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
 
 
 # ---------------------------------------------------------------- command line
 
 
 class Options:
-    def __init__(self, log=None, witnesses=(), seen=None, processes=None):
+    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=()):
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
+        self.signers = {side: b64(key) for side, _, key in (text.partition("=") for text in signers)}
         self.processes = processes or min(8, os.cpu_count() or 1)
 
 
@@ -823,11 +1041,14 @@ def main(arguments=None):
     parser.add_argument("--log-key", help="the log's verifier key, as you know it")
     parser.add_argument("--witness", action="append", default=[], help="a witness that must have cosigned")
     parser.add_argument("--seen", help="a file with a checkpoint that you have kept")
+    parser.add_argument(
+        "--signer", action="append", default=[], help="side=KEY: the operator's or centre's key, base64"
+    )
     parser.add_argument("--processes", type=int)
     given = parser.parse_args(arguments)
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
-        options = Options(given.log_key, given.witness, seen, given.processes)
+        options = Options(given.log_key, given.witness, seen, given.processes, given.signer)
         with opened(given.bundle) as lines:
             findings, notes, summary = main_of(iter(lines), options)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as exc:

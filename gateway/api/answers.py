@@ -452,3 +452,55 @@ class Erased(_Out):
 
     user: str
     erased: bool
+
+
+class Settlement(_Out):
+    """A statement to a centre: drawn, agreed (both signed) or withdrawn. Amounts are decimal strings."""
+
+    id: str
+    centre: str
+    state: Literal["drawn", "agreed", "withdrawn"]
+    reason: str
+    revision: int
+    period_from: str = Field(alias="from")
+    to: str
+    currency: str
+    earned: str = Field(description="What payers owe and the operator bears, for this period and late corrections")
+    centre_share: str
+    tax: str
+    fees: str
+    withheld: str
+    net: str
+    pay: str = Field(description="The net amount in the currency of payment")
+    pay_currency: str
+    opening: str
+    closing: str
+    paid: str
+    disputed: int = Field(description="Entries that are held back and carried forward")
+    entries: int
+    sha256: str
+    signed_by: list[str]
+    drawn_at: str
+
+
+class Settlements(_Out):
+    items: list[Settlement]
+
+
+class SignedStatement(Settlement):
+    """With the statement as it is signed, both JWS, and the keys that they name."""
+
+    statement: dict[str, Any]
+    signatures: dict[str, str]
+    keys: dict[str, str]
+
+
+class FxRate(_Out):
+    """A dated exchange rate."""
+
+    base: str
+    quote: str
+    day: str
+    num: int
+    den: int
+    source: str

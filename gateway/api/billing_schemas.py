@@ -373,3 +373,51 @@ class Ageing(_Out):
 
     payers: list[PayerStanding]
     invoices: list[AgedInvoice]
+
+
+class SpentRow(_Out):
+    """What one combination of keys comes to; `provisional` of `amount` waits for the centre's record."""
+
+    keys: dict[str, str]
+    currency: str
+    runs: int
+    core_seconds: int
+    amount: str
+    provisional: str
+
+
+class SpentReport(_Out):
+    """What was spent on work that ended in [start, end), as the books stood at `as_of`."""
+
+    by: list[str]
+    start: str
+    end: str
+    as_of: str | None
+    rows: list[SpentRow]
+    totals: list[SpentRow]
+
+
+class CurrencySum(_Out):
+    currency: str
+    runs: int
+    amount: str
+
+
+class DocumentSum(_Out):
+    currency: str
+    kind: str
+    count: int
+    gross: str
+
+
+class MonthView(_Out):
+    """A month for the operator: charged by the centres' meters, provisional, billed, owed, disputed, not matched."""
+
+    month: str
+    charged: list[CurrencySum]
+    provisional: list[CurrencySum]
+    not_billed: list[CurrencySum]
+    documents: list[DocumentSum]
+    open: list[AgedInvoice]
+    disputed: list[Amount]
+    unallocated: list[Amount]

@@ -11,13 +11,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from accounting.errors import AccountingError, FourEyes
 from accounting.errors import CreditExhausted as NoCredit
 from accounting.ledger import CORE_SECONDS
 from accounting.money import format_micro
-from gateway.errors import CreditExhausted, GatewayError, Invalid, Problem, RateLimited
+from gateway.errors import Conflict, CreditExhausted, Forbidden, GatewayError, Invalid, Problem, RateLimited
 
 log = structlog.get_logger()
 
@@ -87,6 +89,14 @@ def install(app: FastAPI) -> None:
     def _credit(_request: Request, exc: NoCredit) -> Response:
         return answer(no_credit(exc))
 
+    @app.exception_handler(FourEyes)
+    def _four_eyes(_request: Request, exc: FourEyes) -> Response:
+        return answer(Forbidden(str(exc), remedy="Ask another operator."))
+
+    @app.exception_handler(AccountingError)
+    def _books(_request: Request, exc: AccountingError) -> Response:
+        return answer(Conflict(f"The books refuse this: {exc}."))
+
     @app.exception_handler(RequestValidationError)
     def _invalid(_request: Request, exc: RequestValidationError) -> Response:
         problems = of_validation(list(exc.errors()), skip=1)
@@ -121,6 +131,8 @@ class _Guard:
 
         try:
             await self._app(scope, receive, noted)
+        except ClientDisconnect:
+            log.info("client_gone", path=scope.get("path", ""))  # in the middle of its body: nobody to answer
         except Exception:
             number = secrets.token_hex(6)
             log.exception("request_failed", incident=number, path=scope.get("path", ""))

@@ -44,7 +44,7 @@ def list_projects(services: Svc, person: Who) -> Response:
 def show_project(services: Svc, person: Who, name: Word) -> Response:
     """One project: members, and settled + in flight + committed in money and core-hours."""
     with services.db.read() as conn:
-        return answer(_project(conn, _row(conn, person, name, Verb.SEE_PROJECT)))
+        return answer(_project(conn, project_row(conn, person, name, Verb.SEE_PROJECT)))
 
 
 @router.post("/projects", **describe.route(answers.Project, status=201, body=ProjectIn, refuses=(403, 409, 422)))
@@ -69,7 +69,7 @@ def add_member(services: Svc, person: Who, name: Word, body: Body) -> Response:
     """Let a person work for a project, or change the role (its owner, or the operator). Twice is once."""
     wanted = read(MemberIn, body)
     with services.db.write() as conn:
-        row = _row(conn, person, name, Verb.MANAGE_PROJECT)
+        row = project_row(conn, person, name, Verb.MANAGE_PROJECT)
         user_id = service.user_id_of(conn, wanted.user)
         service.add_member(conn, project_id=row.id, user_id=user_id, role=wanted.role, now=services.clock())
         return answer(_project(conn, row), 201)
@@ -79,7 +79,7 @@ def add_member(services: Svc, person: Who, name: Word, body: Body) -> Response:
 def remove_member(services: Svc, person: Who, name: Word, user: Word) -> Response:
     """Let a person work for a project no more; what they have running goes on (its owner, or the operator)."""
     with services.db.write() as conn:
-        row = _row(conn, person, name, Verb.MANAGE_PROJECT)
+        row = project_row(conn, person, name, Verb.MANAGE_PROJECT)
         service.remove_member(conn, project_id=row.id, user_id=service.user_id_of(conn, user))
         return answer(_project(conn, row))
 
@@ -96,7 +96,7 @@ def grant(services: Svc, admin: Admin, name: Word, body: Body, idempotency_key: 
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
-        row = _row(conn, admin, name, Verb.SEE_PROJECT)
+        row = project_row(conn, admin, name, Verb.SEE_PROJECT)
         commodity, amount = _granted(wanted, row.currency)
         try:
             books.grant_credit(conn, project_id=row.id, commodity=commodity, amount=amount,
@@ -121,7 +121,7 @@ def add_tariff(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHea
     """A new price (operator); one of the same scope and time is refused."""
     wanted = read(TariffIn, body)
     now = services.clock()
-    micro = _micro(wanted.price_per_core_hour, "/price_per_core_hour")
+    micro = micro_of(wanted.price_per_core_hour, "/price_per_core_hour")
     rule = PriceRule(0, wanted.currency, micro, wanted.valid_from or now, wanted.valid_to, wanted.site, wanted.queue)
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -151,7 +151,8 @@ def close_tariff(services: Svc, _admin: Admin, rule_id: RuleId, body: Body) -> R
 # ---------------------------------------------------------------- parts
 
 
-def _row(conn: Connection, person: Person, name: str, verb: Verb) -> Any:
+def project_row(conn: Connection, person: Person, name: str, verb: Verb) -> Any:
+    """A project by name or id that this person may see and do `verb` on."""
     row = conn.execute(select(PROJECTS).where(or_(PROJECTS.c.name == name, PROJECTS.c.id == name))).one_or_none()
     if row is None or not can(person, Verb.SEE_PROJECT, ("project", row.id)):
         raise NotFound(f"There is no project {name!r} that you may see.")
@@ -193,15 +194,16 @@ def exposure_json(e: Exposure) -> dict[str, Any]:
 def _granted(wanted: CreditIn, currency: str) -> tuple[str, int]:
     if wanted.core_hours is not None:
         return CORE_SECONDS, wanted.core_hours * 3600
-    return currency, _micro(wanted.amount or "", "/amount")
+    return currency, micro_of(wanted.amount or "", "/amount")
 
 
-def _micro(text: str, pointer: str) -> int:
+def micro_of(text: str, pointer: str, *, signed: bool = False) -> int:
+    """An amount in micro-units; `Invalid` with its pointer where it is none, or negative unless `signed`."""
     try:
         micro = parse_amount(text)
     except ValueError as exc:
         raise Invalid(str(exc), problems=(Problem(pointer, str(exc), "invalid", "Write it like 12.50."),)) from exc
-    if micro < 0:
+    if micro < 0 and not signed:
         raise Invalid("Negative.", problems=(Problem(pointer, "It must not be negative.", "invalid"),))
     return micro
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -318,3 +318,51 @@ class ErasureIn(_In):
     """Whose names are to be forgotten."""
 
     user: Text
+
+
+class DisputedIn(_In):
+    """A journal entry that is held back from a statement."""
+
+    entry: Annotated[Text, Field(max_length=200)]
+    reason: Annotated[Text, Field(max_length=200)]
+
+
+class SettlementIn(_In):
+    """Whose statement, for [since, until)."""
+
+    centre: Annotated[Text, Field(max_length=32)]
+    since: Instant
+    until: Instant
+    disputed: tuple[DisputedIn, ...] = Field(default=(), max_length=1000)
+
+
+class SignIn(_In):
+    """A compact JWS (Ed25519, typ `penstock-settlement+jws`) whose payload is GET …/statement, byte for byte."""
+
+    jws: Annotated[str, Field(max_length=4 * 1024 * 1024, pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$")]
+
+
+class WithdrawIn(_In):
+    """Why a statement is not to be signed."""
+
+    reason: Annotated[Text, Field(max_length=500)]
+
+
+class PayoutIn(_In):
+    """What was paid to a centre, in the statement's currency of payment; `cost` in its own currency if another."""
+
+    amount: Amount
+    cost: Amount | None = None
+    reference: Annotated[Text, Field(max_length=100)]
+    paid_at: Instant | None = None
+
+
+class RateIn(_In):
+    """`num`/`den` of `quote` for one `base` on a day."""
+
+    base: Currency
+    quote: Currency
+    day: date
+    num: Annotated[int, Field(ge=1, le=2**62)]
+    den: Annotated[int, Field(ge=1, le=2**62)]
+    source: Annotated[Text, Field(max_length=64)]

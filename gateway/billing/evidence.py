@@ -69,6 +69,10 @@ class OwnKey:
     name: str
     private: Ed25519PrivateKey
 
+    @property
+    def public(self) -> bytes:
+        return note.public_bytes(self.private)
+
     def __repr__(self) -> str:
         return f"OwnKey({self.id!r})"
 

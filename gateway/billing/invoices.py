@@ -14,6 +14,8 @@ from accounting.billing_calendar import month
 from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoice import Document
 from accounting.invoice_store import DOCUMENTS, Wanted, issue_invoice
+from accounting.store.contracts import in_force
+from accounting.store.schema import TERMS
 from gateway.db import table_of
 from gateway.errors import NotFound
 from gateway.identity.access import Person, Verb, can
@@ -52,24 +54,27 @@ def bill_month(
         projects = [
             p for p in conn.execute(select(PROJECTS).order_by(PROJECTS.c.id)) if project in (None, p.name, p.id)
         ]
+        only, but = (tuple(sites), ()) if sites is not None else _sold_by(conn, issuer, period.end)
         people: Mapping[str, str] = {r.id: r.name for r in conn.execute(select(USERS.c.id, USERS.c.name))}
     if project is not None and not projects:
         raise NotFound(f"There is no project {project!r}.")
     made, refused = [], []
     for row in projects:
-        try:
-            with services.db.write() as conn:
-                payer = legal_entities.payer_of(conn, row.id, period.start)
-                if payer is None:
-                    raise InvoiceRefused("nobody is named who pays for it")
-                only = None if sites is None else tuple(sites)
-                wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people)
-                found = issue_invoice(conn, wanted, now=now)
-        except AccountingError as exc:
-            refused.append(Refused(row.name, str(exc)))
-            continue
-        if found is not None:
-            made.append(found)
+        with services.db.read() as conn:
+            default = legal_entities.payer_of(conn, row.id, period.start)
+            payers = _payers(conn, row.id, default)
+        if not payers:
+            refused.append(Refused(row.name, "nobody is named who pays for it"))
+        for payer in payers:
+            wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people, payer == default, but)
+            try:
+                with services.db.write() as conn:
+                    found = issue_invoice(conn, wanted, now=now)
+            except AccountingError as exc:
+                refused.append(Refused(row.name, str(exc)))
+                continue
+            if found is not None:
+                made.append(found)
     return MonthBilled(tuple(made), tuple(refused))
 
 
@@ -106,6 +111,29 @@ def document_row(conn: Connection, person: Person, number: str, verb: Verb = Ver
     if verb is not Verb.SEE_BILL and not can(person, verb, ("project", row.project_id)):
         raise NotFound(f"There is no document {number!r} that you may dispute.")
     return row
+
+
+def _payers(conn: Connection, project_id: str, default: str | None) -> list[str]:
+    """Who may have something to pay: the payer of the month, all who ever shared it, and all who were billed before."""
+    found = set(conn.scalars(select(DOCUMENTS.c.payer_id).where(DOCUMENTS.c.project_id == project_id).distinct()))
+    for shares in conn.scalars(select(TERMS.c.payers).where(TERMS.c.project_id == project_id)):
+        found |= {str(payer) for payer, _ in shares}
+    return sorted(found | {default} if default is not None else found)
+
+
+def _sold_by(conn: Connection, issuer: str, at: datetime) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The sites that an issuer sells by the agreements in force: only these, or (None) all but these.
+
+    A centre that is seller of record bills its own sites; the operator bills all that no other issuer sells.
+    """
+    known = set(legal_entities.issuers(conn))
+    holding = [f.agreement for f in in_force(conn) if f.since < at and (f.until is None or at <= f.until)]
+    seller = {site: a.seller_of_record for a in holding for site in a.site_ids if a.seller_of_record in known}
+    operates = all(a.operator_id == issuer for a in holding if issuer in (a.operator_id, a.centre_id))
+    mine = tuple(sorted(site for site, party in seller.items() if party == issuer))
+    if mine and not operates:
+        return mine, ()
+    return None, tuple(sorted(site for site, party in seller.items() if party != issuer))
 
 
 def _issuer(conn: Connection, wanted: str | None) -> str:

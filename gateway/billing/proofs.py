@@ -17,6 +17,7 @@ from accounting.evidence.bundle import About, NothingToShow, bundle
 from accounting.evidence.documents import stamp
 from accounting.evidence.leaves import Charged
 from accounting.evidence.outbox import ENTRY
+from accounting.store import contracts, settlements
 from accounting.store.schema import CHARGES, USAGE
 from gateway.billing.evidence import KnownKey, known_keys, origin
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
@@ -113,7 +114,7 @@ def keep_cosignature(services: Services, person: Person, size: int, line: str, n
         key = next((k for k in keys if k.valid_to is None or now < k.valid_to), None)
         if key is None:
             raise NotFound(f"No live witness key {name!r} with this id is known.", remedy="Ask the operator to add it.")
-        if not (can(person, Verb.OPERATE) or can(person, Verb.SEE_SITE, ("site", key.owner))):
+        if not (can(person, Verb.OPERATE) or can(person, Verb.SIGN_SETTLEMENT, ("site", key.owner))):
             raise Forbidden(f"You do not work for {key.owner}.")
         try:
             note.check_signature(note.parse(signed.note).body, key.verifier, signature)
@@ -173,8 +174,16 @@ def _lines(services: Services, wanted: Wanted) -> Iterator[str]:
         teller = _Teller(services, conn) if wanted.disclose else None
         yield from bundle(
             conn, wanted.about, log_key=log_key, witnesses=witnesses, seen=wanted.seen,
-            shown=teller.shown if teller is not None else lambda _charged: None,
+            shown=teller.shown if teller is not None else lambda _charged: None, signers=_signers(conn, wanted.about),
         )  # fmt: skip
+
+
+def _signers(conn: Connection, about: About) -> dict[str, bytes]:
+    """The public keys of both sides of a settlement, by their id."""
+    if about.settlement_id is None:
+        return {}
+    said = settlements.one(conn, about.settlement_id).said
+    return {k.key_id: k.public for party in (said["operator"], said["centre"]) for k in contracts.keys_of(conn, party)}
 
 
 class _Teller:

@@ -142,7 +142,7 @@ def queue_of(spec: JobSpec, queues: Sequence[Queue], site_id: str) -> tuple[Queu
 def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tuple[Problem, ...]:
     """Limits of the queue and of the centre's policy: Slurm accepts by default what can never run."""
     policy, problems = adapter.policy, []
-    nodes, per_node = node_shape(spec)
+    nodes, per_node = node_shape(spec, queue)
     cores = nodes * per_node
     duration = spec.attributes.duration
 
@@ -198,8 +198,8 @@ def _foreign_attributes(spec: JobSpec, adapter: SiteAdapter) -> list[Problem]:
     ]  # fmt: skip
 
 
-def node_shape(spec: JobSpec) -> tuple[int, int]:
-    """(nodes, cores on each) as asked; what is not said counts as one."""
+def node_shape(spec: JobSpec, queue: Queue | None = None) -> tuple[int, int]:
+    """(nodes, cores on each) as asked; what is not said counts as one, or as what the queue gives each process."""
     r = spec.resources
     nodes = r.node_count or 1
     if r.processes_per_node is not None:
@@ -208,17 +208,21 @@ def node_shape(spec: JobSpec) -> tuple[int, int]:
             nodes = -(-r.process_count // r.processes_per_node)
     else:
         processes = -(-(r.process_count or nodes) // nodes)
-    return nodes, processes * (r.cpu_cores_per_process or 1)
+    return nodes, processes * _cores_of_process(spec, queue)
+
+
+def _cores_of_process(spec: JobSpec, queue: Queue | None) -> int:
+    return spec.resources.cpu_cores_per_process or (queue.cores_per_process if queue is not None else 1)
 
 
 def cores_charged(spec: JobSpec, queue: Queue | None) -> int:
     """Cores that one task will be charged for: the whole nodes where they are exclusive."""
-    nodes, per_node = node_shape(spec)
+    nodes, per_node = node_shape(spec, queue)
     exclusive = spec.resources.exclusive_node_use or (queue is not None and queue.exclusive)
     if exclusive and queue is not None and queue.cores_per_node_max:
         return nodes * queue.cores_per_node_max
     if spec.resources.process_count and spec.resources.processes_per_node is None:
-        return max(nodes, spec.resources.process_count * (spec.resources.cpu_cores_per_process or 1))
+        return max(nodes, spec.resources.process_count * _cores_of_process(spec, queue))
     return nodes * per_node
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from accounting import store as books
 from accounting.money import Money
 from accounting.price import PriceBook
+from accounting.store import budgets
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
@@ -169,6 +170,7 @@ def _consider(
     spec, problems = _lifted(spec)
     problems += checks.shape(spec)
     problems += _dependency_problems(facts.conn, person, spec)
+    problems += _budget_problems(facts.conn, project_id, now)
     wanted = spec.placement.resource_ids or tuple(sorted(services.sites))
     candidates = []
     for place, site_id in enumerate(wanted):
@@ -242,7 +244,14 @@ def _prepared(
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
     price = books.estimate(
-        facts.prices, site_id=adapter.site_id, queue=queue_name, currency=currency, core_seconds=core_seconds, at=now
+        facts.prices,
+        site_id=adapter.site_id,
+        queue=queue_name,
+        currency=currency,
+        core_seconds=core_seconds,
+        at=now,
+        project_id=project_id,
+        qos=spec.attributes.qos or "",
     )
     if price is None:
         return Problem(
@@ -272,6 +281,15 @@ def _dependency_problems(conn: Connection, person: Person, spec: JobSpec) -> tup
             detail = f"There is no job {parent!r} that you may see."
             problems.append(Problem(f"/dependencies/{i}/job_id", detail, "unknown_job"))
     return tuple(problems)
+
+
+def _budget_problems(conn: Connection, project_id: str, now: datetime) -> tuple[Problem, ...]:
+    """A budget with a stop that is spent lets nothing more in."""
+    stop = budgets.stopped_by(conn, project_id, now=now)
+    if stop is None:
+        return ()
+    detail = f"The project's budget ({stop.span}) is spent."
+    return (Problem("", detail, "budget_spent", "Ask the project owner to raise or close it."),)
 
 
 def _credit_problems(conn: Connection, prepared: Prepared) -> tuple[Problem, ...]:

@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol, TypeVar
@@ -47,6 +47,7 @@ T = TypeVar("T")
 LANES = 2
 ACTS_PER_TRIP = 100
 _PING_FRESH_S = 1.0
+_SIGHT_FRESH_S = 60.0
 
 
 class Dialect(Protocol):
@@ -126,8 +127,10 @@ class LoginNodeManagement:
     logins: Logins
     dialect: Dialect
     backend: SubmitBackend | None = None
+    sees_everybody: Callable[[Connection], bool] = lambda _observer: True
     _prepared: set[str] = field(default_factory=set)
     _ping: tuple[float, bool, str] = (0.0, False, "")
+    _sees: tuple[float | None, bool] = (None, False)
 
     def close(self) -> None:
         """Give back the backend's connection; the logins are closed by whoever made them."""
@@ -228,12 +231,26 @@ class LoginNodeManagement:
         accounting, more = self._history(absent)
         return Observation(queue, accounting, asked + more)
 
-    def _queue(self, users: Sequence[str]) -> tuple[Look, int]:
-        observer = self.logins.observer()
+    def _queue(self, users: Sequence[str], *, fresh: bool = False) -> tuple[Look, int]:
+        try:
+            observer = self._observer(fresh=fresh)
+        except SiteError as exc:
+            return Look(error=str(exc)), 1
         if observer is not None:
             return guarded(lambda: ask(observer, self.dialect.queue(None))), 1
         looks = [guarded(partial(self._own_queue, user)) for user in users]
         return merged(looks), len(looks)
+
+    def _observer(self, *, fresh: bool) -> Connection | None:
+        """The observer, unless the centre hides other people's jobs from it: what is empty then proves nothing."""
+        observer = self.logins.observer()
+        if observer is None:
+            return None
+        at, sees = self._sees
+        if fresh or at is None or time.monotonic() - at > _SIGHT_FRESH_S:
+            sees = self.sees_everybody(observer)
+            self._sees = (time.monotonic(), sees)
+        return observer if sees else None
 
     def _own_queue(self, user: str) -> Look:
         return ask(self.logins.actor(user), self.dialect.queue(user))
@@ -249,8 +266,16 @@ class LoginNodeManagement:
             wanted = [asked[native_id] for native_id in sorted(asked)]
             for start in range(0, len(wanted), self.dialect.ids_per_query):
                 part = wanted[start : start + self.dialect.ids_per_query]
-                looks.append(guarded(partial(self._ask_history, username, part, since)))
+                looks += self._ask_in_parts(username, part, since)
         return merged(looks), len(looks)
+
+    def _ask_in_parts(self, username: str, jobs: Sequence[JobRef], since: datetime) -> list[Look]:
+        """All in one question; one bad id may hide others' rows, so each that was left out is asked for alone."""
+        look = guarded(partial(self._ask_history, username, jobs, since))
+        if not look.unanswered or len(jobs) == 1:
+            return [look]
+        left = [job for job in jobs if job.native_id in look.unanswered]
+        return [replace(look, error=None), *(guarded(partial(self._ask_history, username, [j], since)) for j in left)]
 
     def _ask_history(self, username: str, jobs: Sequence[JobRef], since: datetime) -> Look:
         meter = self.logins.meter() or self.logins.observer()
@@ -266,8 +291,9 @@ class LoginNodeManagement:
         if not up:
             return Look(error=f"the scheduler does not answer: {detail}")
         kept = self.config.accounting.kept
-        # Where each login searches for its own jobs, it sees the live ones with them.
-        looks = [] if kept and self.dialect.own_search else [self._queue(users)[0]]
+        # Where each login searches for its own jobs, it sees the live ones with them. From what is not found here much
+        # may follow: whether the observer sees it is asked anew.
+        looks = [] if kept and self.dialect.own_search else [self._queue(users, fresh=True)[0]]
         if kept and all(look.good for look in looks):
             looks.append(guarded(lambda: self._search(users, since)))
         found = merged(looks)

@@ -89,6 +89,9 @@ def from_text(text: str, title: str = "Job Id") -> Records:
         problems.append(RowProblem(head.strip(), f"nothing that begins with {title!r}"))
     for block in blocks:
         name, _, body = block.partition("\n")
+        if title == "Job Id" and not body.endswith("\n\n"):  # each job ends with an empty line
+            problems.append(RowProblem(f"{title}: {block}", "it was cut"))
+            continue
         try:
             rows.append((name.strip(), _pairs(body)))
         except ValueError as exc:

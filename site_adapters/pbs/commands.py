@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from site_adapters.command import Command, Garbled, Output
@@ -138,6 +138,10 @@ class Qstat:
         history = () if self.torque else ("-x",)
         return self._asked((*history, "-t", *ids), lambda out, records: _named(out, records, ids))
 
+    def among_all(self, ids: Sequence[str]) -> Command[Look]:
+        """These jobs out of a listing of all that the server still knows: for many, cheaper than naming each."""
+        return self._asked(("-t",) if self.torque else ("-x", "-t"), lambda out, records: _chosen(out, records, ids))
+
     def raw(self) -> Command[Records]:
         """Every job that the server still knows, as its attributes."""
 
@@ -180,17 +184,32 @@ def _listed(output: Output, records: Records, user: str | None) -> Look:
 
 
 def _named(output: Output, records: Records, ids: Sequence[str]) -> Look:
-    """Jobs that were asked for by id: one that is neither shown nor said to be unknown is hidden from this login."""
+    """Jobs that were asked for by id: one that is neither shown nor said to be unknown is hidden from this login.
+
+    Or it was asked for beside an unknown one: then a real server answers about the first only.
+    """
     said = {a or b for a, b in _ABSENT.findall(output.stderr.decode("utf-8", "replace"))}
     if output.exit_code not in (0, 35, 153) or (output.exit_code and not said):
         return Look(error=str(classify(output)))
     shown = {_plain(name) for name, _ in records.rows} | {_plain(name) for name in said}
-    hidden = [asked for asked in ids if _plain(asked) not in shown]
+    hidden = tuple(asked for asked in ids if _plain(asked) not in shown)
     look = _look(records)
     if hidden:
-        what = f"{len(hidden)} of {len(ids)} jobs are hidden from this login: query_other_jobs is off"
-        return Look(look.runs, look.problems, error=what)
+        what = f"{len(hidden)} of {len(ids)} jobs are hidden from this login: is query_other_jobs off?"
+        return Look(look.runs, look.problems, error=what, unanswered=hidden)
     return look
+
+
+def _chosen(output: Output, records: Records, ids: Sequence[str]) -> Look:
+    """Some jobs out of a listing; of those that it lacks nothing is said: unknown, or hidden."""
+    wanted = {_plain(asked) for asked in ids}
+    rows = tuple((name, a) for name, a in records.rows if _plain(name) in wanted)
+    look = _listed(output, replace(records, rows=rows), None)
+    if not look.good:
+        return look
+    shown = {_plain(name) for name, _ in rows}
+    left = tuple(asked for asked in ids if _plain(asked) not in shown)
+    return replace(look, error="some are not among the jobs that this login sees", unanswered=left) if left else look
 
 
 def _plain(native_id: str) -> str:

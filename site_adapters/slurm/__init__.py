@@ -18,7 +18,7 @@ from site_adapters.login_node.log import LoginNodeLog
 from site_adapters.login_node.management import LoginNodeManagement, SubmitBackend
 from site_adapters.slurm import native
 from site_adapters.slurm.billing import SlurmBilling
-from site_adapters.slurm.checks import probes
+from site_adapters.slurm.checks import probes, sees_everybody
 from site_adapters.slurm.management import SlurmDialect
 from site_adapters.slurm.resource import SlurmResource
 from site_adapters.slurm.rest import RestSubmit
@@ -30,7 +30,9 @@ CAPABILITIES = frozenset({"arrays", "hold", "modify", "accounting", "fence", "re
 def build(config: SiteConfig, logins: Logins) -> SiteAdapter:
     """A Slurm centre from its site file; raises `SiteError` where the file asks for what cannot be had."""
     dialect = SlurmDialect(config, site_rules(config))
-    management = LoginNodeManagement(config, logins, dialect, _backend(config, logins))
+    management = LoginNodeManagement(
+        config, logins, dialect, _backend(config, logins), sees_everybody=lambda login: sees_everybody(config, login)[0]
+    )
     capabilities = CAPABILITIES if not config.enforce_walltime else CAPABILITIES - {"enforces_walltime"}
     return SiteAdapter(
         site_id=config.site,

@@ -41,18 +41,18 @@ def _controller(config: SiteConfig, connection: Connection) -> CheckResult:
 
 
 def _hidden_jobs(config: SiteConfig, connection: Connection) -> CheckResult:
+    seen, detail = sees_everybody(config, connection)
+    remedy = "Give the observer AdminLevel=Operator; until then each account is asked on its own."
+    return CheckResult("hidden jobs", seen, detail, "" if seen else remedy, CredentialKind.OBSERVER)
+
+
+def sees_everybody(config: SiteConfig, connection: Connection) -> tuple[bool, str]:
     """A centre with PrivateData=jobs answers *empty, exit 0* to a login that may not see others' jobs."""
     text = connection.run(_show_config(config))
-    hidden = any("jobs" in line.lower() for line in text.splitlines() if line.startswith("PrivateData"))
-    remedy = "Give the observer AdminLevel=Operator, or remove it: then each account is asked on its own."
-    name, kind = "hidden jobs", CredentialKind.OBSERVER
-    if not hidden:
-        return CheckResult(name, True, "everybody's jobs are visible", credential=kind)
+    if not any("jobs" in line.lower() for line in text.splitlines() if line.startswith("PrivateData")):
+        return True, "everybody's jobs are visible"
     admin = connection.run(_admin_level(config, connection.username))
-    seen = admin in ("Operator", "Administrator")
-    return CheckResult(
-        name, seen, f"PrivateData=jobs, the observer is {admin or 'nobody'}", "" if seen else remedy, kind
-    )
+    return admin in ("Operator", "Administrator"), f"PrivateData=jobs, the observer is {admin or 'nobody'}"
 
 
 def _accounting(config: SiteConfig, connection: Connection) -> CheckResult:

@@ -6,9 +6,10 @@ Sources: the manuals of 22.05, and what a real 22.05.8 answered (tests/recorded/
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from site_adapters.command import Command, Output
 from site_adapters.errors import CommandFailed, Refused, SiteError, SiteUnreachable
@@ -130,29 +131,34 @@ def read_sbatch(output: Output, site_rules: Sequence[ErrorRule] = ()) -> SubmitO
 # ---------------------------------------------------------------- look
 
 # A field with a suffix is printed whole (without one it is cut to 20 characters). The free texts come last, and each
-# row ends with a mark of its own: names and comments may hold separators and line breaks.
+# row ends with a mark of its own: names and comments may hold separators and line breaks. The mark is drawn anew for
+# each question, so that nobody can write a second row, about another person's job, into the name of their own.
 _END = "\x1e"
 _FIELDS = (
     "JobArrayID", "JobID", "ArrayJobID", "ArrayTaskID", "State", "Reason", "SubmitTime", "StartTime", "EndTime",
     "NumCPUs", "UserName", "RestartCnt", "exit_code", "Comment", "Name",
 )  # fmt: skip
-SQUEUE_FORMAT = ",".join(f"{name}:{SEPARATOR}" for name in _FIELDS[:-1]) + f",{_FIELDS[-1]}:{_END}"
+_SQUEUE_FORMAT = ",".join(f"{name}:{SEPARATOR}" for name in _FIELDS[:-1]) + f",{_FIELDS[-1]}:"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def squeue(program: str, *, user: str | None) -> Command[Look]:
     """All jobs that the controller still knows, finished ones included; of one user, or of everybody."""
     who = ("--user", user) if user is not None else ()
-    argv = (program, "--noheader", "--all", "--states=all", *who, f"--Format={SQUEUE_FORMAT}")
-    return Command(argv, read_squeue, deadline_s=60.0, env=(("SLURM_TIME_FORMAT", "%s"), ("TZ", "UTC")))
+    end = _END + secrets.token_hex(8)
+    argv = (program, "--noheader", "--all", "--states=all", *who, f"--Format={_SQUEUE_FORMAT}{end}")
+    return Command(
+        argv, lambda out: read_squeue(out, end), deadline_s=60.0, env=(("SLURM_TIME_FORMAT", "%s"), ("TZ", "UTC"))
+    )
 
 
-def read_squeue(output: Output) -> Look:
+def read_squeue(output: Output, end: str = _END) -> Look:
     """One run for each row; an array's bracket row becomes one run for each waiting task."""
     if output.exit_code != 0:
         return Look(error=str(classify(output)))
     runs: list[ObservedRun] = []
     problems: list[RowProblem] = []
-    for row in output.text.split(_END + "\n"):
+    for row in output.text.split(end + "\n"):
         if not row.strip():
             continue
         try:
@@ -225,7 +231,7 @@ def _with_task(run: ObservedRun, task: int | None) -> ObservedRun:
 def _epoch(text: str) -> datetime | None:
     if not text.isdigit() or text == "0":
         return None
-    return datetime.fromtimestamp(int(text), UTC)
+    return _EPOCH + timedelta(seconds=int(text))
 
 
 # ---------------------------------------------------------------- account
@@ -236,6 +242,8 @@ SACCT_FIELDS = (
     "Submit", "Eligible", "Start", "End", "ElapsedRaw", "Suspended", "AllocCPUS", "AllocNodes", "AllocTRES",
     "ReqTRES", "Reason", "NodeList", "SubmitLine", "Comment", "JobName",
 )  # fmt: skip
+# The fixed fields of a row: its database index, cluster, job id, raw id, and all that follow up to the free texts.
+_BEGINS = rf"\d*{SEPARATOR}[\w.-]+{SEPARATOR}[\d_\[\]%,:+.-]+{SEPARATOR}\d+{SEPARATOR}"
 _WIDE = {"State": "%40", "AllocTRES": "%200", "ReqTRES": "%200", "SubmitLine": "%4000", "Comment": "%4000"}
 
 
@@ -262,39 +270,44 @@ def sacct(
     which: tuple[str, ...] = ("-j", ",".join(ids)) if ids else ()
     who: tuple[str, ...] = ("-a",) if everybody else ("-u", ",".join(users)) if users else ()
     names = ",".join(name + _WIDE.get(name, "") for name in SACCT_FIELDS)
+    separator = SEPARATOR + secrets.token_hex(8) + SEPARATOR  # as with squeue: nobody can write a row into a name
     argv = (
-        program, *who, *which, "-X", "-D", "--parsable2", "--noheader", "--noconvert", f"--delimiter={SEPARATOR}",
+        program, *who, *which, "-X", "-D", "--parsable2", "--noheader", "--noconvert", f"--delimiter={separator}",
         "-s", ALL_STATES, "-S", start, "-E", end, "-o", names,
     )  # fmt: skip
     env = (("SLURM_TIME_FORMAT", "%s"), ("TZ", "UTC"))
-    return Command(argv, read_sacct, deadline_s=120.0, env=env)
+    return Command(argv, lambda out: read_sacct(out, separator), deadline_s=120.0, env=env)
 
 
-def read_sacct(output: Output) -> AccountingRows:
-    """Frame the rows; a line that is too short continues the one before it, as a name may hold line breaks."""
+def read_sacct(output: Output, separator: str = SEPARATOR) -> AccountingRows:
+    """Frame the rows: one begins where its fixed fields do; submit line, comment and name may hold line breaks."""
     if output.exit_code != 0:
         raise classify(output)
-    rows: list[list[str]] = []
+    begins = re.compile(_BEGINS.replace(SEPARATOR, re.escape(separator)))
+    texts: list[str] = []
+    for line in output.text.removesuffix("\n").split("\n") if output.text else ():
+        if begins.match(line) or not texts:
+            texts.append(line)
+        else:
+            texts[-1] += "\n" + line
+    rows: list[dict[str, str]] = []
     problems: list[RowProblem] = []
-    for line in output.text.split("\n"):
-        if not line and not rows:
-            continue
-        parts = line.split(SEPARATOR, len(SACCT_FIELDS) - 1)
-        if len(parts) == len(SACCT_FIELDS) and (parts[0].isdigit() or parts[0] == ""):
-            rows.append(parts)
-        elif rows and len(parts) == 1 and line:
-            rows[-1][-1] += "\n" + line
-        elif line:
-            problems.append(RowProblem(line, f"{len(parts)} fields instead of {len(SACCT_FIELDS)}"))
-    return AccountingRows(tuple(dict(zip(SACCT_FIELDS, row, strict=True)) for row in rows), tuple(problems))
+    for text in texts:
+        fields = text.split(separator)
+        if len(fields) == len(SACCT_FIELDS) and fields[0].isdecimal():
+            rows.append(dict(zip(SACCT_FIELDS, fields, strict=True)))
+        elif text:
+            why = f"no number in front, or {len(fields)} fields instead of {len(SACCT_FIELDS)}"
+            problems.append(RowProblem(text, why))
+    return AccountingRows(tuple(rows), tuple(problems))
 
 
 def runs_of(found: AccountingRows) -> Look:
     """Accounting rows as observed runs: the runs of one task are numbered in the order they were submitted."""
     runs: list[ObservedRun] = []
     problems = list(found.problems)
-    ordered = sorted(found.rows, key=lambda r: (r["JobID"], int(r["Submit"] or 0) if r["Submit"].isdigit() else 0,
-                                                int(r["DBIndex"] or 0)))  # fmt: skip
+    ordered = sorted(found.rows, key=lambda r: (r["JobID"], int(r["Submit"]) if r["Submit"].isdecimal() else 0,
+                                                int(r["DBIndex"])))  # fmt: skip
     restarts: dict[str, int] = {}
     last: dict[str, dict[str, str]] = {}
     for row in ordered:
@@ -368,6 +381,11 @@ def _ended(word: str, exit_code: int | None, signal: str, ours: bool) -> Reason:
 def scancel(program: str, ids: Sequence[str]) -> Command[Output]:
     """Cancel many; silent and 0 for jobs that are over (only `-v` would tell)."""
     return Command((program, *ids), lambda out: out, write=True, deadline_s=60.0)
+
+
+def kill(program: str, ids: Sequence[str]) -> Command[Output]:
+    """End jobs at once, their batch shells too: no grace as `scancel` gives it (KillWait)."""
+    return Command((program, "--signal=KILL", "--full", *ids), lambda out: out, write=True, deadline_s=20.0)
 
 
 def scontrol(program: str, *words: str) -> Command[Output]:

@@ -85,6 +85,7 @@ REASONS: dict[str, Why] = {
     "MaxRequeue": Why(_R.LIMIT, "It was requeued as often as allowed."),
     "NodesInUse": Why(_R.RESOURCES, "The nodes it needs are in use."),
     "AllNodesDown": Why(_R.RESOURCES, "Every node of its queue is down.", "Choose another queue."),
+    "AccountingPolicy": Why(_R.LIMIT, "A limit of your account or of its QOS is reached.", _LESS),
     "FedJobLock": Why(_R.OTHER, "Another cluster of the federation decides on it."),
     "NetworkNotAvail": Why(_R.RESOURCES, "The network resources it needs are in use."),
     "ReservationMaxStart": Why(_R.RESERVATION, "Its reservation takes no new jobs now."),
@@ -102,6 +103,8 @@ def reason_of(native: str) -> Why:
     known = REASONS.get(word)
     if known is not None:
         return known
+    if re.fullmatch(r"Max\w+PerAccount", word):
+        return Why(_R.LIMIT, f"Your account's share of its QOS is in use ({word}).", _LESS)
     match = _LIMIT.fullmatch(word)
     if match is not None:
         whose = "its QOS" if match["who"] == "QOS" else "your account"

@@ -28,7 +28,7 @@ _LIST = (
 find ids -type l -mtime -40 | while read -r link; do
   id=${link##*/} name=$(readlink "$link") record= rc=
   [ ! -f "usage/$name" ] || read -r record <"usage/$name"
-  [ ! -f "rc/$name" ] || read -r rc <"rc/$name"
+  for f in "rc/$name.unknown" "rc/$name.$id"; do [ ! -f "$f" ] || read -r rc <"$f"; done
   echo "$id|$name|$record|$rc"
 done"""
 )
@@ -60,8 +60,7 @@ def records(pattern: str) -> Command[tuple[list[Record], list[RowProblem]]]:
             if len(parts) != 4 or not parts[0].isdigit():
                 problems.append(RowProblem(line, "no record of a submission"))
                 continue
-            asked = dict(word.partition("=")[::2] for word in parts[2].split())
-            found.append(Record(parts[0], parts[1], asked, tuple(parts[3].split())))
+            found.append(Record(parts[0], parts[1], commands.record_of(parts[2]), tuple(parts[3].split())))
         return found, problems
 
     return Command(("/bin/sh", "-c", _LIST, "records", pattern), read, deadline_s=60.0)

@@ -271,18 +271,21 @@ _ENDS = (
     ROOT
     + """
 for pair in "$@"; do
-  name=${pair%%:*} id=${pair#*:} rc=
-  [ ! -f "rc/$name" ] || read -r rc <"rc/$name"
-  if [ -e "kill/$id" ]; then echo "$name $id killed $rc"; else echo "$name $id - $rc"; fi
+  name=${pair%%:*} id=${pair#*:} rc= record= killed=-
+  for f in "rc/$name.unknown" "rc/$name.$id"; do [ ! -f "$f" ] || read -r rc <"$f"; done
+  [ ! -f "usage/$name" ] || read -r record <"usage/$name"
+  [ ! -e "kill/$id" ] || killed=killed
+  echo "$id|$killed|$rc|$record"
 done"""
 )
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What the wrapper wrote at its end, and whether we asked for that end."""
+    """What the wrapper wrote at its end, whether we asked for that end, and what was submitted."""
 
     killed: bool
+    asked: dict[str, str]  # the record of its submission
     exit_code: int | None = None
     start: datetime | None = None
     end: datetime | None = None
@@ -294,18 +297,24 @@ def ends(root: str, pairs: Sequence[tuple[str, str]]) -> Command[dict[str, End]]
     def read(output: Output) -> dict[str, End]:
         if output.exit_code != 0:
             raise CommandFailed("the staging area cannot be read", native_text=output.error_text)
-        return {words[1]: _end(words) for line in output.text.splitlines() if len(words := line.split()) in (3, 6)}
+        rows = [line.split("|") for line in output.text.splitlines()]
+        return {row[0]: _end(row) for row in rows if len(row) == 4}
 
     argv = ("/bin/sh", "-c", _ENDS, "ends", root, *(f"{name}:{native_id}" for name, native_id in pairs))
     return Command(argv, read, deadline_s=30.0)
 
 
-def _end(words: Sequence[str]) -> End:
-    killed = words[2] == "killed"
-    if len(words) == 3 or not all(word.isdigit() for word in words[3:]):
-        return End(killed)
-    start, end = (datetime.fromtimestamp(int(word), UTC) for word in words[4:])
-    return End(killed, int(words[3]), start, end)
+def _end(row: Sequence[str]) -> End:
+    killed, asked, wrote = row[1] == "killed", record_of(row[3]), row[2].split()
+    if len(wrote) != 3 or not all(word.isascii() and word.isdigit() for word in wrote):
+        return End(killed, asked)
+    start, end = (datetime.fromtimestamp(int(word), UTC) for word in wrote[1:])
+    return End(killed, asked, int(wrote[0]), start, end)
+
+
+def record_of(text: str) -> dict[str, str]:
+    """`cgs=4 nodes=1 …`, as it was staged beside the submission."""
+    return dict(word.partition("=")[::2] for word in text.split())
 
 
 def ping(program: str) -> Command[tuple[bool, str]]:

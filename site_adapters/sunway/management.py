@@ -49,7 +49,7 @@ class SunwayDialect:
     clock: Callable[[], datetime] = _clock
     ids_per_query: int = 50
     ids_per_act: int = 1
-    ping_first: bool = False
+    ping_first: bool = True
     own_search: bool = True
     folders: tuple[str, ...] = FOLDERS
 
@@ -105,7 +105,7 @@ class SunwayManagement(LoginNodeManagement):
         return replace(seen, queue=self._with_ends(seen.queue, refs), accounting=self._with_ends(seen.accounting, refs))
 
     def _with_ends(self, look: Look, refs: dict[str, JobRef]) -> Look:
-        """Ended runs with the exit code that the wrapper wrote; who cannot read it leaves the state as bjobs tells."""
+        """Ended runs with what stands beside them: what they asked for, and the exit code that the wrapper wrote."""
         pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for run in look.runs:
             if run.state.final and run.native_id in refs:
@@ -131,11 +131,15 @@ class SunwayManagement(LoginNodeManagement):
         connection = self.logins.actor(account.username)
         names = list(tags) or connection.run(_names(staging_root(self.config.staging_root, account.home)))
         answers = connection.run_many([self.sunway.bjobs("-J", name) for name in names])
-        looks = [
-            _named(answer, name) if isinstance(answer, Look) else Look(error=str(answer))
-            for name, answer in zip(names, answers, strict=True)
-        ]
-        return merged(looks)
+        look = merged(
+            [
+                _named(answer, name) if isinstance(answer, Look) else Look(error=str(answer))
+                for name, answer in zip(names, answers, strict=True)
+            ]
+        )
+        pairs = [(run.tags_seen[0], run.native_id) for run in look.runs]
+        ends = connection.run(commands.ends(self.config.staging_root, pairs)) if pairs else {}
+        return replace(look, runs=tuple(ended(run, ends.get(run.native_id)) for run in look.runs))
 
     def cancel(self, account: SiteAccount, jobs: Sequence[JobRef]) -> list[ActionOutcome]:
         root = staging_root(self.config.staging_root, account.home)
@@ -165,9 +169,12 @@ def _as_accounting(look: Look) -> Look:
 
 def ended(run: ObservedRun, end: End | None) -> ObservedRun:
     """A run with the wrapper's word about its end: exit code first, our own kill next, the scheduler's word last."""
-    if end is None or not run.state.final:
+    if end is None:
         return run
-    code = end.exit_code
+    code, cores = end.exit_code, end.asked.get("cores", "")
+    run = replace(run, manifest=end.asked.get("manifest", ""), cores=int(cores) if cores.isdigit() else None)
+    if not run.state.final:
+        return run
     run = replace(run, exit_code=code, start_time=run.start_time or end.start, end_time=run.end_time or end.end)
     if end.killed and (code is None or code >= 128):
         return replace(run, state=ObservedState.CANCELED, reason=Reason.NONE)

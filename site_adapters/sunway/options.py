@@ -70,6 +70,8 @@ def staged(config: SiteConfig, submission: Submission, rendered: RenderedJob) ->
     root = staging_root(config.staging_root, submission.account.home)
     shape = shape_of(config, submission.spec)
     record = f"cgs={shape.cgs} nodes={shape.nodes} processes={shape.processes} exclusive={int(shape.exclusive)}"
+    record += f" cores={shape.cgs * config.sunway.chip.cores_per_cg}"
+    record += f" manifest={submission.manifest}" if submission.manifest else ""
     return Staged(root, submission.fence_name, record, submission.spec.directory or f"{root}/work",
                   rendered.script or None)  # fmt: skip
 

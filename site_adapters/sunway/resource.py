@@ -93,10 +93,10 @@ class SunwayResource:
                     default=index == 0,
                     duration_max=self.config.policy.duration_max,
                     nodes_total=nodes,
-                    # A person counts processes here: one for each core group.
-                    cores_per_node_max=chip.cgs_per_node,
+                    cores_per_node_max=per_node,
                     cores_total=None if nodes is None else nodes * per_node,
                     exclusive=name in names and names[name].exclusive,
+                    cores_per_process=chip.cores_per_cg,
                     native_state="shown by qload" if native in load else "not shown by qload",
                 )
             )
@@ -106,8 +106,16 @@ class SunwayResource:
         chip = self.config.sunway.chip
         cores = chip.cgs_per_node * chip.cores_per_cg
         found = self._connection().run(cnload(self.config.command("cnload")))
+        ours = {queue.native: name for name, queue in self.config.queues.items()}
         return [
-            Node(name, state, cores, cores if "busy" in state.lower() else 0, 0, tuple(filter(None, (queue,))))
+            Node(
+                name,
+                state,
+                cores,
+                cores if "busy" in state.lower() else 0,
+                0,
+                tuple(filter(None, (ours.get(queue, queue),))),
+            )
             for name, state, queue in found
         ]
 

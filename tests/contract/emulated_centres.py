@@ -59,6 +59,14 @@ def sunway(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
         refused=JobSpec(script="true", attributes=Attributes(queue_name="q_x86_share")), down=deeds.down,
         busy=deeds.busy, shell="/bin/sh", queue_name="share",
     )  # fmt: skip
+
+    @contextmanager
+    def down() -> Iterator[None]:
+        with deeds.down():
+            yield
+        assert centre.adapter.management.health().ok  # what was heard of it is remembered for a second
+
+    centre.down = down
     yield from _served(centre)
 
 

@@ -69,7 +69,7 @@ def test_owner_who_renames_a_job_hides_no_row(centre: Centre) -> None:
     work = centre.work(seconds=2).submit()
     before = work.rows()[0]
 
-    rename(work.native_id, "a|b\tc \x1f ; d'\"")
+    rename(work.native_id, "a|b\tc \x1f ; d'\" \x1e\n77\x1f78|\n")
     after = work.rows()[0]
 
     assert after.submit_time == before.submit_time  # the proof of identity that a new name leaves
@@ -105,7 +105,8 @@ def test_cancel_ends_waiting_and_running_work_and_may_be_asked_again(centre: Cen
 
 def test_canceled_work_is_asked_to_end_and_may_tidy_up(centre: Centre) -> None:
     work = centre.work()
-    work.then = f"trap 'echo tidy >>{work.path('tidy')}; exit 0' TERM; echo ready >>'{work.mark}'; sleep 300 & wait"
+    tidy = f"sleep 1.5; echo tidy >>{work.path('tidy')}; exit 0"
+    work.then = f"trap '{tidy}' TERM; echo ready >>'{work.mark}'; sleep 300 & wait"
     work.submit()
     wait_for(lambda: len(work.runs()) == 2, "the trap to be set", centre.until_s)
 

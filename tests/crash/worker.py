@@ -35,10 +35,10 @@ POINTS = tuple(
 
 
 class Death:
-    """Kills this process with signal 9 when `point` is passed for the nth time; says so first."""
+    """Sends this process a signal (9) when `point` is passed for the nth time; says so first."""
 
-    def __init__(self, point: str, nth: int, report_to: int) -> None:
-        self._point, self._left, self._report_to = point, nth, report_to
+    def __init__(self, point: str, nth: int, report_to: int, number: signal.Signals = signal.SIGKILL) -> None:
+        self._point, self._left, self._report_to, self._signal = point, nth, report_to, number
         self.tick = ""
 
     def at(self, moment: str) -> None:
@@ -47,7 +47,7 @@ class Death:
         self._left -= 1
         if self._left == 0:
             os.write(self._report_to, b"!")
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._signal)
 
 
 class DeadlyDatabase(Database):
@@ -88,7 +88,7 @@ def live(order: dict[str, Any], report_to: int) -> None:
     death = Death(order["point"], order["nth"], report_to)
     settings = Settings(**order["settings"])
     services = compose(settings, db=DeadlyDatabase(settings.effective_database_url, death))
-    services = replace(services, sites={name: _deadly(site, death) for name, site in services.sites.items()})
+    services = replace(services, sites={name: deadly(site, death) for name, site in services.sites.items()})
     _ticks(services, death)
 
 
@@ -103,7 +103,7 @@ def _ticks(services: Services, death: Death) -> None:
         time.sleep(0.02)
 
 
-def _deadly(site: SiteAdapter, death: Death) -> SiteAdapter:
+def deadly(site: SiteAdapter, death: Death) -> SiteAdapter:
     management, billing = _Deadly(site.management, death), _Deadly(site.billing, death)
     made: Any = {"management": management, "billing": billing}
     return replace(site, **made)

@@ -531,6 +531,8 @@ def qstat(c: PbsCluster, words: list[str]) -> Answer:
     if "f" not in letters:
         return Answer(_table(c, found), said, code)
     if form == "json" and not c.torque:
+        if code and len(ids) > 1:  # as recorded: beside an id that fails, only the first one is answered
+            found = [j for j in found if j.seq == int(re.match(r"\d+", ids[0])[0])]  # type: ignore[index]
         jobs = {c.id_of(j): c.attributes(j) for j in found}
         return Answer(_json(c, {"Jobs": jobs} if jobs else {}), said, code)
     return Answer("".join(_text(c, j) for j in found), said, code)
@@ -738,6 +740,8 @@ def act(c: PbsCluster, name: str, words: list[str]) -> Answer:
 def _options_of(name: str, words: list[str]) -> tuple[dict[str, Any], list[str]]:
     if name == "qmove":
         return {"-q": words[0]}, words[1:]
+    if name in ("qhold", "qrls") and words[:1] == ["-h"]:
+        return {"-h": words[1]}, words[2:]
     return _options(words)
 
 

@@ -19,12 +19,18 @@ PATH = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin"))
 PbsCluster, SunwayCluster = pbs.PbsCluster, sunway.SunwayCluster
 
 
+def install_pbs(folder: Path, **settings: Any) -> pbs.PbsCluster:
+    """A PBS whose commands are in `bin` and whose state is in `state`."""
+    cluster = pbs.PbsCluster(folder / "state")
+    for name, value in settings.items():
+        cluster.put(name, value)
+    core.install(pbs.PROGRAMS, cluster.program, cluster.root, folder / "bin")
+    return cluster
+
+
 def pbs_centre(folder: Path, **settings: Any) -> tuple[pbs.PbsCluster, dict[str, Any]]:
     """A PBS centre of 3 nodes with 4 cores each, and its site file."""
-    cluster = pbs.PbsCluster(folder / "pbs" / "state")
-    for name, value in {"nodes": 3, "cores_per_node": 4, **settings}.items():
-        cluster.put(name, value)
-    core.install(pbs.PROGRAMS, cluster.program, cluster.root, folder / "pbs" / "bin")
+    cluster = install_pbs(folder / "pbs", **{"nodes": 3, "cores_per_node": 4, **settings})
     torque = {"flavour": "torque"} if settings.get("flavour") == "torque" else {}
     return cluster, {
         "site": "jinan", "scheduler": "pbs", "transport": {"kind": "local"},

@@ -54,6 +54,10 @@ def test_job_runs_once_under_its_fence_and_is_charged_by_the_centre(tmp_path: Pa
     assert mark.read_text() == "ran\n"
     assert done["status"]["exit_code"] == 0
     assert done["status"]["native_state"] == "F/92"
+    charged = centre.gateway.charged(job_id)
+    seconds = charged["usage"]["core_seconds"]
+    assert seconds in (2, 4, 6)  # two cores, whole seconds
+    assert charged["charge"] == {"amount": f"0.000{seconds}", "currency": "CNY", "provisional": False}
     centre.gateway.check_books()
 
 
@@ -165,6 +169,22 @@ def test_hidden_jobs_are_not_taken_for_none(tmp_path: Path) -> None:
         centre.gateway.tick("watch")
 
     assert centre.gateway.state(job_id) == "active"
+
+
+def test_jobs_that_end_while_another_is_forgotten_still_end(centre: Centre) -> None:
+    """Asked for beside an id that the server does not know, it answers about the first one only."""
+    go_on = centre.folder / "go-on"
+    ids = [centre.submit(f"while [ ! -e {go_on} ]; do sleep 0.1; done") for _ in range(4)]
+    for job_id in ids:
+        centre.gateway.until(job_id, "active")
+    go_on.touch()
+    wait_for(lambda: all(j.state == "ended" for j in centre.cluster.jobs()), "the jobs to end")
+    forgotten = ids[1]
+    centre.cluster.forget(int(centre.native_id(forgotten).partition(".")[0]))
+
+    for job_id in ids[:1] + ids[2:]:
+        assert centre.gateway.until(job_id, "completed", seconds=20)
+    assert centre.gateway.until(forgotten, "failed", seconds=20)["status"]["reason"] == "lost"
 
 
 def test_submission_that_lands_late_runs_once(centre: Centre) -> None:

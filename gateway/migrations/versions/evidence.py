@@ -1,4 +1,4 @@
-"""Evidence: outbox, leaves, hashes, checkpoints, cosignatures, keys."""
+"""Evidence: outbox, leaves, hashes, checkpoints, cosignatures, keys; settlements."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -73,3 +73,73 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("signing_key", schema=None) as batch_op:
         batch_op.create_index("ix_signing_key_owner", ["owner", "purpose"], unique=False)
+    op.create_table(
+        "fx_rate",
+        sa.Column("base", sa.String(length=3), nullable=False),
+        sa.Column("quote", sa.String(length=3), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("source", sa.String(length=64), nullable=False),
+        sa.Column("num", sa.BigInteger(), nullable=False),
+        sa.Column("den", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("base", "quote", "day", "source"),
+        info={"append_only": True},
+    )
+    op.create_table(
+        "settlement",
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("centre_id", sa.String(length=32), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("starts_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("statement", sa.Text(), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("drawn_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("centre_id", "currency", "starts_at", "ends_at", "revision"),
+        info={"append_only": True},
+    )
+    op.create_table(
+        "settlement_end",
+        sa.Column("settlement_id", sa.String(length=32), nullable=False),
+        sa.Column("outcome", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.String(length=500), nullable=False),
+        sa.Column("decided_by", sa.String(length=64), nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("settlement_id"),
+        info={"append_only": True},
+    )
+    op.create_table(
+        "settlement_item",
+        sa.Column("settlement_id", sa.String(length=32), nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("settlement_id", "entry_id"),
+        info={"append_only": True},
+        sqlite_with_rowid=False,
+    )
+    with op.batch_alter_table("settlement_item", schema=None) as batch_op:
+        batch_op.create_index("ix_settlement_item_entry", ["entry_id"], unique=False)
+
+    op.create_table(
+        "settlement_payment",
+        sa.Column("settlement_id", sa.String(length=32), nullable=False),
+        sa.Column("reference", sa.String(length=100), nullable=False),
+        sa.Column("amount_micro", sa.BigInteger(), nullable=False),
+        sa.Column("cost_micro", sa.BigInteger(), nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("paid_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("settlement_id", "reference"),
+        info={"append_only": True},
+    )
+    op.create_table(
+        "settlement_signature",
+        sa.Column("settlement_id", sa.String(length=32), nullable=False),
+        sa.Column("side", sa.String(length=8), nullable=False),
+        sa.Column("key_id", sa.String(length=200), nullable=False),
+        sa.Column("jws", sa.Text(), nullable=False),
+        sa.Column("signed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("settlement_id", "side"),
+        info={"append_only": True},
+    )

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("account", "bank_ref"),
+        info={"append_only": True},
     )
     op.create_table(
         "billing_document",
@@ -50,6 +51,7 @@ def upgrade() -> None:
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("number"),
         sa.UniqueConstraint("issuer_id", "kind", "serial"),
+        info={"append_only": True},
     )
     with op.batch_alter_table("billing_document", schema=None) as batch_op:
         batch_op.create_index("ix_billing_document_corrects", ["corrects"], unique=False)
@@ -60,6 +62,7 @@ def upgrade() -> None:
         "billing_item",
         sa.Column("kind", sa.String(length=8), nullable=False),
         sa.Column("charge_id", sa.BigInteger(), nullable=False),
+        sa.Column("part", sa.String(length=32), nullable=False),
         sa.Column("document", sa.String(length=32), nullable=False),
         sa.Column("site_id", sa.String(length=32), nullable=False),
         sa.Column("user_id", sa.String(length=32), nullable=False),
@@ -67,7 +70,8 @@ def upgrade() -> None:
         sa.Column("service_end", sa.DateTime(timezone=True), nullable=False),
         sa.Column("core_seconds", sa.BigInteger(), nullable=False),
         sa.Column("amount_micro", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("kind", "charge_id"),
+        sa.PrimaryKeyConstraint("kind", "charge_id", "part"),
+        info={"append_only": True},
     )
     with op.batch_alter_table("billing_item", schema=None) as batch_op:
         batch_op.create_index(
@@ -85,6 +89,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(length=2000), nullable=False),
         sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        info={"append_only": True},
     )
     with op.batch_alter_table("dispute", schema=None) as batch_op:
         batch_op.create_index("ix_dispute_document", ["document", "line"], unique=False)
@@ -104,6 +109,7 @@ def upgrade() -> None:
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("dispute_id", "n"),
+        info={"append_only": True},
     )
     op.create_table(
         "document_series",
@@ -124,6 +130,7 @@ def upgrade() -> None:
         sa.Column("entry_id", sa.BigInteger(), nullable=False),
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        info={"append_only": True},
     )
     with op.batch_alter_table("invoice_payment", schema=None) as batch_op:
         batch_op.create_index("ix_invoice_payment_document", ["document"], unique=False)
@@ -146,6 +153,7 @@ def upgrade() -> None:
         sa.Column("tax_code", sa.String(length=32), nullable=False),
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", "revision"),
+        info={"append_only": True},
     )
     op.create_table(
         "project_payer",
@@ -155,6 +163,7 @@ def upgrade() -> None:
         sa.Column("valid_from", sa.DateTime(timezone=True), nullable=False),
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        info={"append_only": True},
     )
     with op.batch_alter_table("project_payer", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_project_payer_project_id"), ["project_id"], unique=False)
@@ -174,4 +183,5 @@ def upgrade() -> None:
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("code", "valid_from"),
+        info={"append_only": True},
     )

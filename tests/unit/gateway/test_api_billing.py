@@ -15,6 +15,7 @@ from gateway.db import table_of
 from gateway.identity.tables import CentreStaffRow
 from tests.builders import Gateway
 from tests.unit.accounting.invoicing import charge, run
+from tests.unit.accounting.makers import agree, agreement
 
 ISSUER = {"id": "op", "legal_name": "Penstock Operations Ltd", "country": "CN", "prefix": "PS", "tax_code": "vat"}
 PAYER = {"id": "uni", "legal_name": "物理研究院", "language": "zh"}
@@ -82,7 +83,7 @@ def test_a_month_is_billed_once_and_its_owner_reads_it_line_by_line(billing: Bil
     ] or whole["lines"][0]["user"] == "alice"  # fmt: skip
     line = next(x["line"] for x in whole["lines"] if x["user"] == "alice")
     [why] = billing.get(f"invoices/PS-000001/lines/{line}/charges")["items"]
-    assert (why["core_seconds"], why["amount"], why["segments"][0]["micro_per_core_hour"]) == (36_000, "3.60", 360_000)
+    assert (why["core_seconds"], why["amount"], why["segments"][0]["price_micro"]) == (36_000, "3.60", 360_000)
     assert billing.get("invoices/PS-000001/lines/9/charges", 404)["code"] == "not_found"
 
 
@@ -227,6 +228,15 @@ def test_a_project_without_payer_holds_up_no_other(
     assert found["refused"] == [{"project": "poor", "why": "nobody is named who pays for it"}]
 
 
+def test_a_centre_that_is_seller_of_record_bills_its_own_sites(billing: Billing) -> None:
+    billing.work(36_000)
+    billing.post("entities", {"id": "centre", "legal_name": "Centre", "prefix": "CT"}, 201)
+    agree(billing.gateway.services.db, agreement(site_ids=("local",)))
+    assert billing.post("invoices", {"month": billing.month, "issuer": "op"})["made"] == []
+    [made] = billing.post("invoices", {"month": billing.month, "issuer": "centre"})["made"]
+    assert (made["number"], made["issuer"], made["net"]) == ("CT-000001", "centre", "3.60")
+
+
 def test_documents_are_paged(billing: Billing) -> None:
     for _ in range(3):
         billing.work(36_000)
@@ -236,3 +246,70 @@ def test_documents_are_paged(billing: Billing) -> None:
     assert [d["number"] for d in first["items"] + second["items"]] == ["PS-000003", "PS-000002", "PS-000001"]
     assert second["next_cursor"] is None
     assert billing.get("invoices?cursor=%00", 422)["code"] == "invalid"
+
+
+# ---------------------------------------------------------------- reports and exports
+
+
+def test_owner_and_member_see_what_was_spent_on_their_work(
+    billing: Billing, login: Callable[..., dict[str, str]]
+) -> None:
+    billing.work(36_000)
+    billing.work(7_200, user="someone")
+    found = billing.get(f"reports?month={billing.month}&by=user&by=site")
+    assert [(r["keys"], r["amount"]) for r in found["rows"]] == [
+        ({"user": "alice", "site": "local"}, "3.60"), ({"user": "someone", "site": "local"}, "0.72")
+    ]  # fmt: skip
+    assert found["totals"][0]["core_seconds"] == 43_200
+    member = login("mia", role="researcher")
+    assert billing.get(f"reports?month={billing.month}", headers=member)["rows"] == []
+    assert billing.get(f"reports?month={billing.month}&project=nope", headers=billing.operator)["rows"] == []
+    svg = billing.client.get(f"billing/reports?month={billing.month}&by=user&format=svg")
+    assert svg.headers["content-type"] == "image/svg+xml" and "alice: CN¥3.60" in svg.text
+    table = billing.client.get(f"billing/reports?month={billing.month}&by=user&format=csv").text
+    assert table.splitlines()[1] == "alice,CNY,1,36000,3.60,0.00"
+
+
+@pytest.mark.parametrize("query", [
+    "by=colour", "month=2026-13", "zone=Mars/X", "zone=/etc/passwd", "zone=Asia", "by=day&by=month", "by=site&by=site",
+    "start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "start=yesterday", "by=day&start=2000-01-01T00:00:00Z",
+    "project=%00", "format=pdf", "as_of=2026-01-01", "zone=%00",
+])  # fmt: skip
+def test_reports_that_cannot_be_are_refused(billing: Billing, query: str) -> None:
+    assert billing.get(f"reports?{query}", 422)["code"] == "invalid"
+
+
+def test_the_operator_sees_the_month_on_one_page(billing: Billing) -> None:
+    billing.work(36_000)
+    before = billing.get(f"months/{billing.month}", headers=billing.operator)
+    assert before["not_billed"] == before["charged"] == [{"currency": "CNY", "runs": 1, "amount": "3.60"}]
+    billing.bill()
+    after = billing.get(f"months/{billing.month}", headers=billing.operator)
+    assert (after["not_billed"], after["documents"]) == (
+        [], [{"currency": "CNY", "kind": "invoice", "count": 1, "gross": "3.82"}]
+    )  # fmt: skip
+    assert after["open"][0]["number"] == "PS-000001"
+    billing.get(f"months/{billing.month}", 403)
+    billing.get("months/soon", 422, headers=billing.operator)
+
+
+def test_exports_are_for_the_owner_of_the_project_or_the_operator(
+    billing: Billing, login: Callable[..., dict[str, str]]
+) -> None:
+    billing.work(36_000)
+    billing.bill()
+    now = month_of(billing.now, "Asia/Shanghai").name
+    for path, begins in [(f"focus?month={now}&project=demo", "\ufeffAvailabilityZone,"),
+                         (f"ogf-ur?month={billing.month}&project=demo", "<?xml")]:  # fmt: skip
+        got = billing.client.get(f"billing/exports/{path}")
+        assert got.status_code == 200 and got.text.startswith(begins)
+        assert "alice" in got.text
+        for headers in (login(f"m{len(path)}", role="researcher"), login(f"s{len(path)}")):
+            assert billing.client.get(f"billing/exports/{path}", headers=headers).status_code == 404
+        assert billing.client.get(f"billing/exports/{path.replace('&project=demo', '')}").status_code == 403
+    for kind, seen in [("csv", "invoice:PS-000001"), ("balances", "payer:uni:receivable"), ("beancount", "PS-000001"),
+                       ("hledger", "payer:uni:receivable")]:  # fmt: skip
+        path = f"billing/exports/general-ledger?month={now}&format={kind}"
+        assert seen in billing.client.get(path, headers=billing.operator).text
+        assert billing.client.get(path).status_code == 403
+    billing.get("exports/general-ledger?month=2026-99", 422, headers=billing.operator)

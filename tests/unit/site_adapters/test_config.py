@@ -35,7 +35,8 @@ def reasons(folder: Path, text: str) -> str:
 
 
 def test_the_site_files_of_the_repository_are_good() -> None:
-    paths = [REPO / "site_configs" / "local.yaml", *(REPO / "site_configs" / "examples").glob("*.yaml")]
+    paths = [REPO / "site_configs" / "local.yaml", *(REPO / "site_configs").glob("*/*.yaml")]
+    assert len(paths) >= 10
     assert len(paths) >= 2
     for path in paths:
         assert isinstance(load_site(path), SiteConfig), load_site(path)

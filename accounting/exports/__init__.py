@@ -1,0 +1,1 @@
+"""What leaves the books in other people's formats."""

@@ -1,0 +1,57 @@
+"""Sign a document as a JWS (RFC 7515, Ed25519 by RFC 9864): both sides sign the same canonical bytes."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from accounting.evidence.note import public_bytes
+
+_ALGORITHMS = ["Ed25519"]
+
+
+class BadSignature(ValueError):
+    """No JWS, another payload, or not the signature of this key."""
+
+
+def sign_jws(payload: bytes, *, private: bytes, key_id: str, kind: str) -> str:
+    """A compact JWS; `private` are the 32 bytes of an Ed25519 key, `kind` says what the payload is."""
+    public = base64.urlsafe_b64encode(_public_of(private)).rstrip(b"=").decode()
+    secret = base64.urlsafe_b64encode(private).rstrip(b"=").decode()
+    key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": public, "d": secret})
+    header = {"alg": "Ed25519", "kid": key_id, "typ": f"{kind}+jws"}
+    return jws.serialize_compact(header, payload, key, algorithms=_ALGORITHMS)
+
+
+def verify_jws(text: str, *, public: bytes, payload: bytes, kind: str) -> None:
+    """Raise `BadSignature` unless `text` is this key's signature over exactly this payload."""
+    x = base64.urlsafe_b64encode(public).rstrip(b"=").decode()
+    try:
+        found = jws.deserialize_compact(
+            text, OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": x}), algorithms=_ALGORITHMS
+        )
+    except (JoseError, ValueError) as exc:
+        raise BadSignature(f"the signature is not good: {exc}") from exc
+    if found.headers().get("typ") != f"{kind}+jws":
+        raise BadSignature("it signs another kind of document")
+    if found.payload != payload:
+        raise BadSignature("it signs another document")
+
+
+def key_id_of(text: str) -> str:
+    """The key that a JWS names; nothing is checked yet."""
+    try:
+        head = text.split(".")[0]
+        said = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+        return str(said["kid"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise BadSignature("no JWS that names its key") from exc
+
+
+def _public_of(private: bytes) -> bytes:
+    return public_bytes(Ed25519PrivateKey.from_private_bytes(private))

@@ -1,0 +1,351 @@
+"""Settlements in the database: what is still to be settled, statements drawn, signed, agreed or withdrawn, and paid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, case, func, insert, literal, select
+
+from accounting import settle, tables
+from accounting.agreement import Agreement
+from accounting.errors import AccountingError
+from accounting.evidence.outbox import put
+from accounting.ledger import BORNE, TAX, Entry, Posting, payable
+from accounting.settle import Held, Rate, Sums
+from accounting.store.journal import book
+from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, core, lock
+
+SETTLEMENTS, ITEMS = core(tables.SettlementRow), core(tables.SettlementItemRow)
+SIGNED, ENDS = core(tables.SettlementSignatureRow), core(tables.SettlementEndRow)
+PAID, RATES = core(tables.SettlementPaymentRow), core(tables.FxRateRow)
+KIND = "settlement"
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A statement as it stands. `state`: `drawn` (one side signed), `agreed`, `withdrawn`."""
+
+    id: str
+    centre_id: str
+    currency: str
+    start: datetime
+    end: datetime
+    revision: int
+    statement: str
+    sha256: str
+    drawn_at: datetime
+    signatures: Mapping[str, str]
+    state: str
+    reason: str
+    entry_id: int | None
+    paid: int
+
+    @property
+    def said(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.statement)
+        return found
+
+
+# ---------------------------------------------------------------- exchange rates
+
+
+def add_rate(conn: Connection, rate: Rate, *, now: datetime) -> None:
+    """Keep a dated rate; another one of the same day and source is refused by its key."""
+    row = {"base": rate.base, "quote": rate.quote, "day": rate.day, "source": rate.source, "num": rate.num,
+           "den": rate.den, "recorded_at": now}  # fmt: skip
+    conn.execute(insert(RATES), [row])
+
+
+def rate_on(conn: Connection, base: str, quote: str, day: date) -> Rate | None:
+    """The newest rate that was published by a day."""
+    query = select(RATES).where(RATES.c.base == base, RATES.c.quote == quote, RATES.c.day <= day)
+    row = conn.execute(query.order_by(RATES.c.day.desc(), RATES.c.source).limit(1)).one_or_none()
+    return None if row is None else Rate(row.base, row.quote, row.day, row.num, row.den, row.source)
+
+
+# ---------------------------------------------------------------- drawing a statement
+
+
+def draw(
+    conn: Connection, agreement: Agreement, *, settlement_id: str, start: datetime, end: datetime,
+    disputed: Mapping[str, str], now: datetime,
+) -> Settlement:  # fmt: skip
+    """Draw the statement of what a centre earned until `end` and nothing has settled yet.
+
+    `disputed`: keys of entries that are held back, with the reason; the next statement takes them up again. Raises
+    `AccountingError` while another statement of this centre and currency waits for its signatures.
+    """
+    centre, currency = agreement.centre_id, agreement.currency
+    lock(conn, {f"settle:{centre}:{currency}"})
+    earlier = of_centre(conn, centre, currency)
+    if waiting := next((s for s in earlier if s.state == "drawn"), None):
+        raise AccountingError(f"statement {waiting.id} waits for its signatures: sign or withdraw it first")
+    held = _held(conn, centre, currency, end, disputed)
+    _take_items(conn, settlement_id, centre, currency, end, sorted(disputed))
+    grades, late = _sums(conn, settlement_id, centre, currency, start)
+    pay_currency = agreement.payout.currency or currency
+    rate = None
+    if pay_currency != currency:
+        rate = rate_on(conn, currency, pay_currency, end.date())
+        if rate is None:
+            raise AccountingError(f"no rate of {currency} in {pay_currency} is known by {end.date()}")
+    agreed = [s for s in earlier if s.state == "agreed"]
+    opening = int(agreed[-1].said["closing"]) if agreed else 0
+    unpaid = sum(int(s.said["pay"]) - s.paid for s in agreed)
+    revision = 1 + sum((s.start, s.end) == (start, end) for s in earlier)
+    draft = settle.Draft(
+        id=settlement_id, revision=revision, agreement=agreement, start=start, end=end, currency=currency,
+        grades=grades, late=late, disputed=held, credits=_credits(conn, settlement_id, currency), opening=opening,
+        paid=opening - unpaid, rate=rate, items_sha256=_items_sha256(conn, settlement_id), drawn_at=now,
+    )  # fmt: skip
+    text = settle.payload(settle.statement(draft))
+    conn.execute(insert(SETTLEMENTS), [{
+        "id": settlement_id, "centre_id": centre, "currency": currency, "starts_at": start, "ends_at": end,
+        "revision": revision, "statement": text.decode(), "sha256": hashlib.sha256(text).hexdigest(), "drawn_at": now,
+    }])  # fmt: skip
+    return one(conn, settlement_id)
+
+
+def _open_entries(centre: str, currency: str, end: datetime) -> Any:
+    """Entries that earned (or took back) something for a centre, and that no live statement has."""
+    account = select(ACCOUNTS.c.id).where(ACCOUNTS.c.code == payable(centre), ACCOUNTS.c.commodity == currency)
+    taken = (
+        select(ITEMS.c.entry_id)
+        .outerjoin(ENDS, ENDS.c.settlement_id == ITEMS.c.settlement_id)
+        .where(ITEMS.c.entry_id == ENTRIES.c.id, func.coalesce(ENDS.c.outcome, "") != "withdrawn")
+        .exists()
+    )
+    touched = select(POSTINGS.c.entry_id).where(POSTINGS.c.account_id.in_(account))
+    return [ENTRIES.c.id.in_(touched), ENTRIES.c.kind != KIND, ENTRIES.c.effective_at < end, ~taken]
+
+
+def _take_items(
+    conn: Connection, settlement_id: str, centre: str, currency: str, end: datetime, disputed: Sequence[str]
+) -> None:
+    query = select(literal(settlement_id), ENTRIES.c.id).where(*_open_entries(centre, currency, end))
+    query = query.where(ENTRIES.c.idem_key.not_in(disputed)) if disputed else query
+    conn.execute(insert(ITEMS).from_select(["settlement_id", "entry_id"], query))
+
+
+def _held(conn: Connection, centre: str, currency: str, end: datetime, disputed: Mapping[str, str]) -> list[Held]:
+    mine = (ACCOUNTS.c.code == payable(centre)) & (ACCOUNTS.c.commodity == currency)
+    query = (
+        select(ENTRIES.c.idem_key, func.sum(-POSTINGS.c.amount))
+        .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(*_open_entries(centre, currency, end), mine, ENTRIES.c.idem_key.in_(sorted(disputed)))
+        .group_by(ENTRIES.c.idem_key)
+        .order_by(ENTRIES.c.idem_key)
+    )
+    found = [Held(key, int(amount), disputed[key]) for key, amount in conn.execute(query)]
+    if unknown := sorted(set(disputed) - {h.entry for h in found}):
+        raise AccountingError(f"not among what is to be settled: {', '.join(unknown)}")
+    return found
+
+
+def _amounts(currency: str) -> dict[str, Any]:
+    """What the postings of an entry come to, by the accounts they are on."""
+    money = ACCOUNTS.c.commodity == currency
+    of_project = ACCOUNTS.c.code.startswith("project:")
+
+    def total(condition: Any, sign: int = 1) -> Any:
+        return func.coalesce(func.sum(case((condition, sign * POSTINGS.c.amount), else_=0)), 0)
+
+    return {
+        "owed": total(money & of_project), "borne": total(money & (ACCOUNTS.c.code == BORNE)),
+        "centre": total(money & ACCOUNTS.c.code.startswith("centre:"), -1),
+        "tax": total(money & (ACCOUNTS.c.code == TAX), -1),
+        "core_seconds": total(of_project & (ACCOUNTS.c.commodity == "core-seconds")),
+    }  # fmt: skip
+
+
+def _sums(
+    conn: Connection, settlement_id: str, centre: str, currency: str, start: datetime
+) -> tuple[dict[str, Sums], dict[str, Sums]]:
+    """(by grade in the period, by grade of work before it)."""
+    charged = case((ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id), else_=ENTRIES.c.id)
+    late = func.coalesce(ENTRIES.c.service_at, ENTRIES.c.effective_at) < start
+    grade = func.coalesce(CHARGES.c.grade, "")
+    query = (
+        select(late.label("late"), grade.label("grade"), func.count(func.distinct(ENTRIES.c.id)).label("entries"),
+               *(value.label(name) for name, value in _amounts(currency).items()))
+        .select_from(ITEMS)
+        .join(ENTRIES, ENTRIES.c.id == ITEMS.c.entry_id)
+        .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .outerjoin(CHARGES, CHARGES.c.entry_id == charged)
+        .where(ITEMS.c.settlement_id == settlement_id)
+        .group_by(late, grade)
+    )  # fmt: skip
+    found: tuple[dict[str, Sums], dict[str, Sums]] = ({}, {})
+    for row in conn.execute(query):
+        earned, shared, tax = int(row.owed) + int(row.borne), int(row.centre), int(row.tax)
+        found[bool(row.late)][row.grade] = Sums(
+            earned, int(row.borne), shared, tax, earned - shared - tax, int(row.core_seconds), int(row.entries)
+        )
+    return found
+
+
+def _credits(conn: Connection, settlement_id: str, currency: str) -> int:
+    """What entries that took something back come to."""
+    parts = _amounts(currency)
+    earned = parts["owed"] + parts["borne"]
+    each = (
+        select(earned.label("earned"))
+        .select_from(ITEMS)
+        .join(POSTINGS, POSTINGS.c.entry_id == ITEMS.c.entry_id)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(ITEMS.c.settlement_id == settlement_id)
+        .group_by(ITEMS.c.entry_id)
+        .having(earned < 0)
+        .subquery()
+    )
+    return int(conn.scalar(select(func.coalesce(func.sum(each.c.earned), 0))) or 0)
+
+
+def _items_sha256(conn: Connection, settlement_id: str) -> str:
+    """SHA-256 over the keys of the items, one on each line, in the order of their bytes."""
+    query = select(ENTRIES.c.idem_key).join(ITEMS, ITEMS.c.entry_id == ENTRIES.c.id)
+    keys = sorted(conn.scalars(query.where(ITEMS.c.settlement_id == settlement_id)))
+    return hashlib.sha256("".join(f"{key}\n" for key in keys).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------- signatures, end, payment
+
+
+def add_signature(conn: Connection, settlement_id: str, side: str, *, key_id: str, jws: str, now: datetime) -> None:
+    """Keep a side's signature, once; whoever calls has checked it."""
+    row = {"settlement_id": settlement_id, "side": side, "key_id": key_id, "jws": jws, "signed_at": now}
+    conn.execute(insert(SIGNED), [row])
+
+
+def agree(conn: Connection, settlement_id: str, *, by: str, now: datetime) -> Settlement:
+    """Both have signed: book what the statement says, and make it a leaf."""
+    found = one(conn, settlement_id)
+    if found.state != "drawn" or set(found.signatures) != {"operator", "centre"}:
+        raise AccountingError(f"statement {settlement_id} is {found.state}, signed by {sorted(found.signatures)}")
+    lines = tuple(Posting(account, commodity, int(amount)) for account, commodity, amount in found.said["movements"])
+    entry = Entry(f"settlement:{settlement_id}", KIND, now, lines, f"settlement with {found.centre_id}")
+    entry_id = book(conn, [entry], now=now)[entry.idem_key]
+    _end(conn, settlement_id, "agreed", "", by, entry_id, now)
+    signed = {f"{side}_jws_sha256": hashlib.sha256(jws.encode()).hexdigest() for side, jws in found.signatures.items()}
+    put(conn, KIND, settlement_id, found.said, centre=found.centre_id, site=found.said["sites"][0], **signed)
+    return one(conn, settlement_id)
+
+
+def withdraw(conn: Connection, settlement_id: str, *, by: str, reason: str, now: datetime) -> Settlement:
+    """Take a statement back before both signed; what was in it is open again."""
+    if one(conn, settlement_id).state != "drawn":
+        raise AccountingError(f"statement {settlement_id} has ended")
+    _end(conn, settlement_id, "withdrawn", reason, by, None, now)
+    return one(conn, settlement_id)
+
+
+def _end(
+    conn: Connection, settlement_id: str, outcome: str, reason: str, by: str, entry_id: int | None, now: datetime
+) -> None:
+    row = {"settlement_id": settlement_id, "outcome": outcome, "reason": reason[:500], "decided_by": by,
+           "entry_id": entry_id, "ended_at": now}  # fmt: skip
+    conn.execute(insert(ENDS), [row])
+
+
+def pay(
+    conn: Connection, settlement_id: str, *, amount: int, cost: int, reference: str, paid_at: datetime, now: datetime
+) -> Settlement:
+    """Record money that left for a centre: `amount` in its currency, `cost` in the settlement's own.
+
+    Raises `AccountingError` where it is more than is open, or the settlement is not agreed.
+    """
+    found = one(conn, settlement_id)
+    total = int(found.said["pay"])
+    if found.state != "agreed" or not 0 < amount <= total - found.paid:
+        raise AccountingError(f"{total - found.paid} micro-{found.said['pay_currency']} of {settlement_id} are open")
+    # In proportion, so that the last part carries what is left and the clearing accounts are even.
+    net, before = int(found.said["net"]), found.paid
+    carried = settle.cut(net, before + amount, total) - settle.cut(net, before, total)
+    lines = settle.payment_postings(found.centre_id, currency=found.said["pay_currency"], pay=amount, cost=cost,
+                                    cost_currency=found.currency, carried=carried)  # fmt: skip
+    key = f"settlement-payment:{settlement_id}:{reference}"
+    entry_id = book(conn, [Entry(key, "settlement_payment", paid_at, lines, reference)], now=now)[key]
+    row = {"settlement_id": settlement_id, "reference": reference, "amount_micro": amount, "cost_micro": cost,
+           "entry_id": entry_id, "paid_at": paid_at}  # fmt: skip
+    conn.execute(insert(PAID), [row])
+    return one(conn, settlement_id)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def one(conn: Connection, settlement_id: str) -> Settlement:
+    """A settlement; `AccountingError` where there is none."""
+    found = _read(conn, SETTLEMENTS.c.id == settlement_id)
+    if not found:
+        raise AccountingError(f"there is no settlement {settlement_id!r}")
+    return found[0]
+
+
+def of_centre(conn: Connection, centre_id: str, currency: str | None = None) -> list[Settlement]:
+    """A centre's statements, oldest first."""
+    query = SETTLEMENTS.c.centre_id == centre_id
+    return _read(conn, query if currency is None else query & (SETTLEMENTS.c.currency == currency))
+
+
+def every(conn: Connection) -> list[Settlement]:
+    return _read(conn, SETTLEMENTS.c.id.is_not(None))
+
+
+def _read(conn: Connection, condition: Any) -> list[Settlement]:
+    paid = (
+        select(func.coalesce(func.sum(PAID.c.amount_micro), 0)).where(PAID.c.settlement_id == SETTLEMENTS.c.id)
+    ).scalar_subquery()  # fmt: skip
+    query = (
+        select(SETTLEMENTS, ENDS.c.outcome, ENDS.c.reason, ENDS.c.entry_id, paid.label("paid"))
+        .outerjoin(ENDS, ENDS.c.settlement_id == SETTLEMENTS.c.id)
+        .where(condition)
+        .order_by(SETTLEMENTS.c.drawn_at, SETTLEMENTS.c.id)
+    )
+    rows = conn.execute(query).all()
+    signed: dict[str, dict[str, str]] = {}
+    for s in conn.execute(select(SIGNED).where(SIGNED.c.settlement_id.in_([r.id for r in rows]))):
+        signed.setdefault(s.settlement_id, {})[s.side] = s.jws
+    return [
+        Settlement(r.id, r.centre_id, r.currency, r.starts_at, r.ends_at, r.revision, r.statement, r.sha256,
+                   r.drawn_at, signed.get(r.id, {}), r.outcome or "drawn", r.reason or "", r.entry_id, int(r.paid))
+        for r in rows
+    ]  # fmt: skip
+
+
+def check_settlements(conn: Connection) -> list[str]:
+    """Every agreed statement whose totals are not the movements of its accounts (I9, I10), in words."""
+    found = []
+    for s in every(conn):
+        said = s.said
+        if hashlib.sha256(s.statement.encode()).hexdigest() != s.sha256:
+            found.append(f"{s.id}: the statement was changed")
+        if s.state != "agreed":
+            continue
+        booked = sorted(
+            [r.code, r.commodity, str(r.amount)]
+            for r in conn.execute(
+                select(ACCOUNTS.c.code, ACCOUNTS.c.commodity, POSTINGS.c.amount)
+                .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+                .where(POSTINGS.c.entry_id == s.entry_id)
+            )
+        )
+        if booked != sorted(said["movements"]):
+            found.append(f"{s.id}: what was booked is not what was signed")
+        grades, late = _sums(conn, s.id, s.centre_id, s.currency, s.start)
+        whole = sum((*grades.values(), *late.values()), Sums())
+        if (whole.earned, whole.centre, whole.tax) != (
+            int(said["earned"]), int(said["centre_share"]), int(said["tax"])
+        ) or _items_sha256(conn, s.id) != said["items_sha256"]:  # fmt: skip
+            found.append(f"{s.id}: its items come to {whole}")
+        kept = sum(int(fee["amount"]) for fee in said["fees"]) + int(said["withheld"]["amount"]) + int(said["net"])
+        if kept + int(said["operator_keeps"]) + int(said["tax"]) != int(said["earned"]):
+            found.append(f"{s.id}: its legs do not make up what was earned")
+    return found

@@ -1,0 +1,209 @@
+"""billing: what projects spent and why, allocations, budgets; for operators months, payments, adjustments."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from penstock.cli import report
+from penstock.cli.shared import client, emit, json_option, local_time, table
+
+
+@click.group()
+def billing() -> None:
+    """What was spent and why; months, payments and adjustments for operators."""
+
+
+def _get(path: str, **params: Any) -> dict[str, Any]:
+    with client() as api:
+        return api.get(path, **params)
+
+
+def _post(path: str, body: dict[str, Any], as_json: bool, told: str) -> int:
+    with client() as api:
+        made = api.post(path, {k: v for k, v in body.items() if v is not None})
+    if as_json:
+        emit(made)
+    else:
+        click.echo(told.format(**made))
+    return report.OK
+
+
+def _list(found: dict[str, Any], as_json: bool, columns: dict[str, str]) -> int:
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [[_cell(item[name]) for name in columns] for item in found["items"]]
+    table(rows, tuple(columns.values()))
+    return report.OK
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    text = str(value)
+    return local_time(text) if text[4:5] == "-" and "T" in text else text
+
+
+@billing.command()
+@click.argument("project")
+@click.option("--limit", type=int, default=50, show_default=True)
+@json_option
+def charges(project: str, limit: int, as_json: bool) -> int:
+    """The newest charges of PROJECT."""
+    return _list(_get("billing/charges", project=project, limit=limit), as_json, {
+        "id": "CHARGE", "job": "JOB", "site": "SITE", "core_seconds": "CORE-S", "amount": "AMOUNT", "currency": "",
+        "meter": "METER", "end": "END", "replaced": "REPLACED",
+    })  # fmt: skip
+
+
+@billing.command()
+@click.argument("charge", type=int)
+@json_option
+def explain(charge: int, as_json: bool) -> int:
+    """Why CHARGE is what it is, down to the raw record."""
+    found = _get(f"billing/charges/{charge}")
+    if as_json:
+        emit(found)
+        return report.OK
+    for step in found["steps"]:
+        click.echo(step)
+    click.echo(f"{found['amount']} {found['currency']}" + (" (replaced since)" if found["replaced"] else ""))
+    return report.OK
+
+
+@billing.command()
+@click.argument("project")
+@json_option
+def allocations(project: str, as_json: bool) -> int:
+    """What PROJECT was given, and what of it is left."""
+    return _list(_get(f"projects/{quote(project)}/allocations"), as_json, {
+        "id": "ALLOCATION", "commodity": "OF", "amount": "AMOUNT", "remaining": "LEFT", "source": "FROM",
+        "expires_at": "EXPIRES",
+    })  # fmt: skip
+
+
+@billing.command()
+@click.argument("project")
+@click.option("--set", "amount", help="Watch a new budget of this amount")
+@click.option("--span", type=click.Choice(["month", "total"]), default="month", show_default=True)
+@click.option("--stop", is_flag=True, help="Submit nothing more when it is spent")
+@json_option
+def budget(project: str, amount: str | None, span: str, stop: bool, as_json: bool) -> int:
+    """The budgets of PROJECT and what of them is spent."""
+    if amount is not None:
+        body = {"project": project, "amount": amount, "span": span, "stop": stop}
+        return _post("billing/budgets", body, as_json, "{id}: {spent} of {amount} spent")
+    return _list(_get("billing/budgets", project=project), as_json, {
+        "id": "BUDGET", "amount": "AMOUNT", "spent": "SPENT", "span": "SPAN", "stop": "STOP",
+    })  # fmt: skip
+
+
+@billing.command()
+@click.argument("code")
+@click.argument("project")
+@json_option
+def redeem(code: str, project: str, as_json: bool) -> int:
+    """Use a voucher CODE for PROJECT."""
+    return _post("vouchers/redeem", {"code": code, "project": project}, as_json, "{id}")
+
+
+@billing.command()
+@json_option
+def periods(as_json: bool) -> int:
+    """The months and how far they are closed (operator)."""
+    return _list(_get("billing/periods"), as_json, {
+        "starts_at": "FROM", "ends_at": "UNTIL", "zone": "ZONE", "state": "STATE", "seal": "SEAL",
+    })  # fmt: skip
+
+
+@billing.command()
+@click.argument("month", metavar="YYYY-MM")
+@click.argument("step", type=click.Choice(["open", "closing", "close"]))
+@click.option("--zone", default="Asia/Shanghai", show_default=True)
+@json_option
+def period(month: str, step: str, zone: str, as_json: bool) -> int:
+    """Open a month, cut it off, or close it for ever (operator)."""
+    year, _, number = month.partition("-")
+    if not (year.isdigit() and number.isdigit()):
+        raise click.UsageError("Write the month like 2026-11.")
+    told = "{starts_at} to {ends_at}: {state}"
+    if step == "open":
+        return _post("billing/periods", {"year": int(year), "month": int(number), "zone": zone}, as_json, told)
+    return _post(f"billing/periods/{int(year)}/{int(number)}/{step}", {}, as_json, told)
+
+
+@billing.command()
+@click.argument("payer")
+@click.argument("amount")
+@click.argument("currency")
+@click.option("--reference", required=True, help="The bank's own key of the payment")
+@click.option("--source", default="bank", show_default=True)
+@click.option("--received", required=True, help="When, like 2026-11-25T00:00:00Z")
+@click.option("--for", "project", help="The project that it is for")
+@click.option("--invoice", help="The invoice that it pays")
+@json_option
+def pay(
+    payer: str, amount: str, currency: str, reference: str, source: str, received: str, project: str | None,
+    invoice: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Book AMOUNT that came in from PAYER (operator); the same reference again is the same payment."""
+    body = {"payer": payer, "amount": amount, "currency": currency, "reference": reference, "source": source,
+            "received_at": received}  # fmt: skip
+    with client() as api:
+        made = api.post("billing/payments", body)
+        if project is not None and made["left"] != "0.00":
+            part = {"project": project, "amount": made["left"]} | ({"invoice": invoice} if invoice else {})
+            made = api.post(f"billing/payments/{made['id']}/allocations", {"parts": [part]})
+    if as_json:
+        emit(made)
+    else:
+        click.echo(f"{made['id']}: {made['amount']} {made['currency']}, {made['left']} for nothing yet")
+    return report.OK
+
+
+@billing.command()
+@click.argument("project")
+@click.argument("amount")
+@click.option("--reason", required=True)
+@click.option("--write-off", is_flag=True, help="A debt that will not be paid")
+@click.option("--charge", type=int, help="The charge that it is about")
+@json_option
+def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int | None, as_json: bool) -> int:
+    """Let PROJECT owe AMOUNT more, or less with a minus sign (operator)."""
+    kind = "write_off" if write_off else "adjustment"
+    body = {"project": project, "kind": kind, "amount": amount, "reason": reason, "charge": charge}
+    return _post("billing/adjustments", body, as_json, "{id}: {state}")
+
+
+@billing.command()
+@click.argument("adjustment")
+@click.option("--approve/--refuse", required=True)
+@json_option
+def decide(adjustment: str, approve: bool, as_json: bool) -> int:
+    """Post or refuse what another operator asked for."""
+    return _post(f"billing/adjustments/{adjustment}/decide", {"approve": approve}, as_json, "{id}: {state}")
+
+
+@billing.command()
+@click.option("--known-at", help="As the books knew it then, like 2026-10-31T16:00:00Z")
+@click.option("--before", help="Only what counts before a moment")
+@click.option("--account", default="", help="Accounts whose name begins so")
+@json_option
+def balances(known_at: str | None, before: str | None, account: str, as_json: bool) -> int:
+    """What stands on each account (operator)."""
+    found = _get("billing/balances", known_at=known_at, before=before, account=account or None)
+    return _list(found, as_json, {"account": "ACCOUNT", "commodity": "OF", "amount": "AMOUNT"})
+
+
+@billing.command()
+@click.option("--as-of", help="Like 2026-11-30T16:00:00Z")
+@json_option
+def ageing(as_of: str | None, as_json: bool) -> int:
+    """What projects owe by age in days (operator)."""
+    return _list(_get("billing/ageing", as_of=as_of), as_json, {
+        "project": "PROJECT", "currency": "", "up_to_30": "≤30", "up_to_60": "≤60", "up_to_90": "≤90",
+        "over_90": ">90",
+    })  # fmt: skip

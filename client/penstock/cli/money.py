@@ -1,0 +1,189 @@
+"""spend, invoices, dispute, month."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.api import Client
+from penstock.cli import report
+from penstock.cli.shared import client, emit, json_option, local_time, table
+
+_KEYS = ("project", "user", "site", "queue", "state", "day", "month")
+_BAR = 24
+
+
+@click.command()
+@click.option("--by", multiple=True, type=click.Choice(_KEYS), default=("project",), show_default=True)
+@click.option("--month", help="Like 2026-11; default: the month that runs")
+@click.option("--project", "projects", multiple=True)
+@click.option("--site", "sites", multiple=True)
+@click.option("--user", "users", multiple=True)
+@click.option("--as-of", help="As it was known then: 2026-11-01T00:00:00Z")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write an SVG")
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write a table")
+@json_option
+def spend(
+    by: tuple[str, ...], month: str | None, projects: tuple[str, ...], sites: tuple[str, ...], users: tuple[str, ...],
+    as_of: str | None, plot: Path | None, csv_file: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """What was spent: of your projects if you own them, else of your own work."""
+    question = {"by": list(by), "month": month, "project": list(projects), "site": list(sites), "user": list(users),
+                "as_of": as_of}  # fmt: skip
+    with client() as api:
+        found = api.ask("billing/reports", **question)
+        for file, kind in ((plot, "svg"), (csv_file, "csv")):
+            if file is not None:
+                file.write_bytes(api.download("billing/reports", **question, format=kind))
+    if as_json:
+        emit(found)
+        return report.OK
+    top = max((abs(float(r["amount"])) for r in found["rows"]), default=0.0) or 1.0
+    rows = [
+        (*(r["keys"][k] or "–" for k in found["by"]), str(r["runs"]), _hours(r["core_seconds"]), r["amount"],
+         r["currency"], "█" * round(_BAR * max(0.0, float(r["amount"])) / top))
+        for r in found["rows"]
+    ]  # fmt: skip
+    table(rows, (*(k.upper() for k in found["by"]), "RUNS", "CORE-HOURS", "AMOUNT", "IN", ""))
+    for total in found["totals"]:
+        waits = f", of which {total['provisional']} provisional" if float(total["provisional"]) else ""
+        click.echo(f"Total {total['amount']} {total['currency']}{waits} · {total['runs']} runs · "
+                   f"{_hours(total['core_seconds'])} core-hours")  # fmt: skip
+    if not found["totals"]:
+        click.echo("Nothing was spent.")
+    return report.OK
+
+
+@click.command()
+@click.argument("number", required=False)
+@click.option("--project")
+@click.option("--why", type=int, metavar="LINE", help="The runs on a line, with the arithmetic")
+@click.option("--pdf", type=click.Path(dir_okay=False, path_type=Path), help="Write it as PDF")
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write its lines as a table")
+@click.option("--lang", type=click.Choice(("en", "zh")))
+@json_option
+def invoices(
+    number: str | None, project: str | None, why: int | None, pdf: Path | None, csv_file: Path | None,
+    lang: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Invoices and credit notes of your projects; with NUMBER one of them, line by line."""
+    with client() as api:
+        if number is None:
+            found: Any = api.ask("billing/invoices", project=project)["items"]
+        elif why is not None:
+            found = _all(api, f"billing/invoices/{number}/lines/{why}/charges")
+        else:
+            found = api.get(f"billing/invoices/{number}")
+        for file, kind in ((pdf, "pdf"), (csv_file, "csv")):
+            if file is not None and number is not None:
+                file.write_bytes(api.download(f"billing/invoices/{number}/{kind}", lang=lang))
+    if as_json:
+        emit(found)
+    elif number is None:
+        rows = [(d["number"], d["kind"].replace("_", " "), d["project"], _month(d["period_start"]), d["gross"],
+                 d["currency"], d["open"] or "–", local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
+        table(rows, ("NUMBER", "KIND", "PROJECT", "MONTH", "GROSS", "IN", "OPEN", "DUE"))
+    elif why is not None:
+        _show_why(found)
+    else:
+        _show(found)
+    return report.OK
+
+
+@click.command()
+@click.argument("number", required=False)
+@click.argument("line", type=int, required=False)
+@click.option("--reason", help="What is wrong with it")
+@click.option("--project")
+@json_option
+def dispute(number: str | None, line: int | None, reason: str | None, project: str | None, as_json: bool) -> int:
+    """Dispute LINE of invoice NUMBER; without arguments: the disputes, and where they stand."""
+    with client() as api:
+        if number is None:
+            found: Any = api.ask("billing/disputes", project=project)["items"]
+        elif line is None or not reason:
+            raise click.UsageError("Say which line, and --reason why.")
+        else:
+            found = [api.post("billing/disputes", {"invoice": number, "line": line, "reason": reason})]
+    if as_json:
+        emit(found if number is None else found[0])
+        return report.OK
+    rows = [(d["id"], d["invoice"], str(d["line"]), d["site"], d["amount"], d["currency"], d["state"],
+             "OVERDUE" if d["overdue"] else local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
+    table(rows, ("ID", "INVOICE", "LINE", "SITE", "AMOUNT", "IN", "STATE", "ANSWER BY"))
+    return report.OK
+
+
+@click.command()
+@click.argument("name")
+@json_option
+def month(name: str, as_json: bool) -> int:
+    """NAME (like 2026-11): charged, provisional, billed, owed, in dispute, not matched."""
+    with client() as api:
+        found = api.get(f"billing/months/{name}")
+    if as_json:
+        emit(found)
+        return report.OK
+    for key, label in (("charged", "Charged by the centres' meters"), ("provisional", "Provisional, no record yet"),
+                       ("not_billed", "Charged and not billed")):  # fmt: skip
+        for x in found[key]:
+            click.echo(f"{label}: {x['amount']} {x['currency']} ({x['runs']} runs)")
+    for x in found["documents"]:
+        click.echo(f"{x['count']} {x['kind'].replace('_', ' ')}(s): {x['gross']} {x['currency']}")
+    for key, label in (("disputed", "In dispute"), ("unallocated", "Received and not matched")):
+        for x in found[key]:
+            click.echo(f"{label}: {x['amount']} {x['currency']}")
+    rows = [(x["number"], x["payer"], x["open"], x["currency"], x["disputed"], str(x["days_overdue"]),
+             str(x["dunning_level"])) for x in found["open"]]  # fmt: skip
+    table(rows, ("OPEN INVOICE", "PAYER", "OPEN", "IN", "DISPUTED", "DAYS OVERDUE", "REMINDER"))
+    return report.OK
+
+
+def _all(api: Client, path: str) -> list[dict[str, Any]]:
+    """Every page of a list."""
+    items: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = api.ask(path, cursor=cursor, limit=500)
+        items += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return items
+
+
+def _show(found: dict[str, Any]) -> None:
+    kind = found["kind"].replace("_", " ")
+    corrects = f" for {found['corrects']}" if found["corrects"] else ""
+    click.echo(f"{found['number']}  {kind}{corrects}  {found['project']}  {found['reason']}".rstrip())
+    rows = [(str(x["line"]), x["kind"], x["site"], x["user"], _month(x["service_start"]), str(x["runs"]),
+             _hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
+    table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
+    c = found["currency"]
+    click.echo(f"Net {found['net']} {c} + tax {found['tax']} {c} = {found['gross']} {c}")
+    if found["open"] is not None:
+        click.echo(f"Open {found['open']} {c}, due {local_time(found['due_at'])[:10]}")
+    if found["unbilled"]["runs"]:
+        click.echo(f"{found['unbilled']['runs']} more runs ({found['unbilled']['amount']} {c}) wait for the centre's "
+                   "record and are not billed.")  # fmt: skip
+    click.echo(f"Why a line: penstock invoices {found['number']} --why LINE")
+
+
+def _show_why(charges: list[dict[str, Any]]) -> None:
+    for c in charges:
+        sign = "taken back: " if c["kind"] == "reversal" else ""
+        click.echo(f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{c['rule']} → {c['amount']}")
+    click.echo("The arithmetic of a job: penstock charges JOB")
+
+
+def _month(start: str) -> str:
+    """The month that begins then, in whatever zone: a day later it is that month everywhere."""
+    from datetime import datetime, timedelta
+
+    return (datetime.fromisoformat(start) + timedelta(days=1)).strftime("%Y-%m")
+
+
+def _hours(core_seconds: int) -> str:
+    sign, hundredths = "-" * (core_seconds < 0), (abs(core_seconds) * 100 + 1800) // 3600
+    return f"{sign}{hundredths // 100:,}.{hundredths % 100:02d}"

@@ -1,0 +1,349 @@
+"""The books over HTTP: charges and why, months, payments, adjustments, budgets, balances as of any day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from fastapi import APIRouter, Path, Query
+from sqlalchemy import Connection, select
+from starlette.responses import Response
+
+from accounting import store as books
+from accounting.ledger import CORE_SECONDS
+from accounting.money import format_micro
+from accounting.store import adjustments, budgets, payments, periods
+from accounting.store.adjustments import Adjustment
+from accounting.store.budgets import Budget
+from accounting.store.payments import Part, Payment
+from accounting.store.periods import Period
+from accounting.store.reading import charge_page
+from accounting.store.schema import PAYMENTS
+from gateway.api import billing_models as models
+from gateway.api import describe
+from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
+from gateway.api.idempotency import Once
+from gateway.api.projects import micro_of, project_row
+from gateway.api.schemas import Instant
+from gateway.billing import closing
+from gateway.errors import Invalid, NotFound, Problem
+from gateway.identity.access import Person, Verb, can
+from gateway.ids import new_id
+from gateway.jobs import views
+
+router = APIRouter(prefix="/billing", tags=["billing"])
+Number = Annotated[int, Path(ge=1, le=2**62)]
+Limit = Annotated[int, Query(ge=1, le=200)]
+# Above this a second person decides (an agreement may set less).
+FOUR_EYES_MICRO = 1_000_000_000
+
+
+# ---------------------------------------------------------------- charges
+
+
+@router.get("/charges", **describe.route(models.ChargeList, refuses=(404,)))
+def list_charges(
+    services: Svc, person: Who, project: Word, limit: Limit = 50, before: Annotated[int | None, Query(ge=1)] = None
+) -> Response:
+    """A project's charges, newest first, also those that were replaced."""
+    with services.db.read() as conn:
+        row = project_row(conn, person, project, Verb.SEE_PROJECT)
+        rows = charge_page(conn, row.id, limit=limit + 1, before=before)
+    following = rows[limit - 1].id if len(rows) > limit else None
+    return answer({"items": [_charge(r) for r in rows[:limit]], "next": following})
+
+
+@router.get("/charges/{charge}", **describe.route(models.Explanation, refuses=(404,)))
+def explain(services: Svc, person: Who, charge: Number) -> Response:
+    """Why a charge is what it is: the raw record, the rule, each price, who gets what."""
+    with services.db.read() as conn:
+        found = books.explain(conn, charge)
+        if found is None or not _may_see(person, found):
+            raise NotFound(f"There is no charge {charge} that you may see.")
+        return answer(_explained(found))
+
+
+# ---------------------------------------------------------------- months
+
+
+@router.get("/periods", **describe.route(models.Periods, refuses=(403,)))
+def list_periods(services: Svc, _admin: Admin) -> Response:
+    """Every month that was opened (operator)."""
+    with services.db.read() as conn:
+        return answer({"items": [_period(conn, p) for p in periods.periods(conn)]})
+
+
+@router.post("/periods", **describe.route(models.Period, status=201, body=models.PeriodIn, refuses=(403, 409, 422)))
+def open_period(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
+    """Open a month of a named zone (operator)."""
+    wanted = read(models.PeriodIn, body)
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        made = periods.open_period(conn, year=wanted.year, month=wanted.month, zone=_zone(wanted.zone),
+                                   by=admin.user_id, now=services.clock())  # fmt: skip
+        return _period(conn, made)
+
+    return answer(Once.of(admin, idempotency_key, "POST /billing/periods", body).made(services, make), 201)
+
+
+@router.post("/periods/{year}/{month}/closing", **describe.route(models.Period, refuses=(403, 404, 409)))
+def begin_closing(services: Svc, admin: Admin, year: Number, month: Number) -> Response:
+    """Cut a month off: what still runs is accrued (operator)."""
+    with services.db.write() as conn:
+        closing.begin(conn, _find(conn, year, month), by=admin.user_id, now=services.clock())
+        return answer(_period(conn, _find(conn, year, month)))
+
+
+@router.post("/periods/{year}/{month}/close", **describe.route(models.Period, refuses=(403, 404, 409)))
+def close_period(services: Svc, admin: Admin, year: Number, month: Number) -> Response:
+    """Close a month for ever; what comes late is a correction in the open one (operator)."""
+    with services.db.write() as conn:
+        periods.close_period(conn, _find(conn, year, month), by=admin.user_id, now=services.clock())
+        return answer(_period(conn, _find(conn, year, month)))
+
+
+# ---------------------------------------------------------------- payments
+
+
+@router.get("/payments", **describe.route(models.Payments, refuses=(403,)))
+def list_payments(services: Svc, _admin: Admin, limit: Limit = 50) -> Response:
+    """Money received, newest first (operator)."""
+    with services.db.read() as conn:
+        rows = conn.execute(select(PAYMENTS).order_by(PAYMENTS.c.id.desc()).limit(limit)).all()
+        return answer({"items": [_payment(conn, r) for r in rows]})
+
+
+@router.post("/payments", **describe.route(models.Payment, status=201, body=models.PaymentIn, refuses=(403, 409, 422)))
+def receive(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
+    """Book money that came in; the same reference again is the same payment (operator)."""
+    wanted = read(models.PaymentIn, body)
+    now = services.clock()
+    payment = Payment(new_id("y", now), wanted.payer, wanted.currency, micro_of(wanted.amount, "/amount"),
+                      wanted.received_at, wanted.source, wanted.reference)  # fmt: skip
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        payments.receive_payment(conn, payment, now=now)
+        at = (PAYMENTS.c.source == payment.source) & (PAYMENTS.c.reference == payment.reference)
+        return _payment(conn, conn.execute(select(PAYMENTS).where(at)).one())
+
+    return answer(Once.of(admin, idempotency_key, "POST /billing/payments", body).made(services, make), 201)
+
+
+@router.post("/payments/{payment}/allocations", **describe.route(
+    models.Payment, status=201, body=models.PaymentPartsIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def allocate(services: Svc, admin: Admin, payment: Word, body: Body, idempotency_key: IdemHeader = None) -> Response:
+    """Say for which projects and invoices a payment is; each project may spend that much more (operator)."""
+    wanted = read(models.PaymentPartsIn, body)
+    now = services.clock()
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        row = conn.execute(select(PAYMENTS).where(PAYMENTS.c.id == payment)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no payment {payment!r}.")
+        parts = [
+            Part(project_row(conn, admin, p.project, Verb.SEE_PROJECT).id,
+                 micro_of(p.amount, f"/parts/{i}/amount"), p.invoice)
+            for i, p in enumerate(wanted.parts)
+        ]  # fmt: skip
+        payments.allocate_payment(conn, payment, parts, idem_key=f"pay:{new_id('k', now)}", now=now)
+        return _payment(conn, row)
+
+    once = Once.of(admin, idempotency_key, f"POST /billing/payments/{payment}/allocations", body)
+    return answer(once.made(services, make), 201)
+
+
+# ---------------------------------------------------------------- adjustments
+
+
+@router.get("/adjustments", **describe.route(models.Adjustments, refuses=(403, 404)))
+def list_adjustments(services: Svc, person: Who, project: Word | None = None) -> Response:
+    """What was asked for and decided: of a project, or all (operator)."""
+    with services.db.read() as conn:
+        project_id = None if project is None else project_row(conn, person, project, Verb.SEE_PROJECT).id
+        if project_id is None and not can(person, Verb.OPERATE):
+            raise Invalid("Which project?", problems=(Problem("/project", "Name a project.", "required"),))
+        return answer({"items": [_adjustment(a) for a in adjustments.adjustments(conn, project_id)]})
+
+
+@router.post("/adjustments", **describe.route(
+    models.Outcome, status=201, body=models.AdjustmentIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
+    """Change what a project owes, with a reason; above a threshold a second operator decides."""
+    wanted = read(models.AdjustmentIn, body)
+    now = services.clock()
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
+        amount = micro_of(wanted.amount, "/amount", signed=True)
+        asked = Adjustment(new_id("x", now), wanted.kind, row.id, row.currency, amount, wanted.reason, admin.user_id,
+                           wanted.charge)  # fmt: skip
+        state = adjustments.request_adjustment(conn, asked, four_eyes_micro=FOUR_EYES_MICRO, now=now)
+        return {"id": asked.id, "state": state}
+
+    return answer(Once.of(admin, idempotency_key, "POST /billing/adjustments", body).made(services, make), 201)
+
+
+@router.post("/adjustments/{adjustment}/decide", **describe.route(
+    models.Outcome, body=models.DecisionIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def decide(services: Svc, admin: Admin, adjustment: Word, body: Body) -> Response:
+    """Post or refuse what another operator asked for."""
+    wanted = read(models.DecisionIn, body)
+    with services.db.write() as conn:
+        state = adjustments.decide(conn, adjustment, approve=wanted.approve, by=admin.user_id, now=services.clock())
+    return answer({"id": adjustment, "state": state})
+
+
+# ---------------------------------------------------------------- budgets
+
+
+@router.get("/budgets", **describe.route(models.Budgets, refuses=(404,)))
+def list_budgets(services: Svc, person: Who, project: Word) -> Response:
+    """A project's budgets and what of them is spent."""
+    with services.db.read() as conn:
+        row = project_row(conn, person, project, Verb.SEE_PROJECT)
+        items = [_budget(conn, b, services.clock()) for b in budgets.budgets(conn, row.id)]
+    return answer({"items": items})
+
+
+@router.post("/budgets", **describe.route(models.Budget, status=201, body=models.NewBudgetIn, refuses=(403, 404, 422)))
+def add_budget(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
+    """Watch what a project spends, in its currency; with `stop` it submits nothing beyond (its owner)."""
+    wanted = read(models.NewBudgetIn, body)
+    now = services.clock()
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        row = project_row(conn, person, wanted.project, Verb.MANAGE_PROJECT)
+        budget = Budget(new_id("b", now), row.id, row.currency, micro_of(wanted.amount, "/amount"), wanted.span,
+                        _zone(wanted.zone), wanted.thresholds, wanted.stop)  # fmt: skip
+        budgets.add_budget(conn, budget, now=now)
+        return _budget(conn, budget, now)
+
+    return answer(Once.of(person, idempotency_key, "POST /billing/budgets", body).made(services, make), 201)
+
+
+@router.delete("/budgets/{budget}", **describe.route(models.Outcome, refuses=(403, 404)))
+def close_budget(services: Svc, person: Who, budget: Word) -> Response:
+    """Watch it no more (the project's owner)."""
+    with services.db.write() as conn:
+        found = next((b for b in budgets.budgets(conn) if b.id == budget), None)
+        if found is None:
+            raise NotFound(f"There is no budget {budget!r} that you may see.")
+        project_row(conn, person, found.project_id, Verb.MANAGE_PROJECT)
+        budgets.close_budget(conn, budget, now=services.clock())
+    return answer({"id": budget, "state": "closed"})
+
+
+# ---------------------------------------------------------------- reports
+
+
+@router.get("/balances", **describe.route(models.Balances, refuses=(403, 422)))
+def balances(
+    services: Svc, _admin: Admin, known_at: Instant | None = None, before: Instant | None = None, account: Word = ""
+) -> Response:
+    """What stands on each account (operator): as the books knew it at `known_at`, of what counts before `before`."""
+    with services.db.read() as conn:
+        found = books.balances(conn, known_at=known_at, effective_before=before, code=account)
+    items = [{"account": code, "commodity": c, "amount": str(amount)} for (code, c), amount in found.items()]
+    return answer({"items": items})
+
+
+@router.get("/ageing", **describe.route(models.Ageing, refuses=(403, 422)))
+def ageing(services: Svc, _admin: Admin, as_of: Instant | None = None) -> Response:
+    """What projects owe by age, the oldest settled first (operator)."""
+    with services.db.read() as conn:
+        found = payments.ageing(conn, as_of=as_of or services.clock())
+    names = ("up_to_30", "up_to_60", "up_to_90", "over_90")
+    items = [
+        {"project": a.project_id, "currency": a.currency, **dict(zip(names, map(format_micro, a.buckets), strict=True))}
+        for a in found
+    ]
+    return answer({"items": items})
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _may_see(person: Person, found: books.Explained) -> bool:
+    project, site = found.charge.project_id, found.reading.site_id
+    return can(person, Verb.SEE_PROJECT, ("project", project)) or can(person, Verb.SEE_SITE, ("site", site))
+
+
+def _charge(r: Any, reading: Any = None, replaced: bool | None = None) -> dict[str, Any]:
+    of = r if reading is None else reading
+    return {
+        "id": r.id, "job": r.job_id, "project": r.project_id, "site": of.site_id, "meter": r.meter,
+        "amount": format_micro(r.amount_micro), "currency": r.currency, "core_seconds": r.core_seconds,
+        "grade": r.grade, "start": views.stamp(of.start_time), "end": views.stamp(of.end_time), "reason": r.reason,
+        "replaced": r.replaced_by is not None if replaced is None else replaced,
+    }  # fmt: skip
+
+
+def _explained(found: books.Explained) -> dict[str, Any]:
+    c, reading = found.charge, found.reading
+    shown = ("run_key", "native_id", "state", "username", "queue", "qos", "cores", "requested_cores", "nodes",
+             "elapsed_s", "suspended_s", "exclusive", "core_seconds", "node_seconds", "gpu_seconds",
+             "memory_mib_seconds", "revision", "estimated")  # fmt: skip
+    return _charge(c, reading, found.replaced_by is not None) | {
+        "rule": c.rule, "policy": c.policy_version,
+        "agreement": None if c.agreement_id is None else f"{c.agreement_id}/{c.agreement_version}",
+        "gross": format_micro(c.gross_micro), "borne_by_operator": format_micro(c.borne_micro),
+        "centre": format_micro(c.centre_micro), "tax": format_micro(c.tax_micro), "steps": list(found.steps),
+        "segments": list(c.segments), "reading": {name: getattr(reading, name) for name in shown},
+        "raw": dict(reading.raw),
+    }  # fmt: skip
+
+
+def _find(conn: Connection, year: int, month: int) -> Period:
+    from_zone = [p for p in periods.periods(conn) if _is(p, year, month)]
+    if not from_zone:
+        raise NotFound(f"The month {year}-{month:02d} was not opened.")
+    return from_zone[0]
+
+
+def _is(period: Period, year: int, month: int) -> bool:
+    local = period.starts_at.astimezone(ZoneInfo(period.zone))
+    return (local.year, local.month) == (year, month)
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        problem = Problem("/zone", f"{name!r} is no time zone.", "invalid", "Write it like Asia/Shanghai.")
+        raise Invalid("That zone is not known.", problems=(problem,))
+    return name
+
+
+def _period(conn: Connection, p: Period) -> dict[str, Any]:
+    return {
+        "starts_at": views.stamp(p.starts_at), "ends_at": views.stamp(p.ends_at), "zone": p.zone, "state": p.state,
+        "closed_at": views.stamp(p.closed_at), "seal": periods.seal_of(conn, p),
+    }  # fmt: skip
+
+
+def _payment(conn: Connection, r: Any) -> dict[str, Any]:
+    return {
+        "id": r.id, "payer": r.payer_id, "currency": r.currency, "amount": format_micro(r.amount_micro),
+        "left": format_micro(payments.left_of(conn, r.id)), "received_at": views.stamp(r.received_at),
+        "source": r.source, "reference": r.reference,
+    }  # fmt: skip
+
+
+def _adjustment(a: Any) -> dict[str, Any]:
+    return {
+        "id": a.id, "kind": a.kind, "project": a.project_id, "currency": a.currency,
+        "amount": format_micro(a.amount_micro), "reason": a.reason, "state": a.decision or "waiting",
+        "requested_by": a.requested_by, "decided_by": a.decided_by,
+    }  # fmt: skip
+
+
+def _budget(conn: Connection, b: Budget, now: Any) -> dict[str, Any]:
+    start, used = budgets.spent(conn, b, now=now)
+    shown = str if b.commodity == CORE_SECONDS else format_micro
+    return {
+        "id": b.id, "project": b.project_id, "commodity": b.commodity, "amount": shown(b.amount),
+        "spent": shown(used), "span": b.span, "span_start": views.stamp(start), "thresholds": list(b.thresholds),
+        "stop": b.stop,
+    }  # fmt: skip

@@ -1,0 +1,392 @@
+"""What comes in and goes out about money, for the routes and the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.api.schemas import Amount, Currency, Instant, Plain
+
+Name = Annotated[Plain, Field(min_length=1, max_length=32)]
+Whole = Annotated[int, Field(ge=1, le=2**62)]
+Zone = Annotated[Plain, Field(max_length=64)]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PartyKeyIn(_In):
+    """A public signing key, base64; it speaks for the party from `valid_from` (else from now) on."""
+
+    key_id: Annotated[Plain, Field(min_length=1, max_length=200)]
+    algorithm: Literal["Ed25519"] = "Ed25519"
+    public: Annotated[str, Field(max_length=100)]
+    valid_from: Instant | None = None
+    valid_to: Instant | None = None
+
+
+class PartyIn(_In):
+    """A legal entity, or what changed about it."""
+
+    id: Name
+    role: Literal["operator", "centre", "payer", "project"]
+    legal_name: Annotated[Plain, Field(min_length=1, max_length=200)]
+    tax_id: Annotated[Plain, Field(max_length=64)] = ""
+    country: Annotated[str, Field(pattern=r"^([A-Z]{2})?$")] = ""
+    did: Annotated[Plain, Field(max_length=200)] = ""
+    sites: Annotated[tuple[Name, ...], Field(max_length=100)] = ()
+    keys: Annotated[tuple[PartyKeyIn, ...], Field(max_length=20)] = ()
+
+
+class DocumentIn(_In):
+    """An agreement or a tariff as it will be signed (docs/billing.md names the fields)."""
+
+    document: dict[str, Any]
+
+
+class SignatureIn(_In):
+    """A party's signature over the document's canonical bytes, base64."""
+
+    party: Name
+    key_id: Annotated[Plain, Field(min_length=1, max_length=200)]
+    signature: Annotated[str, Field(max_length=200)]
+
+
+class DiscountIn(_In):
+    """A project pays `numerator`/`denominator` of the prices."""
+
+    project: Name
+    numerator: Annotated[int, Field(ge=0, le=10**6)]
+    denominator: Annotated[int, Field(ge=1, le=10**6)]
+    site: Name | None = None
+    grade: Name | None = None
+    resource: Annotated[Plain, Field(max_length=64)] | None = None
+    reason: Annotated[Plain, Field(max_length=200)] = ""
+    valid_from: Instant | None = None
+    valid_to: Instant | None = None
+
+
+class PayerIn(_In):
+    """A payer's weight: 60 beside 40 pays 60 %."""
+
+    payer: Name
+    weight: Annotated[int, Field(ge=1, le=10**6)]
+
+
+class TermsIn(_In):
+    """On what terms a project buys from a moment on."""
+
+    user_class: Annotated[Plain, Field(max_length=32)] = ""
+    payers: Annotated[tuple[PayerIn, ...], Field(max_length=20)] = ()
+    valid_from: Instant | None = None
+
+
+class OrderIn(_In):
+    """Core-seconds (`core-seconds`), GPU-seconds, a unit, or a credit line in the project's currency (`as_used`)."""
+
+    project: Name
+    payer: Name
+    kind: Literal["block", "subscription", "trial", "as_used"]
+    commodity: Annotated[Plain, Field(min_length=1, max_length=32)] = "core-seconds"
+    amount: Whole
+    price: Amount = "0"
+    starts_at: Instant | None = None
+    ends_at: Instant | None = None
+    carry_over_max: Annotated[int, Field(ge=0, le=2**62)] = 0
+    zone: Zone = "Asia/Shanghai"
+
+
+class AllocationIn(_In):
+    """A grant with its expiry, in the commodity's units."""
+
+    project: Name
+    commodity: Annotated[Plain, Field(min_length=1, max_length=32)] = "core-seconds"
+    amount: Whole
+    expires_at: Instant | None = None
+    carry_over_max: Annotated[int, Field(ge=0, le=2**62)] = 0
+
+
+class TransferIn(_In):
+    """Move what is left of an allocation to another project."""
+
+    to_project: Name
+    amount: Whole
+
+
+class VoucherIn(_In):
+    """A code that is worth an amount once."""
+
+    code: Annotated[Plain, Field(min_length=8, max_length=64)]
+    commodity: Annotated[Plain, Field(min_length=1, max_length=32)] = "core-seconds"
+    amount: Whole
+    expires_at: Instant | None = None
+
+
+class RedeemIn(_In):
+    """Use a voucher for a project."""
+
+    code: Annotated[Plain, Field(min_length=8, max_length=64)]
+    project: Name
+
+
+class PeriodIn(_In):
+    """A month of the billing calendar."""
+
+    year: Annotated[int, Field(ge=2000, le=2400)]
+    month: Annotated[int, Field(ge=1, le=12)]
+    zone: Zone = "Asia/Shanghai"
+
+
+class PaymentIn(_In):
+    """Money that came in; `source` and `reference` are the bank's own key."""
+
+    payer: Name
+    currency: Currency
+    amount: Amount
+    received_at: Instant
+    source: Annotated[Plain, Field(min_length=1, max_length=64)]
+    reference: Annotated[Plain, Field(min_length=1, max_length=120)]
+
+
+class PartIn(_In):
+    """What of a payment is for a project."""
+
+    project: Name
+    amount: Amount
+    invoice: Annotated[Plain, Field(max_length=64)] | None = None
+
+
+class PaymentPartsIn(_In):
+    """What a payment is for."""
+
+    parts: Annotated[tuple[PartIn, ...], Field(min_length=1, max_length=500)]
+
+
+class AdjustmentIn(_In):
+    """`adjustment`: the project owes this much more (negative: less). `write_off`: a debt that will not be paid."""
+
+    project: Name
+    kind: Literal["adjustment", "write_off"]
+    amount: Amount
+    reason: Annotated[Plain, Field(min_length=3, max_length=500)]
+    charge: Annotated[int, Field(ge=1, le=2**62)] | None = None
+
+
+class DecisionIn(_In):
+    """A second person's word."""
+
+    approve: bool
+
+
+class NewBudgetIn(_In):
+    """What a project means to spend; alerts in per cent; `stop`: no more submissions at 100."""
+
+    project: Name
+    amount: Amount
+    span: Literal["month", "total"] = "month"
+    zone: Zone = "Asia/Shanghai"
+    thresholds: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(max_length=10)] = (50, 80, 100)
+    stop: bool = False
+
+
+class Party(_Out):
+    """A party with its keys."""
+
+    id: str
+    role: str
+    legal_name: str
+    tax_id: str
+    country: str
+    did: str
+    sites: list[str]
+    keys: list[dict[str, Any]]
+
+
+class Parties(_Out):
+    items: list[Party]
+
+
+class Document(_Out):
+    """A version of an agreement or tariff: what is signed, its hash, and by whom."""
+
+    id: str
+    version: int
+    sha256: str
+    payload: str = Field(description="The canonical bytes that are signed, base64")
+    document: dict[str, Any]
+    signatures: list[dict[str, Any]]
+    in_force_since: str | None = Field(description="Null until both sides signed")
+
+
+class Documents(_Out):
+    items: list[Document]
+
+
+class Made(_Out):
+    """The id of what was made."""
+
+    id: str
+
+
+class Outcome(_Out):
+    """What became of it."""
+
+    id: str
+    state: str
+
+
+class Allocation(_Out):
+    """An amount of a commodity with what is left of it; `remaining` null: it has lapsed."""
+
+    id: str
+    commodity: str
+    amount: int
+    remaining: int | None
+    source: str
+    order: str | None
+    valid_from: str
+    expires_at: str | None
+
+
+class Allocations(_Out):
+    items: list[Allocation]
+
+
+class ChargeShort(_Out):
+    """A charge in a list; `replaced`: a later reading took its place."""
+
+    id: int
+    job: str
+    project: str
+    site: str
+    meter: str
+    amount: str
+    currency: str
+    core_seconds: int
+    grade: str
+    start: str | None
+    end: str | None
+    reason: str
+    replaced: bool
+
+
+class ChargeList(_Out):
+    items: list[ChargeShort]
+    next: int | None = Field(description="`before` of the next page")
+
+
+class Explanation(ChargeShort):
+    """A charge down to the raw record: rule, arithmetic, shares."""
+
+    rule: str
+    policy: str
+    agreement: str | None
+    gross: str
+    borne_by_operator: str
+    centre: str
+    tax: str
+    steps: list[str]
+    segments: list[dict[str, Any]]
+    reading: dict[str, Any]
+    raw: dict[str, Any]
+
+
+class Period(_Out):
+    """A month: open, closing or closed; `seal`: hash over all balances at its end."""
+
+    starts_at: str
+    ends_at: str
+    zone: str
+    state: str
+    closed_at: str | None
+    seal: str | None
+
+
+class Periods(_Out):
+    items: list[Period]
+
+
+class Payment(_Out):
+    """Money received and what of it is for nothing yet."""
+
+    id: str
+    payer: str
+    currency: str
+    amount: str
+    left: str
+    received_at: str
+    source: str
+    reference: str
+
+
+class Payments(_Out):
+    items: list[Payment]
+
+
+class Adjustment(_Out):
+    """A change that was asked for; state: waiting, posted, refused."""
+
+    id: str
+    kind: str
+    project: str
+    currency: str
+    amount: str
+    reason: str
+    state: str
+    requested_by: str
+    decided_by: str | None
+
+
+class Adjustments(_Out):
+    items: list[Adjustment]
+
+
+class Budget(_Out):
+    """A budget and what of it is spent in the span that now is in."""
+
+    id: str
+    project: str
+    commodity: str
+    amount: str
+    spent: str
+    span: str
+    span_start: str
+    thresholds: list[int]
+    stop: bool
+
+
+class Budgets(_Out):
+    items: list[Budget]
+
+
+class Balance(_Out):
+    """What stands on an account: micro-units of a currency, or units of a resource; debits are positive."""
+
+    account: str
+    commodity: str
+    amount: str
+
+
+class Balances(_Out):
+    items: list[Balance]
+
+
+class Aged(_Out):
+    """What a project owes by age in days."""
+
+    project: str
+    currency: str
+    up_to_30: str
+    up_to_60: str
+    up_to_90: str
+    over_90: str
+
+
+class Ageing(_Out):
+    items: list[Aged]

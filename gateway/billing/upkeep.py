@@ -1,0 +1,46 @@
+"""Tick: what falls due by itself: allocations lapse and renew, budgets tell, runs that had no price get one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from sqlalchemy import select
+
+from accounting import store as books
+from accounting.store import allocations, budgets
+from gateway.db import table_of
+from gateway.identity.tables import ProjectRow
+from gateway.jobs import repository
+from gateway.services import Lease, Services
+
+log = structlog.get_logger()
+_PROJECTS = table_of(ProjectRow)
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepReport:
+    """What one run did; a second one at the same moment does nothing."""
+
+    expired: int
+    renewed: int
+    charged: int
+    alerts: int
+
+
+def upkeep(services: Services, lease: Lease, now: datetime) -> UpkeepReport:
+    """Every site's worker may run it: each step happens once, whoever takes it."""
+    with services.db.read() as conn:
+        currencies = {r.id: r.currency for r in conn.execute(select(_PROJECTS.c.id, _PROJECTS.c.currency))}
+        waiting = bool(books.uncharged(conn, limit=1))
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        expired = allocations.expire_due(conn, now=now)
+        renewed = allocations.renew_due(conn, now=now)
+        charged = books.charge_pending(conn, currencies, now=now) if waiting else 0
+        alerts = budgets.alert(conn, now=now)
+    for alert in alerts:
+        log.warning("budget_reached", budget=alert.budget.id, project=alert.budget.project_id,
+                    percent=alert.threshold, spent=alert.spent, amount=alert.budget.amount)  # fmt: skip
+    return UpkeepReport(expired, renewed, charged, len(alerts))

@@ -1,0 +1,249 @@
+"""Exports: FOCUS by its validator, usage records by their schema and back, books that add up again elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import xmlschema
+
+from accounting import export_rows
+from accounting.credit_notes import Credit
+from accounting.exports.focus import COLUMNS, focus_csv
+from accounting.exports.general_ledger import LedgerLine, beancount, hledger, journal_csv, trial_balance
+from accounting.exports.ogf_ur import NAMESPACE, ChargedRun, ogf_ur_xml
+from accounting.invoice_store import issue_credit_note
+from accounting.payment_store import import_payments
+from accounting.payments import BankTransaction
+from gateway.db import Database
+from tests.unit.accounting.invoicing import NOW, T0, bill, charge, parties, run
+from tests.unit.accounting.test_invoice_papers import HOSTILE, invoice
+
+ROOT = Path(__file__).parents[3]
+TOOLS = ROOT / ".venv" / "tools"
+SCHEMA = next((p for p in (ROOT.parent / "shared/data/ogf-ur/ur.xsd", ROOT.parents[1] / "shared/data/ogf-ur/ur.xsd")
+               if p.exists()), None)  # fmt: skip
+START, END = T0 - timedelta(days=40), NOW + timedelta(days=40)
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Database]:
+    """A month billed, partly credited and paid."""
+    made = Database(db_url)
+    with made.write() as conn:
+        parties(conn)
+        charge(conn, run(1_234_567), run(7_200, user="u2"), run(36_000, site="beta", key="a b"))
+        bill(conn)
+        issue_credit_note(conn, "PS-000001", [Credit(1, 100)], reason="node failed", now=NOW)
+        import_payments(
+            conn, [BankTransaction("ACC", "b1", NOW, "CNY", 1500, "Uni", 'PS-000001 "=1"; {x}\n2')], now=NOW
+        )
+    yield made
+    made.dispose()
+
+
+def tool(module: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """A program of `.venv/tools` (`make .venv/tools/.installed`), in a process with its own libraries."""
+    if not (TOOLS / ".installed").exists():
+        pytest.skip("validators are not installed: make .venv/tools/.installed")
+    env = {**os.environ, "PYTHONPATH": str(TOOLS), "PYTHONWARNINGS": "ignore"}
+    return subprocess.run([sys.executable, "-m", module, *args], cwd=TOOLS, env=env, capture_output=True, text=True,
+                          timeout=300, check=False)  # fmt: skip
+
+
+# ---------------------------------------------------------------- FOCUS
+
+
+def focus_verdict(text: str, folder: Path) -> str:
+    """What focus-validator 1.0.0 says by the rules of FOCUS 1.0.
+
+    Its rule on SkuPriceId still asks for `ChargeType`, as the column was called before 1.0: it gets both names.
+    """
+    rows = list(csv.DictReader(io.StringIO(text)))
+    with (folder / "focus.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, "ChargeType"])
+        writer.writeheader()
+        writer.writerows(row | {"ChargeType": row["ChargeCategory"]} for row in rows)
+    done = tool("focus_validator.main", "--data-file", str(folder / "focus.csv"), "--validate-version", "1.0")
+    return done.stdout + done.stderr
+
+
+def test_focus_export_passes_the_validator(db: Database, tmp_path: Path) -> None:
+    with db.read() as conn:
+        documents = export_rows.documents(conn, START, END)
+    assert len(documents) == 2
+    verdict = focus_verdict(focus_csv([*documents, invoice(user="=1+1")]), tmp_path)
+    assert "Validation succeeded" in verdict, verdict
+
+
+@pytest.mark.parametrize(("column", "wrong"), [("ChargeClass", "Late"), ("BilledCost", ""), ("BillingCurrency", "RMB"),
+                                               ("BillingPeriodStart", "October")])  # fmt: skip
+def test_the_validator_would_find_a_wrong_export(column: str, wrong: str, tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(focus_csv([invoice()]))))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS)
+    writer.writeheader()
+    writer.writerows(row | {column: wrong} for row in rows)
+    verdict = focus_verdict(out.getvalue(), tmp_path)
+    assert "Validation failed" in verdict and column in verdict
+
+
+def test_focus_rows_sum_to_the_documents_and_corrections_are_named(db: Database) -> None:
+    with db.read() as conn:
+        documents = export_rows.documents(conn, START, END)
+    rows = list(csv.DictReader(io.StringIO(focus_csv(documents))))
+    for doc in documents:
+        cost = sum(Decimal(r["BilledCost"]) for r in rows if r["x_InvoiceId"] == doc.number)
+        assert cost * 100 == doc.gross_minor
+    kinds = {(r["x_InvoiceId"][:3], r["ChargeCategory"], r["ChargeClass"]) for r in rows}
+    assert kinds == {
+        ("PS-", "Usage", ""),
+        ("PS-", "Tax", ""),
+        ("PSC", "Credit", "Correction"),
+        ("PSC", "Tax", "Correction"),
+    }
+    [late] = csv.DictReader(io.StringIO(focus_csv([invoice(1)])))
+    assert (late["ChargeCategory"], late["ChargeClass"]) == ("Usage", "Correction")
+
+
+# ---------------------------------------------------------------- OGF usage records
+
+
+def charged(**changes: object) -> ChargedRun:
+    made = ChargedRun(
+        "k1", "alpha", "42", "j1", "relax", "x1", "alice", "demo", "cpu", "COMPLETED", 4, 1, 100, T0, T0, 400, 100, 0,
+        8, "CNY", 5556, "4 allocated cores × 100 s",
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def schema() -> xmlschema.XMLSchema:
+    if SCHEMA is None:
+        pytest.skip("the OGF schema (shared/data/ogf-ur/ur.xsd) is not here")
+    return xmlschema.XMLSchema(str(SCHEMA), allow="local")
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"start": None}, {"cores": 0, "nodes": 0}, {"state": "CANCELLED by 1000"}, {"state": "NODE_FAIL"},
+    {"site_id": "under_score"}, {"site_id": "-x"}, {"job_name": "", "queue": "", "user": ""}, {"charge_micro": -5},
+    {"run_key": "a b\n c"}, *({"job_name": x, "project": x, "rule": x} for x in [*HOSTILE, "\x00\x08", "<&>"]),
+])  # fmt: skip
+def test_usage_records_are_valid_by_the_schema(schema: xmlschema.XMLSchema, changes: dict[str, object]) -> None:
+    schema.validate(ogf_ur_xml([charged(**changes), charged()], created=NOW))
+
+
+def test_the_schema_would_find_a_wrong_record(schema: xmlschema.XMLSchema) -> None:
+    good = ogf_ur_xml([charged()], created=NOW)
+    for wrong in (good.replace("PT100S", "100"), good.replace(">4<", ">-4<"), good.replace("urf:Status", "urf:State")):
+        assert wrong != good
+        assert not schema.is_valid(wrong)
+
+
+def test_usage_records_come_back_as_they_were(db: Database) -> None:
+    from defusedxml.ElementTree import fromstring
+
+    with db.read() as conn:
+        runs = export_rows.charged_runs(conn, START, END, people={"u1": "alice"}, projects={"r1": "demo"})
+    assert len(runs) == 3 and {r.user for r in runs} == {"alice", "u2"}
+    root = fromstring(ogf_ur_xml(runs, created=NOW))
+    ns = {"u": NAMESPACE}
+    back = []
+    for record in root:
+        exact = {r.get(f"{{{NAMESPACE}}}description"): int(r.text or "") for r in record.findall("u:Resource", ns)}
+        back.append((
+            record.find("u:RecordIdentity", ns).get(f"{{{NAMESPACE}}}recordId"),
+            record.findtext("u:MachineName", "", ns), record.findtext("u:Queue", "", ns),
+            int(record.findtext("u:Processors", "", ns)), record.findtext("u:WallDuration", "", ns),
+            datetime.fromisoformat(record.findtext("u:EndTime", "", ns)), exact["core_seconds"], exact["charge_micro"],
+            record.find("u:Charge", ns).get(f"{{{NAMESPACE}}}unit"),
+        ))  # fmt: skip
+    assert back == [
+        (r.run_key, r.site_id, r.queue, r.cores, f"PT{r.elapsed_s}S", r.end, r.core_seconds, r.charge_micro, r.currency)
+        for r in runs
+    ]
+
+
+# ---------------------------------------------------------------- the general ledger
+
+
+def lines_of(db: Database) -> list[LedgerLine]:
+    with db.read() as conn:
+        return export_rows.journal(conn, START, END)
+
+
+def test_journal_as_csv_balances_entry_by_entry(db: Database) -> None:
+    sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for row in csv.DictReader(io.StringIO(journal_csv(lines_of(db)))):
+        sums[row["entry"], row["commodity"]] += Decimal(row["amount"])
+    assert len(sums) >= 6 and not any(sums.values())
+
+
+def test_trial_balance_closes_with_what_the_next_one_opens_with(db: Database) -> None:
+    def table(start: datetime, end: datetime) -> dict[tuple[str, str], dict[str, str]]:
+        with db.read() as conn:
+            text = trial_balance(export_rows.journal(conn, start, end), export_rows.opening_balances(conn, start))
+        return {(r["account"], r["commodity"]): r for r in csv.DictReader(io.StringIO(text))}
+
+    first, second, whole = table(START, NOW), table(NOW, END), table(START, END)
+    for key, row in second.items():
+        assert (
+            Decimal(row["opening"]) == Decimal(first[key]["closing"]) if key in first else Decimal(row["opening"]) == 0
+        )
+        assert Decimal(row["closing"]) == Decimal(whole[key]["closing"])
+    for column in ("debit", "credit", "closing"):
+        total = sum(Decimal(r[column]) for (_, c), r in whole.items() if c == "CNY")
+        assert total == 0 if column == "closing" else total != 0
+    assert whole["payer:uni:receivable", "CNY"]["closing"] == "2.76"  # 18.82 billed, 1.06 credited, 15.00 paid
+
+
+def test_beancount_opens_the_books_and_adds_them_up(db: Database, tmp_path: Path) -> None:
+    file = tmp_path / "books.beancount"
+    file.write_text(beancount(lines_of(db)), encoding="utf-8")
+    done = tool("beancount.scripts.check", str(file))
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    file.write_text(file.read_text().replace(" 15.00 CNY", " 15.01 CNY").replace(" 15 CNY", " 15.01 CNY", 1))
+    wrong = tool("beancount.scripts.check", str(file))
+    assert "does not balance" in wrong.stdout + wrong.stderr
+
+
+def test_hledger_text_adds_up_when_it_is_read_again(db: Database) -> None:
+    sums: dict[str, Decimal] = defaultdict(Decimal)
+    for block in hledger(lines_of(db)).strip().split("\n\n"):
+        head, *postings = block.split("\n")
+        assert re.match(r"\d{4}-\d\d-\d\d \(\d+\) \w+ \| ", head)
+        entry: dict[str, Decimal] = defaultdict(Decimal)
+        for posting in postings:
+            account, amount = re.fullmatch(r"    (\S.*?)  (.+)", posting).groups()  # type: ignore[union-attr]
+            value, commodity = amount.split(" ", 1)
+            entry[commodity] += Decimal(value)
+            if commodity == '"CNY"':
+                sums[account] += Decimal(value)
+        assert not any(entry.values()), block
+    assert sums["bank:ACC"] == 15
+
+
+def test_accounts_that_differ_only_in_signs_stay_two(db: Database) -> None:
+    one = LedgerLine(1, T0.replace(tzinfo=UTC), "k", "key", "m", "bank:a_b", "CNY", 1_000_000)
+    text = beancount([one, replace(one, account="bank:a.b", amount=-1_000_000)])
+    assert "Assets:Bank:A-b " in text and "Assets:Bank:A-b-2 " in text
+
+
+@pytest.mark.parametrize("memo", [*HOSTILE, 'a"b\\', "x\n2026-01-01 open Assets:X", "  ; comment", "\u2028y"])
+def test_memos_cannot_write_into_the_books(memo: str) -> None:
+    one = LedgerLine(1, T0, "k", "key", memo, "bank:a", "CNY", 1_000_000)
+    lines = [one, replace(one, account="tax:b", amount=-1_000_000)]
+    for text in (beancount(lines), hledger(lines)):
+        assert len([x for x in text.splitlines() if x.startswith("2026-")]) in (1, 3)
+        assert len([x for x in text.splitlines() if x.lstrip().startswith(("bank:", "Assets:Bank"))]) == 1

@@ -1,0 +1,279 @@
+"""Settlements: shares, tiers, fees, tax and exchange in exact integers; signed by both; every total a movement."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from types import ModuleType
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from accounting import settle, signing
+from accounting import store as books
+from accounting.agreement import Agreement, Model, Payout, Share, Shares, ShareTier, Tax, TaxKind
+from accounting.errors import AccountingError
+from accounting.evidence import note
+from accounting.evidence.bundle import About, bundle
+from accounting.parties import Party, Role, Signature, SigningKey
+from accounting.settle import Rate, Sums, legs
+from accounting.store import contracts, settlements
+from gateway.db import Database
+from tests.unit.accounting.evidence_case import LOG, T0, append_all, book, checkpoint, open_books
+from tests.unit.accounting.test_evidence_verifier import verifier
+
+_ = verifier  # the fixture
+
+MONTH = (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
+KEYS = {side: Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for side, n in (("operator", 21), ("centre", 22))}
+AGREEMENT = Agreement(
+    id="a1", version=1, operator_id="op", centre_id="c1", site_ids=("alpha",), model=Model.ECOMMERCE,
+    seller_of_record="op", brand="Penstock", collector="op", currency="CNY",
+    shares=Shares(100, (Share("c1", 70), Share("op", 30)), "op"), valid_from=datetime(2026, 1, 1, tzinfo=UTC),
+    fees=(Share("op", 12_500),), tax=Tax(TaxKind.INCLUSIVE, "VAT", 6, 100), grades={"gpu": "super", "*": "economy"},
+    payout=Payout(withheld_name="WHT", withheld_numerator=10),
+)  # fmt: skip
+
+
+def sign_agreement(conn: Connection, agreement: Agreement) -> None:
+    for party, role in (("op", Role.OPERATOR), ("c1", Role.CENTRE)):
+        contracts.save_party(conn, Party(party, role, party, site_ids=("alpha",) if party == "c1" else ()), now=T0)
+        contracts.add_key(conn, party, SigningKey(party, "Ed25519", b"k" * 32, agreement.valid_from))
+    contracts.save_agreement(conn, agreement, now=T0)
+    for party in ("op", "c1"):
+        signature = Signature(party, party, b"s", agreement.valid_from)
+        contracts.sign(conn, agreement.sha256, signature, lambda *_: True)
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Database]:
+    found = Database(db_url)
+    with found.write() as conn:
+        sign_agreement(conn, AGREEMENT)
+        open_books(conn, "p1", "p2")
+        book(conn, range(30))
+        book(conn, range(30, 40), project="p2")
+        book(conn, [7], ElapsedRaw="100")  # corrected by the centre
+    yield found
+    found.dispose()
+
+
+def draw(conn: Connection, number: int, *, agreement: Agreement = AGREEMENT, **disputed: str) -> settlements.Settlement:
+    return settlements.draw(conn, agreement, settlement_id=f"s{number}", start=MONTH[0], end=MONTH[1],
+                            disputed=disputed, now=T0 + timedelta(days=30 + number))  # fmt: skip
+
+
+def sign(conn: Connection, found: settlements.Settlement, *sides: str) -> None:
+    for side in sides or ("operator", "centre"):
+        private = KEYS[side].private_bytes_raw()
+        jws = signing.sign_jws(found.statement.encode(), private=private, key_id=side, kind="penstock-settlement")
+        settlements.add_signature(conn, found.id, side, key_id=side, jws=jws, now=T0)
+
+
+def agree(conn: Connection, found: settlements.Settlement) -> settlements.Settlement:
+    sign(conn, found)
+    return settlements.agree(conn, found.id, by="test", now=T0 + timedelta(days=40))
+
+
+def public_keys() -> dict[str, bytes]:
+    return {side: note.public_bytes(key) for side, key in KEYS.items()}
+
+
+# ---------------------------------------------------------------- arithmetic
+
+_AMOUNT = st.integers(-(10**15), 10**15)
+
+
+_TIERS = st.lists(st.tuples(st.integers(1, 10**14), st.integers(0, 100)), max_size=3, unique_by=lambda t: t[0])
+
+
+@given(_AMOUNT, st.integers(0, 100), st.integers(0, 100_000), st.integers(0, 30), _TIERS)
+def test_the_legs_always_sum_to_what_was_earned(
+    earned: int, percent: int, fee: int, withheld: int, tiers: list[tuple[int, int]]
+) -> None:
+    steps = tuple(ShareTier(begin, share) for begin, share in [(0, percent), *sorted(tiers)])
+    agreement = replace(
+        AGREEMENT, fees=(Share("op", fee), Share("bank", 17)), payout=Payout(steps if tiers else (), "x", withheld),
+        shares=Shares(100, (Share("c1", percent), Share("op", 100 - percent)), "op"),
+    )  # fmt: skip
+    tax = agreement.tax.within(earned)
+    centre = agreement.shares.split(earned - tax)["c1"]
+    parts = legs(Sums(earned, 0, centre, tax, earned - centre - tax), agreement)
+    assert parts.total(tax) == earned
+
+
+def test_tiers_fees_and_tax_agree_with_decimal_arithmetic() -> None:
+    tiers = (ShareTier(0, 70), ShareTier(1_000_000_000, 75), ShareTier(5_000_000_000, 80))
+    agreement = replace(AGREEMENT, payout=Payout(tiers, "WHT", 7))
+    earned, tax = 9_876_543_211, 559_049_616
+    net = Decimal(earned - tax)
+    share = sum(
+        (part * percent / 100).to_integral_value(ROUND_DOWN)
+        for part, percent in ((Decimal(10**9), 70), (Decimal(4 * 10**9), 75), (net - 5 * 10**9, 80))
+    )
+    fee = (net * 12_500 / 10**6).to_integral_value(ROUND_DOWN)
+    held = ((share - fee) * 7 / 100).to_integral_value(ROUND_DOWN)
+    parts = legs(Sums(earned, 0, 6_522_245_516, tax, earned - tax - 6_522_245_516), agreement)
+    assert (parts.net, parts.fees["op"], parts.withheld) == (share - fee - held, fee, held)
+
+
+@given(_AMOUNT, st.integers(1, 10**9), st.integers(1, 10**9))
+def test_exchange_rounds_half_away_from_zero_once(micro: int, num: int, den: int) -> None:
+    rate = Rate("CNY", "EUR", date(2026, 11, 30), num, den, "ECB")
+    exact = Decimal(micro) * num / den
+    if abs(exact) < 10**20:  # what Decimal's 28 digits can hold
+        assert rate.convert(micro) == exact.to_integral_value(ROUND_HALF_UP)
+
+
+# ---------------------------------------------------------------- statements
+
+
+def test_a_statement_is_the_sum_of_its_entries_and_books_its_movements(db: Database) -> None:
+    with db.write() as conn:
+        said = (found := agree(conn, draw(conn, 1))).said
+        assert [g["grade"] for g in said["grades"]] == ["economy", "super"]
+        assert said["entries"] == "41"
+        assert int(said["credits"]) < 0
+        before = {k: v for (k, c), v in books.balances(conn).items() if c == "CNY"}
+        assert before["centre:c1:payable"] == 0  # all of it is settled
+        assert before["centre:c1:settled"] == -int(said["net"]) == -int(said["closing"])
+        assert before["party:op:fees"] == -int(said["fees"][0]["amount"])
+        assert before["operator:withheld"] == -int(said["withheld"]["amount"])
+        assert -before["operator:revenue"] == int(said["operator_keeps"])
+        assert settlements.check_settlements(conn) == []
+        assert books.check_books(conn) == []
+        paid = settlements.pay(conn, found.id, amount=int(said["net"]), cost=int(said["net"]), reference="b1",
+                               paid_at=T0 + timedelta(days=45), now=T0 + timedelta(days=45))  # fmt: skip
+        assert paid.paid == int(said["net"])
+        assert books.balances(conn)["centre:c1:settled", "CNY"] == 0
+        with pytest.raises(AccountingError, match="0 micro-CNY"):
+            settlements.pay(conn, found.id, amount=1, cost=1, reference="b2", paid_at=T0, now=T0)
+
+
+def test_nothing_is_settled_twice_and_late_corrections_come_with_the_next(db: Database) -> None:
+    with db.write() as conn:
+        first = agree(conn, draw(conn, 1)).said
+        book(conn, [8], ElapsedRaw="50")  # a correction of November that comes in December
+        december = (MONTH[1], MONTH[1] + timedelta(days=31))
+        second = settlements.draw(conn, AGREEMENT, settlement_id="s2", start=december[0], end=december[1], disputed={},
+                                  now=T0 + timedelta(days=70)).said  # fmt: skip
+        assert second["grades"] == []
+        assert [line["entries"] for line in second["corrections_of_earlier_periods"]] == ["1"]
+        assert int(second["opening"]) == int(first["closing"])
+        assert second["paid"] == "0"
+        assert int(second["closing"]) == int(first["closing"]) + int(second["net"])
+
+
+def test_what_is_in_dispute_is_carried_forward(db: Database) -> None:
+    with db.write() as conn:
+        found = draw(conn, 1, **{"charge:5": "the centre says it ran twice"})
+        held = found.said["disputed"]
+        assert [(h["entry"], h["reason"]) for h in held] == [("charge:5", "the centre says it ran twice")]
+        assert found.said["entries"] == "40"
+        agree(conn, found)
+        again = draw(conn, 2)
+        assert (again.said["entries"], again.said["centre_share"]) == ("1", held[0]["centre"])
+        settlements.withdraw(conn, "s2", by="x", reason="", now=T0)
+        with pytest.raises(AccountingError, match="not among what is to be settled: charge:999"):
+            draw(conn, 3, **{"charge:999": "?"})
+
+
+def test_one_statement_at_a_time_and_a_withdrawn_one_frees_its_entries(db: Database) -> None:
+    with db.write() as conn:
+        draw(conn, 1)
+        with pytest.raises(AccountingError, match="waits for its signatures"):
+            draw(conn, 2)
+        with pytest.raises(AccountingError, match="signed by"):
+            settlements.agree(conn, "s1", by="x", now=T0)
+        settlements.withdraw(conn, "s1", by="x", reason="wrong period", now=T0)
+        again = draw(conn, 2)
+        assert (again.revision, again.said["entries"]) == (2, "41")
+    with pytest.raises(DBAPIError, match="append-only"), db.write() as conn:
+        conn.execute(settlements.SETTLEMENTS.update().values(statement="{}"))
+
+
+def test_a_centre_paid_in_another_currency_gains_or_loses_through_clearing_accounts(db: Database) -> None:
+    abroad = replace(AGREEMENT, payout=replace(AGREEMENT.payout, currency="EUR"))
+    with db.write() as conn, pytest.raises(AccountingError, match="no rate of CNY in EUR"):
+        draw(conn, 1, agreement=abroad)
+    with db.write() as conn:
+        settlements.add_rate(conn, Rate("CNY", "EUR", date(2026, 11, 27), 128_413, 1_000_000, "ECB"), now=T0)
+        found = agree(conn, draw(conn, 1, agreement=abroad))
+        pay, net = int(found.said["pay"]), int(found.said["net"])
+        assert pay == (2 * net * 128_413 + 10**6) // (2 * 10**6)
+        now = T0 + timedelta(days=45)
+        settlements.pay(conn, "s1", amount=pay // 3, cost=net // 3 + 500, reference="1", paid_at=now, now=now)
+        rest = pay - pay // 3
+        settlements.pay(conn, "s1", amount=rest, cost=net - net // 3 - 2_000, reference="2", paid_at=now, now=now)
+        after = books.balances(conn)
+        for account in ("operator:fx-clearing", "centre:c1:settled", "centre:c1:payable"):
+            assert after.get((account, "CNY"), 0) == after.get((account, "EUR"), 0) == 0, account
+        assert after["operator:fx-gain-loss", "CNY"] == -1_500  # 500 lost, 2,000 gained
+        assert after["operator:cash", "CNY"] == -(net - 1_500)
+        assert books.check_books(conn) == []
+        assert settlements.check_settlements(conn) == []
+
+
+@pytest.mark.parametrize("tiers", [(), (ShareTier(0, 70), ShareTier(1_000_000, 80))])
+def test_the_verifier_re_adds_a_settlement_and_both_signatures(
+    db: Database, verifier: ModuleType, tiers: tuple[ShareTier, ...]
+) -> None:
+    agreement = replace(AGREEMENT, version=2, payout=Payout(tiers, "WHT", 10, currency="EUR"))
+    with db.write() as conn:
+        contracts.save_agreement(conn, agreement, now=T0)
+        settlements.add_rate(conn, Rate("CNY", "EUR", date(2026, 11, 27), 128_413, 1_000_000, "ECB"), now=T0)
+        found = draw(conn, 1, agreement=agreement, **{"charge:5": "twice"})
+        sign(conn, found, "operator")
+        append_all(conn)
+        checkpoint(conn)
+        drawn = lines(conn)
+        assert check(verifier, drawn) == []  # the centre looks before it signs
+        sign(conn, found, "centre")
+        settlements.agree(conn, "s1", by="test", now=T0 + timedelta(days=40))
+        append_all(conn)
+        checkpoint(conn)
+        agreed = lines(conn)
+    assert check(verifier, agreed) == []
+    for name in ("net", "pay", "closing", "earned", "centre_share", "credits"):
+        value = found.said[name]
+        forged = [line.replace(f'"{name}":"{value}"', f'"{name}":"{int(value) + 1}"') for line in agreed]
+        assert check(verifier, forged), name
+
+
+def lines(conn: Connection) -> list[str]:
+    return list(bundle(conn, About(*MONTH, settlement_id="s1"), log_key=LOG, signers=public_keys()))
+
+
+def check(verifier: ModuleType, bundle_lines: list[str]) -> list[str]:
+    signers = [f"{side}={base64.b64encode(key).decode()}" for side, key in public_keys().items()]
+    options = verifier.Options(LOG.vkey, [], None, 1, signers)
+    findings, _, _ = verifier.main_of(iter(bundle_lines), options)
+    return list(findings)
+
+
+# ---------------------------------------------------------------- JWS
+
+
+def test_a_signature_is_of_one_key_over_one_text() -> None:
+    private, public = KEYS["centre"].private_bytes_raw(), note.public_bytes(KEYS["centre"])
+    jws = signing.sign_jws(b'{"a":"1"}', private=private, key_id="k", kind="penstock-settlement")
+    signing.verify_jws(jws, public=public, payload=b'{"a":"1"}', kind="penstock-settlement")
+    assert signing.key_id_of(jws) == "k"
+    for change in ({"payload": b'{"a":"2"}'}, {"public": note.public_bytes(KEYS["operator"])}, {"kind": "other"}):
+        wanted = {"public": public, "payload": b'{"a":"1"}', "kind": "penstock-settlement"} | change
+        with pytest.raises(signing.BadSignature):
+            signing.verify_jws(jws, **wanted)  # type: ignore[arg-type]
+    for text in ("", "a.b.c", jws[:-4] + "AAAA", "eyJhbGciOiJub25lIn0..", "eyJhbGciOiJub25lIn0.e30."):
+        with pytest.raises(signing.BadSignature):
+            signing.verify_jws(text, public=public, payload=b"{}", kind="penstock-settlement")
+
+
+def test_settled_accounts_are_named_after_the_centre() -> None:
+    assert settle.settled("c1") == "centre:c1:settled"

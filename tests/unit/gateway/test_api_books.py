@@ -1,0 +1,207 @@
+"""The money over HTTP on both databases: sign, price, run, explain, allocate, pay, adjust, close; and who may not."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from penstock.cli.billing import billing
+
+from accounting import store as books
+from accounting.usage import Kind, Meter, UsageRecord
+from gateway import leases
+from gateway.billing.upkeep import upkeep
+from gateway.services import Lease
+from tests.builders import Gateway
+from tests.unit.accounting.makers import agreement, run
+
+Headers = dict[str, str]
+Login = Callable[..., Headers]
+
+
+def ok(answer: httpx.Response, status: int = 200) -> Any:
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def charge(gateway: Gateway, key: str = "1", **more: Any) -> None:
+    """A run of an hour on four cores that the centre read."""
+    values: dict[str, Any] = {"site_id": "local", "queue": "default", "elapsed": 3600} | more
+    record: UsageRecord = run(key, start=datetime.now(UTC) - timedelta(hours=2), **values)
+    assert (record.kind, record.meter) == (Kind.RUN, Meter.CENTRE)
+    with gateway.services.db.write() as conn:
+        item = books.Assigned(record, f"job{key}", gateway.project_id, gateway.person.user_id, "CNY")
+        books.record_and_book(conn, [item], now=datetime.now(UTC))
+
+
+def signed(client: httpx.Client, path: str, document: dict[str, Any], headers: Headers) -> dict[str, Any]:
+    """Propose a document and let both sides sign it, each with a key of its own."""
+    made = ok(client.post(path, json={"document": document}, headers=headers), 201)
+    for party in ("op", "centre"):
+        key = Ed25519PrivateKey.generate()
+        public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+        name = f"{party}-{made['sha256'][:8]}"
+        body = {"id": party, "role": "operator" if party == "op" else "centre", "legal_name": party,
+                "keys": [{"key_id": name, "public": public}]}  # fmt: skip
+        ok(client.post("parties", json=body, headers=headers), 201)
+        signature = base64.b64encode(key.sign(base64.b64decode(made["payload"]))).decode()
+        url = f"{path}/{made['id']}/{made['version']}/signatures"
+        wrong = {"party": party, "key_id": name, "signature": base64.b64encode(b"x" * 64).decode()}
+        assert client.post(url, json=wrong, headers=headers).status_code == 409
+        found = ok(client.post(url, json=wrong | {"signature": signature}, headers=headers))
+    assert {s["party"] for s in found["signatures"]} == {"op", "centre"}
+    return dict(found)
+
+
+def agreed(client: httpx.Client, operator: Headers) -> None:
+    terms = agreement(site_ids=("local",), grades={"*": "超算"})
+    document = json.loads(terms.payload)
+    assert signed(client, "agreements", document, operator)["in_force_since"] is not None
+    rule = {"id": 0, "currency": "CNY", "price_micro": 720_000, "valid_from": "2020-01-01T00:00:00Z",
+            "site_id": "local", "grade": "超算"}  # fmt: skip
+    tariff = {"id": "t1", "version": 1, "agreement_id": "a1", "valid_from": "2020-01-01T00:00:00Z", "rules": [rule]}
+    signed(client, "tariffs/versions", tariff, operator)
+
+
+def test_from_signatures_to_an_explained_charge(
+    gateway: Gateway, client: httpx.Client, operator: Headers, login: Login
+) -> None:
+    agreed(client, operator)
+    assert len(ok(client.get("agreements", headers=operator))["items"]) == 1
+    assert ok(client.get("agreements"))["items"] == []  # alice is of no centre
+    # What was signed just now holds from now on: a run before it costs the operator's own price.
+    charge(gateway)
+    items = ok(client.get("billing/charges", params={"project": "demo"}))["items"]
+    assert [(i["amount"], i["core_seconds"], i["replaced"]) for i in items] == [("1.44", 14_400, False)]
+    found = ok(client.get(f"billing/charges/{items[0]['id']}"))
+    assert found["raw"] == {"key": "1"} and found["reading"]["cores"] == 4
+    assert any("360000 for 3600 core_seconds = 1440000" in step for step in found["steps"])
+    stranger = login("stranger")
+    assert client.get(f"billing/charges/{items[0]['id']}", headers=stranger).status_code == 404
+    assert client.get("billing/charges", params={"project": "demo"}, headers=stranger).status_code == 404
+
+
+def test_allocations_budgets_and_vouchers_of_a_project(
+    gateway: Gateway, client: httpx.Client, operator: Headers
+) -> None:
+    key = {"Idempotency-Key": "once"}
+    order = {"project": "demo", "payer": "inst", "kind": "trial", "amount": 36_000}
+    first = ok(client.post("orders", json=order, headers=operator | key), 201)
+    assert ok(client.post("orders", json=order, headers=operator | key), 201) == first
+    other = client.post("orders", json=order | {"amount": 1}, headers=operator | key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    ok(client.post("vouchers", json={"code": "TRY-ME-NOW", "amount": 60}, headers=operator), 201)
+    ok(client.post("vouchers/redeem", json={"code": "try-me-now", "project": "demo"}), 201)
+    again = client.post("vouchers/redeem", json={"code": "try-me-now", "project": "demo"})
+    assert (again.status_code, again.headers["content-type"]) == (409, "application/problem+json")
+    charge(gateway)
+    left = {a["source"]: a["remaining"] for a in ok(client.get("projects/demo/allocations"))["items"]}
+    assert sum(left.values()) == 36_060 - 14_400
+
+    budget = {"project": "demo", "amount": "1.44", "stop": True}
+    made = ok(client.post("billing/budgets", json=budget), 201)
+    assert (made["spent"], made["thresholds"]) == ("1.44", [50, 80, 100])
+    lease = Lease("local", _fencing(gateway))
+    assert upkeep(gateway.services, lease, gateway.services.clock()).alerts == 3
+    assert upkeep(gateway.services, lease, gateway.services.clock()).alerts == 0
+    refused = client.post("jobs", json={"script": "#!/bin/sh\ntrue\n", "attributes": {"duration": 60}})
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "budget_spent")
+    ok(client.delete(f"billing/budgets/{made['id']}"))
+    assert client.post("jobs", json={"script": "#!/bin/sh\ntrue\n", "attributes": {"duration": 60}}).status_code == 202
+
+
+def _fencing(gateway: Gateway) -> int:
+    return leases.take(gateway.services.db, "local", "test").fencing
+
+
+def test_payments_adjustments_and_a_closed_month(
+    gateway: Gateway, client: httpx.Client, operator: Headers, login: Login
+) -> None:
+    payment = {"payer": "inst", "currency": "CNY", "amount": "10.00", "received_at": "2026-11-01T00:00:00Z",
+               "source": "bank", "reference": "R-1"}  # fmt: skip
+    made = ok(client.post("billing/payments", json=payment, headers=operator), 201)
+    assert ok(client.post("billing/payments", json=payment, headers=operator), 201)["id"] == made["id"]
+    assert client.post("billing/payments", json=payment | {"amount": "11"}, headers=operator).status_code == 409
+    parts = {"parts": [{"project": "demo", "amount": "4.00"}]}
+    url = f"billing/payments/{made['id']}/allocations"
+    assert ok(client.post(url, json=parts, headers=operator), 201)["left"] == "6.00"
+    assert (
+        client.post(url, json={"parts": [{"project": "demo", "amount": "6.01"}]}, headers=operator).status_code == 409
+    )
+
+    small = {"project": "demo", "kind": "adjustment", "amount": "-1.00", "reason": "goodwill"}
+    assert ok(client.post("billing/adjustments", json=small, headers=operator), 201)["state"] == "posted"
+    large = ok(client.post("billing/adjustments", json=small | {"amount": "1000.01"}, headers=operator), 201)
+    assert large["state"] == "waiting"
+    decide = f"billing/adjustments/{large['id']}/decide"
+    assert client.post(decide, json={"approve": True}, headers=operator).status_code == 403
+    second = login("second", operator=True, scopes=("read", "admin"))
+    assert ok(client.post(decide, json={"approve": False}, headers=second))["state"] == "refused"
+
+    month = {"year": 2025, "month": 11}
+    ok(client.post("billing/periods", json=month, headers=operator), 201)
+    assert client.post("billing/periods/2025/11/close", headers=operator).status_code == 409
+    ok(client.post("billing/periods/2025/11/closing", headers=operator))
+    closed = ok(client.post("billing/periods/2025/11/close", headers=operator))
+    assert (closed["state"], len(closed["seal"])) == ("closed", 64)
+    stood = ok(client.get("billing/balances", params={"account": "operator:"}, headers=operator))["items"]
+    assert {"account": "operator:cash", "commodity": "CNY", "amount": "10000000"} in stood
+    gateway.check_books()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("post", "parties", {"id": "x", "role": "payer", "legal_name": "x"}),
+        ("post", "agreements", {"document": {}}),
+        ("post", "orders", {}),
+        ("post", "allocations", {}),
+        ("post", "vouchers", {}),
+        ("post", "billing/payments", {}),
+        ("post", "billing/adjustments", {}),
+        ("post", "billing/periods", {}),
+        ("get", "billing/periods", None),
+        ("get", "billing/balances", None),
+        ("get", "billing/ageing", None),
+        ("get", "parties", None),
+    ],
+)
+def test_only_the_operator_may(client: httpx.Client, method: str, path: str, body: Any) -> None:
+    assert client.request(method, path, json=body).status_code == 403
+
+
+def test_bad_input_says_what_and_where(client: httpx.Client, operator: Headers) -> None:
+    for path, body, pointer in (
+        ("agreements", {"document": {"id": "a"}}, "/document/version"),
+        ("parties", {"id": "x", "role": "payer", "legal_name": "x", "keys": [{"key_id": "k", "public": "%"}]},
+         "/keys/0/public"),
+        ("billing/periods", {"year": 2026, "month": 11, "zone": "Mars/Base"}, "/zone"),
+        ("billing/payments", {"payer": "p"}, "/currency"),
+        ("orders", {"project": "demo", "payer": "p", "kind": "gift", "amount": 1}, "/kind"),
+    ):  # fmt: skip
+        answer = client.post(path, json=body, headers=operator)
+        assert answer.status_code == 422, (path, answer.text)
+        assert pointer in [e["pointer"] for e in answer.json()["errors"]], (path, answer.text)
+
+
+def test_the_command_line_reads_the_books(
+    gateway: Gateway, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charge(gateway)
+    monkeypatch.setenv("PENSTOCK_URL", str(client.base_url).removesuffix("/api/v2/"))
+    monkeypatch.setenv("PENSTOCK_TOKEN", gateway.secret)
+    runner = CliRunner()
+    listed = runner.invoke(billing, ["charges", "demo", "--json"], catch_exceptions=False)
+    number = json.loads(listed.output)["items"][0]["id"]
+    told = runner.invoke(billing, ["explain", str(number)], catch_exceptions=False)
+    assert "4 allocated cores × 3600 s" in told.output and "1.44 CNY" in told.output
+    made = runner.invoke(billing, ["budget", "demo", "--set", "5"], catch_exceptions=False)
+    assert "1.44 of 5.00 spent" in made.output
+    assert "BUDGET" in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output
