@@ -165,7 +165,7 @@ def _sites(services: Services, person: Person, wanted: str | None) -> list[str] 
     """The centres whose money this person may see; None: all of them."""
     if can(person, Verb.OPERATE):
         return None if wanted is None else [wanted]
-    own = [site for site in services.sites if can(person, Verb.BILL_SITE, ("site", site))]
+    own = [site for site in services.sites if can(person, Verb.SEE_SITE, ("site", site))]
     return own if wanted is None else [site for site in own if site == wanted]
 
 
