@@ -48,7 +48,7 @@ PAID = core(tables.InvoicePaymentRow)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One invoice to be made: a project's usage at some sites (None: all) up to the end of a month.
+    """One invoice to be made: a project's usage at some sites (None: all but `not_sites`) up to the end of a month.
 
     `people`: user id → name shown on the lines. `whole`: this payer also pays what has no payers of its own; the
     payers of a charge that is shared get their parts each.
@@ -63,6 +63,7 @@ class Wanted:
     sites: tuple[str, ...] | None
     people: Mapping[str, str]
     whole: bool = True
+    not_sites: tuple[str, ...] = ()
 
 
 def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Document | None:
@@ -199,8 +200,7 @@ def _billable(wanted: Wanted) -> tuple[Any, Any]:
     """
     scope = [CHARGES.c.project_id == wanted.project_id, CHARGES.c.currency == wanted.currency,
              CHARGES.c.meter == "centre", USAGE.c.end_time < wanted.month.end]  # fmt: skip
-    if wanted.sites is not None:
-        scope.append(USAGE.c.site_id.in_(wanted.sites))
+    scope.append(_sold_here(wanted))
     shared, mine = CHARGES.c.payers.is_not(null()), CHARGES.c.payers[wanted.payer_id].as_string()
     scope.append(or_(mine.is_not(None), ~shared) if wanted.whole else mine.is_not(None))
     part = case((shared, literal(wanted.payer_id, String)), else_=literal("", String))
@@ -233,6 +233,13 @@ def _billable(wanted: Wanted) -> tuple[Any, Any]:
         .where(undone.c.charge_id.is_(None), *scope)
     )  # fmt: skip
     return charges, reversals
+
+
+def _sold_here(wanted: Wanted) -> Any:
+    """Usage of the sites that this issuer sells."""
+    if wanted.sites is not None:
+        return USAGE.c.site_id.in_(wanted.sites)
+    return USAGE.c.site_id.not_in(wanted.not_sites)
 
 
 def _share(amount: Any, shared: Any) -> Any:
@@ -291,9 +298,7 @@ def _unbilled(conn: Connection, wanted: Wanted) -> Unbilled:
                CHARGES.c.meter == "gateway", CHARGES.c.amount_micro != 0, REVERSALS.c.charge_id.is_(null()),
                USAGE.c.end_time < wanted.month.end)
     )  # fmt: skip
-    if wanted.sites is not None:
-        query = query.where(USAGE.c.site_id.in_(wanted.sites))
-    runs, amount = conn.execute(query).one()
+    runs, amount = conn.execute(query.where(_sold_here(wanted))).one()
     return Unbilled(int(runs), int(amount))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import zip_longest
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection, func, insert, select
@@ -102,7 +103,7 @@ def tax_rules(conn: Connection, code: str | None = None) -> Sequence[TaxRule]:
     ]  # fmt: skip
     return [
         replace(rule, valid_to=after.valid_from) if after is not None and after.code == rule.code else rule
-        for rule, after in zip(found, [*found[1:], None], strict=True)
+        for rule, after in zip_longest(found, found[1:])
     ]
 
 

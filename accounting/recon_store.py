@@ -203,7 +203,7 @@ class BreakNow:
 
 def breaks(
     conn: Connection, *, statement_id: int | None = None, site_ids: Iterable[str] | None = None, period: str = "",
-    ids: Sequence[int] | None = None, after: int = 0, limit: int | None = None,
+    ids: Sequence[int] | None = None, state: State | None = None, after: int = 0, limit: int | None = None,
 ) -> list[BreakNow]:  # fmt: skip
     """Breaks with their states, oldest first."""
     last = select(EVENTS.c.break_id, func.max(EVENTS.c.seq).label("seq")).group_by(EVENTS.c.break_id).subquery("last")
@@ -222,6 +222,8 @@ def breaks(
         query = query.where(BREAKS.c.period == period)
     if ids is not None:
         query = query.where(BREAKS.c.id.in_(sorted(ids)))
+    if state is not None:
+        query = query.where(EVENTS.c.state == state.value)
     found = conn.execute(query.limit(limit) if limit is not None else query)
     return [BreakNow(row, State(row.state), row.since) for row in found]
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 
+import structlog
+
 # In the order of the README; each module has `run()`.
-ALL = ("accept", "read", "list", "watch", "dispatch", "isolation", "client")
+ALL = (
+    "accept",
+    "read",
+    "list",
+    "watch",
+    "dispatch",
+    "isolation",
+    "client",
+    "reconcile",
+    "evidence",
+    "docking",
+    "dialects",
+)
 
 
 def main(names: list[str]) -> int:
@@ -14,6 +29,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(ALL)}")
         return 2
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     for name in names or ALL:
         print(f"== {name}", flush=True)
         import_module(f"benchmarks.{name}").run()

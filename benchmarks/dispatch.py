@@ -1,59 +1,77 @@
-"""Handing over to a real Slurm through SSH against a bare local loop of sbatch, both in one run; needs root."""
+"""Handing over to a real Slurm by SSH and by slurmrestd, against a bare local loop of sbatch; needs root."""
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
+from typing import Any
 
+from benchmarks import stage
+from benchmarks.stage import Row
 from site_adapters import registry
 from site_adapters.config import SiteConfig
 from site_adapters.types import Accepted, Attributes, JobSpec, SiteAccount, Submission
 from tests.builders import slurm_site
-from tests.lab.slurm import SlurmLab, missing_reason
+from tests.lab.slurm import SlurmLab
 
-COUNT = 300
+COUNT, ROUNDS = 150, 3
+SCRIPT = "#!/bin/sh\ntrue\n"
 
 
 def run() -> None:
-    """Submissions per second of held jobs."""
-    reason = missing_reason()
+    """Submissions per second of jobs that stay in the queue, in turns, so that all meet the same machine."""
+    reason = stage.missing(scheduler=True)
     if reason is not None:
         print(f"skipped: {reason}")
         return
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        lab = SlurmLab(Path(folder), port_base=31000, shared_port_base=30800)
-        try:
-            lab.start()
-            _measure(lab)
-        finally:
-            SlurmLab.stop_all(Path(folder))
+    with stage.centre() as lab:
+        lab.run("scontrol", "update", "partitionname=normal", "state=down")  # jobs queue, none runs
+        rest = {"backend": "rest", "rest": {"url": lab.rest_url, "jwt_key_file": str(lab.jwt_key_path)}}
+        ways: dict[str, tuple[dict[str, Any], str]] = {"CLI over SSH": ({}, "≥ 0.9 ×"), "slurmrestd": (rest, "≥ 2.5 ×")}
+        rates: dict[str, list[float]] = {"loop": [], **{name: [] for name in ways}}
+        for number in range(ROUNDS):
+            rates["loop"].append(_loop(lab))
+            for name, (more, _) in ways.items():
+                rates[name].append(_gateway(lab, more, number))
+        bare = _middle(rates["loop"])
+        stage.report(
+            [
+                Row(f"hand-over, {name}", f"{_middle(rates[name]):.0f}/s",
+                    f"{_middle(rates[name]) / bare:.2f} × a bare local loop of sbatch ({bare:.0f}/s)", target)
+                for name, (_, target) in ways.items()
+            ]
+        )  # fmt: skip
 
 
-def _measure(lab: SlurmLab) -> None:
-    script = "#!/bin/sh\ntrue\n"
-    (lab.root / "job.sh").write_text(script)
-    (lab.root / "job.sh").chmod(0o755)
-    loop = f"for i in $(seq {COUNT}); do sbatch --parsable -H -o /dev/null {lab.root / 'job.sh'} >/dev/null; done"
+def _middle(rates: list[float]) -> float:
+    return sorted(rates)[len(rates) // 2]
+
+
+def _loop(lab: SlurmLab) -> float:
+    file = lab.root / "job.sh"
+    file.write_text(SCRIPT)
+    file.chmod(0o755)
+    loop = f"for i in $(seq {COUNT}); do sbatch --parsable -H -o /dev/null {file} >/dev/null; done"
     began = time.monotonic()
     lab.run("sh", "-c", loop, user="lab_alice")
-    bare = COUNT / (time.monotonic() - began)
-    print(f"bare local sbatch loop  {bare:6.0f}/s")
+    rate = COUNT / (time.monotonic() - began)
     lab.cancel_all()
+    return rate
+
+
+def _gateway(lab: SlurmLab, more: dict[str, Any], number: int) -> float:
+    """What the worker's hand-over does, without its database."""
     key = lab.user_key_path.read_text()
-    rest = {"backend": "rest", "rest": {"url": lab.rest_url, "jwt_key_file": str(lab.jwt_key_path)}}
-    for name, more in (("CLI over SSH", {}), ("slurmrestd", rest)):
-        adapter = registry.build(SiteConfig.model_validate(slurm_site(lab, **more)), keys=lambda _user: key)
-        facts = adapter.auth.probe("lab_alice")
-        account = SiteAccount(facts.username, facts.home, facts.uid)
-        spec = JobSpec(script=script, attributes=Attributes(duration=60, custom_attributes={"slurm.nice": "1"}))
-        made = [Submission(spec, account, f"pbnch{i:011d}", 1, f"b-pbnch{i:011d}.1") for i in range(COUNT)]
-        adapter.management.submit(made[:1])
-        lab.run("scontrol", "update", "partitionname=normal", "state=down")
-        began = time.monotonic()
-        outcomes = adapter.management.submit(made[1:])
-        rate = (COUNT - 1) / (time.monotonic() - began)
-        accepted = sum(isinstance(o, Accepted) for o in outcomes)
-        print(f"{name:22}  {rate:6.0f}/s   {rate / bare:4.2f} × the bare loop   {accepted} of {COUNT - 1} accepted")
-        lab.run("scontrol", "update", "partitionname=normal", "state=up")
-        lab.cancel_all()
+    adapter = registry.build(SiteConfig.model_validate(slurm_site(lab, **more)), keys=lambda _user: key)
+    facts = adapter.auth.probe("lab_alice")
+    account = SiteAccount(facts.username, facts.home, facts.uid)
+    spec = JobSpec(script=SCRIPT, attributes=Attributes(duration=60, custom_attributes={"slurm.nice": "1"}))
+    tags = [f"pbnch{number}{len(more)}{i:09d}" for i in range(COUNT + 1)]
+    made = [Submission(spec, account, tag, 1, f"b-{tag}.1") for tag in tags]
+    adapter.management.submit(made[:1])  # logs in, prepares the staging area
+    began = time.monotonic()
+    outcomes = adapter.management.submit(made[1:])
+    rate = COUNT / (time.monotonic() - began)
+    assert all(isinstance(outcome, Accepted) for outcome in outcomes), outcomes
+    adapter.close()
+    lab.cancel_all()
+    return rate

@@ -21,6 +21,7 @@ from gateway.api import (
     payments,
     problems,
     projects,
+    reconciliation,
     reports,
     settlements,
     sites,
@@ -61,10 +62,12 @@ def create_app(services: Services) -> FastAPI:
         payments.router,
         reports.router,
         settlements.router,
+        reconciliation.router,
         evidence.router,
+        contracts.router,
+        allocations.router,
+        billing.router,
     ):
-        app.include_router(router, prefix="/api/v2")
-    for router in (contracts.router, allocations.router, billing.router):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)
     app.include_router(sites.open_router, prefix="/api/v2")

@@ -7,13 +7,16 @@ finds its lease stale: every transaction of a tick checks the fencing number.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
 import time
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 import psycopg
 import structlog
@@ -30,6 +33,8 @@ HEARTBEAT_S = 2.0
 # Seen this old, a holder counts as frozen; with the poll below a site is served again within 15 s.
 FROZEN_AFTER = timedelta(seconds=8)
 TRY_S = 1.0
+# A tick that has ended late is begun again at most this much later.
+_LOOK_AGAIN_S = 0.1
 
 
 def lock_number(site_id: str) -> int:
@@ -89,13 +94,18 @@ class Worker:
         beat = threading.Thread(target=_beat, args=(lock, self._stop), daemon=True)
         beat.start()
         due = dict.fromkeys((tick.name for tick in TICKS), 0.0)
-        while not self._stop.is_set() and beat.is_alive():
-            for tick in reversed(TICKS):
-                if time.monotonic() >= due[tick.name]:
-                    due[tick.name] = time.monotonic() + tick.every_s(self._services.settings)
-                    run_tick(self._services, lease, tick)
-            if lock.wait(max(0.01, min(due.values()) - time.monotonic())):
-                due["dispatch"] = 0.0
+        running: dict[str, Future[Any]] = {}
+        # A thread for each tick: a long hand-over, or a meter that hangs, keeps no news from those who watch.
+        with ThreadPoolExecutor(len(TICKS), f"ticks-{site_id}") as pool:
+            while not self._stop.is_set() and beat.is_alive():
+                running = {name: run for name, run in running.items() if not run.done()}
+                for tick in reversed(TICKS):
+                    if time.monotonic() >= due[tick.name] and tick.name not in running:
+                        due[tick.name] = time.monotonic() + tick.every_s(self._services.settings)
+                        running[tick.name] = pool.submit(run_tick, self._services, lease, tick)
+                idle = [at for name, at in due.items() if name not in running]
+                if lock.wait(min(_LOOK_AGAIN_S, max(0.01, min(idle, default=math.inf) - time.monotonic()))):
+                    due["dispatch"] = 0.0
 
 
 def _beat(lock: SiteLock, stop: threading.Event) -> None:

@@ -267,7 +267,7 @@ def api(gateway: Gateway) -> Iterator[httpx.Client]:
     with (
         served(gateway.services) as url,
         httpx.Client(
-            base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {gateway.secret}"}, verify=False
+            base_url=f"{url}/api/v2", headers={"Authorization": f"Bearer {gateway.secret}"}, verify=False, timeout=60
         ) as client,
     ):
         yield client

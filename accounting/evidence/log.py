@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import Connection, String, Table, delete, func, insert, select, text
 from sqlalchemy import cast as cast_to
@@ -14,7 +14,7 @@ from accounting.evidence import merkle
 from accounting.evidence.leaves import entries
 from accounting.evidence.note import parse
 from accounting.evidence.outbox import ENTRY, OUTBOX
-from accounting.store.schema import ENTRIES
+from accounting.store.schema import ENTRIES, insert_all
 from accounting.tables.evidence import CheckpointRow, CosignatureRow, LeafRow, NodeRow
 
 LEAVES = cast(Table, LeafRow.__table__)
@@ -61,12 +61,11 @@ def _ids(waiting: Sequence[object]) -> list[int]:
     return [int(item.ref) for item in waiting if item.kind == ENTRY and item.body is None]  # type: ignore[attr-defined]
 
 
-def _append(conn: Connection, size: int, rows: Sequence[dict[str, object]]) -> None:
-    hashes = [cast(bytes, row["leaf_hash"]) for row in rows]
+def _append(conn: Connection, size: int, rows: Sequence[dict[str, Any]]) -> None:
+    hashes = [row["leaf_hash"] for row in rows]
     nodes = [{"level": lv, "idx": i, "hash": h} for lv, i, h in merkle.grown(size, hashes, tiles(conn))]
-    conn.execute(insert(LEAVES), list(rows))
-    if nodes:
-        conn.execute(insert(NODES), nodes)
+    insert_all(conn, LEAVES, rows)
+    insert_all(conn, NODES, nodes)
 
 
 def waiting(conn: Connection) -> int:

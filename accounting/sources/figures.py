@@ -6,8 +6,8 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
 NEVER = frozenset({"", "None", "Unknown", "N/A", "-"})
-_SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?([kKMGTP]?)(?:i?[bB])?[nc]?\Z")
-_KIB = {"k": 1, "K": 1, "M": 1024, "G": 1024**2, "T": 1024**3, "P": 1024**4}
+_SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?([kKmMgGtTpP]?)(?:i?[bB])?[nc]?\Z")
+_KIB = {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3, "P": 1024**4}
 _MONTHS = {"Jan": 1, "Feb": 2, "Mar": 3, "Apr": 4, "May": 5, "Jun": 6, "Jul": 7, "Aug": 8, "Sep": 9, "Oct": 10,
            "Nov": 11, "Dec": 12}  # fmt: skip
 _C_TIME = re.compile(r"(?:[A-Z][a-z]{2} +)?([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d)(?: (\d{4}))?", re.ASCII)
@@ -46,7 +46,7 @@ def mib(text: str, *, unit: str = "M") -> int:
     if text[-1:] in "bB" and not match[3]:
         return int(match[1]) // 1024**2
     digits = match[2] or ""
-    kib = int(match[1] + digits) * _KIB[match[3] or unit]
+    kib = int(match[1] + digits) * _KIB[match[3].upper() or unit]
     return kib // (1024 * int(10 ** len(digits)))
 
 

@@ -28,7 +28,8 @@ FENCED_EXIT = "75:0"
 
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
 _TASK = re.compile(r"\d+_(\d+)\Z")
-_BRACKET = re.compile(r"_\[")
+# Rows that are no run: a step of one (`.batch`), and the tasks of an array that were canceled before they started.
+_NO_RUN = re.compile(r"\.|_\[")
 
 
 # sacct's other names of what is read here, in lower case.
@@ -74,7 +75,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     if LINE in fields:
         raise ValueError("the line has too few columns")
     job_id = fields["JobID"]
-    if "." in job_id or _BRACKET.search(job_id):
+    if _NO_RUN.search(job_id):
         return None
     state = fields["State"].split()[0] if fields["State"].split() else ""
     if state not in STATES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 
@@ -151,9 +151,19 @@ class Client:
         """A read with a query."""
         return self._call(calls.ask(path, params))
 
-    def download(self, path: str, **params: Any) -> bytes:
-        """A file, like an invoice's PDF."""
-        return self._call(calls.download(path, params))
+    def text(self, path: str) -> str:
+        return self._call(calls.text(path))
+
+    def download(self, path: str, out: BinaryIO, **params: Any) -> int:
+        """Write what a path answers (a PDF, a table, a bundle) to a file as it comes; the number of bytes."""
+        size = 0
+        wanted = {k: v for k, v in params.items() if v not in (None, "", (), [])}
+        with self._http.stream("GET", f"{calls.ROOT}/{path}", params=wanted, timeout=None) as answer:
+            if answer.status_code != 200:
+                checked(Answer(answer.status_code, dict(answer.headers), answer.read()))
+            for part in answer.iter_bytes():
+                size += out.write(part)
+        return size
 
     def post(self, path: str, body: Any) -> dict[str, Any]:
         return self._call(calls.post(path, body))

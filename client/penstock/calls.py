@@ -130,10 +130,8 @@ def ask(path: str, params: dict[str, Any]) -> Call[dict[str, Any]]:
     )
 
 
-def download(path: str, params: dict[str, Any]) -> Call[bytes]:
-    """A file: a PDF, a table, a plot."""
-    wanted = {k: v for k, v in params.items() if v not in (None, "", (), [])}
-    return Call("GET", f"{ROOT}/{path}", lambda answer: checked(answer).body, params=wanted)
+def text(path: str) -> Call[str]:
+    return Call("GET", f"{ROOT}/{path}", _text)
 
 
 def post(path: str, body: Any) -> Call[dict[str, Any]]:

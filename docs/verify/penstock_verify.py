@@ -26,7 +26,9 @@ import multiprocessing
 import os
 import re
 import sys
+import threading
 from datetime import datetime, timezone
+from functools import lru_cache
 from itertools import islice
 
 CHUNK = 1500
@@ -36,6 +38,11 @@ SHOWN = 20
 
 
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+if json.encoder.c_make_encoder:  # what `encode` makes anew for each value
+    _parts = json.encoder.c_make_encoder(None, None, json.encoder.encode_basestring, None, ":", ",", True, False, False)
+
+    def _encode(value):
+        return "".join(_parts(value, 0))
 
 
 def jcs(value):
@@ -534,9 +541,10 @@ def check_entry(line, terms, about, tell, note):
         made.append((leaf["key"], values, key, (record["run"], record["meter"], record["revision"])))
     off = {}
     if charged or leaf["kind"] == "overage":
-        names = {k for k in posted if k[0] == "core-seconds" or len(k[0]) == 3} | set(expected)
-        off = {k: expected.get(k, 0) - posted.get(k, 0) for k in names}
-    return made, parts, (leaf["link"] or leaf["key"], {k: v for k, v in off.items() if v})
+        for name, value in posted.items():
+            expected[name] = expected.get(name, 0) - value
+        off = {k: v for k, v in expected.items() if v and (k[0] == "core-seconds" or len(k[0]) == 3)}
+    return made, parts, (leaf["link"] or leaf["key"], off)
 
 
 def movement(leaf, charged, about):
@@ -569,13 +577,19 @@ def movement(leaf, charged, about):
     )
 
 
+@lru_cache(maxsize=8)
+def period(begin, finish):
+    return clock(begin), clock(finish)
+
+
 def check_about(record, about, tell):
     if about.get("settlement"):
         return  # what is settled in a period may have run earlier
     if about.get("site") and record["site"] != about["site"]:
         tell(f"the run was at {record['site']}, the bill is about {about['site']}")
     end = record["read"]["end"]
-    if about.get("from") and not clock(about["from"]) <= clock(end) < clock(about["to"]):
+    begin, finish = period(about["from"], about["to"])
+    if not begin <= clock(end) < finish:
         tell(f"the run ended {end}, outside the period of the bill")
 
 
@@ -634,19 +648,17 @@ def main_of(lines, options):
     else:
         with multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn").Pool(options.processes) as pool:
             tasks = ((c, state.terms, state.about) for c in _chain(first, entries))
-            for result in pool.imap(check_chunk, bounded(tasks, options.processes * 3)):
-                GATE.release()
+            gate = threading.Semaphore(4 * options.processes)
+            for result in pool.imap(check_chunk, bounded(tasks, gate)):
+                gate.release()
                 state.take(result)
     return state.finish()
 
 
-GATE = multiprocessing.BoundedSemaphore(64)
-
-
-def bounded(tasks, most):
+def bounded(tasks, gate):
     """A pool reads all its tasks at once; this lets it have only some, so that memory stays small."""
     for task in tasks:
-        GATE.acquire()
+        gate.acquire()
         yield task
 
 

@@ -17,7 +17,7 @@ from accounting.money import parse_amount
 from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway import recovery
-from gateway.admin import demo, serving
+from gateway.admin import demo, docking, reconciling, serving
 from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
@@ -56,6 +56,8 @@ def add_to(subs: Any) -> None:
          ("--days", {"type": int, "default": 30}))  # fmt: skip
     _add(admin, "account", account, "Link and verify a login at a site", ("user", {}), ("site", {}), ("login", {}),
          ("--key-file", {"default": None}))  # fmt: skip
+    _add(admin, "dock", docking.dock, "Dock a centre that runs penstock-site", ("site", {}), ("key", {}),
+         ("--url", {"default": ""}), ("--ca", {"default": ""}))  # fmt: skip
     _add(admin, "rotate-keys", rotate_keys, "A new master key; every stored key is sealed anew")
     _add(admin, "check", check, "Probe every site and check the books")
     _add(admin, "backup", backup, "Copy the database while it is used", ("file", {}))
@@ -63,6 +65,17 @@ def add_to(subs: Any) -> None:
     _add(admin, "recover", recover, "After a restore: ask every site, then accept writes",
          ("--back-hours", {"type": int, "default": 48}),
          ("--skip-site", {"action": "append", "default": []}))  # fmt: skip
+    _add(admin, "statement", reconciling.receive, "Receive a centre's statement from a file", ("site", {}),
+         ("period", {}), ("file", {}), ("--currency", {"default": "CNY"}), ("--format", {"default": "csv"}),
+         ("--profile", {"default": None}),
+         ("--everybody", {"action": "store_true", "help": "all people's jobs: tell holes in ids"}))  # fmt: skip
+    _add(admin, "reconcile", reconciling.compare, "Compare a statement with the books", ("statement", {"type": int}),
+         ("--cores-per-node", {"type": int, "default": 0}), ("--threads-per-core", {"type": int, "default": 1}),
+         ("--json", {"action": "store_true"}))  # fmt: skip
+    _add(admin, "month", reconciling.month, "Matched, late, breaks with money and age", ("period", {}),
+         ("--json", {"action": "store_true"}))  # fmt: skip
+    _add(admin, "breaks", reconciling.breaks, "Differences that are not settled", ("--site", {"default": ""}),
+         ("--period", {"default": ""}), ("--json", {"action": "store_true"}))  # fmt: skip
     _add(admin, "open-site", open_site, "Lift the reason for which a site was closed", ("site", {}))
 
 

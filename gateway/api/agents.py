@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -23,6 +24,8 @@ from site_adapters.if2.verbs import VERBS
 log = structlog.get_logger()
 router = APIRouter(include_in_schema=False)
 
+# The other end is gone; Starlette says it by a RuntimeError where it had noticed before.
+_LEFT = (WebSocketDisconnect, RuntimeError, OSError)
 _REFUSED = 4401  # WebSocket close code: who dials is not the centre that it says it is
 
 
@@ -38,13 +41,15 @@ async def agent(socket: WebSocket) -> None:
         nonce = await run_in_threadpool(_centre, line, token.removeprefix("Bearer ").strip())
     except CredentialRefused as exc:
         log.warning("agent_refused", site=site, why=str(exc))
-        await socket.accept()
-        await socket.close(_REFUSED, str(exc)[:120])
+        with suppress(*_LEFT):
+            await socket.accept()
+            await socket.close(_REFUSED, str(exc)[:120])
         return
-    await socket.accept()
-    hello = json.dumps({"hello": site, "nonce": nonce, "versions": VERSIONS}).encode()
-    await socket.send_text(f"{await run_in_threadpool(line.seal.sign, nonce, hello)}\n{hello.decode()}")
-    await _serve(socket, line)
+    with suppress(*_LEFT):
+        await socket.accept()
+        hello = json.dumps({"hello": site, "nonce": nonce, "versions": VERSIONS}).encode()
+        await socket.send_text(f"{await run_in_threadpool(line.seal.sign, nonce, hello)}\n{hello.decode()}")
+        await _serve(socket, line)
 
 
 def _centre(line: AgentLine, token: str) -> str:
@@ -66,7 +71,7 @@ async def _serve(socket: WebSocket, line: AgentLine) -> None:
     try:
         first = json.loads(await socket.receive_text())
         window = int(first["window"])
-    except (WebSocketDisconnect, ValueError, KeyError, TypeError, RuntimeError):
+    except (ValueError, KeyError, TypeError):
         return
     sender = asyncio.create_task(_send_all(socket, outgoing))
     log.info("agent_connected", site=line.site, software=str(first.get("software", ""))[:80])
@@ -80,18 +85,17 @@ async def _serve(socket: WebSocket, line: AgentLine) -> None:
 
 
 async def _send_all(socket: WebSocket, outgoing: asyncio.Queue[str]) -> None:
-    while True:
-        await socket.send_text(await outgoing.get())
+    with suppress(*_LEFT):  # what was not sent is sent again to the next connection
+        while True:
+            await socket.send_text(await outgoing.get())
 
 
 async def _receive_all(socket: WebSocket, line: AgentLine) -> None:
-    try:
+    with suppress(*_LEFT):
         while True:
             call_id, _, rest = (await socket.receive_text()).partition("\n")
             token, _, body = rest.partition("\n")
             line.answered(call_id, token, body.encode())
-    except (WebSocketDisconnect, RuntimeError):
-        return
 
 
 @router.post("/if2/relay/{site}" + wire.PREFIX + "/{interface}/{method}")

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.api import answers, billing_models, billing_schemas, schemas
+from gateway.api import answers, billing_models, billing_schemas, recon_schemas, schemas
 
 _REF = "#/components/schemas/{model}"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
@@ -94,7 +94,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     models = [
         model
-        for module in (answers, schemas, billing_schemas, billing_models)
+        for module in (answers, schemas, billing_schemas, billing_models, recon_schemas)
         for name, model in vars(module).items()
         if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__
         and not name.startswith("_")

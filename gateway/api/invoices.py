@@ -130,8 +130,6 @@ def bill(services: Svc, _admin: Admin, body: Body) -> Response:
                            sites=wanted.sites, now=services.clock())  # fmt: skip
     except InvoiceRefused as exc:
         raise Conflict(str(exc)) from exc
-    except ValueError as exc:
-        raise Invalid(str(exc), problems=(Problem("/month", str(exc), "invalid", "Write it like 2026-11."),)) from exc
     refused = [{"project": r.project, "why": r.why} for r in found.refused]
     return answer({"made": [views.made_json(d) for d in found.made], "refused": refused})
 

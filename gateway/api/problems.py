@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -130,6 +131,8 @@ class _Guard:
 
         try:
             await self._app(scope, receive, noted)
+        except ClientDisconnect:
+            log.info("client_gone", path=scope.get("path", ""))  # in the middle of its body: nobody to answer
         except Exception:
             number = secrets.token_hex(6)
             log.exception("request_failed", incident=number, path=scope.get("path", ""))

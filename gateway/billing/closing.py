@@ -23,7 +23,8 @@ def begin(conn: Connection, period: Period, *, by: str, now: datetime) -> int:
     """Close the month to all but its reconciliation; how many runs were accrued."""
     periods.begin_closing(conn, period, by=by, now=now)
     prices = books.price_book(conn)
-    running = [found for row in _going(conn, period.ends_at) if (found := _running(prices, row, period.ends_at))]
+    going = _going(conn, period.ends_at)
+    running = [found for row in going if (found := _running(prices, row, period.ends_at)) is not None]
     return accruals.accrue(conn, running, period_end=period.ends_at, now=now)
 
 

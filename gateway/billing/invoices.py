@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting import legal_entities
-from accounting.billing_calendar import month
+from accounting.billing_calendar import Month, month
 from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoice import Document
 from accounting.invoice_store import DOCUMENTS, Wanted, issue_invoice
+from accounting.store.contracts import in_force
 from accounting.store.schema import TERMS
 from gateway.db import table_of
-from gateway.errors import NotFound
+from gateway.errors import Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.identity.tables import ProjectRow, UserRow
 from gateway.services import Services
@@ -49,15 +50,15 @@ def bill_month(
         issuer = _issuer(conn, issuer_id)
         entity = legal_entities.entity(conn, issuer)
         assert entity is not None
-        period = month(name, entity[0].zone)
+        period = _month(name, entity[0].zone)
         projects = [
             p for p in conn.execute(select(PROJECTS).order_by(PROJECTS.c.id)) if project in (None, p.name, p.id)
         ]
+        only, but = (tuple(sites), ()) if sites is not None else _sold_by(conn, issuer, period.end)
         people: Mapping[str, str] = {r.id: r.name for r in conn.execute(select(USERS.c.id, USERS.c.name))}
     if project is not None and not projects:
         raise NotFound(f"There is no project {project!r}.")
     made, refused = [], []
-    only = None if sites is None else tuple(sites)
     for row in projects:
         with services.db.read() as conn:
             default = legal_entities.payer_of(conn, row.id, period.start)
@@ -65,7 +66,7 @@ def bill_month(
         if not payers:
             refused.append(Refused(row.name, "nobody is named who pays for it"))
         for payer in payers:
-            wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people, payer == default)
+            wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people, payer == default, but)
             try:
                 with services.db.write() as conn:
                     found = issue_invoice(conn, wanted, now=now)
@@ -112,12 +113,34 @@ def document_row(conn: Connection, person: Person, number: str, verb: Verb = Ver
     return row
 
 
+def _month(name: str, zone: str) -> Month:
+    try:
+        return month(name, zone)
+    except ValueError as exc:
+        raise Invalid(str(exc), problems=(Problem("/month", str(exc), "invalid", "Write it like 2026-11."),)) from exc
+
+
 def _payers(conn: Connection, project_id: str, default: str | None) -> list[str]:
     """Who may have something to pay: the payer of the month, all who ever shared it, and all who were billed before."""
     found = set(conn.scalars(select(DOCUMENTS.c.payer_id).where(DOCUMENTS.c.project_id == project_id).distinct()))
     for shares in conn.scalars(select(TERMS.c.payers).where(TERMS.c.project_id == project_id)):
         found |= {str(payer) for payer, _ in shares}
     return sorted(found | {default} if default is not None else found)
+
+
+def _sold_by(conn: Connection, issuer: str, at: datetime) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The sites that an issuer sells by the agreements in force: only these, or (None) all but these.
+
+    A centre that is seller of record bills its own sites; the operator bills all that no other issuer sells.
+    """
+    known = set(legal_entities.issuers(conn))
+    holding = [f.agreement for f in in_force(conn) if f.since < at and (f.until is None or at <= f.until)]
+    seller = {site: a.seller_of_record for a in holding for site in a.site_ids if a.seller_of_record in known}
+    operates = all(a.operator_id == issuer for a in holding if issuer in (a.operator_id, a.centre_id))
+    mine = tuple(sorted(site for site, party in seller.items() if party == issuer))
+    if mine and not operates:
+        return mine, ()
+    return None, tuple(sorted(site for site, party in seller.items() if party != issuer))
 
 
 def _issuer(conn: Connection, wanted: str | None) -> str:

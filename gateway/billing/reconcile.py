@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from accounting import recon_store
 from accounting import store as books
@@ -25,7 +25,7 @@ from accounting.statement import Header, Signed, Statement, Verify, check
 from accounting.statement_formats import Profile, read_statement
 from accounting.statement_store import save_statement
 from accounting.store import USAGE
-from accounting.store.schema import CHARGES
+from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway.db import Database
 from gateway.jobs.repository import ACCOUNTS
@@ -179,6 +179,8 @@ class Standing:
     oldest_days: int
     by_category: Mapping[str, int]
     signed_off: bool
+    late: int  # runs that only the gateway has seen: the centre's own record is still missing
+    quarantined: int  # records of this centre, of any month, that nobody could read or price
 
 
 def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
@@ -193,8 +195,22 @@ def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
     return Standing(
         row.site_id, row.period, row.currency, row.lines, int(counts.get("agreed", 0)), len(waiting),
         sum(delta_micro(item) for item in waiting), max((item.age_days(now) for item in waiting), default=0),
-        by_category, recon_store.is_signed_off(conn, row.id),
+        by_category, recon_store.is_signed_off(conn, row.id), late(conn, row.site_id, row.starts_at, row.ends_at),
+        int(conn.scalar(select(func.count()).where(QUARANTINE.c.site_id == row.site_id)) or 0),
     )  # fmt: skip
+
+
+def late(conn: Connection, site_id: str, starts_at: datetime, ends_at: datetime) -> int:
+    """Runs of a period that are charged by the gateway's own observation, because nothing came from the centre."""
+    query = (
+        select(func.count())
+        .select_from(CHARGES)
+        .join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+        .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .where(USAGE.c.site_id == site_id, USAGE.c.meter == Meter.GATEWAY.value, REVERSALS.c.charge_id.is_(None),
+               USAGE.c.end_time >= starts_at, USAGE.c.end_time < ends_at)
+    )  # fmt: skip
+    return int(conn.scalar(query) or 0)
 
 
 def delta_micro(item: BreakNow) -> int:

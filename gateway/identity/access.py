@@ -23,6 +23,7 @@ class Verb(StrEnum):
     DISPUTE_BILL = "dispute_bill"  # project: lines of its invoices
     ANSWER_DISPUTE = "answer_dispute"  # site: what a payer disputes of it
     SIGN_SETTLEMENT = "sign_settlement"  # site: say for the centre what it is paid, cosign the log
+    BILL_SITE = "bill_site"  # site: its statements, and what differs from them
     SEE_SITE = "see_site"  # site: everybody's load there
     OPERATE = "operate"  # the gateway itself: users, projects, credit, tariffs, sites
     OWN_ACCOUNTS = "own_accounts"  # oneself: tokens, site accounts
@@ -61,6 +62,7 @@ SCOPE_OF: dict[Verb, str] = {
     Verb.DISPUTE_BILL: "submit",
     Verb.ANSWER_DISPUTE: "submit",
     Verb.SIGN_SETTLEMENT: "submit",
+    Verb.BILL_SITE: "submit",
     Verb.SUBMIT: "submit",
     Verb.CHANGE_JOB: "submit",
     Verb.CANCEL_JOB: "submit",
@@ -116,6 +118,6 @@ def _project(person: Person, verb: Verb, project_id: str) -> bool:
 
 
 def _site(person: Person, verb: Verb, site_id: str) -> bool:
-    if verb in (Verb.ANSWER_DISPUTE, Verb.SIGN_SETTLEMENT):
+    if verb in (Verb.ANSWER_DISPUTE, Verb.SIGN_SETTLEMENT, Verb.BILL_SITE):
         return site_id in person.staff_of
     return verb is Verb.SEE_SITE and (person.operator_admin or site_id in person.staff_of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +20,16 @@ from gateway.services import Lease, Services
 from site_adapters.errors import SiteError
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.states import Reason
-from site_adapters.types import Accepted, Rejected, RenderedJob, SiteAccount, Submission, SubmitOutcome, Unknown
+from site_adapters.types import (
+    Accepted,
+    JobSpec,
+    Rejected,
+    RenderedJob,
+    SiteAccount,
+    Submission,
+    SubmitOutcome,
+    Unknown,
+)
 
 log = structlog.get_logger()
 
@@ -145,7 +154,7 @@ def _claim(services: Services, lease: Lease, adapter: SiteAdapter, now: datetime
     prepared = [r for r in (_render(adapter, row, accounts[row.site_account_id]) for row in rows) if r is not None]
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
-        return [c for c in (_intend(conn, lease, job, now) for job in prepared) if c is not None]
+        return _intend(conn, lease, prepared, now)
 
 
 def _waiters(conn: Connection, site_id: str, now: datetime, most: int) -> list[Waiter]:
@@ -183,6 +192,11 @@ def _rows(conn: Connection, job_ids: Sequence[str]) -> list[Any]:
     return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
 
+def _released(spec: JobSpec) -> JobSpec:
+    """A job that leaves the line is held no longer: the gateway itself holds, in its line."""
+    return replace(spec, attributes=replace(spec.attributes, submit_as_hold=False))
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
     claimed: _Claimed
@@ -195,7 +209,7 @@ def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready | No
     attempt = row.attempt + 1
     manifest = parse_manifest(row.manifest)
     submission = Submission(
-        spec=repository.spec_from_json(row.spec),
+        spec=_released(repository.spec_from_json(row.spec)),
         account=account,
         tag=row.tag,
         attempt=attempt,
@@ -211,38 +225,46 @@ def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready | No
         return None if exc.retryable else _Ready(claimed, None, str(exc))
 
 
-def _intend(conn: Connection, lease: Lease, ready: _Ready, now: datetime) -> _Claimed | None:
-    """Write down what is about to be said; None where the job has left the line meanwhile or cannot be rendered."""
-    claimed, rendered = ready.claimed, ready.rendered
-    if rendered is None:
-        job = repository.lock_job(conn, claimed.job_id)
-        if job is not None and job.phase == Phase.WAITING.value:
-            service.end_unseen(conn, job, Event.REJECTED, State.FAILED, Reason.REJECTED, now,
-                               payload={"message": ready.refusal}, message=ready.refusal)  # fmt: skip
-        return None
-    moved = repository.move(
-        conn, claimed.job_id, Event.INTENT, now=now, expected=Phase.WAITING, at_attempt=claimed.attempt - 1,
-        payload={"attempt": claimed.attempt}, attempt=claimed.attempt,
-    )  # fmt: skip
-    if not moved:
-        return None
-    repository.insert_attempts(
-        conn,
-        [
-            {
-                "job_id": claimed.job_id,
-                "attempt": claimed.attempt,
-                "site_id": lease.site_id,
-                "outcome": "intent",
-                "site_name": claimed.submission.site_name,
-                "stdout_path": rendered.stdout_path,
-                "stderr_path": rendered.stderr_path,
-                "script": repository.pack_script(rendered.script),
-                "intent_at": now,
-            }
-        ],
-    )
+def _intend(conn: Connection, lease: Lease, prepared: Sequence[_Ready], now: datetime) -> list[_Claimed]:
+    """Write down what is about to be said; without jobs that left the line meanwhile or cannot be rendered."""
+    claimed, attempts, events = [], [], []
+    for ready in prepared:
+        job, rendered = ready.claimed, ready.rendered
+        if rendered is None:
+            _refuse(conn, ready, now)
+            continue
+        event = repository.moved(
+            conn, job.job_id, Event.INTENT, now=now, expected=Phase.WAITING, at_attempt=job.attempt - 1,
+            payload={"attempt": job.attempt}, attempt=job.attempt,
+        )  # fmt: skip
+        if event is not None:
+            claimed.append(job)
+            events.append(event)
+            attempts.append(_attempt_row(lease, job, rendered, now))
+    repository.insert_attempts(conn, attempts)
+    repository.insert_events(conn, events)
     return claimed
+
+
+def _refuse(conn: Connection, ready: _Ready, now: datetime) -> None:
+    row = repository.lock_job(conn, ready.claimed.job_id)
+    if row is not None and row.phase == Phase.WAITING.value:
+        service.end_unseen(conn, row, Event.REJECTED, State.FAILED, Reason.REJECTED, now,
+                           payload={"message": ready.refusal}, message=ready.refusal)  # fmt: skip
+
+
+def _attempt_row(lease: Lease, job: _Claimed, rendered: RenderedJob, now: datetime) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "attempt": job.attempt,
+        "site_id": lease.site_id,
+        "outcome": "intent",
+        "site_name": job.submission.site_name,
+        "stdout_path": rendered.stdout_path,
+        "stderr_path": rendered.stderr_path,
+        "script": repository.pack_script(rendered.script),
+        "intent_at": now,
+    }
 
 
 # ---------------------------------------------------------------- answers
@@ -254,12 +276,12 @@ def _keep_answers(
     """Commit the site's answers; a worker that lost its site meanwhile writes none (the next one looks them up)."""
     counts = {Accepted: 0, Rejected: 0, Unknown: 0}
     deferred = 0
+    accepted = [(job, o) for job, o in zip(claimed, outcomes, strict=True) if isinstance(o, Accepted)]
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
+        _accepted(conn, accepted, now)
         for job, outcome in zip(claimed, outcomes, strict=True):
             match outcome:
-                case Accepted():
-                    _accepted(conn, job, outcome, now)
                 case Rejected(retryable=True):
                     deferred += 1
                     _deferred(conn, job, outcome, now)
@@ -274,15 +296,19 @@ def _keep_answers(
     return report
 
 
-def _accepted(conn: Connection, job: _Claimed, outcome: Accepted, now: datetime) -> None:
-    repository.move(
-        conn, job.job_id, Event.ACCEPTED, now=now, expected=Phase.SUBMITTING, at_attempt=job.attempt,
-        payload={"native_id": outcome.native_id, "cluster": outcome.cluster}, native_id=outcome.native_id,
-        cluster=outcome.cluster, native_submit_time=None, restarts=0, submitted_at=now, missing_looks=0,
-        observed_digest="", message=outcome.message,
-    )  # fmt: skip
-    repository.update_attempt(conn, job.job_id, job.attempt, outcome="accepted", native_id=outcome.native_id,
-                              cluster=outcome.cluster, decided_at=now)  # fmt: skip
+def _accepted(conn: Connection, answered: Sequence[tuple[_Claimed, Accepted]], now: datetime) -> None:
+    events = [
+        repository.moved(
+            conn, job.job_id, Event.ACCEPTED, now=now, expected=Phase.SUBMITTING, at_attempt=job.attempt,
+            payload={"native_id": outcome.native_id, "cluster": outcome.cluster}, native_id=outcome.native_id,
+            cluster=outcome.cluster, native_submit_time=None, restarts=0, submitted_at=now, missing_looks=0,
+            observed_digest="", message=outcome.message,
+        )
+        for job, outcome in answered
+    ]  # fmt: skip
+    repository.insert_events(conn, [event for event in events if event is not None])
+    attempts = [(job.job_id, job.attempt, outcome.native_id, outcome.cluster) for job, outcome in answered]
+    repository.accept_attempts(conn, attempts, now=now)
 
 
 def _rejected(conn: Connection, job: _Claimed, outcome: Rejected, now: datetime) -> None:

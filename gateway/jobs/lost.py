@@ -86,7 +86,7 @@ def _settle_tasks(services: Services, lease: Lease, job: Any, account: SiteAccou
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         if runs:
-            apply_runs(conn, services, Seen(job, tuple(runs)), now)
+            apply_runs(conn, services, [Seen(job, tuple(runs))], now)
         lost = _unaccounted(conn, job, {r.task for r in runs})
         if not lost:
             return
@@ -100,7 +100,7 @@ def _settle_tasks(services: Services, lease: Lease, job: Any, account: SiteAccou
             ObservedRun(job.native_id, state, "", task=task, reason=reason, submit_time=job.native_submit_time)
             for task in lost
         )
-        apply_runs(conn, services, Seen(job, gone), now)
+        apply_runs(conn, services, [Seen(job, gone)], now)
 
 
 def _unaccounted(conn: Connection, job: Any, shown: set[int | None]) -> list[int]:
@@ -123,7 +123,7 @@ def _settle(
             native = {r.native_id for r in runs}
             if job.native_id in native:
                 ours = tuple(r for r in runs if r.native_id == job.native_id)
-                apply_runs(conn, services, Seen(job, ours), now)
+                apply_runs(conn, services, [Seen(job, ours)], now)
             else:
                 # The site knows it under another id (its numbers were given anew).
                 first = min(runs, key=lambda r: (r.submit_time or now, r.native_id))

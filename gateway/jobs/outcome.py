@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -42,11 +42,31 @@ class Seen:
         )  # fmt: skip
 
 
-def apply_runs(conn: Connection, services: Services, seen: Seen, now: datetime) -> None:
-    """Write runs, state and, at the end, the provisional charge: one job, inside the caller's transaction."""
+@dataclass(slots=True)
+class _News:
+    """What is written for all jobs at once: events, and who has begun to run."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+
+
+def apply_runs(conn: Connection, services: Services, seen: Sequence[Seen], now: datetime) -> None:
+    """Write runs, states and, at the end, provisional charges of many jobs, inside the caller's transaction."""
+    runs = [_one_per_run(one.ours) for one in seen]
+    rows = [_run_row(one.job, run, now) for one, mine in zip(seen, runs, strict=True) for run in mine]
+    repository.upsert_runs(conn, rows)
+    news = _News()
+    for one, mine in zip(seen, runs, strict=True):
+        _apply(conn, services, one, mine, news, now)
+    repository.insert_events(conn, news.events)
+    if news.started:
+        books.mark_in_flight(conn, job_ids=news.started)
+
+
+def _apply(
+    conn: Connection, services: Services, seen: Seen, runs: Sequence[ObservedRun], news: _News, now: datetime
+) -> None:
     job = seen.job
-    runs = _one_per_run(seen.ours)
-    repository.upsert_runs(conn, [_run_row(job, run, now) for run in runs])
     for run in runs:
         if run.restarts:
             repository.close_earlier_runs(
@@ -71,14 +91,15 @@ def apply_runs(conn: Connection, services: Services, seen: Seen, now: datetime) 
         end(conn, services, job, state, _reason(job, runs, state), now, payload=payload, runs=runs, **changes)
         return
     if started is not None and job.started_at is None:
-        books.mark_in_flight(conn, job_ids=[job.id])
+        news.started.append(job.id)
     if state.value == job.state and newest.native_reason == "" and job.started_at == started:
         # Nothing that people would call news (a node list, a restart count): no event.
         repository.set_columns(conn, job.id, **changes)
         return
     reason = newest.reason.value
-    repository.move(conn, job.id, Event.OBSERVED, now=now, expected=Phase.AT_SITE, at_attempt=job.attempt,
-                    state=state.value, reason=reason, payload=payload, **changes)  # fmt: skip
+    event = repository.moved(conn, job.id, Event.OBSERVED, now=now, expected=Phase.AT_SITE, at_attempt=job.attempt,
+                             state=state.value, reason=reason, payload=payload, **changes)  # fmt: skip
+    news.events += [] if event is None else [event]
     if started is not None and job.started_at is None:
         dependencies.parent_changed(conn, job.id, state, started=True, now=now)
 

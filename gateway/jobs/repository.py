@@ -184,7 +184,7 @@ def insert_jobs(conn: Connection, rows: Sequence[Mapping[str, Any]], events: Seq
     """New jobs, each with its first event."""
     if rows:
         conn.execute(_INSERT_JOB, rows)
-        conn.execute(_INSERT_EVENT, events)
+    insert_events(conn, events)
 
 
 def lock_job(conn: Connection, job_id: str) -> Any | None:
@@ -212,9 +212,31 @@ def move(
 
     Writes the row and its event in one go; the state shown follows from the phase unless given.
     """
+    news = moved(
+        conn, job_id, event, now=now, expected=expected, at_attempt=at_attempt, state=state, reason=reason,
+        payload=payload, **changes,
+    )  # fmt: skip
+    insert_events(conn, [] if news is None else [news])
+    return news is not None
+
+
+def moved(
+    conn: Connection,
+    job_id: str,
+    event: Event,
+    *,
+    now: datetime,
+    expected: Phase,
+    at_attempt: int | None = None,
+    state: str | None = None,
+    reason: str | None = None,
+    payload: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any] | None:
+    """`move` without writing its event, which is returned: whoever moves many jobs writes their events at once."""
     phase = advance(expected, event)
     if phase is None:
-        return False
+        return None
     shown_state, shown_reason = SHOWN[phase]
     values = {
         "phase": phase.value,
@@ -228,10 +250,7 @@ def move(
         where["from_attempt"] = at_attempt
     query = _move(frozenset(values), at_attempt is not None)
     row = conn.execute(query, where | {f"new_{name}": value for name, value in values.items()}).one_or_none()
-    if row is None:
-        return False
-    insert_event(conn, job_id, row.last_event, now, event.value, row.state, payload or {})
-    return True
+    return None if row is None else event_row(job_id, row.last_event, now, event.value, row.state, payload or {})
 
 
 @cache
@@ -274,6 +293,11 @@ def insert_event(
     conn.execute(_INSERT_EVENT, event_row(job_id, n, at, kind, state, payload))
 
 
+def insert_events(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        conn.execute(_INSERT_EVENT, rows)
+
+
 def event_row(job_id: str, n: int, at: datetime, kind: str, state: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     return {"job_id": job_id, "n": n, "at": at, "kind": kind, "state": state, "payload": dict(payload)}
 
@@ -299,6 +323,20 @@ def close_breaks(conn: Connection, job_id: str, *, decision: str, decided_by: st
 def insert_attempts(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         conn.execute(insert(ATTEMPTS), [dict(r) for r in rows])
+
+
+_ACCEPT_ATTEMPT = (
+    update(ATTEMPTS)
+    .where(ATTEMPTS.c.job_id == bindparam("job"), ATTEMPTS.c.attempt == bindparam("number"))
+    .values(outcome="accepted", native_id=bindparam("id"), cluster=bindparam("at"), decided_at=bindparam("now"))
+)
+
+
+def accept_attempts(conn: Connection, answered: Iterable[tuple[str, int, str, str]], *, now: datetime) -> None:
+    """The site took these: job, attempt, native id, cluster."""
+    rows = [{"job": j, "number": n, "id": native, "at": cluster, "now": now} for j, n, native, cluster in answered]
+    if rows:
+        conn.execute(_ACCEPT_ATTEMPT, rows)
 
 
 def update_attempt(conn: Connection, job_id: str, attempt: int, **changes: Any) -> None:

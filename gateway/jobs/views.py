@@ -184,13 +184,18 @@ def _jobs(conn: Connection, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
 
 
 def _counts(conn: Connection, job_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How many tasks of these arrays are in which state, in their present attempt."""
+    """How many tasks of these arrays are in which state, in the newest run of their present attempt."""
     if not job_ids:
         return {}
+    later = RUNS.alias()
+    requeued = select(later.c.job_id).where(
+        later.c.job_id == RUNS.c.job_id, later.c.attempt == RUNS.c.attempt, later.c.task == RUNS.c.task,
+        later.c.restart > RUNS.c.restart,
+    )  # fmt: skip
     query = (
         select(RUNS.c.job_id, RUNS.c.state, func.count())
         .join(JOBS, (JOBS.c.id == RUNS.c.job_id) & (JOBS.c.attempt == RUNS.c.attempt))
-        .where(RUNS.c.job_id.in_(job_ids))
+        .where(RUNS.c.job_id.in_(job_ids), ~requeued.exists())
         .group_by(RUNS.c.job_id, RUNS.c.state)
     )
     found: dict[str, dict[str, int]] = {job_id: {} for job_id in job_ids}

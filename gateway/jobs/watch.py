@@ -109,8 +109,7 @@ def _write(services: Services, lease: Lease, matched: Sequence[Seen], now: datet
     for start in range(0, len(changed), _CHUNK):
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
-            for seen in changed[start : start + _CHUNK]:
-                apply_runs(conn, services, seen, now)
+            apply_runs(conn, services, changed[start : start + _CHUNK], now)
     strangers = [m for m in matched if m.foreign and not m.ours and m.job.missing_looks == 0]
     if strangers:
         with services.db.write() as conn:

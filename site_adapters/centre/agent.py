@@ -49,15 +49,17 @@ class Agent:
         """Connect, answer, connect again; returns after `close`."""
         wait = _WAIT_S[0]
         while not self._ending.is_set():
+            before = self.connections
             try:
                 if self.stopped() is None:
                     self._once()
-                    wait = _WAIT_S[0]
             except CredentialRefused as exc:
                 log.error("the gateway and we do not trust each other: %s", exc)  # noqa: TRY400 - told in words
                 wait = _WAIT_S[1]
             except _BROKEN as exc:
                 log.warning("no connection to the gateway: %s", exc)
+            if self.connections > before:  # it was a good connection that broke: come back at once
+                wait = _WAIT_S[0]
             # Not all agents of a gateway that restarts come back at the same instant.
             self._ending.wait(wait * (0.5 + secrets.randbelow(1000) / 1000))
             wait = min(wait * 2, _WAIT_S[1])

@@ -115,7 +115,7 @@ class TrustStore:
         if first and not file.exists():
             self._write(tuple(first))
 
-    def keys(self) -> tuple[PublicKey, ...]:
+    def all(self) -> tuple[PublicKey, ...]:
         """All that are in the file, run out or not."""
         try:
             changed = self._file.stat().st_mtime_ns
@@ -132,7 +132,7 @@ class TrustStore:
 
     def get(self, kid: str, now: datetime) -> PublicKey | None:
         """The key, while it is good."""
-        for key in self.keys():
+        for key in self.all():
             if key.kid == kid and (key.until is None or now < key.until):
                 return key
         return None
@@ -140,24 +140,24 @@ class TrustStore:
     def take(self, key: PublicKey, now: datetime) -> tuple[PublicKey, ...]:
         """Trust a new key; the others are good for a day more at most."""
         with self._lock_file():
-            kept = [k for k in self.keys() if k.kid != key.kid and (k.until is None or now < k.until)]
+            kept = [k for k in self.all() if k.kid != key.kid and (k.until is None or now < k.until)]
             ending = [replace(k, until=min(filter(None, (k.until, now + OVERLAP)))) for k in kept]
             return self._write((replace(key, until=None), *ending))
 
     def add(self, key: PublicKey) -> None:
         """Trust one more key, by a person's word."""
         with self._lock_file():
-            self._write((*(k for k in self.keys() if k.kid != key.kid), key))
+            self._write((*(k for k in self.all() if k.kid != key.kid), key))
 
     def learn(self, keys: Sequence[PublicKey]) -> None:
         """The keys as their owner, already trusted, has just told them."""
-        if tuple(keys) != self.keys():
+        if tuple(keys) != self.all():
             self._write(tuple(keys))
 
     def revoke_all(self) -> int:
         """Trust nobody; how many keys that were."""
         with self._lock_file():
-            count = len(self.keys())
+            count = len(self.all())
             self._write(())
         return count
 

@@ -86,7 +86,7 @@ class LocalManagement:
             "id": submission.fence_name, "tag": submission.tag, "attempt": submission.attempt,
             "name": submission.site_name, "manifest": submission.manifest, "cores": cores, "script": rendered.script,
             "walltime_s": spec.attributes.duration, "login": spec.inherit_environment,
-            "directory": spec.directory or submission.account.home, "held": False,
+            "directory": spec.directory or submission.account.home, "held": spec.attributes.submit_as_hold,
             "max_parallel": spec.array.max_parallel if spec.array is not None else None,
         }  # fmt: skip
         return [

@@ -65,7 +65,12 @@ class Dialect(Protocol):
 
     @property
     def ping_first(self) -> bool:
-        """Whether other commands hang while the scheduler is down, so that it is pinged before them."""
+        """Whether a write that fails does not prove that nobody took it, so that the scheduler is pinged before it."""
+        ...
+
+    @property
+    def hangs_when_down(self) -> bool:
+        """Whether questions hang while the scheduler is down, so that it is pinged before them."""
         ...
 
     @property
@@ -143,6 +148,11 @@ class LoginNodeManagement:
         ok, detail = self._up(fresh=True)
         return Health(ok, detail)
 
+    def _up_to_look(self, username: str) -> tuple[bool, str]:
+        if not self.dialect.hangs_when_down:
+            return True, "not asked: the question itself tells"
+        return self._up(username=username)
+
     def _up(self, *, fresh: bool = False, username: str | None = None) -> tuple[bool, str]:
         """The dialect's ping, at most once a second: with the scheduler down other commands may hang."""
         at, ok, detail = self._ping
@@ -217,7 +227,7 @@ class LoginNodeManagement:
     def observe(self, jobs: Sequence[JobRef]) -> Observation:
         users = sorted({job.username for job in jobs})
         kept = self.config.accounting.kept
-        up, detail = self._up(username=users[0])
+        up, detail = self._up_to_look(users[0])
         if not up:
             down = Look(error=f"the scheduler does not answer: {detail}")
             return Observation(down, down, queries=1, accounting_kept=kept)
@@ -287,7 +297,7 @@ class LoginNodeManagement:
         users = sorted({account.username for account in accounts})
         if not users:
             return Look()
-        up, detail = self._up(username=users[0])
+        up, detail = self._up_to_look(users[0])
         if not up:
             return Look(error=f"the scheduler does not answer: {detail}")
         kept = self.config.accounting.kept

@@ -89,14 +89,30 @@ def from_text(text: str, title: str = "Job Id") -> Records:
         problems.append(RowProblem(head.strip(), f"nothing that begins with {title!r}"))
     for block in blocks:
         name, _, body = block.partition("\n")
-        if title == "Job Id" and not body.endswith("\n\n"):  # each job ends with an empty line
-            problems.append(RowProblem(f"{title}: {block}", "it was cut"))
-            continue
+        if title == "Job Id":
+            body, foreign = _own_lines(body)
+            if foreign:
+                problems.append(RowProblem(foreign, "it belongs to no job"))
+            elif not body.endswith("\n\n"):  # each job ends with an empty line
+                problems.append(RowProblem(f"{title}: {block}", "it was cut"))
+                continue
         try:
             rows.append((name.strip(), _pairs(body)))
         except ValueError as exc:
             problems.append(RowProblem(f"{title}: {block}", str(exc)))
     return Records(tuple(rows), tuple(problems))
+
+
+def _own_lines(body: str) -> tuple[str, str]:
+    """A job's own text, and what follows it that is another job's which has lost its head.
+
+    An empty line alone ends no job: a value of several lines may hold one.
+    """
+    for end in re.finditer(r"\n\n+", body):
+        rest = body[end.end() :]
+        if rest and (rest.startswith("    Job_Name = ") or not re.match(r"\t|    [A-Za-z_][\w.-]* = ", rest)):
+            return body[: end.end()], rest
+    return body, ""
 
 
 def _pairs(body: str) -> dict[str, str]:
@@ -122,9 +138,16 @@ def moment(text: str) -> datetime | None:
     """`Mon Nov 23 06:34:36 2026` (asked with TZ=UTC) or epoch seconds; None for nothing. Raises ValueError."""
     if not text:
         return None
-    if text.isdigit():
-        return datetime.fromtimestamp(int(text), UTC)
+    if text.isascii() and text.isdigit():
+        return from_epoch(int(text))
     return datetime.strptime(text, "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC)
+
+
+def from_epoch(seconds: int) -> datetime:
+    """Epoch seconds as a time; raises ValueError for what no calendar holds."""
+    if seconds > 253_402_300_799:
+        raise ValueError(f"{seconds} is no time")
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def seconds(text: str) -> int | None:

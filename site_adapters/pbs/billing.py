@@ -88,7 +88,11 @@ def frame_log(text: str, *, since: datetime, users: set[str], zone: str = "UTC")
         if match is None:
             problems.append(RowProblem(line, "no accounting line"))
             continue
-        stamp = datetime.strptime(match[1], "%m/%d/%Y %H:%M:%S").replace(tzinfo=here)
+        try:
+            stamp = datetime.strptime(match[1], "%m/%d/%Y %H:%M:%S").replace(tzinfo=here)
+        except ValueError as exc:
+            problems.append(RowProblem(line, str(exc)))
+            continue
         kind, job, rest = match[2], match[3], match[4]
         if kind == "S":
             started[job] = line

@@ -28,6 +28,7 @@ class PbsDialect:
     ids_per_query: int = 100_000
     ids_per_act: int = 1  # a bad id beside others has crashed a server
     ping_first: bool = False  # qstat tells at once when nobody listens, and hangs no less than a ping
+    hangs_when_down: bool = False
     own_search: bool = True  # others' jobs may be hidden: empty, exit code 0
     folders: tuple[str, ...] = ()
 

@@ -55,7 +55,8 @@ def directives(config: SiteConfig, submission: Submission) -> list[str]:
     lines += [f"-q {_word(queue, 'queue')}"] if queue is not None else []
     lines += [f"-A {_word(a.account, 'account')}"] if a.account is not None else []
     lines += [f"-p {a.priority}"] if a.priority is not None else []
-    lines += [f"-l {','.join(_resources(config.pbs, spec))}"]
+    # Each on a line of its own: what reads #PBS lines beside PBS takes the rest of the line as part of the first.
+    lines += [f"-l {wanted}" for wanted in _resources(config.pbs, spec)]
     lines += _placement(config, spec)
     if a.qos is not None:
         if not torque:

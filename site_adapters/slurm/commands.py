@@ -229,8 +229,10 @@ def _with_task(run: ObservedRun, task: int | None) -> ObservedRun:
 
 
 def _epoch(text: str) -> datetime | None:
-    if not text.isdigit() or text == "0":
+    if not (text.isascii() and text.isdigit()) or text == "0":
         return None
+    if int(text) > 253_402_300_799:
+        raise ValueError(f"{text} is no time")
     return _EPOCH + timedelta(seconds=int(text))
 
 
@@ -242,6 +244,8 @@ SACCT_FIELDS = (
     "Submit", "Eligible", "Start", "End", "ElapsedRaw", "Suspended", "AllocCPUS", "AllocNodes", "AllocTRES",
     "ReqTRES", "Reason", "NodeList", "SubmitLine", "Comment", "JobName",
 )  # fmt: skip
+# The fixed fields of a row: its database index, cluster, job id, raw id, and all that follow up to the free texts.
+_BEGINS = rf"\d*{SEPARATOR}[\w.-]+{SEPARATOR}[\d_\[\]%,:+.-]+{SEPARATOR}\d+{SEPARATOR}"
 _WIDE = {"State": "%40", "AllocTRES": "%200", "ReqTRES": "%200", "SubmitLine": "%4000", "Comment": "%4000"}
 
 
@@ -278,32 +282,26 @@ def sacct(
 
 
 def read_sacct(output: Output, separator: str = SEPARATOR) -> AccountingRows:
-    """Frame the rows: names, comments and submit lines may hold line breaks, so a row ends where it is complete.
-
-    A line without a separator behind a complete row is the rest of its last field, the name.
-    """
+    """Frame the rows: one begins where its fixed fields do; submit line, comment and name may hold line breaks."""
     if output.exit_code != 0:
         raise classify(output)
-    rows: list[list[str]] = []
-    problems: list[RowProblem] = []
-    for line in output.text.removesuffix("\n").split("\n"):
-        parts = line.split(separator)
-        begins = separator in line and (not rows or len(rows[-1]) >= len(SACCT_FIELDS))
-        if begins:
-            rows.append(parts)
-        elif rows:
-            rows[-1][-1] += "\n" + parts[0]
-            rows[-1] += parts[1:]
-        elif line:
-            problems.append(RowProblem(line, "no field of a row"))
-    framed: list[dict[str, str]] = []
-    for row in rows:
-        if len(row) == len(SACCT_FIELDS) and row[0].isdecimal():
-            framed.append(dict(zip(SACCT_FIELDS, row, strict=True)))
+    begins = re.compile(_BEGINS.replace(SEPARATOR, re.escape(separator)))
+    texts: list[str] = []
+    for line in output.text.removesuffix("\n").split("\n") if output.text else ():
+        if begins.match(line) or not texts:
+            texts.append(line)
         else:
-            why = f"no number in front, or {len(row)} fields instead of {len(SACCT_FIELDS)}"
-            problems.append(RowProblem(separator.join(row), why))
-    return AccountingRows(tuple(framed), tuple(problems))
+            texts[-1] += "\n" + line
+    rows: list[dict[str, str]] = []
+    problems: list[RowProblem] = []
+    for text in texts:
+        fields = text.split(separator)
+        if len(fields) == len(SACCT_FIELDS) and fields[0].isdecimal():
+            rows.append(dict(zip(SACCT_FIELDS, fields, strict=True)))
+        elif text:
+            why = f"no number in front, or {len(fields)} fields instead of {len(SACCT_FIELDS)}"
+            problems.append(RowProblem(text, why))
+    return AccountingRows(tuple(rows), tuple(problems))
 
 
 def runs_of(found: AccountingRows) -> Look:
@@ -385,6 +383,11 @@ def _ended(word: str, exit_code: int | None, signal: str, ours: bool) -> Reason:
 def scancel(program: str, ids: Sequence[str]) -> Command[Output]:
     """Cancel many; silent and 0 for jobs that are over (only `-v` would tell)."""
     return Command((program, *ids), lambda out: out, write=True, deadline_s=60.0)
+
+
+def kill(program: str, ids: Sequence[str]) -> Command[Output]:
+    """End jobs at once, their batch shells too: no grace as `scancel` gives it (KillWait)."""
+    return Command((program, "--signal=KILL", "--full", *ids), lambda out: out, write=True, deadline_s=20.0)
 
 
 def scontrol(program: str, *words: str) -> Command[Output]:

@@ -24,6 +24,7 @@ class SlurmDialect:
     ids_per_query: int = 500
     ids_per_act: int = 500
     ping_first: bool = True
+    hangs_when_down: bool = True
     own_search: bool = False
     folders: tuple[str, ...] = ()
 

@@ -80,6 +80,7 @@ def _attributes(config: SiteConfig, spec: JobSpec) -> list[str]:
     }
     argv = [f"--{name}={value}" for name, value in options.items() if value is not None]
     argv.append("--requeue" if a.rerunnable else "--no-requeue")
+    argv += ["--hold"] if a.submit_as_hold else []
     if spec.array is not None:
         most = f"%{spec.array.max_parallel}" if spec.array.max_parallel is not None else ""
         argv.append(f"--array={spec.array.indices}{most}")

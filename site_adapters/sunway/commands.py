@@ -163,7 +163,12 @@ def read_bjobs(output: Output, *, zone: str, now: datetime) -> tuple[list[Block]
     text = _ANSI.sub("", output.text)
     blocks: list[Block] = []
     problems: list[RowProblem] = []
-    for part in _BLOCK.split(text)[1:]:
+    for whole in _BLOCK.split(text)[1:]:
+        # A head, an empty line, its events; what follows another empty line has lost its own head.
+        pieces = re.split(r"\n\n+", whole, maxsplit=2)
+        part = "\n\n".join(pieces[:2])
+        if len(pieces) == 3 and pieces[2].strip():
+            problems.append(RowProblem(pieces[2], "it belongs to no job"))
         try:
             blocks.append(_block(part, zone=zone, now=now))
         except (ValueError, KeyError, OverflowError) as exc:

@@ -50,6 +50,7 @@ class SunwayDialect:
     ids_per_query: int = 50
     ids_per_act: int = 1
     ping_first: bool = True
+    hangs_when_down: bool = False
     own_search: bool = True
     folders: tuple[str, ...] = FOLDERS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,16 @@ class Death:
 
     def __init__(self, point: str, nth: int, report_to: int, number: signal.Signals = signal.SIGKILL) -> None:
         self._point, self._left, self._report_to, self._signal = point, nth, report_to, number
-        self.tick = ""
+        self._mine = threading.local()
+
+    @property
+    def tick(self) -> str:
+        """The tick of this thread; only dispatch speaks to the site in threads of its own."""
+        return str(getattr(self._mine, "tick", "dispatch"))
+
+    @tick.setter
+    def tick(self, name: str) -> None:
+        self._mine.tick = name
 
     def at(self, moment: str) -> None:
         if f"{self.tick}: {moment}" != self._point:

@@ -2,7 +2,7 @@
 # Install the real things that the tests run against, on Debian as root. Nothing is started.
 set -euo pipefail
 PKGS="slurm-wlm slurmdbd slurmrestd slurm-client munge mariadb-server openssh-server slurm-wlm-jwt-plugin
-      slurm-wlm-mysql-plugin postgresql chromium wrk"
+      slurm-wlm-mysql-plugin slurm-wlm-torque postgresql chromium wrk"
 missing=""
 for p in $PKGS; do dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $p"; done
 [ -z "$missing" ] && exit 0

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from gateway.services import Services
-from site_adapters.types import Resources
+from site_adapters.centre.cli import main
+from site_adapters.centre.conformance.kit import Target
+from site_adapters.centre.home import Centre
+from site_adapters.errors import Refused
+from site_adapters.orders import OpeningState, Order, OrderKind
+from site_adapters.types import Attributes, Rejected, Resources, SiteAccount, Submission
 from tests.builders import Gateway, compose_gateway, make_gateway, people, served
 from tests.docking import Docked, dialling, dock, serving, slurm_at_the_centre
 from tests.lab.slurm import SlurmLab, wait_for
@@ -60,3 +69,99 @@ def test_job_runs_at_a_docked_centre_and_is_charged(gateway: Gateway) -> None:
     assert done["status"]["exit_code"] == 0
     assert charged["usage"]["core_seconds"] % 2 == 0
     gateway.check_books()
+
+
+def submission_of(centre: Centre, username: str, script: str = "true\n", **attributes: Any) -> Submission:
+    facts = centre.adapter.auth.probe(username)
+    target = Target(centre.adapter, SiteAccount(facts.username, facts.home, facts.uid))
+    return target.submission(target.spec(script, attributes=Attributes(duration=60, **attributes)))
+
+
+def test_stop_leaves_no_running_job_and_no_credential(
+    by_service: Gateway, docked: Docked, slurm_alpha: SlurmLab
+) -> None:
+    """One of the jobs ignores TERM; the switch needs no gateway and is thrown by another process."""
+    stubborn = "#!/bin/bash\ntrap '' TERM\nwhile true; do sleep 1; done\n"
+    jobs = [by_service.submit("alpha", script) for script in (stubborn, "#!/bin/sh\nsleep 300\n", stubborn)]
+    for job_id in jobs:
+        by_service.until(job_id, "active")
+
+    begun = time.monotonic()
+    done = CliRunner().invoke(main, ["--home", str(docked.home.folder), "stop", "--reason", "drill"])
+    seconds = time.monotonic() - begun
+
+    assert done.exit_code == 0, done.output
+    assert slurm_alpha.run("squeue", "-h", "-u", "lab_alice", "-t", "R", "-o", "%i") == ""
+    assert seconds < 10
+    outcome = by_service.services.sites["alpha"].management.submit([submission_of(docked.compose(), "lab_alice")])[0]
+    assert isinstance(outcome, Rejected)
+    assert docked.home.trust.all() == ()
+
+
+def test_people_of_a_tenant_account_are_told_apart(by_service: Gateway, docked: Docked) -> None:
+    """One login of the operator; the centre's audit log and the job's comment name the person and the project."""
+    job_id = by_service.submit("alpha", "#!/bin/sh\ntrue\n")
+    by_service.until(job_id, "completed")
+    entries = [e for e in docked.home.audit.entries() if e.get("verb") == "management.submit" and e["kind"] == "call"]
+    assert entries[-1]["people"] == [by_service.person.user_id]
+    assert entries[-1]["projects"] == [by_service.project_id]
+    assert entries[-1]["accounts"] == ["lab_alice"]
+
+
+def test_a_referral_centre_takes_nothing(docked: Docked, slurm_alpha: SlurmLab) -> None:
+    docked.rewrite(policy={"permission_model": "referral", "referral_url": "https://centre.example/apply"})
+    centre = docked.compose()
+    try:
+        ((_, outcome),) = centre.gate.enter([submission_of(centre, "lab_alice")])
+    finally:
+        centre.close()
+    assert isinstance(outcome, Rejected) and not outcome.retryable and "centre.example/apply" in outcome.message
+
+
+@pytest.fixture
+def login(slurm_alpha: SlurmLab) -> Iterator[str]:
+    """A sub-site user that the centre's own command makes; removed at the end."""
+    name = "lab_subsite"
+    yield name
+    slurm_alpha.run("sacctmgr", "-i", "delete", "user", name, check=False)
+    slurm_alpha.run("sacctmgr", "-i", "delete", "account", "pn_fluids", check=False)
+    subprocess.run(["userdel", "-r", name], check=False, capture_output=True)
+
+
+def test_order_opens_an_account_that_runs_jobs_and_closing_ends_that(
+    tmp_path: Path, slurm_alpha: SlurmLab, login: str
+) -> None:
+    """A sub-site user and a block of core-hours by order: asked over the wire, approved by staff, run, closed."""
+    tmp_path.chmod(0o755)
+    hook = ["useradd", "-m", "-b", str(slurm_alpha.root / "home"), "{username}"]
+    docked = dock(tmp_path, slurm_at_the_centre(slurm_alpha), accounts=[], orders={"login_command": hook})
+    centre = docked.compose()
+    with serving(centre) as url:
+        services = compose_gateway(tmp_path / "gw", f"sqlite:///{tmp_path / 'gw.sqlite'}", docked.site_file(url=url))
+        told(services, "alpha")
+        ordering, auth = services.sites["alpha"].ordering, services.sites["alpha"].auth
+        account = Order("o-1", OrderKind.ACCOUNT, "fluids", person="u1", username=login)
+        block = Order("o-2", OrderKind.CORE_HOURS, "fluids", core_seconds=360_000)
+
+        assert ordering.open(account).state is OpeningState.REQUESTED
+        with pytest.raises(Refused):
+            auth.probe(login)  # not given yet
+        opened = centre.orders.approve("o-1", by="staff")
+        assert (opened.state, opened.native_account, opened.username) == (OpeningState.OPEN, "pn_fluids", login)
+        ordering.open(block)
+        assert centre.orders.approve("o-2", by="staff").state is OpeningState.OPEN
+        assert ordering.open(account) == ordering.opening("o-1")  # asked again: the same opening
+        limit = slurm_alpha.run("sacctmgr", "-nP", "show", "assoc", "account=pn_fluids", "format=grptresmins")
+        assert "cpu=6000" in limit
+
+        facts = auth.probe(login)
+        target = Target(services.sites["alpha"], SiteAccount(facts.username, facts.home, facts.uid))
+        job = target.run(target.spec("printf ran\n", attributes=Attributes(duration=60, account="pn_fluids")))
+        target.wait_ended([job])
+        assert job.ended().state.value == "completed"
+        row = slurm_alpha.run("sacct", "-nXP", "-j", job.native_id, "-o", "user,account")
+        assert row == f"{login}|pn_fluids"  # traced: order -> account -> job -> the centre's own record
+
+        assert ordering.close("o-1").state is OpeningState.CLOSED
+        late = services.sites["alpha"].management.submit([target.submission(target.spec())])[0]
+        assert isinstance(late, Rejected)

@@ -9,7 +9,7 @@ import click
 
 from penstock.api import Client
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.shared import client, emit, fetched, json_option, local_time, table
 
 _KEYS = ("project", "user", "site", "queue", "state", "day", "month")
 _BAR = 24
@@ -36,7 +36,7 @@ def spend(
         found = api.ask("billing/reports", **question)
         for file, kind in ((plot, "svg"), (csv_file, "csv")):
             if file is not None:
-                file.write_bytes(api.download("billing/reports", **question, format=kind))
+                fetched(api, "billing/reports", file, **question, format=kind)
     if as_json:
         emit(found)
         return report.OK
@@ -78,7 +78,7 @@ def invoices(
             found = api.get(f"billing/invoices/{number}")
         for file, kind in ((pdf, "pdf"), (csv_file, "csv")):
             if file is not None and number is not None:
-                file.write_bytes(api.download(f"billing/invoices/{number}/{kind}", lang=lang))
+                fetched(api, f"billing/invoices/{number}/{kind}", file, lang=lang)
     if as_json:
         emit(found)
     elif number is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,3 +73,13 @@ def last_line(job: Job) -> str:
     if job.charge is not None:
         parts.append(str(job.charge))
     return " · ".join(parts)
+
+
+def fetched(api: Client, path: str, file: Path, **params: Any) -> int:
+    """Download to FILE, which is whole or not there, and say so on stderr."""
+    part = file.with_name(file.name + ".part")
+    with part.open("wb") as out:
+        size = api.download(path, out, **params)
+    part.replace(file)
+    print(f"{file}: {size} bytes", file=sys.stderr)
+    return 0

@@ -228,6 +228,18 @@ def test_each_seller_bills_its_own_sites(db: Database) -> None:
     assert (theirs.number, theirs.lines[0].site_id) == ("BT-000001", "beta")
 
 
+def test_an_issuer_without_tax_rule_adds_none_and_says_so(db: Database) -> None:
+    with db.write() as conn:
+        save_entity(conn, replace(OPERATOR), tax_code="", now=NOW)
+        charge(conn, run(3_600_000))
+        made = bill(conn)
+        assert (made.tax.kind, made.tax_minor, made.gross_minor) == (TaxKind.EXEMPT, 0, 5000)
+        save_entity(conn, replace(OPERATOR), tax_code="unheard", now=NOW)
+        charge(conn, run(3600))
+        with pytest.raises(InvoiceRefused, match="no version that holds"):
+            bill(conn)
+
+
 def test_payers_who_share_a_project_get_their_parts_of_each_charge(db: Database) -> None:
     other = replace(PAYER, id="lab")
     shared = Terms("r1", T0 - timedelta(days=900), "", (("uni", 60), ("lab", 40)))

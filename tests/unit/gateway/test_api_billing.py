@@ -15,6 +15,7 @@ from gateway.db import table_of
 from gateway.identity.tables import CentreStaffRow
 from tests.builders import Gateway
 from tests.unit.accounting.invoicing import charge, run
+from tests.unit.accounting.makers import agree, agreement
 
 ISSUER = {"id": "op", "legal_name": "Penstock Operations Ltd", "country": "CN", "prefix": "PS", "tax_code": "vat"}
 PAYER = {"id": "uni", "legal_name": "物理研究院", "language": "zh"}
@@ -225,6 +226,15 @@ def test_a_project_without_payer_holds_up_no_other(
     found = billing.post("invoices", {"month": billing.month})
     assert [m["project"] for m in found["made"]] == ["demo"]
     assert found["refused"] == [{"project": "poor", "why": "nobody is named who pays for it"}]
+
+
+def test_a_centre_that_is_seller_of_record_bills_its_own_sites(billing: Billing) -> None:
+    billing.work(36_000)
+    billing.post("entities", {"id": "centre", "legal_name": "Centre", "prefix": "CT"}, 201)
+    agree(billing.gateway.services.db, agreement(site_ids=("local",)))
+    assert billing.post("invoices", {"month": billing.month, "issuer": "op"})["made"] == []
+    [made] = billing.post("invoices", {"month": billing.month, "issuer": "centre"})["made"]
+    assert (made["number"], made["issuer"], made["net"]) == ("CT-000001", "centre", "3.60")
 
 
 def test_documents_are_paged(billing: Billing) -> None:

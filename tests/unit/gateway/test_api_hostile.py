@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 
 from gateway.jobs.repository import JOBS
 from tests.builders import Gateway
+from tests.lab.slurm import wait_for
 
 TRUE: dict[str, Any] = {"executable": "/bin/true", "attributes": {"duration": 60}}
 
@@ -199,3 +201,14 @@ def test_a_bug_of_ours_tells_a_number_and_nothing_else(
     assert number in answer.json()["detail"]
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text and answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_is_no_bug_of_ours(gateway: Gateway, client: httpx.Client) -> None:
+    with capture_logs() as logged:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as half:
+            head = f"POST /api/v2/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.secret}\r\n"
+            half.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            wait_for(lambda: client.get("/healthz").status_code == 200, "the server to have read this far")
+        wait_for(lambda: any(entry["event"] == "client_gone" for entry in logged), "the server to notice")
+
+    assert not [entry for entry in logged if entry["event"] == "request_failed"]

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
+from penstock import cli
 from sqlalchemy import insert
 
 from accounting.agreement import Agreement, Model, Share, Shares
@@ -179,3 +181,37 @@ def test_a_witness_cosigns_and_says_when_history_was_changed(
     changed = run("penstock_witness.py", *arguments, token=token)
     assert changed.returncode == 1
     assert "HISTORY WAS CHANGED" in changed.stderr
+
+
+def test_the_command_line_downloads_shows_and_signs(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: dict[str, str], key: tuple[Path, str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settlement = drawn(gateway, client, operator)["id"]
+    monkeypatch.setenv("PENSTOCK_URL", str(client.base_url).removesuffix("/api/v2/"))
+    monkeypatch.setenv("PENSTOCK_TOKEN", centre["Authorization"].removeprefix("Bearer "))
+
+    def penstock(*arguments: str) -> str:
+        done = CliRunner().invoke(cli.penstock, arguments)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert settlement in penstock("settlement", "list")
+    penstock("settlement", "download", settlement, "-o", str(tmp_path))
+    assert "leaves" in penstock("evidence", "status")
+    (tmp_path / "seen").write_text(penstock("evidence", "checkpoint"))
+    vkey = client.get("/evidence/log").json()["vkey"]
+    looked = run("penstock_verify.py", str(tmp_path / f"{settlement}.jsonl"), "--log-key", vkey)
+    assert looked.returncode == 0, looked.stdout
+    signed = run("penstock_witness.py", "sign", "--statement", str(tmp_path / f"{settlement}.json"), "--key",
+                 str(key[0]), "--key-id", "c1-2026")  # fmt: skip
+    (tmp_path / "jws").write_text(signed.stdout)
+    assert "agreed: " in penstock("settlement", "sign", settlement, str(tmp_path / "jws"))
+    assert "signed by centre, operator" in penstock("settlement", "show", settlement)
+    asked = period(gateway)
+    penstock("evidence", "bundle", "--site", "local", "--since", asked["since"], "--until", asked["until"], "-o",
+             str(tmp_path / "site.jsonl"))  # fmt: skip
+    looked = run(
+        "penstock_verify.py", str(tmp_path / "site.jsonl"), "--log-key", vkey, "--seen", str(tmp_path / "seen")
+    )
+    assert looked.returncode == 0, looked.stdout

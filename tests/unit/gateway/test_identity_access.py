@@ -39,6 +39,7 @@ ALLOWED = {
     ("operator", Verb.SEE_BILL, "project"),
     ("staff", Verb.ANSWER_DISPUTE, "site"),
     ("staff", Verb.SIGN_SETTLEMENT, "site"),
+    ("staff", Verb.BILL_SITE, "site"),
     ("operator", Verb.SEE_PROJECT, "project"),
     ("operator", Verb.MANAGE_PROJECT, "project"),
     ("staff", Verb.SEE_SITE, "site"),

@@ -1,0 +1,135 @@
+"""evidence, settlement: fetch what the independent verifier checks; for a centre, look and sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.cli import report
+from penstock.cli.shared import client, emit, fetched, json_option, local_time, table
+
+
+@click.group()
+def evidence() -> None:
+    """The log of the books: checkpoints, and bundles for the independent verifier."""
+
+
+@evidence.command("status")
+@json_option
+def status(as_json: bool) -> int:
+    """How far the log is, and the key to check it with."""
+    with client() as api:
+        found = api.get("evidence/log")
+    if as_json:
+        emit(found)
+    else:
+        click.echo(f"{found['origin']}: {found['size']} leaves, {found['checkpoint'] or 'none'} signed, "
+                   f"{found['waiting']} waiting\nkey {found['vkey'] or '–'}")  # fmt: skip
+    return report.OK
+
+
+@evidence.command("checkpoint")
+@click.option("--size", type=int, help="The checkpoint of this many leaves; without it the newest")
+def checkpoint(size: int | None) -> int:
+    """The signed checkpoint with its cosignatures; keep it, the next bundle can lead on from it."""
+    with client() as api:
+        click.echo(api.text("evidence/checkpoint" + (f"?size={size}" if size is not None else "")), nl=False)
+    return report.OK
+
+
+@evidence.command("bundle")
+@click.option("--project")
+@click.option("--site")
+@click.option("--since", required=True, help="2026-11-01T00:00:00Z")
+@click.option("--until", required=True, help="Runs that ended before this")
+@click.option("--seen", type=int, help="The size of a checkpoint that you have kept")
+@click.option("--disclose", is_flag=True, help="With the names in it")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def bundle(output: Path, **asked: Any) -> int:
+    """Everything that the verifier needs about a period. Then: python penstock_verify.py FILE --log-key KEY"""
+    with client() as api:
+        return fetched(api, "evidence/bundle", output, **{k: v for k, v in asked.items() if v not in (None, False)})
+
+
+@click.group()
+def settlement() -> None:
+    """What a centre is paid: look, download, check, sign."""
+
+
+@settlement.command("list")
+@json_option
+def list_settlements(as_json: bool) -> int:
+    """The statements that I may see, newest first."""
+    with client() as api:
+        found = api.get("billing/settlements")["items"]
+    if as_json:
+        for one in found:
+            emit(one)
+        return report.OK
+    rows = [(s["id"], s["centre"], f"{s['from'][:10]} – {s['to'][:10]}", s["state"], f"{s['pay']} {s['pay_currency']}",
+             s["paid"], ", ".join(s["signed_by"])) for s in found]  # fmt: skip
+    table(rows, ("ID", "CENTRE", "PERIOD", "STATE", "PAY", "PAID", "SIGNED BY"))
+    return report.OK
+
+
+@settlement.command("show")
+@json_option
+@click.argument("settlement_id")
+def show(settlement_id: str, as_json: bool) -> int:
+    """One statement, from what was earned to what is paid."""
+    with client() as api:
+        found = api.get(f"billing/settlements/{settlement_id}")
+    if as_json:
+        emit(found)
+        return report.OK
+    said = found["statement"]
+    state = f"{found['state']} ({found['reason']})" if found["reason"] else found["state"]
+    click.echo(f"{found['centre']}, {found['from']} to {found['to']}, revision {found['revision']}: {state}, "
+               f"drawn {local_time(found['drawn_at'])}")  # fmt: skip
+    for name, title in (("grades", "in the period"), ("corrections_of_earlier_periods", "corrections of earlier ones")):
+        for line in said[name]:
+            hours = int(line["core_seconds"]) / 3600
+            click.echo(f"  {title}, {line['grade'] or 'no grade'}: {line['entries']} entries, {hours:.2f} core-hours")
+    for name in ("earned", "tax", "centre_share", "fees", "withheld", "net", "pay", "opening", "paid", "closing"):
+        currency = found["pay_currency" if name in ("pay", "opening", "paid", "closing") else "currency"]
+        click.echo(f"  {name.replace('_', ' '):13} {found[name]:>24} {currency}")
+    for held in said["disputed"]:
+        click.echo(f"  in dispute, carried forward: {held['entry']} ({held['reason']})")
+    click.echo(f"  signed by {', '.join(found['signed_by'])}; sha256 {found['sha256']}")
+    return report.OK
+
+
+@settlement.command("download")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), default=Path(), show_default=True)
+@click.argument("settlement_id")
+def download(settlement_id: str, output: Path) -> int:
+    """The statement (what is signed, byte for byte) and its bundle (for the verifier), as two files."""
+    output.mkdir(parents=True, exist_ok=True)
+    with client() as api:
+        for what, suffix in (("statement", "json"), ("bundle", "jsonl")):
+            fetched(api, f"billing/settlements/{settlement_id}/{what}", output / f"{settlement_id}.{suffix}")
+    return report.OK
+
+
+@settlement.command("sign")
+@click.argument("settlement_id")
+@click.argument("jws", type=click.File("r"), default="-")
+def sign(settlement_id: str, jws: Any) -> int:
+    """Hand in the centre's signature: the JWS that penstock_witness.py sign prints (a file, or standard input)."""
+    with client() as api:
+        done = api.post(f"billing/settlements/{settlement_id}/sign", {"jws": jws.read().strip()})
+    click.echo(f"{done['state']}: {done['pay']} {done['pay_currency']} will be paid")
+    return report.OK
+
+
+@settlement.command("object")
+@click.argument("settlement_id")
+@click.argument("reason")
+def refuse(settlement_id: str, reason: str) -> int:
+    """Refuse a statement with a REASON; the operator draws another one."""
+    with client() as api:
+        done = api.post(f"billing/settlements/{settlement_id}/withdraw", {"reason": reason})
+    click.echo(f"{done['state']}: {done['reason']}")
+    return report.OK

@@ -1,0 +1,279 @@
+"""Centres' statements, comparisons and breaks: what a centre bills, where it differs, and who settles it how."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+from starlette.responses import Response
+
+from accounting import recon_store
+from accounting.breaks import Act, Category, Refused, State
+from accounting.explain import Ground, Ratio
+from accounting.money import format_micro, parse_amount
+from accounting.periods import month
+from accounting.recon_drafts import CENTRE_GOVERNS, Rules
+from accounting.recon_store import BreakNow
+from accounting.statement import Header
+from accounting.statement_formats import Profile, Unreadable
+from accounting.statement_store import statement_problems, statement_row, statements
+from gateway.api import describe
+from gateway.api import recon_schemas as schemas
+from gateway.api.context import Admin, Body, Svc, Who, Word, answer, read
+from gateway.api.paging import cursor_of, from_cursor
+from gateway.billing import reconcile
+from gateway.billing.recon_rules import with_prices
+from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
+from gateway.identity.access import Person, Verb, can
+from gateway.jobs.views import stamp
+from gateway.services import Services
+
+router = APIRouter(tags=["billing"], prefix="/billing")
+
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Period = Annotated[str, Query(pattern=r"^\d{4}-\d{2}$")]
+_ACTS = Literal["propose", "countersign", "dispute", "reopen"]
+
+
+# ---------------------------------------------------------------- statements
+
+
+@router.get("/statements", **describe.route(schemas.StatementHeads))
+def list_statements(services: Svc, person: Who, site: Word | None = None, period: Period | None = None) -> Response:
+    """What centres have billed, with what is still open of it (operator: all; centre staff: their own)."""
+    with services.db.read() as conn:
+        rows = statements(conn, site_ids=_sites(services, person, site), period=period or "")
+        return answer({"items": [_statement(services, conn, row) for row in rows]})
+
+
+@router.post("/statements", **describe.route(
+    schemas.StatementReceived, body=schemas.StatementIn, refuses=(403, 413, 422)
+))  # fmt: skip
+def receive_statement(services: Svc, person: Who, body: Body) -> Response:
+    """A centre's statement (its staff, or the operator). The same bytes again are the same statement."""
+    wanted = read(schemas.StatementIn, body)
+    _must(services, person, wanted.site, Verb.BILL_SITE)
+    try:
+        profile = Profile(**wanted.profile.model_dump()) if wanted.profile is not None else None
+        got = reconcile.receive(
+            services, _content(wanted), site_id=wanted.site, period=wanted.period, currency=wanted.currency,
+            format_name=wanted.format, by=person.name, profile=profile, totals=_totals(wanted),
+        )  # fmt: skip
+    except (Unreadable, ValueError, KeyError) as exc:
+        raise Invalid(
+            str(exc), problems=(Problem("/content", str(exc), "unreadable", "Check format and profile."),)
+        ) from exc
+    with services.db.read() as conn:
+        shown = _received(services, conn, got.statement_id) | {"new": got.new, "findings": list(got.findings)}
+    return answer(shown)
+
+
+@router.get("/statements/{number}", **describe.route(schemas.StatementReceived, refuses=(404,)))
+def show_statement(services: Svc, person: Who, number: Number) -> Response:
+    """One statement, with every line that could not be read."""
+    with services.db.read() as conn:
+        row = _statement_row(services, conn, person, number)
+        return answer(_received(services, conn, row.id) | {"new": False, "findings": []})
+
+
+# ---------------------------------------------------------------- comparisons
+
+
+@router.post("/reconciliations", **describe.route(
+    schemas.ReconciliationDone, body=schemas.ReconcileIn, refuses=(403, 404, 422)
+))  # fmt: skip
+def compare(services: Svc, admin: Admin, body: Body) -> Response:
+    """Compare a statement with the books (operator); what the contract lets stand is posted, once."""
+    wanted = read(schemas.ReconcileIn, body)
+    with services.db.read() as conn:
+        row = _statement_row(services, conn, admin, wanted.statement)
+        rules = _rules(conn, wanted, row)
+    done = reconcile.reconcile(services, row.id, rules=rules, by=admin.name)
+    with services.db.read() as conn:
+        made = next(
+            r for r in recon_store.reconciliations(conn, site_ids=[row.site_id]) if r.id == done.reconciliation_id
+        )
+    return answer(_reconciliation(made) | {"posted": done.posted})
+
+
+@router.get("/reconciliations", **describe.route(schemas.Reconciliations))
+def list_reconciliations(
+    services: Svc, person: Who, site: Word | None = None, period: Period | None = None
+) -> Response:
+    """Comparisons made, with the rules they were made by."""
+    with services.db.read() as conn:
+        rows = recon_store.reconciliations(conn, site_ids=_sites(services, person, site), period=period or "")
+        return answer({"items": [_reconciliation(row) for row in rows]})
+
+
+# ---------------------------------------------------------------- breaks
+
+
+@router.get("/breaks", **describe.route(schemas.Breaks))
+def list_breaks(
+    services: Svc, person: Who, site: Word | None = None, period: Period | None = None, state: State | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100, cursor: Word | None = None,
+) -> Response:  # fmt: skip
+    """Differences, oldest first, with their money and age."""
+    after = from_cursor(cursor)
+    if after is not None and not after.isdigit():
+        raise Invalid("That cursor is none of ours.")
+    with services.db.read() as conn:
+        found = recon_store.breaks(conn, site_ids=_sites(services, person, site), period=period or "",
+                                   after=int(after or 0), state=state, limit=limit + 1)  # fmt: skip
+    items = found[:limit]
+    last = str(items[-1].row.id) if len(found) > limit else None
+    return answer({"items": [_break(services, item) for item in items], "cursor": cursor_of(last)})
+
+
+@router.get("/breaks/{number}", **describe.route(schemas.BreakShown, refuses=(404,)))
+def show_break(services: Svc, person: Who, number: Number) -> Response:
+    """One difference: the centre's line, the arithmetic, and what was done about it."""
+    with services.db.read() as conn:
+        return answer(_shown(services, conn, _break_row(services, conn, person, number)))
+
+
+@router.post("/breaks/{number}/{verb}", **describe.route(
+    schemas.BreakShown, body=schemas.BreakActIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def take(services: Svc, person: Who, number: Number, verb: _ACTS, body: Body) -> Response:
+    """Propose, countersign, dispute or reopen (operator, or the centre's staff); who proposes does not countersign."""
+    wanted = read(schemas.BreakActIn, body)
+    with services.db.write() as conn:
+        item = _break_row(services, conn, person, number)
+        _must(services, person, item.row.site_id, Verb.BILL_SITE)
+        try:
+            reconcile.act(services, conn, number, Act(verb), by=person.name, note=wanted.note,
+                          resolution=wanted.resolution or "")  # fmt: skip
+        except Refused as exc:
+            raise Conflict(str(exc)) from exc
+        except IntegrityError as exc:
+            raise Conflict("Somebody else did something to this break just now.", remedy="Look again.") from exc
+        (item,) = recon_store.breaks(conn, ids=[number])
+        return answer(_shown(services, conn, item))
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _sites(services: Services, person: Person, wanted: str | None) -> list[str] | None:
+    """The centres whose money this person may see; None: all of them."""
+    if can(person, Verb.OPERATE):
+        return None if wanted is None else [wanted]
+    own = [site for site in services.sites if can(person, Verb.BILL_SITE, ("site", site))]
+    return own if wanted is None else [site for site in own if site == wanted]
+
+
+def _must(services: Services, person: Person, site_id: str, verb: Verb) -> None:
+    if site_id not in services.sites:
+        raise NotFound(f"There is no site {site_id!r}.")
+    if not (can(person, Verb.OPERATE) or can(person, verb, ("site", site_id))):
+        raise Forbidden("Only the operator and the centre's own staff may do this.")
+
+
+def _statement_row(services: Services, conn: Connection, person: Person, number: int) -> Any:
+    row = statement_row(conn, number)
+    allowed = _sites(services, person, None)
+    if row is None or (allowed is not None and row.site_id not in allowed):
+        raise NotFound(f"There is no statement {number} that you may see.")
+    return row
+
+
+def _break_row(services: Services, conn: Connection, person: Person, number: int) -> BreakNow:
+    found = recon_store.breaks(conn, ids=[number], site_ids=_sites(services, person, None))
+    if not found:
+        raise NotFound(f"There is no break {number} that you may see.")
+    return found[0]
+
+
+def _content(wanted: schemas.StatementIn) -> bytes:
+    if bool(wanted.content) == bool(wanted.content_base64):
+        problem = Problem("/content", "Give either `content` or `content_base64`.", "required")
+        raise Invalid("Where is the file?", problems=(problem,))
+    try:
+        return (
+            base64.b64decode(wanted.content_base64, validate=True) if wanted.content_base64 else wanted.content.encode()
+        )
+    except (binascii.Error, ValueError) as exc:
+        raise Invalid("`content_base64` is no Base64.", problems=(Problem("/content_base64", str(exc)),)) from exc
+
+
+def _totals(wanted: schemas.StatementIn) -> Header:
+    said = wanted.totals
+    amount = parse_amount(said.amount) if said is not None and said.amount is not None else None
+    return Header(month(wanted.period), wanted.currency, said.lines if said else None,
+                  said.core_seconds if said else None, amount, wanted.number)  # fmt: skip
+
+
+def _rules(conn: Connection, wanted: schemas.ReconcileIn, row: Any) -> Rules:
+    ground = Ground(
+        cores_per_node=wanted.cores_per_node, threads_per_core=wanted.threads_per_core, skew_s=wanted.skew_s,
+        rates=tuple(Ratio(r.label, r.num, r.den) for r in wanted.rates),
+        taxes=tuple(Ratio(r.label, r.num, r.den) for r in wanted.taxes),
+    )  # fmt: skip
+    ground = with_prices(conn, ground, site_id=row.site_id, currency=row.currency, at=row.starts_at)
+    causes = CENTRE_GOVERNS if wanted.auto_causes is None else frozenset(wanted.auto_causes)
+    try:
+        limits = [parse_amount(text) for text in (wanted.auto_break, wanted.auto_statement, wanted.increase)]
+    except ValueError as exc:
+        raise Invalid(str(exc), problems=(Problem("", str(exc), "invalid", "Write it like 12.50."),)) from exc
+    return Rules(
+        "request", ground=ground, auto_causes=causes, auto_break_micro=limits[0], auto_statement_micro=limits[1],
+        increase_micro=limits[2], must_be_signed=wanted.must_be_signed,
+    )  # fmt: skip
+
+
+def _statement(services: Services, conn: Connection, row: Any) -> dict[str, Any]:
+    now = reconcile.standing(conn, row, now=services.clock())
+    return {
+        "id": row.id, "site": row.site_id, "period": row.period, "currency": row.currency, "number": row.number,
+        "format": row.format, "sha256": row.sha256, "signer": row.signer, "signature_refused": row.signature_refused,
+        "received_by": row.received_by, "received_at": stamp(row.received_at), "lines": row.lines,
+        "unreadable": row.problems, "core_seconds": row.core_seconds, "amount": _money(row.amount_micro),
+        "agreed": now.agreed, "open_breaks": now.open_breaks, "open_amount": format_micro(now.open_micro),
+        "oldest_days": now.oldest_days, "by_category": dict(now.by_category), "signed_off": now.signed_off,
+        "late": now.late, "quarantined": now.quarantined,
+    }  # fmt: skip
+
+
+def _received(services: Services, conn: Connection, number: int) -> dict[str, Any]:
+    bad = [{"line": p.line_no, "raw": p.raw, "why": p.why} for p in statement_problems(conn, number)[:100]]
+    return _statement(services, conn, statement_row(conn, number)) | {"unreadable_lines": bad}
+
+
+def _reconciliation(row: Any) -> dict[str, Any]:
+    return {"id": row.id, "statement": row.statement_id, "site": row.site_id, "period": row.period,
+            "counts": row.counts, "rules": row.rules, "by": row.by, "at": stamp(row.at)}  # fmt: skip
+
+
+def _break(services: Services, item: BreakNow) -> dict[str, Any]:
+    row = item.row
+    return {
+        "id": row.id, "statement": row.statement_id, "site": row.site_id, "period": row.period,
+        "category": row.category, "kind": Category(row.category).name.lower(), "state": item.state.value,
+        "causes": row.causes, "explanation": row.explanation, "tier": row.tier, "line": row.line_no, "job": row.job_id,
+        "native_id": row.native_id, "username": row.username, "currency": row.currency,
+        "ours_core_seconds": row.ours_core_seconds, "theirs_core_seconds": row.theirs_core_seconds,
+        "ours_amount": _money(row.ours_micro), "theirs_amount": _money(row.theirs_micro),
+        "delta_amount": format_micro(reconcile.delta_micro(item)), "opened_at": stamp(row.opened_at),
+        "age_days": item.age_days(services.clock()),
+    }  # fmt: skip
+
+
+def _shown(services: Services, conn: Connection, item: BreakNow) -> Mapping[str, Any]:
+    line = recon_store.line_of_break(conn, item.row)
+    events = [
+        {"act": e.act.value, "state": e.state.value, "by": e.by, "at": stamp(e.at), "note": e.note,
+         "resolution": e.resolution}
+        for e in recon_store.history(conn, item.row.id)
+    ]  # fmt: skip
+    return _break(services, item) | {"history": events, "raw": None if line is None else line.raw}
+
+
+def _money(micro: int | None) -> str | None:
+    return None if micro is None else format_micro(micro)

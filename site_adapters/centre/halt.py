@@ -1,0 +1,143 @@
+"""The one switch: nothing of ours runs, nothing of ours may come in. Needs no gateway."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from site_adapters.centre.home import Centre
+from site_adapters.command import Command, Output
+from site_adapters.errors import SiteError
+from site_adapters.slurm import commands as slurm
+from site_adapters.types import JobRef, NotDone, SiteAccount
+
+_DEADLINE_S = 30.0
+_LOOK_BACK = timedelta(days=60)
+
+
+@dataclass(frozen=True, slots=True)
+class HaltReport:
+    """What the switch did. `left` still runs: its end could not be seen."""
+
+    keys_revoked: int
+    jobs_ended: int
+    jobs_held: int
+    accounts_shut: tuple[str, ...]
+    left: tuple[str, ...]
+    problems: tuple[str, ...]
+    seconds: float
+
+
+def halt(centre: Centre, *, reason: str, hold: bool) -> HaltReport:
+    """Refuse every call, trust no key, end what runs (what waits: end or hold), shut the accounts. In this order."""
+    begun = time.monotonic()
+    centre.home.stop(reason)
+    revoked = centre.home.trust.revoke_all()
+    centre.home.audit.append("stop", sync=True, reason=reason, hold=hold, keys_revoked=revoked)
+    problems: list[str] = []
+    held = _hold_waiting(centre, problems) if hold else 0
+    ended, left = _end_all(centre, problems, keep_waiting=hold, begun=begun)
+    shut = _shut_accounts(centre, problems)
+    report = HaltReport(revoked, ended, held, tuple(shut), tuple(left), tuple(problems), time.monotonic() - begun)
+    centre.home.audit.append("stopped", sync=True, ended=ended, held=held, left=left, problems=problems)
+    return report
+
+
+def ours(centre: Centre, problems: list[str], *, running_only: bool = False) -> dict[SiteAccount, list[JobRef]]:
+    """What of ours has not ended: what we know of, and whatever bears a tag of the form that ours have."""
+    accounts = _accounts(centre)
+    found: dict[SiteAccount, dict[str, JobRef]] = defaultdict(dict)
+    by_name = {account.username: account for account in accounts}
+    since = datetime.now(UTC) - _LOOK_BACK
+    look = centre.adapter.management.find((), accounts=accounts, since=since)
+    if look.error is not None:
+        problems.append(f"the queue cannot be read: {look.error}")
+    for run in look.runs:
+        if run.state.final or run.username not in by_name or (running_only and run.start_time is None):
+            continue
+        ref = JobRef(run.native_id, run.cluster, run.username, run.tags_seen[0].partition(".")[0],
+                     run.submit_time or since)  # fmt: skip
+        found[by_name[run.username]][run.native_id] = ref
+    return {account: list(refs.values()) for account, refs in found.items()}
+
+
+def _accounts(centre: Centre) -> list[SiteAccount]:
+    known = {account.username: account for account in centre.gate.accounts()}
+    for username in centre.docking.accounts:
+        if username not in known and not any(sign in username for sign in "*?["):
+            known[username] = SiteAccount(username, f"/home/{username}")
+    return list(known.values())
+
+
+def _hold_waiting(centre: Centre, problems: list[str]) -> int:
+    running = {r.native_id for refs in ours(centre, problems, running_only=True).values() for r in refs}
+    count = 0
+    for account, refs in ours(centre, problems).items():
+        waiting = [ref for ref in refs if ref.native_id not in running]
+        if waiting:
+            outcomes = centre.adapter.management.hold(account, waiting)
+            problems += [o.message for o in outcomes if isinstance(o, NotDone)]
+            count += len(waiting)
+    return count
+
+
+def _end_all(centre: Centre, problems: list[str], *, keep_waiting: bool, begun: float) -> tuple[int, list[str]]:
+    """Ask nicely once, then without mercy, until the queue shows nothing more."""
+    ended: set[str] = set()
+    asked_at: float | None = None
+    while True:
+        live = ours(centre, problems, running_only=keep_waiting)
+        ids = {ref.native_id for refs in live.values() for ref in refs}
+        if not ids:
+            return len(ended), []
+        ended |= ids
+        if asked_at is None:
+            for account, refs in live.items():
+                outcomes = centre.adapter.management.cancel(account, refs)
+                problems += [o.message for o in outcomes if isinstance(o, NotDone)]
+            asked_at = time.monotonic()
+        elif time.monotonic() - asked_at > centre.docking.stop_after_s:
+            for account, refs in live.items():
+                _kill(centre, account, [ref.native_id for ref in refs], problems)
+        if time.monotonic() - begun > _DEADLINE_S:
+            return len(ended - ids), sorted(ids)
+        time.sleep(0.5)
+
+
+def _kill(centre: Centre, account: SiteAccount, ids: Sequence[str], problems: list[str]) -> None:
+    """Slurm gives a job KillWait (30 s) after TERM; the switch does not. Other schedulers were asked nicely only."""
+    if centre.site.scheduler != "slurm":
+        return
+    try:
+        centre.logins.actor(account.username).run(slurm.kill(centre.site.command("scancel"), ids))
+    except SiteError as exc:
+        problems.append(str(exc))
+
+
+def _shut_accounts(centre: Centre, problems: list[str]) -> list[str]:
+    """No login that we used may submit for us again: orders' accounts are shut, our keys leave authorized_keys."""
+    shut = []
+    for account in _accounts(centre):
+        if centre.orders.given(account.username):
+            try:
+                centre.orders.suspend(account.username)
+                shut.append(account.username)
+            except SiteError as exc:
+                problems.append(f"{account.username}: {exc}")
+        try:
+            centre.logins.actor(account.username).run(_forget_keys())
+        except SiteError as exc:
+            problems.append(f"{account.username}: {exc}")
+    return shut
+
+
+def _forget_keys() -> Command[Output]:
+    """Lines that people installed for us end in a comment that begins with `penstock:`."""
+    script = (
+        'f="$HOME/.ssh/authorized_keys"; [ -f "$f" ] || exit 0; '
+        'grep -v " penstock:" "$f" >"$f.penstock"; chmod 600 "$f.penstock" && mv "$f.penstock" "$f"'
+    )
+    return Command(("/bin/sh", "-c", script), lambda out: out, write=True, deadline_s=20.0)

@@ -1,0 +1,144 @@
+"""Statements, comparisons and breaks over HTTP, for the operator and a centre's own staff; and the admin's commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert
+
+from accounting import store as books
+from accounting.sources import read_usage
+from accounting.usage import UsageRecord
+from gateway.__main__ import main
+from gateway.db import table_of
+from gateway.identity import service, tokens
+from gateway.identity.tables import CentreStaffRow
+from tests.builders import Gateway, local_site, make_gateway, served
+
+T0 = datetime(2026, 11, 10, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def gateway(db_url: str, tmp_path: Path) -> Gateway:
+    made = make_gateway(tmp_path, db_url, local_site(tmp_path))
+    start = int(T0.timestamp())
+    fields = {"DBIndex": "1", "Cluster": "c", "JobID": "7", "JobIDRaw": "7", "User": "alice", "State": "COMPLETED",
+              "Submit": str(start), "Start": str(start), "End": str(start + 3617), "ElapsedRaw": "3500",
+              "Suspended": "00:01:57", "AllocCPUS": "4", "AllocNodes": "1"}  # fmt: skip
+    record = read_usage("sacct/1", fields, site_id="local")
+    assert isinstance(record, UsageRecord)
+    with made.services.db.write() as conn:
+        books.record_and_book(conn, [books.Assigned(record, "j7", made.project_id, "u", "CNY")], now=T0)
+    return made
+
+
+def person(gateway: Gateway, name: str, *, admin: bool = False, staff: bool = False) -> str:
+    now = gateway.services.clock()
+    with gateway.services.db.write() as conn:
+        user = service.create_user(conn, name=name, operator_admin=admin, now=now)
+        if staff:
+            conn.execute(insert(table_of(CentreStaffRow)).values(site_id="local", user_id=user))
+        scopes = ["read", "submit", "admin"] if admin else ["read", "submit"]
+        return tokens.issue(conn, user_id=user, name="t", scopes=scopes, lifetime=timedelta(days=1), now=now).secret
+
+
+@pytest.fixture
+def address(gateway: Gateway) -> Iterator[str]:
+    with served(gateway.services) as url:
+        yield url
+
+
+def client(address: str, secret: str) -> httpx.Client:
+    return httpx.Client(base_url=f"{address}/api/v2/billing", headers={"Authorization": f"Bearer {secret}"}, timeout=30)
+
+
+def statement(**changes: Any) -> dict[str, Any]:
+    start = int(T0.timestamp())
+    line = {"run_key": "c:1", "native_id": "7", "username": "alice", "cores": 4, "start": start, "end": start + 3617,
+            "elapsed": 3617, "quantity": 14_468, "amount": "1.4468", **changes}  # fmt: skip
+    return {"site": "local", "period": "2026-11", "currency": "CNY", "format": "json",
+            "content": json.dumps({"lines": [line]})}  # fmt: skip
+
+
+def test_a_month_is_received_compared_settled_and_signed_off(gateway: Gateway, address: str) -> None:
+    admin, centre = person(gateway, "admin", admin=True), person(gateway, "staff", staff=True)
+    with client(address, centre) as theirs, client(address, admin) as ours:
+        received = theirs.post("/statements", json=statement(amount="9.99"))
+        assert received.status_code == 200, received.text
+        done = ours.post("/reconciliations", json={"statement": received.json()["id"]})
+        assert done.status_code == 200, done.text
+        assert (done.json()["counts"]["lines"], done.json()["posted"]) == (1, 0)
+        (item,) = theirs.get("/breaks").json()["items"]
+        assert (item["category"], item["state"], item["delta_amount"]) == ("B03", "open", "8.59")
+        path = f"/breaks/{item['id']}"
+        assert ours.post(f"{path}/propose", json={"note": "as billed"}).status_code == 409
+        assert ours.post(f"{path}/propose", json={"note": "as billed", "resolution": "post"}).status_code == 200
+        assert ours.post(f"{path}/countersign", json={"note": "me too"}).status_code == 409
+        settled = theirs.post(f"{path}/countersign", json={"note": "agreed"})
+        assert settled.status_code == 200, settled.text
+        assert [e["act"] for e in settled.json()["history"]] == ["explain", "propose", "countersign", "post"]
+        assert settled.json()["raw"]["amount"] == "9.99"
+        (head,) = theirs.get("/statements", params={"period": "2026-11"}).json()["items"]
+        assert (head["signed_off"], head["open_breaks"], head["lines"]) == (True, 0, 1)
+        assert len(theirs.get("/reconciliations").json()["items"]) == 1
+    gateway.check_books()
+
+
+def test_others_see_nothing_and_may_do_nothing(gateway: Gateway, address: str) -> None:
+    stranger, centre = person(gateway, "stranger"), person(gateway, "staff", staff=True)
+    with client(address, stranger) as nobody, client(address, centre) as theirs:
+        assert theirs.post("/statements", json=statement()).status_code == 200
+        assert nobody.post("/statements", json=statement()).status_code == 403
+        assert nobody.get("/statements").json() == {"items": []}
+        assert nobody.get("/statements/1").status_code == 404
+        assert nobody.get("/breaks/1").status_code == 404
+        assert theirs.post("/reconciliations", json={"statement": 1}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"content": "{"},
+        {"content": ""},
+        {"format": "csv"},
+        {"period": "2026-13"},
+        {"format": "sacct", "content": "\u0000"},
+        {"profile": {"columns": {"color": "x"}}},
+        {"profile": {"columns": {}, "zone": "Mars"}},
+        {"totals": {"amount": "x"}},
+        {"content": "", "content_base64": "%"},
+    ],
+)
+def test_what_cannot_be_read_is_a_problem_with_a_remedy(
+    gateway: Gateway, address: str, changes: dict[str, Any]
+) -> None:
+    with client(address, person(gateway, "admin", admin=True)) as ours:
+        refused = ours.post("/statements", json=statement() | changes)
+        assert refused.status_code == 422, refused.text
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert ours.get("/statements").json()["items"] == []
+
+
+def test_the_admins_commands(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    monkeypatch.setenv("PENSTOCK_DATABASE_URL", gateway.services.db.url)
+    file = tmp_path / "november.json"
+    file.write_text(statement(username="mallory")["content"])
+    assert main(["admin", "statement", "local", "2026-11", str(file), "--format", "json"]) == 0
+    assert main(["admin", "reconcile", "1"]) == 0
+    assert main(["admin", "breaks", "--json"]) == 0
+    assert main(["admin", "month", "2026-11"]) == 0
+    assert main(["admin", "statement", "local", "2026-11", str(file), "--format", "xls"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "statement 1"
+    assert out[1] == "0 of 1 lines agree; 1 differ, 0 posted by the contract"
+    assert json.loads(out[2])[0]["category"] == "B08"
+    assert out[3].startswith("local 2026-11: 0 of 1 lines agree; 1 open (1 identity), 0.0468 CNY, oldest ")
