@@ -263,8 +263,14 @@ def test_history_refuses_update_and_delete(db: Database) -> None:
 
 def _some(kind: Any) -> Any:
     """A value that a column takes."""
-    words: dict[str, Any] = {"UtcTime": T0, "JSON": [], "LargeBinary": b"x", "Boolean": True, "String": "x",
-                             "Date": T0.date()}  # fmt: skip
+    words: dict[str, Any] = {
+        "UtcTime": T0,
+        "JSON": [],
+        "LargeBinary": b"x",
+        "Boolean": True,
+        "Date": T0.date(),
+        "String": "x",
+    }
     return words.get(type(kind).__name__, 7_000)
 
 
