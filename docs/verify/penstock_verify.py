@@ -233,6 +233,7 @@ def consistent(old, new, old_root, new_root, proof):
 _NONE = ("", "None", "Unknown", "N/A")
 
 
+@lru_cache(maxsize=4096)  # each time is read several times for one run
 def clock(text):
     """Seconds since 1970 of a scheduler's time: epoch, or ISO in UTC."""
     if text in _NONE:
