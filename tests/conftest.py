@@ -15,10 +15,12 @@ from gateway.migrations import schema
 from tests.lab import postgres as postgres_lab
 from tests.lab import slurm as slurm_lab
 
-# PENSTOCK_LAB=1, 2 … gives a second checkout folders and ports of its own, so that both can run tests at once.
-LAB = int(os.environ.get("PENSTOCK_LAB", "0"))
+# PENSTOCK_LAB=1 … 7 gives a second checkout folders and ports of its own, so that both can run tests at once; each of
+# its two pytest-xdist workers has a lab of its own.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+LAB = 2 * int(os.environ.get("PENSTOCK_LAB", "0")) + WORKER
 LAB_ROOT = Path(f"/var/tmp/penstock-lab{LAB or ''}")
-PORTS = -3000 * LAB
+PORTS = -1500 * LAB
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,7 +89,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres_lab.
     reason = postgres_lab.missing_reason()
     if reason is not None:
         pytest.skip(reason)
-    port = 25432 + PORTS + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    port = 25432 + PORTS
     lab = postgres_lab.PostgresLab(Path(f"/var/tmp/penstock-pg-{port}"), port=port)
     lab.start()
     yield lab
