@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
 from accounting import store as books
+from accounting.agreement import Agreement
 from accounting.explain import Ground
+from accounting.store import contracts
 from accounting.usage import CORE_SECONDS
+
+
+def agreement_for(conn: Connection, statement: Any, *, now: datetime) -> Agreement | None:
+    """The signed agreement by which a statement is read: that of its period's end, else the one signed since."""
+    signed = contracts.contracts(conn)
+    at_end = signed.agreement(statement.site_id, statement.ends_at - timedelta(microseconds=1))
+    return at_end or signed.agreement(statement.site_id, now)
 
 
 def with_prices(conn: Connection, ground: Ground, *, site_id: str, currency: str, at: datetime) -> Ground:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, select
 
 from accounting import recon_store
 from accounting import store as books
-from accounting.breaks import FINAL, Act, Category, Event, State
+from accounting.breaks import FINAL, Act, Category, Event, Refused, State
 from accounting.errors import AccountingError
 from accounting.ledger import Entry, Posting, payable
 from accounting.periods import month
@@ -24,10 +24,11 @@ from accounting.recon_drafts import Known, Rules
 from accounting.recon_store import BreakNow, Compared
 from accounting.statement import Header, Signed, Statement, Verify, check
 from accounting.statement_formats import Profile, read_statement
-from accounting.statement_store import save_statement
+from accounting.statement_store import save_statement, statement_row
 from accounting.store import USAGE
 from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
 from accounting.usage import Kind, Meter, UsageRecord
+from gateway.billing.recon_rules import agreement_for
 from gateway.db import Database
 from gateway.identity import vault
 from gateway.jobs.repository import ACCOUNTS
@@ -137,12 +138,19 @@ def _post(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
                                           note="the centre's figure is the run's new reading")  # fmt: skip
     delta = (row.theirs_micro or 0) - (row.ours_micro or 0)
     if delta:
-        centre = payable(row.site_id)
-        postings = (Posting(DIFFERENCES, row.currency, delta), Posting(centre, row.currency, -delta))
+        postings = (Posting(DIFFERENCES, row.currency, delta), Posting(_owed_to(conn, row, now), row.currency, -delta))
         memo = f"break {row.id} ({row.category}) of statement {row.statement_id}: {row.explanation}"
         books.book(conn, [Entry(key, "reconciliation", now, postings, memo[:500])], now=now)
     return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key if delta else "",
                                   note="booked between centre and operator" if delta else "no money moved")  # fmt: skip
+
+
+def _owed_to(conn: Connection, row: Any, now: datetime) -> str:
+    """The account that the centre of a statement is settled from; raises `Refused` where nobody is agreed on."""
+    agreement = agreement_for(conn, statement_row(conn, row.statement_id), now=now)
+    if agreement is None:
+        raise Refused(f"no signed agreement says whom money for {row.site_id} is owed to: sign it first, or waive this")
+    return payable(agreement.centre_id)
 
 
 def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:

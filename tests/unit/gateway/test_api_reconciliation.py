@@ -20,6 +20,7 @@ from gateway.db import table_of
 from gateway.identity import service, tokens
 from gateway.identity.tables import CentreStaffRow
 from tests.builders import Gateway, local_site, make_gateway, served
+from tests.unit.accounting.makers import agree, agreement
 
 T0 = datetime(2026, 11, 10, 12, tzinfo=UTC)
 
@@ -67,6 +68,7 @@ def statement(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_month_is_received_compared_settled_and_signed_off(gateway: Gateway, address: str) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",)))
     admin, centre = person(gateway, "admin", admin=True), person(gateway, "staff", staff=True)
     with client(address, centre) as theirs, client(address, admin) as ours:
         received = theirs.post("/statements", json=statement(amount="9.99"))
