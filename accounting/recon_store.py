@@ -79,7 +79,8 @@ def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
     header = Header(Period(row.period, row.starts_at, row.ends_at), row.currency, row.said_lines,
                     row.said_core_seconds, row.said_amount_micro)  # fmt: skip
     problems = statement_problems(conn, row.id)
-    return found + check_totals(header, row.lines, row.core_seconds, row.amount_micro or 0, problems)
+    return found + check_totals(header, row.lines, row.core_seconds, row.amount_micro or 0, problems,
+                                slack_micro=rules.tolerance.statement_micro)  # fmt: skip
 
 
 def _replaced(conn: Connection, row: Any) -> list[Finding]:
@@ -269,6 +270,13 @@ def reconciliations(conn: Connection, *, site_ids: Iterable[str] | None = None, 
     if period:
         query = query.where(RECONCILIATIONS.c.period == period)
     return list(conn.execute(query))
+
+
+def rules_of_break(conn: Connection, row: Any) -> Mapping[str, Any]:
+    """The rules of the comparison that found a break."""
+    query = select(RECONCILIATIONS.c.rules).where(RECONCILIATIONS.c.id == row.reconciliation_id)
+    found: Mapping[str, Any] = conn.execute(query).scalar_one()
+    return found
 
 
 def line_of_break(conn: Connection, row: Any) -> Any | None:

@@ -129,7 +129,13 @@ def check(
 
 
 def check_totals(
-    header: Header, lines: int, core_seconds: int, amount_micro: int, problems: Sequence[BadLine]
+    header: Header,
+    lines: int,
+    core_seconds: int,
+    amount_micro: int,
+    problems: Sequence[BadLine],
+    *,
+    slack_micro: int = MONEY_SLACK_MICRO,
 ) -> list[Finding]:
     """Where the header's totals and the sums of its lines part."""
     found = []
@@ -142,7 +148,7 @@ def check_totals(
     if header.core_seconds is not None and header.core_seconds != core_seconds:
         text = f"it says {header.core_seconds} core-seconds, and its lines sum to {core_seconds}"
         found.append(Finding(Category.CONTROL_TOTAL, text, delta_core_seconds=header.core_seconds - core_seconds))
-    if header.amount_micro is not None and abs(header.amount_micro - amount_micro) > MONEY_SLACK_MICRO:
+    if header.amount_micro is not None and abs(header.amount_micro - amount_micro) > slack_micro:
         text = f"it says {header.amount_micro} micro-{header.currency}, and its lines sum to {amount_micro}"
         found.append(Finding(Category.CONTROL_TOTAL, text, delta_micro=header.amount_micro - amount_micro))
     return found

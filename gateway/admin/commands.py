@@ -70,7 +70,6 @@ def add_to(subs: Any) -> None:
          ("--profile", {"default": None}),
          ("--everybody", {"action": "store_true", "help": "all people's jobs: tell holes in ids"}))  # fmt: skip
     _add(admin, "reconcile", reconciling.compare, "Compare a statement with the books", ("statement", {"type": int}),
-         ("--cores-per-node", {"type": int, "default": 0}), ("--threads-per-core", {"type": int, "default": 1}),
          ("--json", {"action": "store_true"}))  # fmt: skip
     _add(admin, "month", reconciling.month, "Matched, late, breaks with money and age", ("period", {}),
          ("--json", {"action": "store_true"}))  # fmt: skip

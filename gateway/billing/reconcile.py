@@ -16,12 +16,14 @@ from sqlalchemy import Connection, func, select
 
 from accounting import recon_store
 from accounting import store as books
+from accounting.agreement import Agreement, Bills
 from accounting.breaks import FINAL, Act, Category, Event, Refused, State
 from accounting.errors import AccountingError
 from accounting.ledger import Entry, Posting, payable
 from accounting.periods import month
 from accounting.recon_drafts import Known, Rules
 from accounting.recon_store import BreakNow, Compared
+from accounting.recon_terms import COLUMN
 from accounting.statement import Header, Signed, Statement, Verify, check
 from accounting.statement_formats import Profile, read_statement
 from accounting.statement_store import save_statement, statement_row
@@ -137,20 +139,30 @@ def _post(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
             return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key,
                                           note="the centre's figure is the run's new reading")  # fmt: skip
     delta = (row.theirs_micro or 0) - (row.ours_micro or 0)
-    if delta:
-        postings = (Posting(DIFFERENCES, row.currency, delta), Posting(_owed_to(conn, row, now), row.currency, -delta))
+    agreement = _agreed(conn, row, now) if delta else None
+    if agreement is not None:
+        delta = _due(conn, row, agreement, delta)
+        postings = (Posting(DIFFERENCES, row.currency, delta),
+                    Posting(payable(agreement.centre_id), row.currency, -delta))  # fmt: skip
         memo = f"break {row.id} ({row.category}) of statement {row.statement_id}: {row.explanation}"
         books.book(conn, [Entry(key, "reconciliation", now, postings, memo[:500])], now=now)
     return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key if delta else "",
                                   note="booked between centre and operator" if delta else "no money moved")  # fmt: skip
 
 
-def _owed_to(conn: Connection, row: Any, now: datetime) -> str:
-    """The account that the centre of a statement is settled from; raises `Refused` where nobody is agreed on."""
+def _agreed(conn: Connection, row: Any, now: datetime) -> Agreement:
+    """The agreement that says whom money is owed; raises `Refused` where nobody signed one."""
     agreement = agreement_for(conn, statement_row(conn, row.statement_id), now=now)
     if agreement is None:
         raise Refused(f"no signed agreement says whom money for {row.site_id} is owed to: sign it first, or waive this")
-    return payable(agreement.centre_id)
+    return agreement
+
+
+def _due(conn: Connection, row: Any, agreement: Agreement, delta: int) -> int:
+    """What of a difference is the centre's: its share, where its statement bills the list price."""
+    if recon_store.rules_of_break(conn, row)["basis"] != COLUMN[Bills.GROSS]:
+        return delta
+    return agreement.shares.split(delta - agreement.tax.within(delta)).get(agreement.centre_id, 0)
 
 
 def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:

@@ -141,6 +141,6 @@ def test_the_admins_commands(
     assert main(["admin", "statement", "local", "2026-11", str(file), "--format", "xls"]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "statement 1"
-    assert out[1] == "0 of 1 lines agree; 1 differ, 0 posted by the contract"
+    assert out[1] == "0 of 1 lines agree; 1 differ, 0 posted by the contract (no agreement)"
     assert json.loads(out[2])[0]["category"] == "B08"
     assert out[3].startswith("local 2026-11: 0 of 1 lines agree; 1 open (1 identity), 0.0468 CNY, oldest ")
