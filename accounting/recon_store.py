@@ -16,7 +16,7 @@ from accounting.periods import Period
 from accounting.recon_drafts import Draft, Known, Rules, drafts
 from accounting.recon_found import Matched
 from accounting.statement import Finding, Header, check_totals
-from accounting.statement_store import LINES, STATEMENTS, statement_problems, statement_row
+from accounting.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
 from accounting.store.schema import core, insert_all, upsert
 
 RECONCILIATIONS = core(tables.ReconciliationRow)
@@ -71,9 +71,10 @@ def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> 
 def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
     """Signature and control totals, from what was kept at receipt."""
     found = []
-    if row.signature_refused:
+    signer = signer_of(conn, row.id)
+    if row.signature_refused and not signer:
         found.append(Finding(Category.SIGNATURE, row.signature_refused))
-    elif rules.must_be_signed and not row.signer:
+    elif rules.must_be_signed and not signer:
         text = "the agreement asks for a signed statement, and this is not signed"
         found.append(Finding(Category.SIGNATURE, text))
     header = Header(Period(row.period, row.starts_at, row.ends_at), row.currency, row.said_lines,

@@ -86,10 +86,12 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The outcome of a signature check: `signer` is who signed, `refused` says what is wrong (empty: nothing)."""
+    """The outcome of a signature check: `signer` is the party that signed, `refused` what is wrong (empty: nothing)."""
 
     signer: str = ""
     refused: str = ""
+    key_id: str = ""
+    jws: str = ""
 
 
 # Given the document's bytes and the detached signature's: raises nothing.

@@ -34,6 +34,7 @@ def receive(args: argparse.Namespace) -> None:
             got = reconcile.receive(
                 services, Path(args.file).read_bytes(), site_id=args.site, period=args.period, currency=args.currency,
                 format_name=args.format, by="admin", profile=profile,
+                signature=Path(args.signature).read_bytes() if args.signature else None,
             )  # fmt: skip
         except (Unreadable, ValueError, KeyError, TypeError) as exc:
             raise GatewayError(f"{args.file}: {exc}") from exc

@@ -49,6 +49,8 @@ class StatementIn(_In):
     profile: ProfileIn | None = None
     totals: StatementTotalsIn | None = None
     number: Annotated[Plain, Field(max_length=100)] = ""
+    signature: Annotated[str, Field(max_length=90 * 2**20, pattern=r"^[A-Za-z0-9_.-]*$",
+                                    description="JWS over the file's bytes by a key of the centre")] = ""  # fmt: skip
 
 
 class ReconcileIn(_In):

@@ -20,7 +20,7 @@ from accounting.recon_store import BreakNow
 from accounting.recon_terms import Narrower
 from accounting.statement import Header
 from accounting.statement_formats import Profile, Unreadable
-from accounting.statement_store import statement_problems, statement_row, statements
+from accounting.statement_store import signer_of, statement_problems, statement_row, statements
 from gateway.api import describe
 from gateway.api import recon_schemas as schemas
 from gateway.api.context import Admin, Body, Svc, Who, Word, answer, read
@@ -62,6 +62,7 @@ def receive_statement(services: Svc, person: Who, body: Body) -> Response:
         got = reconcile.receive(
             services, _content(wanted), site_id=wanted.site, period=wanted.period, currency=wanted.currency,
             format_name=wanted.format, by=person.name, profile=profile, totals=_totals(wanted),
+            signature=wanted.signature.encode() or None,
         )  # fmt: skip
     except (Unreadable, ValueError, KeyError) as exc:
         raise Invalid(
@@ -220,10 +221,11 @@ def _narrower(wanted: schemas.ReconcileIn) -> Narrower:
 
 
 def _statement(services: Services, conn: Connection, row: Any) -> dict[str, Any]:
-    now = reconcile.standing(conn, row, now=services.clock())
+    now, signer = reconcile.standing(conn, row, now=services.clock()), signer_of(conn, row.id)
     return {
         "id": row.id, "site": row.site_id, "period": row.period, "currency": row.currency, "number": row.number,
-        "format": row.format, "sha256": row.sha256, "signer": row.signer, "signature_refused": row.signature_refused,
+        "format": row.format, "sha256": row.sha256, "signer": signer,
+        "signature_refused": "" if signer else row.signature_refused,
         "received_by": row.received_by, "received_at": stamp(row.received_at), "lines": row.lines,
         "unreadable": row.problems, "core_seconds": row.core_seconds, "amount": _money(row.amount_micro),
         "agreed": now.agreed, "open_breaks": now.open_breaks, "open_amount": format_micro(now.open_micro),

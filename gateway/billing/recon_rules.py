@@ -20,9 +20,13 @@ from accounting.usage import CORE_SECONDS
 
 def agreement_for(conn: Connection, statement: Any, *, now: datetime) -> Agreement | None:
     """The signed agreement by which a statement is read: that of its period's end, else the one signed since."""
+    return agreement_between(conn, statement.site_id, statement.ends_at, now=now)
+
+
+def agreement_between(conn: Connection, site_id: str, end: datetime, *, now: datetime) -> Agreement | None:
+    """The agreement in force when a period ends, else now."""
     signed = contracts.contracts(conn)
-    at_end = signed.agreement(statement.site_id, statement.ends_at - timedelta(microseconds=1))
-    return at_end or signed.agreement(statement.site_id, now)
+    return signed.agreement(site_id, end - timedelta(microseconds=1)) or signed.agreement(site_id, now)
 
 
 def rules_for(conn: Connection, statement: Any, asked: Narrower, *, now: datetime) -> Rules:

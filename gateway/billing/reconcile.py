@@ -19,6 +19,7 @@ from accounting import store as books
 from accounting.agreement import Agreement, Bills
 from accounting.breaks import FINAL, Act, Category, Event, Refused, State
 from accounting.errors import AccountingError
+from accounting.evidence.leaves import SIGNED_BY
 from accounting.ledger import Entry, Posting, payable
 from accounting.periods import month
 from accounting.recon_drafts import Known, Rules
@@ -26,11 +27,12 @@ from accounting.recon_store import BreakNow, Compared
 from accounting.recon_terms import COLUMN
 from accounting.statement import Header, Signed, Statement, Verify, check
 from accounting.statement_formats import Profile, read_statement
-from accounting.statement_store import save_statement, statement_row
-from accounting.store import USAGE
+from accounting.statement_store import save_statement, sign_statement, signer_of, statement_row
+from accounting.store import USAGE, contracts
 from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
 from accounting.usage import Kind, Meter, UsageRecord
-from gateway.billing.recon_rules import agreement_for
+from gateway.billing.recon_rules import agreement_between, agreement_for
+from gateway.billing.signing import by_keys_of
 from gateway.db import Database
 from gateway.identity import vault
 from gateway.jobs.repository import ACCOUNTS
@@ -66,16 +68,28 @@ class Reconciled:
 def receive(
     services: Services, document: bytes, *, site_id: str, period: str, currency: str, format_name: str, by: str,
     profile: Profile | None = None, totals: Header | None = None, signature: bytes | None = None,
-    verify: Verify | None = None, must_be_signed: bool = False, number: str = "",
+    verify: Verify | None = None, number: str = "",
 ) -> Received:  # fmt: skip
-    """Read and keep a statement; signature and totals are checked before any line. Raises `Unreadable`, ValueError."""
+    """Read and keep a statement; signature and totals are checked before any line. Raises `Unreadable`, ValueError.
+
+    `signature` is a JWS by a key of the centre; it may come later, with the same bytes. `verify`: in place of that.
+    """
     header = totals or Header(month(period), currency, number=number)
     statement: Statement = read_statement(
         document, site_id=site_id, format_name=format_name, header=header, profile=profile
     )
-    signed, findings = check(statement, document, signature, verify=verify, must_be_signed=must_be_signed)
+    now = services.clock()
     with services.db.write() as conn:
-        statement_id, new = save_statement(conn, statement, signed, by=by, now=services.clock())
+        agreement = agreement_between(conn, site_id, header.period.end, now=now)
+        centre = "" if agreement is None else agreement.centre_id
+        asked = agreement is not None and agreement.statements.must_be_signed
+        signed, findings = check(
+            statement, document, signature, must_be_signed=asked,
+            verify=verify or by_keys_of(centre, contracts.keys_of(conn, centre), now=now),
+        )  # fmt: skip
+        statement_id, new = save_statement(conn, statement, document, signed, by=by, now=now)
+        if signed.signer:
+            sign_statement(conn, statement_id, signed, now=now)
     texts = tuple(f"{f.category}: {f.text}" for f in findings)
     return Received(statement_id, new, signed, len(statement.problems), texts)
 
@@ -183,7 +197,7 @@ def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:
         elapsed_s=elapsed or old.elapsed_s, core_seconds=line.core_seconds,
         node_seconds=(line.nodes or old.nodes) * (elapsed or old.elapsed_s), start_time=start, end_time=end,
         raw={**{str(k): str(v) for k, v in line.raw.items()}, "statement": str(row.statement_id),
-             "line": str(line.line_no), "break": str(row.id)},
+             SIGNED_BY: signer_of(conn, row.statement_id), "line": str(line.line_no), "break": str(row.id)},
         **{name: getattr(old, name) for name in same},
     )  # fmt: skip
     return books.Assigned(record, old.job_id, old.project_id, old.user_id, str(currency))

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import select
 
 from accounting.agreement import Bills, Payout, PostingLimits, StatementTerms, Tax, TaxKind, Tolerances
 from accounting.breaks import Act, Cause, Refused
+from accounting.evidence.leaves import entries
 from accounting.explain import Ratio
 from accounting.ledger import payable
 from accounting.meter import MeteringPolicy
+from accounting.parties import SigningKey
 from accounting.recon_drafts import Rules
 from accounting.recon_terms import Narrower
 from accounting.settle import Rate
+from accounting.signing import sign_jws
 from accounting.statement_store import statement_row
-from accounting.store import settlements
+from accounting.store import contracts, settlements
+from accounting.store.schema import CHARGES
 from gateway.billing.recon_rules import rules_for
 from tests import builders
 from tests.builders import Gateway, local_site, make_gateway
@@ -121,3 +128,22 @@ def test_the_limits_hold_for_a_statement_that_names_no_money(gateway: Gateway) -
     received = receive(gateway, line(1, amount=None))
     done, _ = compare(gateway, received, rules(gateway, received.statement_id))
     assert done.posted == 0
+
+
+def test_what_is_posted_from_a_signed_statement_is_evidence_of_both_sides(gateway: Gateway) -> None:
+    signed(gateway, limits=PostingLimits(increase_micro=1_000_000))
+    private = Ed25519PrivateKey.generate()
+    key = SigningKey("c1", "Ed25519", private.public_key().public_bytes_raw(), LONG_AGO)
+    with gateway.services.db.write() as conn:
+        contracts.add_key(conn, "centre", key)
+    have(gateway, row(1, ElapsedRaw="3500", Suspended="00:01:57"))
+    document = json.dumps({"lines": [line(1)], "totals": {}}).encode()
+    jws = sign_jws(document, private=private.private_bytes_raw(), key_id="c1", kind="penstock-statement")
+    received = receive(gateway, line(1), signature=jws.encode())
+    assert received.signed.signer == "centre"
+    done, _ = compare(gateway, received, rules(gateway, received.statement_id))
+    assert done.posted == 1
+    with gateway.services.db.read() as conn:
+        ids = conn.scalars(select(CHARGES.c.entry_id).order_by(CHARGES.c.id)).all()
+        sides = [c.record["one_sided"] for leaf in entries(conn, ids) for c in leaf.charged]
+    assert sides == [True, False]
