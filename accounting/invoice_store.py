@@ -37,6 +37,7 @@ from accounting.ledger import Entry, Posting
 from accounting.legal_entities import NO_TAX, SERIES
 from accounting.store import book
 from accounting.store.holds import raise_limit
+from accounting.store.periods import assert_may_bill
 from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
 from accounting.tables import UtcTime
 from accounting.tax import TaxKind, TaxRule, tax_rule_at
@@ -77,6 +78,7 @@ def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Documen
     if now < wanted.month.end:
         raise InvoiceRefused(f"{wanted.month.name} ends at {wanted.month.end.isoformat()}: it cannot be billed yet")
     lock(conn, issuer.id)
+    assert_may_bill(conn, wanted.month.start, wanted.month.end)
     charges, reversals = _billable(wanted)
     billable = charges.union_all(reversals).subquery("billable")
     first, total = conn.execute(select(
