@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from accounting import legal_entities, tables
-from accounting.billing_calendar import Month, months
+from accounting.calendar import Period, months
 from accounting.credit_notes import Credit, Credited, credit_note
 from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
@@ -60,7 +60,7 @@ class Wanted:
     project_id: str
     project: str
     currency: str
-    month: Month
+    month: Period
     sites: tuple[str, ...] | None
     people: Mapping[str, str]
     whole: bool = True
@@ -257,7 +257,7 @@ def _share(amount: Any, shared: Any) -> Any:
     return case((shared, func.coalesce(by_share, 0, type_=BigInteger)), else_=CHARGES.c.core_seconds)
 
 
-def _claim(conn: Connection, number: str, billable: Any, period: Month) -> None:
+def _claim(conn: Connection, number: str, billable: Any, period: Period) -> None:
     """Put a month's charges on the document; the primary key refuses any that another document has."""
     chosen = select(
         billable.c.kind, billable.c.charge_id, billable.c.part, literal(number, String), billable.c.site_id,
@@ -286,7 +286,7 @@ def _claimed(conn: Connection, number: str) -> list[Item]:
     ]  # fmt: skip
 
 
-def _kind(item: Item, billed: Month) -> LineKind:
+def _kind(item: Item, billed: Period) -> LineKind:
     return LineKind.USAGE if item.service_start >= billed.start else LineKind.CORRECTION
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select, tuple_
 
 from accounting import recon_match, tables
 from accounting.breaks import CONTRACT, FINAL, Act, Category, Event, State, act_on
-from accounting.periods import Period
+from accounting.calendar import Period
 from accounting.recon_drafts import Draft, Known, Rules, drafts
 from accounting.recon_found import Matched
 from accounting.statement import Finding, Header, check_totals

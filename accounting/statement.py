@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from accounting.breaks import Category
-from accounting.periods import Period
+from accounting.calendar import Period
 
 
 @dataclass(frozen=True, slots=True)

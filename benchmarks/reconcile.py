@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, text
 
 from accounting import recon_match
+from accounting.calendar import month
 from accounting.explain import Ground
-from accounting.periods import month
 from accounting.recon_drafts import Known, Rules, drafts
 from accounting.recon_found import Matched
 from accounting.recon_store import MARGIN_S

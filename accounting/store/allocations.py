@@ -100,7 +100,7 @@ def renew(conn: Connection, order: Order, *, now: datetime) -> int:
     at = order.starts_at
     assert order.ends_at is not None
     while at < order.ends_at and at <= now:
-        until = min(calendar.month_of(at, order.zone)[1], order.ends_at)
+        until = min(calendar.month_of(at, order.zone).end, order.ends_at)
         name = f"{order.id}:{at.isoformat()}"
         if conn.scalar(select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == name)) is None:
             _give(conn, order, name, at, until, now)

@@ -31,7 +31,8 @@ def open_period(
     conn: Connection, *, year: int, month: int, zone: str, by: str, now: datetime, tenant: str = "operator"
 ) -> Period:
     """Begin a month in a named zone; one that overlaps another of the tenant's is refused."""
-    starts_at, ends_at = calendar.month(year, month, zone)
+    wanted = calendar.month(f"{year:04d}-{month:02d}", zone)
+    starts_at, ends_at = wanted.start, wanted.end
     lock(conn, {f"period:{tenant}"})
     for other in periods(conn, tenant):
         if (other.starts_at, other.ends_at) == (starts_at, ends_at):

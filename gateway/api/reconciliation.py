@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from accounting import recon_store
 from accounting.breaks import Act, Category, Refused, State
+from accounting.calendar import month
 from accounting.money import format_micro, parse_amount
-from accounting.periods import month
 from accounting.recon_store import BreakNow
 from accounting.recon_terms import Narrower
 from accounting.statement import Header

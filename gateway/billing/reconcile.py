@@ -18,10 +18,10 @@ from accounting import recon_store
 from accounting import store as books
 from accounting.agreement import Agreement, Bills
 from accounting.breaks import FINAL, Act, Category, Event, Refused, State
+from accounting.calendar import month
 from accounting.errors import AccountingError
 from accounting.evidence.leaves import SIGNED_BY
 from accounting.ledger import Entry, Posting, payable
-from accounting.periods import month
 from accounting.recon_drafts import Known, Rules
 from accounting.recon_store import BreakNow, Compared
 from accounting.recon_terms import COLUMN
