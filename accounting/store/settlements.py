@@ -68,10 +68,10 @@ def rate_on(conn: Connection, base: str, quote: str, day: date) -> Rate | None:
     return None if row is None else Rate(row.base, row.quote, row.day, row.num, row.den, row.source)
 
 
-def rates(conn: Connection, pair: Set[str], start: datetime, end: datetime) -> list[Rate]:
-    """The rates between two currencies of the days that [start, end) touches, either way, oldest first."""
-    query = select(RATES).where(RATES.c.base.in_(pair), RATES.c.quote.in_(pair), RATES.c.day >= start.date(),
-                                RATES.c.day <= end.date())  # fmt: skip
+def rates(conn: Connection, pair: Set[str], first: date, last: date) -> list[Rate]:
+    """The rates between two currencies of the days from `first` to `last`, either way, oldest first."""
+    query = select(RATES).where(RATES.c.base.in_(pair), RATES.c.quote.in_(pair), RATES.c.day >= first,
+                                RATES.c.day <= last)  # fmt: skip
     rows = conn.execute(query.order_by(RATES.c.day, RATES.c.base, RATES.c.source))
     return [Rate(r.base, r.quote, r.day, r.num, r.den, r.source) for r in rows]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
@@ -17,6 +18,8 @@ from accounting.recon_terms import Narrower, narrowed, rules_of
 from accounting.store import contracts, settlements
 from accounting.usage import CORE_SECONDS
 
+_MOMENT = timedelta(microseconds=1)
+
 
 def agreement_for(conn: Connection, statement: Any, *, now: datetime) -> Agreement | None:
     """The signed agreement by which a statement is read: that of its period's end, else the one signed since."""
@@ -26,7 +29,7 @@ def agreement_for(conn: Connection, statement: Any, *, now: datetime) -> Agreeme
 def agreement_between(conn: Connection, site_id: str, end: datetime, *, now: datetime) -> Agreement | None:
     """The agreement in force when a period ends, else now."""
     signed = contracts.contracts(conn)
-    return signed.agreement(site_id, end - timedelta(microseconds=1)) or signed.agreement(site_id, now)
+    return signed.agreement(site_id, end - _MOMENT) or signed.agreement(site_id, now)
 
 
 def rules_for(conn: Connection, statement: Any, asked: Narrower, *, now: datetime) -> Rules:
@@ -44,9 +47,10 @@ def _rates(conn: Connection, agreement: Agreement | None, statement: Any) -> lis
     """The stored rates of the period's days between the agreement's currencies, each way that a centre may go."""
     if agreement is None:
         return []
-    found = []
+    here, found = ZoneInfo(agreement.zone), []
+    first, last = (at.astimezone(here).date() for at in (statement.starts_at, statement.ends_at - _MOMENT))
     for other in {statement.currency, agreement.payout.currency} - {agreement.currency, ""}:
-        for rate in settlements.rates(conn, {agreement.currency, other}, statement.starts_at, statement.ends_at):
+        for rate in settlements.rates(conn, {agreement.currency, other}, first, last):
             label = f"{rate.base}/{rate.quote} of {rate.day}"
             ours_first = rate.base == agreement.currency
             found.append(Ratio(label, rate.num, rate.den) if ours_first else Ratio(label, rate.den, rate.num))

@@ -72,21 +72,24 @@ def receive(
 ) -> Received:  # fmt: skip
     """Read and keep a statement; signature and totals are checked before any line. Raises `Unreadable`, ValueError.
 
+    `period` is a month of the agreement's zone (without an agreement: of UTC).
     `signature` is a JWS by a key of the centre; it may come later, with the same bytes. `verify`: in place of that.
     """
-    header = totals or Header(month(period), currency, number=number)
+    now = services.clock()
+    with services.db.read() as conn:
+        agreement = agreement_between(conn, site_id, month(period).end, now=now)
+        centre = "" if agreement is None else agreement.centre_id
+        keys = contracts.keys_of(conn, centre)
+    whole = month(period) if agreement is None else month(period, agreement.zone)
+    header = replace(totals or Header(whole, currency, number=number), period=whole)
     statement: Statement = read_statement(
         document, site_id=site_id, format_name=format_name, header=header, profile=profile
     )
-    now = services.clock()
+    signed, findings = check(
+        statement, document, signature, verify=verify or by_keys_of(centre, keys, now=now),
+        must_be_signed=agreement is not None and agreement.statements.must_be_signed,
+    )  # fmt: skip
     with services.db.write() as conn:
-        agreement = agreement_between(conn, site_id, header.period.end, now=now)
-        centre = "" if agreement is None else agreement.centre_id
-        asked = agreement is not None and agreement.statements.must_be_signed
-        signed, findings = check(
-            statement, document, signature, must_be_signed=asked,
-            verify=verify or by_keys_of(centre, contracts.keys_of(conn, centre), now=now),
-        )  # fmt: skip
         statement_id, new = save_statement(conn, statement, document, signed, by=by, now=now)
         if signed.signer:
             sign_statement(conn, statement_id, signed, now=now)

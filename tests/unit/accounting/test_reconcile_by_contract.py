@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +147,13 @@ def test_what_is_posted_from_a_signed_statement_is_evidence_of_both_sides(gatewa
         ids = conn.scalars(select(CHARGES.c.entry_id).order_by(CHARGES.c.id)).all()
         sides = [c.record["one_sided"] for leaf in entries(conn, ids) for c in leaf.charged]
     assert sides == [True, False]
+
+
+def test_a_statement_is_of_the_months_of_the_agreements_zone(gateway: Gateway) -> None:
+    signed(gateway, zone="Asia/Shanghai")
+    first = datetime(2026, 10, 31, 16, 30, tzinfo=UTC)  # half past midnight of 1 November there
+    at = str(int(first.timestamp()))
+    have(gateway, row(1, Submit=at, Start=at, End=str(int(at) + 3617)))
+    received = receive(gateway, line(1, start=int(at), end=int(at) + 3617))
+    done, found = compare(gateway, received)
+    assert (done.counts["runs"], done.counts["agreed"], found) == (1, 1, [])
