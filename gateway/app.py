@@ -67,7 +67,6 @@ def create_app(services: Services) -> FastAPI:
         contracts.router,
         allocations.router,
         billing.router,
-        reconciliation.router,
     ):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)

@@ -12,7 +12,7 @@ from site_adapters.centre.home import Centre
 from site_adapters.command import Command, Output
 from site_adapters.errors import SiteError
 from site_adapters.slurm import commands as slurm
-from site_adapters.types import JobRef, NotDone, SiteAccount
+from site_adapters.types import JobRef, Look, NotDone, SiteAccount
 
 _DEADLINE_S = 30.0
 _LOOK_BACK = timedelta(days=60)
@@ -61,7 +61,17 @@ def ours(centre: Centre, problems: list[str], *, running_only: bool = False) -> 
         ref = JobRef(run.native_id, run.cluster, run.username, run.tags_seen[0].partition(".")[0],
                      run.submit_time or since)  # fmt: skip
         found[by_name[run.username]][run.native_id] = ref
-    return {account: list(refs.values()) for account, refs in found.items()}
+    shown = _in_queue(centre, [ref for refs in found.values() for ref in refs.values()], problems)
+    return {account: [ref for ref in refs.values() if ref.native_id in shown] for account, refs in found.items()}
+
+
+def _in_queue(centre: Centre, refs: Sequence[JobRef], problems: list[str]) -> set[str]:
+    """Those that the queue itself shows: accounting keeps jobs that a controller forgot as running for ever."""
+    queue = centre.adapter.management.observe(refs).queue if refs else Look()
+    if queue.error is not None:
+        problems.append(f"the queue cannot be read: {queue.error}")
+        return {ref.native_id for ref in refs}
+    return {run.native_id for run in queue.runs if not run.state.final}
 
 
 def _accounts(centre: Centre) -> list[SiteAccount]:

@@ -95,6 +95,10 @@ class HttpChannel:
             except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
                 if not sent:
                     raise SiteUnreachable(f"{self.seal.site}: its service cannot be reached: {exc}") from exc
+            except RuntimeError as exc:
+                if not self._client.is_closed:
+                    raise
+                raise wire.lost(verb, f"{self.seal.site}: closed on our side") from exc
             except httpx.HTTPError as exc:
                 sent, reason = True, f"the connection to its service broke: {type(exc).__name__}"
             else:

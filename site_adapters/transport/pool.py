@@ -50,8 +50,11 @@ class SiteLogins:
         own = self.observer() or self.meter()
         if own is not None:
             return own
-        with self._lock:
-            people = [username for power, username in self._open if power == "actor"]
+        with self._lock:  # a claim of a login that has not let us in says nothing of the site
+            people = [
+                name for (power, name), (_, connection) in self._open.items()
+                if power == "actor" and (not isinstance(connection, SshConnection) or connection.let_in)
+            ]  # fmt: skip
         for username in reversed(people):
             with suppress(CredentialRefused):  # its key was taken back meanwhile
                 return self.actor(username)

@@ -80,6 +80,7 @@ class SshConnection:
         self._closed = False
         self._last_used = time.monotonic()
         self._refused: tuple[float, float, str] | None = None  # until, waited, why
+        self.let_in = False  # the site has accepted this login at least once
 
     @property
     def username(self) -> str:
@@ -247,7 +248,7 @@ class SshConnection:
         line = self._log_in(deadline)
         line.users = 1
         with self._lock:
-            self._line, self._refused = (None if self._closed else line), None
+            self._line, self._refused, self.let_in = (None if self._closed else line), None, True
         try:
             self._may_log_in()  # closed meanwhile?
         except SiteError:
