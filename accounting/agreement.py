@@ -110,6 +110,23 @@ class PostingLimits:
     four_eyes_micro: int = 1_000_000_000
 
 
+class Bills(StrEnum):
+    """What the amounts of a centre's statements are."""
+
+    GROSS = "gross"  # the list price: the centre sells
+    SHARE = "share"  # what the operator owes it: the operator sells
+
+
+@dataclass(frozen=True, slots=True)
+class StatementTerms:
+    """What a centre's statements bill, whether they must be signed, and the causes of a difference that stand without
+    a person (None: those where the centre's meter is the reference)."""
+
+    bills: Bills = Bills.GROSS
+    must_be_signed: bool = False
+    auto_causes: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ShareTier:
     """What the centre gets of the part of a period's net amount beyond `from_micro`: `numerator` of the shares'
@@ -162,6 +179,7 @@ class Agreement:
     tax: Tax = field(default_factory=Tax)
     grades: Mapping[str, str] = field(default_factory=dict)
     payout: Payout = field(default_factory=Payout)
+    statements: StatementTerms = field(default_factory=StatementTerms)
     zone: str = "Asia/Shanghai"  # of the billing calendar
     no_rise_after_days: int | None = None  # no bill rises later than this after the work; None: whenever
 

@@ -1,17 +1,86 @@
-"""The billing calendar: hours of the day, days and months of a named zone, as half-open intervals of UTC.
+"""The billing calendar: months and days of a named zone, and hours of its days, as half-open intervals of UTC.
 
-Wall clocks repeat an hour and skip one; sums of UTC intervals do neither (accounting.md, traps 6 and 7).
+Wall clocks repeat an hour and skip one; sums of UTC intervals do neither (accounting.md, traps 5 to 7). Boundaries are
+computed once by zoneinfo (a day may have 23 or 25 hours), never by adding 86,400 s.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+_MONTH = re.compile(r"([0-9]{4})-([0-9]{2})\Z")
 _DAY = timedelta(days=1)
 _MINUTES = 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """[start, end) in UTC, with the name people use for it: `2026-11` or `2026-11-23`."""
+
+    name: str
+    start: datetime
+    end: datetime
+
+    @property
+    def epochs(self) -> tuple[int, int]:
+        return int(self.start.timestamp()), int(self.end.timestamp())
+
+
+@lru_cache(maxsize=1024)
+def month(name: str, zone: str = "UTC") -> Period:
+    """The month `2026-11` of a zone; ValueError where the text names none."""
+    match = _MONTH.match(name)
+    if match is None or not 1 <= int(match[2]) <= 12 or not 1971 <= int(match[1]) < 2500:
+        raise ValueError(f"{name!r} is no month like 2026-11")
+    first = date(int(match[1]), int(match[2]), 1)
+    return Period(name, start_of_day(first, zone), start_of_day((first + 31 * _DAY).replace(day=1), zone))
+
+
+def month_of(at: datetime, zone: str = "UTC") -> Period:
+    """The month in which a moment lies."""
+    local = at.astimezone(ZoneInfo(zone))
+    return month(f"{local.year:04d}-{local.month:02d}", zone)
+
+
+def months(start: datetime, end: datetime, zone: str = "UTC") -> Iterator[Period]:
+    """Every month that [start, end) touches, ascending."""
+    found = month_of(start, zone)
+    while found.start < end:
+        yield found
+        found = month_of(found.end, zone)
+
+
+def month_edges(start: datetime, end: datetime, zone: str) -> set[datetime]:
+    """The starts of months of `zone` in (start, end)."""
+    return {found.start for found in months(start, end, zone) if found.start > start}
+
+
+def day(of: date, zone: str = "UTC") -> Period:
+    """One day of the zone's calendar; ValueError where no bill is ever written."""
+    if not 1971 <= of.year < 2500:
+        raise ValueError(f"{of} is no day of a billing calendar")
+    return Period(of.isoformat(), start_of_day(of, zone), start_of_day(of + _DAY, zone))
+
+
+def days(start: datetime, end: datetime, zone: str = "UTC") -> Iterator[Period]:
+    """Every day that [start, end) touches, ascending."""
+    of = start.astimezone(ZoneInfo(zone)).date()
+    while (found := day(of, zone)).start < end:
+        yield found
+        of += _DAY
+
+
+def start_of_day(of: date, zone: str) -> datetime:
+    """The first moment of a day; where midnight is skipped, the moment of the jump."""
+    return datetime.combine(of, time(), ZoneInfo(zone)).astimezone(UTC)
+
+
+# ---------------------------------------------------------------- hours of the day
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +131,6 @@ class Window:
             found |= _jumps(day, zone)
             day += _DAY
         return {moment for moment in found if start < moment < end}
-
-
-def month_of(at: datetime, zone: str) -> tuple[datetime, datetime]:
-    """The month of `zone` that a moment is in, as [start, end) in UTC."""
-    local = at.astimezone(ZoneInfo(zone)).date()
-    return month(local.year, local.month, zone)
-
-
-@lru_cache(maxsize=1024)
-def month(year: int, number: int, zone: str) -> tuple[datetime, datetime]:
-    """A month of `zone` as [start, end) in UTC."""
-    following = (year, number + 1) if number < 12 else (year + 1, 1)
-    return start_of_day(date(year, number, 1), zone), start_of_day(date(*following, 1), zone)
-
-
-def month_edges(start: datetime, end: datetime, zone: str) -> set[datetime]:
-    """The starts of months of `zone` in (start, end)."""
-    found: set[datetime] = set()
-    edge = month_of(start, zone)[1]
-    while edge < end:
-        found.add(edge)
-        edge = month_of(edge, zone)[1]
-    return {moment for moment in found if start < moment}
-
-
-def start_of_day(day: date, zone: str) -> datetime:
-    """The first moment of a day; where midnight is skipped, the moment of the jump."""
-    return datetime.combine(day, time(), ZoneInfo(zone)).astimezone(UTC)
 
 
 @lru_cache(maxsize=4096)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from accounting import legal_entities, tables
-from accounting.billing_calendar import Month, months
+from accounting.calendar import Period, months
 from accounting.credit_notes import Credit, Credited, credit_note
 from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
@@ -37,6 +37,7 @@ from accounting.ledger import Entry, Posting
 from accounting.legal_entities import NO_TAX, SERIES
 from accounting.store import book
 from accounting.store.holds import raise_limit
+from accounting.store.periods import assert_may_bill
 from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
 from accounting.tables import UtcTime
 from accounting.tax import TaxKind, TaxRule, tax_rule_at
@@ -59,7 +60,7 @@ class Wanted:
     project_id: str
     project: str
     currency: str
-    month: Month
+    month: Period
     sites: tuple[str, ...] | None
     people: Mapping[str, str]
     whole: bool = True
@@ -77,6 +78,7 @@ def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Documen
     if now < wanted.month.end:
         raise InvoiceRefused(f"{wanted.month.name} ends at {wanted.month.end.isoformat()}: it cannot be billed yet")
     lock(conn, issuer.id)
+    assert_may_bill(conn, wanted.month.start, wanted.month.end)
     charges, reversals = _billable(wanted)
     billable = charges.union_all(reversals).subquery("billable")
     first, total = conn.execute(select(
@@ -255,7 +257,7 @@ def _share(amount: Any, shared: Any) -> Any:
     return case((shared, func.coalesce(by_share, 0, type_=BigInteger)), else_=CHARGES.c.core_seconds)
 
 
-def _claim(conn: Connection, number: str, billable: Any, period: Month) -> None:
+def _claim(conn: Connection, number: str, billable: Any, period: Period) -> None:
     """Put a month's charges on the document; the primary key refuses any that another document has."""
     chosen = select(
         billable.c.kind, billable.c.charge_id, billable.c.part, literal(number, String), billable.c.site_id,
@@ -284,7 +286,7 @@ def _claimed(conn: Connection, number: str) -> list[Item]:
     ]  # fmt: skip
 
 
-def _kind(item: Item, billed: Month) -> LineKind:
+def _kind(item: Item, billed: Period) -> LineKind:
     return LineKind.USAGE if item.service_start >= billed.start else LineKind.CORRECTION
 
 

@@ -298,7 +298,7 @@ def _price_at(rules: Sequence[PriceRule], book: PriceBook, where: Scope, resourc
     discount = book.discount(where, resource, at)
     key = ""
     if len(book.tiers(rule.id)) > 1:
-        key = f"{rule.id}:{'' if discount is None else discount.id}:{month_of(at, rule.zone)[0].isoformat()}"
+        key = f"{rule.id}:{'' if discount is None else discount.id}:{month_of(at, rule.zone).start.isoformat()}"
     return _Price(rule, discount, key)
 
 

@@ -25,7 +25,8 @@ class Rules:
     """`auto_*_micro`: the most that may be posted without a person, for one break and for a statement.
 
     `increase_micro` caps what a person's bill may rise by without one. `basis` is the column of our charge that the
-    centre bills: the gross (it sells at the list price) or its own share.
+    centre bills: the gross (it sells at the list price) or its own share. `cores_per_node` and `threads_per_core` are
+    by queue (`*`: any), before those of `ground`.
     """
 
     version: str = "default-1"
@@ -37,6 +38,14 @@ class Rules:
     increase_micro: int = 10_000_000
     basis: str = "gross_micro"
     must_be_signed: bool = False
+    cores_per_node: Mapping[str, int] = field(default_factory=dict)
+    threads_per_core: Mapping[str, int] = field(default_factory=dict)
+
+    def ground_of(self, queue: str) -> Ground:
+        """The ground of runs in a queue."""
+        cores = self.cores_per_node.get(queue, self.cores_per_node.get("*", self.ground.cores_per_node))
+        threads = self.threads_per_core.get(queue, self.threads_per_core.get("*", self.ground.threads_per_core))
+        return replace(self.ground, cores_per_node=cores, threads_per_core=threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,14 @@ class Draft:
 
     @property
     def delta_micro(self) -> int:
-        return (self.theirs_micro or 0) - (self.ours_micro or 0) if self.theirs_micro is not None else 0
+        """What the centre's figure is above ours; where it names no money, by our own price of a core-second."""
+        ours = self.ours_micro or 0
+        if self.theirs_micro is not None:
+            return self.theirs_micro - ours
+        if not self.ours_core_seconds:
+            return 0
+        more = ours * (self.theirs_core_seconds - self.ours_core_seconds)
+        return -(-abs(more) // self.ours_core_seconds) * (1 if more > 0 else -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +126,7 @@ def _of_pair(pair: Pair, rules: Rules, known: Known) -> Draft:
         state=o.state, observed=o.meter == "gateway", sibling_core_seconds=siblings,
     )  # fmt: skip
     theirs = Theirs(t.core_seconds, t.amount_micro, t.elapsed_s, t.cores, t.started, t.ended, t.state)
-    explanations = explain(ours, theirs, rules.ground)
+    explanations = explain(ours, theirs, rules.ground_of(o.queue))
     if not explanations:
         return _unexplained(pair)
     words = explanations[0].text if len(explanations) == 1 else "one of: " + " | ".join(e.text for e in explanations)
@@ -210,7 +226,7 @@ def _absorbed(found: Sequence[Draft], known: Known) -> dict[int, int]:
 def _sums(sums: Sequence[tuple[Any, int, int | None]], tolerance: Tolerance) -> Iterator[Draft]:
     for line, quantity, money in sums:
         apart = abs(line.core_seconds - quantity)
-        off = line.amount_micro is not None and abs(line.amount_micro - (money or 0)) > 10_000
+        off = line.amount_micro is not None and abs(line.amount_micro - (money or 0)) > tolerance.statement_micro
         if apart * 1_000_000 > tolerance.ppm * quantity or off:
             where = " ".join(filter(None, (line.queue, line.account, line.username))) or "the whole period"
             yield replace(

@@ -8,11 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """Below this a difference is none: seconds × cores of the run, or millionths of its quantity, or micro-units."""
+    """Below this a difference is none: seconds × cores of the run, or millionths of its quantity, or micro-units.
+
+    `statement_micro`: between the sums of many lines and a total that was rounded once.
+    """
 
     seconds: int = 0
     ppm: int = 0
     micro: int = 1
+    statement_micro: int = 10_000
     start_s: int = 5
     person_s: int = 300
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from accounting.periods import Period
+from accounting.calendar import Period
 from accounting.recon_found import Matched, Pair, Tolerance
 from accounting.store.schema import CHARGES, REVERSALS, USAGE, core
 from accounting.tables import StatementLineRow

@@ -12,11 +12,11 @@ from sqlalchemy import Connection, func, insert, select, tuple_
 
 from accounting import recon_match, tables
 from accounting.breaks import CONTRACT, FINAL, Act, Category, Event, State, act_on
-from accounting.periods import Period
+from accounting.calendar import Period
 from accounting.recon_drafts import Draft, Known, Rules, drafts
 from accounting.recon_found import Matched
 from accounting.statement import Finding, Header, check_totals
-from accounting.statement_store import LINES, STATEMENTS, statement_problems, statement_row
+from accounting.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
 from accounting.store.schema import core, insert_all, upsert
 
 RECONCILIATIONS = core(tables.ReconciliationRow)
@@ -71,15 +71,17 @@ def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> 
 def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
     """Signature and control totals, from what was kept at receipt."""
     found = []
-    if row.signature_refused:
+    signer = signer_of(conn, row.id)
+    if row.signature_refused and not signer:
         found.append(Finding(Category.SIGNATURE, row.signature_refused))
-    elif rules.must_be_signed and not row.signer:
+    elif rules.must_be_signed and not signer:
         text = "the agreement asks for a signed statement, and this is not signed"
         found.append(Finding(Category.SIGNATURE, text))
     header = Header(Period(row.period, row.starts_at, row.ends_at), row.currency, row.said_lines,
                     row.said_core_seconds, row.said_amount_micro)  # fmt: skip
     problems = statement_problems(conn, row.id)
-    return found + check_totals(header, row.lines, row.core_seconds, row.amount_micro or 0, problems)
+    return found + check_totals(header, row.lines, row.core_seconds, row.amount_micro or 0, problems,
+                                slack_micro=rules.tolerance.statement_micro)  # fmt: skip
 
 
 def _replaced(conn: Connection, row: Any) -> list[Finding]:
@@ -269,6 +271,13 @@ def reconciliations(conn: Connection, *, site_ids: Iterable[str] | None = None, 
     if period:
         query = query.where(RECONCILIATIONS.c.period == period)
     return list(conn.execute(query))
+
+
+def rules_of_break(conn: Connection, row: Any) -> Mapping[str, Any]:
+    """The rules of the comparison that found a break."""
+    query = select(RECONCILIATIONS.c.rules).where(RECONCILIATIONS.c.id == row.reconciliation_id)
+    found: Mapping[str, Any] = conn.execute(query).scalar_one()
+    return found
 
 
 def line_of_break(conn: Connection, row: Any) -> Any | None:

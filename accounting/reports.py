@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, String, case, column, func, or_, select, values
 
-from accounting.billing_calendar import months
+from accounting.calendar import days, month_of, months
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
 from accounting.tables import UtcTime
 
@@ -129,25 +130,17 @@ def _filters(question: Question, scope: Scope) -> Sequence[Any]:
 
 def _periods(question: Question, by: By) -> Any:
     """Days or months of the zone as a table of half-open intervals."""
-    found: list[tuple[str, datetime, datetime]] = []
-    for month in months(question.start, question.end, question.zone):
-        if by is By.MONTH:
-            found.append((month.name, month.start, month.end))
-            continue
-        found += [
-            (f"{month.name}-{n:02d}", first, last)
-            for n, (first, last) in enumerate(month.days(question.zone), 1)
-            if last > question.start and first < question.end
-        ]
-        if len(found) > BUCKETS_MAX:
-            raise ValueError(f"more than {BUCKETS_MAX} periods: ask by month, or for less time")
+    each = months if by is By.MONTH else days
+    found = list(islice(each(question.start, question.end, question.zone), BUCKETS_MAX + 1))
     if len(found) > BUCKETS_MAX:
-        raise ValueError(f"more than {BUCKETS_MAX} periods: ask for less time")
+        raise ValueError(f"more than {BUCKETS_MAX} periods: ask by month, or for less time")
     table = values(column("name", String), column("first", UtcTime), column("last", UtcTime), name="period")
-    return table.data(found).cte("period")  # SQLite names the columns of VALUES only so
+    return table.data([(p.name, p.start, p.end) for p in found]).cte(
+        "period"
+    )  # SQLite names the columns of VALUES only so
 
 
 def default_span(now: datetime, zone: str) -> tuple[datetime, datetime]:
     """The month that runs, up to its end."""
-    found = next(months(now, now + timedelta(seconds=1), zone))
+    found = month_of(now, zone)
     return found.start, found.end

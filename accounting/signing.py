@@ -29,7 +29,13 @@ def sign_jws(payload: bytes, *, private: bytes, key_id: str, kind: str) -> str:
 
 
 def verify_jws(text: str, *, public: bytes, payload: bytes, kind: str) -> None:
-    """Raise `BadSignature` unless `text` is this key's signature over exactly this payload."""
+    """Raise `BadSignature` unless `text` is this key's signature over exactly this payload.
+
+    The payload may be left out of `text` (RFC 7515, appendix F).
+    """
+    head, _, rest = text.partition("..")
+    if rest:
+        text = f"{head}.{base64.urlsafe_b64encode(payload).rstrip(b'=').decode()}.{rest}"
     x = base64.urlsafe_b64encode(public).rstrip(b"=").decode()
     try:
         found = jws.deserialize_compact(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from accounting.breaks import Category
-from accounting.periods import Period
+from accounting.calendar import Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,12 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The outcome of a signature check: `signer` is who signed, `refused` says what is wrong (empty: nothing)."""
+    """The outcome of a signature check: `signer` is the party that signed, `refused` what is wrong (empty: nothing)."""
 
     signer: str = ""
     refused: str = ""
+    key_id: str = ""
+    jws: str = ""
 
 
 # Given the document's bytes and the detached signature's: raises nothing.
@@ -129,7 +131,13 @@ def check(
 
 
 def check_totals(
-    header: Header, lines: int, core_seconds: int, amount_micro: int, problems: Sequence[BadLine]
+    header: Header,
+    lines: int,
+    core_seconds: int,
+    amount_micro: int,
+    problems: Sequence[BadLine],
+    *,
+    slack_micro: int = MONEY_SLACK_MICRO,
 ) -> list[Finding]:
     """Where the header's totals and the sums of its lines part."""
     found = []
@@ -142,7 +150,7 @@ def check_totals(
     if header.core_seconds is not None and header.core_seconds != core_seconds:
         text = f"it says {header.core_seconds} core-seconds, and its lines sum to {core_seconds}"
         found.append(Finding(Category.CONTROL_TOTAL, text, delta_core_seconds=header.core_seconds - core_seconds))
-    if header.amount_micro is not None and abs(header.amount_micro - amount_micro) > MONEY_SLACK_MICRO:
+    if header.amount_micro is not None and abs(header.amount_micro - amount_micro) > slack_micro:
         text = f"it says {header.amount_micro} micro-{header.currency}, and its lines sum to {amount_micro}"
         found.append(Finding(Category.CONTROL_TOTAL, text, delta_micro=header.amount_micro - amount_micro))
     return found

@@ -9,18 +9,23 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting import tables
+from accounting.evidence.outbox import put
 from accounting.statement import BadLine, Line, Signed, Statement
 from accounting.store.schema import core, insert_all, upsert
 
 STATEMENTS, LINES = core(tables.StatementRow), core(tables.StatementLineRow)
+SIGNATURES = core(tables.StatementSignatureRow)
 PROBLEMS = core(tables.StatementProblemRow)
 _CHUNK = 5000
 
 
 def save_statement(
-    conn: Connection, statement: Statement, signed: Signed, *, by: str, now: datetime
+    conn: Connection, statement: Statement, document: bytes, signed: Signed, *, by: str, now: datetime
 ) -> tuple[int, bool]:
-    """Keep a statement with every line; its id, and whether it is new (the same bytes again are the same one)."""
+    """Keep a statement with every line, and the hash of its bytes as a leaf.
+
+    Its id, and whether it is new (the same bytes again are the same one).
+    """
     header = statement.header
     row = {
         "site_id": statement.site_id, "period": header.period.name, "starts_at": header.period.start,
@@ -36,6 +41,8 @@ def save_statement(
     if made is None:
         where = (STATEMENTS.c.site_id == statement.site_id, STATEMENTS.c.sha256 == statement.sha256)
         return int(conn.execute(select(STATEMENTS.c.id).where(*where)).scalar_one()), False
+    put(conn, "statement", str(made), document, site=statement.site_id, period=header.period.name,
+        currency=header.currency)  # fmt: skip
     for at in range(0, len(statement.lines), _CHUNK):
         insert_all(conn, LINES, [_line_row(made, line) for line in statement.lines[at : at + _CHUNK]])
     problems = [
@@ -44,6 +51,21 @@ def save_statement(
     ]
     insert_all(conn, PROBLEMS, problems)
     return int(made), True
+
+
+def sign_statement(conn: Connection, statement_id: int, signed: Signed, *, now: datetime) -> None:
+    """Keep a centre's good signature under a statement, also one that comes later than the document; once."""
+    row = {"statement_id": statement_id, "party_id": signed.signer, "key_id": signed.key_id, "jws": signed.jws,
+           "received_at": now}  # fmt: skip
+    kept = upsert(conn, SIGNATURES).on_conflict_do_nothing().returning(SIGNATURES.c.party_id)
+    if conn.execute(kept, [row]).all():
+        put(conn, "signature", f"statement:{statement_id}/{signed.signer}", signed.jws.encode(), key=signed.key_id)
+
+
+def signer_of(conn: Connection, statement_id: int) -> str:
+    """The party whose good signature a statement bears; empty where there is none."""
+    query = select(SIGNATURES.c.party_id).where(SIGNATURES.c.statement_id == statement_id)
+    return str(conn.scalar(query.limit(1)) or "")
 
 
 def _line_row(statement_id: int, line: Line) -> dict[str, Any]:

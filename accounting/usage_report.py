@@ -28,7 +28,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import Text
 
 from accounting import tables
-from accounting.periods import Period
+from accounting.calendar import Period
 
 USAGE = cast(Table, tables.UsageRecordRow.__table__)
 

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, text
 
 from accounting import recon_match
+from accounting.calendar import month
 from accounting.explain import Ground
-from accounting.periods import month
 from accounting.recon_drafts import Known, Rules, drafts
 from accounting.recon_found import Matched
 from accounting.recon_store import MARGIN_S
@@ -51,7 +51,7 @@ def _measure(name: str, db: Database, document: bytes) -> None:
                                    profile=Profile({n: n for n in HEAD.split(",")}))  # fmt: skip
     assert (len(statement.lines), statement.problems) == (COUNT, ())
     with _timed(spent, "load"), db.write() as conn:
-        statement_id, _ = save_statement(conn, statement, Signed(), by="bench", now=datetime.now(UTC))
+        statement_id, _ = save_statement(conn, statement, document, Signed(), by="bench", now=datetime.now(UTC))
     del statement
     with db.write() as conn:
         _runs(conn, statement_id)

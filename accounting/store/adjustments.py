@@ -10,9 +10,10 @@ from sqlalchemy import Connection, insert, select, update
 
 from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
+from accounting.store import contracts
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
-from accounting.store.schema import ADJUSTMENTS, BALANCES, DECISIONS, lock
+from accounting.store.schema import ADJUSTMENTS, BALANCES, CHARGES, DECISIONS, lock
 
 KINDS = ("adjustment", "write_off")
 
@@ -50,6 +51,21 @@ def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro:
         return "waiting"
     _post(conn, wanted, by=wanted.requested_by, now=now)
     return "posted"
+
+
+def four_eyes_from(conn: Connection, *, charge_id: int | None, currency: str, now: datetime) -> int | None:
+    """From which amount on the agreements ask for a second person: that of the charge, else the strictest in force.
+
+    None where no agreement says anything of this currency.
+    """
+    if charge_id is not None:
+        of_charge = select(CHARGES.c.agreement_id, CHARGES.c.agreement_version).where(CHARGES.c.id == charge_id)
+        by = [tuple(row) for row in conn.execute(of_charge)]
+        for agreement, _ in contracts.agreements(conn):
+            if (agreement.id, agreement.version) in by:
+                return agreement.limits.four_eyes_micro
+    live = [i.agreement for i in contracts.in_force(conn) if i.at(now) and i.agreement.currency == currency]
+    return min((a.limits.four_eyes_micro for a in live), default=None)
 
 
 def decide(conn: Connection, adjustment_id: str, *, approve: bool, by: str, now: datetime) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from accounting import calendar
 from accounting.errors import AccountingError, CreditExhausted
 from accounting.ledger import EXPIRED, REVENUE, Entry, Posting, credit, grant_postings, receivable
-from accounting.store.holds import credit_line, open_account, raise_limit
+from accounting.store.holds import credit_line, give, open_account, raise_limit
 from accounting.store.journal import book
 from accounting.store.prices import add_discount
 from accounting.store.schema import (
@@ -100,7 +100,7 @@ def renew(conn: Connection, order: Order, *, now: datetime) -> int:
     at = order.starts_at
     assert order.ends_at is not None
     while at < order.ends_at and at <= now:
-        until = min(calendar.month_of(at, order.zone)[1], order.ends_at)
+        until = min(calendar.month_of(at, order.zone).end, order.ends_at)
         name = f"{order.id}:{at.isoformat()}"
         if conn.scalar(select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == name)) is None:
             _give(conn, order, name, at, until, now)
@@ -126,7 +126,7 @@ def allocate(conn: Connection, allocation: Allocation, *, now: datetime) -> bool
     ids = book(conn, [Entry(key, "allocation", now, postings, a.source)], now=now)
     if key not in ids:
         return False
-    raise_limit(conn, project_id=a.project_id, commodity=a.commodity, amount=a.amount)
+    give(conn, project_id=a.project_id, commodity=a.commodity, amount=a.amount)
     _insert(conn, a, ids[key], now)
     return True
 
@@ -165,7 +165,7 @@ def transfer(
         raise CreditExhausted(row.commodity, amount, left)
     open_account(conn, to_project, row.commodity)
     raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-amount, check=True)
-    raise_limit(conn, project_id=to_project, commodity=row.commodity, amount=amount)
+    give(conn, project_id=to_project, commodity=row.commodity, amount=amount)
     _event(conn, ids[idem_key], allocation_id, "transferred", amount, 0, now)
     moved = Allocation(f"{allocation_id[:40]}>{ids[idem_key]}", to_project, row.commodity, amount, now, row.expires_at,
                        "transfer", None, row.carry_over_max)  # fmt: skip

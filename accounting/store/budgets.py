@@ -70,7 +70,10 @@ def budgets(conn: Connection, project_id: str | None = None) -> list[Budget]:
 
 def spent(conn: Connection, budget: Budget, *, now: datetime) -> tuple[datetime, int]:
     """The span that now is in, and what was used in it by what counts there."""
-    start, end = calendar.month_of(now, budget.zone) if budget.span == "month" else (_EVER, None)
+    start, end = _EVER, None
+    if budget.span == "month":
+        span = calendar.month_of(now, budget.zone)
+        start, end = span.start, span.end
     query = (
         select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
         .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)

@@ -115,8 +115,8 @@ def _priced(
     agreement = agreed.agreement(r.site_id, r.end_time)
     terms = agreed.terms(item.project_id, r.end_time)
     rules = policy if agreement is None else agreement.metering
-    grade = item.grade or ("" if agreement is None else agreement.grade_of(r.queue))
-    where = Scope(item.currency, r.site_id, r.queue, r.qos, grade, terms.user_class, item.project_id)
+    where = agreed.scope(site_id=r.site_id, queue=r.queue, qos=r.qos, currency=item.currency, at=r.end_time,
+                         project_id=item.project_id, grade=item.grade)  # fmt: skip
     charge = counts.priced(item, meter(r, rules), where, replaced)
     division = divide(charge.amount_micro, charge.bears, agreement)
     before = _sum(replaced)
@@ -127,7 +127,7 @@ def _priced(
     return Draft(
         record_id=record_id, item=item, charge=charge, division=division, replaced=tuple(replaced),
         delta=division.less(before), used=_less(used, replaced), agreement=agreement, policy_version=rules.version,
-        grade=grade, user_class=terms.user_class, reason=reason, payers=_payers(division, terms),
+        grade=where.grade, user_class=where.user_class, reason=reason, payers=_payers(division, terms),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from accounting.evidence.outbox import put
 from accounting.parties import Party, Role, Signature, SigningKey, Verify
 from accounting.store.prices import insert_rule
 from accounting.store.schema import AGREEMENTS, KEYS, PARTIES, SIGNATURES, TARIFFS, TERMS, upsert
-from accounting.tariff import Tariff, problems, tariff_of
+from accounting.tariff import Scope, Tariff, problems, tariff_of
 
 
 def save_party(conn: Connection, party: Party, *, now: datetime) -> None:
@@ -137,6 +137,15 @@ class Contracts:
         dated = self._terms.get(project_id, ())
         return next((t for t in reversed(dated) if at is not None and t.valid_from <= at), Terms(project_id))
 
+    def scope(
+        self, *, site_id: str, queue: str, qos: str, currency: str, project_id: str, at: datetime | None,
+        grade: str = "",
+    ) -> Scope:  # fmt: skip
+        """Where and for whom a run is priced: the grade that was ordered, else the agreement's, and the user class."""
+        agreement = self.agreement(site_id, at)
+        served = grade or ("" if agreement is None else agreement.grade_of(queue))
+        return Scope(currency, site_id, queue, qos, served, self.terms(project_id, at).user_class, project_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -148,11 +157,14 @@ class Terms:
     payers: tuple[tuple[str, int], ...] = ()
 
 
-def contracts(conn: Connection) -> Contracts:
-    """What is signed, and every project's terms."""
+def contracts(conn: Connection, project_id: str | None = None) -> Contracts:
+    """What is signed, and every project's terms (or those of one)."""
+    query = select(TERMS).order_by(TERMS.c.valid_from)
+    if project_id is not None:
+        query = query.where(TERMS.c.project_id == project_id)
     dated = [
         Terms(r.project_id, r.valid_from, r.user_class, tuple((p, int(w)) for p, w in r.payers))
-        for r in conn.execute(select(TERMS).order_by(TERMS.c.valid_from))
+        for r in conn.execute(query)
     ]
     return Contracts(in_force(conn), dated)
 

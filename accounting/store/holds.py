@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from accounting.errors import AccountingError, CreditExhausted
-from accounting.ledger import CORE_SECONDS, Entry, grant_postings, receivable
+from accounting.ledger import CORE_SECONDS, Entry, credit, grant_postings, paid, receivable
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, BALANCES, HOLDS, POSTINGS, upsert
 
@@ -53,7 +53,7 @@ def grant_credit(
     postings = grant_postings(project_id, commodity=commodity, amount=amount)
     if not book(conn, [Entry(idem_key, "grant", now, postings, reason)], now=now):
         return False
-    raise_limit(conn, project_id=project_id, commodity=commodity, amount=amount)
+    give(conn, project_id=project_id, commodity=commodity, amount=amount)
     return True
 
 
@@ -75,12 +75,33 @@ def is_receivable(project_id: str) -> Any:
     return (ACCOUNTS.c.code == own) | ACCOUNTS.c.code.startswith(f"{own}:", autoescape=True)
 
 
+def give(conn: Connection, *, project_id: str, commodity: str, amount: int) -> None:
+    """Let a project use as much more, after the posting to its credit; one without a limit is limited from now on."""
+    known = func.coalesce(BALANCES.c.limit_amount + amount, given(conn, project_id, commodity))
+    if conn.execute(_balance(project_id, commodity).values(limit_amount=known)).rowcount != 1:
+        raise AccountingError(f"project {project_id} has no account in {commodity}")
+
+
+def given(conn: Connection, project_id: str, commodity: str) -> int:
+    """What a project was given and paid in all, by the postings: its limit, where it has one."""
+    query = (
+        select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(ACCOUNTS.c.code.in_([credit(project_id), paid(project_id)]), ACCOUNTS.c.commodity == commodity)
+    )
+    return -int(conn.scalar(query) or 0)
+
+
 def raise_limit(conn: Connection, *, project_id: str, commodity: str, amount: int, check: bool = False) -> None:
-    """Move what a project may use with a posting to its credit; with `check` never below what it used and holds."""
-    limit = func.coalesce(BALANCES.c.limit_amount, 0) + amount
+    """Move what a project may use with a posting to its credit; with `check` never below what it used and holds.
+
+    A project that is not limited in this commodity stays so.
+    """
+    limit = BALANCES.c.limit_amount + amount
     statement = _balance(project_id, commodity)
     if check:
-        statement = statement.where(BALANCES.c.posted + BALANCES.c.held <= limit)
+        enough = BALANCES.c.posted + BALANCES.c.held <= limit
+        statement = statement.where(BALANCES.c.limit_amount.is_(None) | enough)
     if conn.execute(statement.values(limit_amount=limit)).rowcount == 1:
         return
     exists = conn.scalar(
@@ -98,12 +119,14 @@ def credit_line(
     before = conn.scalar(
         select(BALANCES.c.limit_amount).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
     )
-    amount = limit - int(before or 0)
+    amount = limit - (given(conn, project_id, commodity) if before is None else int(before))
     if amount == 0:
+        if before is None:
+            give(conn, project_id=project_id, commodity=commodity, amount=0)
         return
     postings = grant_postings(project_id, commodity=commodity, amount=amount)
     if book(conn, [Entry(idem_key, "credit_line", now, postings, reason)], now=now):
-        raise_limit(conn, project_id=project_id, commodity=commodity, amount=amount)
+        give(conn, project_id=project_id, commodity=commodity, amount=amount)
 
 
 @dataclass(frozen=True, slots=True)

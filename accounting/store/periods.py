@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from accounting import calendar
 from accounting.agreement import canonical
-from accounting.errors import AccountingError, PeriodClosed
+from accounting.errors import AccountingError, InvoiceRefused, PeriodClosed
 from accounting.store.reading import balances
 from accounting.store.schema import PERIOD_EVENTS, PERIODS, lock
 
@@ -31,7 +31,8 @@ def open_period(
     conn: Connection, *, year: int, month: int, zone: str, by: str, now: datetime, tenant: str = "operator"
 ) -> Period:
     """Begin a month in a named zone; one that overlaps another of the tenant's is refused."""
-    starts_at, ends_at = calendar.month(year, month, zone)
+    wanted = calendar.month(f"{year:04d}-{month:02d}", zone)
+    starts_at, ends_at = wanted.start, wanted.end
     lock(conn, {f"period:{tenant}"})
     for other in periods(conn, tenant):
         if (other.starts_at, other.ends_at) == (starts_at, ends_at):
@@ -67,6 +68,21 @@ def close_period(conn: Connection, period: Period, *, by: str, now: datetime) ->
     seal = hashlib.sha256(canonical(lines)).hexdigest()
     _note(conn, period.tenant, period.starts_at, "closed", by, seal, now)
     return seal
+
+
+def assert_may_bill(conn: Connection, starts_at: datetime, ends_at: datetime, *, tenant: str = "operator") -> None:
+    """Raise where a month to be billed is closed in the books, or cut otherwise there. Holds off closing.
+
+    What comes late to a closed month is a correction on the bill of an open one.
+    """
+    lock(conn, {f"period:{tenant}"}, shared=True)
+    for p in periods(conn, tenant):
+        if p.starts_at >= ends_at or p.ends_at <= starts_at:
+            continue
+        if (p.starts_at, p.ends_at) != (starts_at, ends_at):
+            raise InvoiceRefused(f"the books' month from {p.starts_at.isoformat()} is that of {p.zone}: bill the same")
+        if p.state == "closed":
+            raise InvoiceRefused("this month is closed: what came late to it is billed with an open one")
 
 
 def periods(conn: Connection, tenant: str = "operator") -> list[Period]:

@@ -101,11 +101,9 @@ def discounts(conn: Connection) -> list[Discount]:
 
 
 def estimate(
-    prices: PriceBook, *, site_id: str, queue: str, currency: str, core_seconds: int, at: datetime,
-    project_id: str = "", qos: str = "", grade: str = "", user_class: str = "", more: Mapping[str, int] | None = None,
-) -> int | None:  # fmt: skip
+    prices: PriceBook, where: Scope, *, core_seconds: int, at: datetime, more: Mapping[str, int] | None = None
+) -> int | None:
     """Micro-units for core-seconds (and `more` resources) at the prices of this moment; None where there is none."""
-    where = Scope(currency, site_id, queue, qos, grade, user_class, project_id)
     return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -66,6 +66,14 @@ def rate_on(conn: Connection, base: str, quote: str, day: date) -> Rate | None:
     query = select(RATES).where(RATES.c.base == base, RATES.c.quote == quote, RATES.c.day <= day)
     row = conn.execute(query.order_by(RATES.c.day.desc(), RATES.c.source).limit(1)).one_or_none()
     return None if row is None else Rate(row.base, row.quote, row.day, row.num, row.den, row.source)
+
+
+def rates(conn: Connection, pair: Set[str], first: date, last: date) -> list[Rate]:
+    """The rates between two currencies of the days from `first` to `last`, either way, oldest first."""
+    query = select(RATES).where(RATES.c.base.in_(pair), RATES.c.quote.in_(pair), RATES.c.day >= first,
+                                RATES.c.day <= last)  # fmt: skip
+    rows = conn.execute(query.order_by(RATES.c.day, RATES.c.base, RATES.c.source))
+    return [Rate(r.base, r.quote, r.day, r.num, r.den, r.source) for r in rows]
 
 
 # ---------------------------------------------------------------- drawing a statement

@@ -74,6 +74,7 @@ from accounting.tables.recon import (
     StatementLineRow,
     StatementProblemRow,
     StatementRow,
+    StatementSignatureRow,
 )
 from accounting.tables.settlement import (
     FxRateRow,
@@ -100,7 +101,8 @@ __all__ = [
     "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
     "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
     "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
-    "StatementRow", "StatementLineRow", "StatementProblemRow", "ReconciliationRow", "BreakRow", "BreakEventRow",
+    "StatementRow", "StatementSignatureRow", "StatementLineRow", "StatementProblemRow",
+    "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
 ]  # fmt: skip

@@ -72,10 +72,11 @@ class CosignatureRow(Base):
 
 
 class SigningKeyRow(Base):
-    """A key of the operator (`sealed` under the master key) or of an organisation (public part only).
+    """A private key of the operator (`sealed` under the master key), or the public one of a witness.
 
-    `owner`: `operator` or a site's id; `purpose`: `log`, `witness` or `statement`; `name`: under which it signs.
-    A key ends by `valid_to`; what it signed before stays signed.
+    `purpose`: `log` and `statement` are the operator's; `witness` is a centre's (`owner`: its site's id). The keys that
+    organisations sign documents with are in `party_key` (docs/keys.md). `name`: under which it signs. A key ends by
+    `valid_to`; what it signed before stays signed.
     """
 
     __tablename__ = "signing_key"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, Integer, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accounting.tables.base import HISTORY, Base, Id, UtcTime
@@ -43,6 +43,19 @@ class StatementRow(Base):
     said_core_seconds: Mapped[int | None] = mapped_column(BigInteger)
     said_amount_micro: Mapped[int | None] = mapped_column(BigInteger)
     received_by: Mapped[str] = mapped_column(String(100))
+    received_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class StatementSignatureRow(Base):
+    """A centre's good signature under a statement: a JWS over the very bytes, without them (RFC 7515, appendix F)."""
+
+    __tablename__ = "centre_statement_signature"
+    __table_args__ = HISTORY
+
+    statement_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    party_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(200))
+    jws: Mapped[str] = mapped_column(Text)
     received_at: Mapped[datetime] = mapped_column(UtcTime)
 
 

@@ -136,13 +136,14 @@ def refuse(why):
 
 
 def sign(options):
-    """A JWS (RFC 7515, Ed25519) over the very bytes of a statement."""
+    """A JWS (RFC 7515, Ed25519) over the very bytes of a statement; of the centre's own one without the bytes."""
     with open(options.statement, "rb") as file:
         payload = file.read()
-    header = {"alg": "Ed25519", "kid": options.key_id, "typ": "penstock-settlement+jws"}
+    header = {"alg": "Ed25519", "kid": options.key_id, "typ": f"penstock-{options.kind}+jws"}
     head = url64(json.dumps(header, separators=(",", ":")).encode())
     body = url64(payload)
-    print(f"{head}.{body}.{url64(signed(options.key, f'{head}.{body}'.encode()))}")
+    signature = url64(signed(options.key, f"{head}.{body}".encode()))
+    print(f"{head}.{body if options.kind == 'settlement' else ''}.{signature}")
     return 0
 
 
@@ -163,6 +164,7 @@ def main():
     one = commands.add_parser("sign")
     for name in ("--statement", "--key", "--key-id"):
         one.add_argument(name, required=True)
+    one.add_argument("--kind", choices=("settlement", "statement"), default="settlement")
     one.set_defaults(run=sign)
     options = parser.parse_args()
     return options.run(options)

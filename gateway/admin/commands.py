@@ -67,10 +67,9 @@ def add_to(subs: Any) -> None:
          ("--skip-site", {"action": "append", "default": []}))  # fmt: skip
     _add(admin, "statement", reconciling.receive, "Receive a centre's statement from a file", ("site", {}),
          ("period", {}), ("file", {}), ("--currency", {"default": "CNY"}), ("--format", {"default": "csv"}),
-         ("--profile", {"default": None}),
+         ("--profile", {"default": None}), ("--signature", {"default": "", "help": "a file with the centre's JWS"}),
          ("--everybody", {"action": "store_true", "help": "all people's jobs: tell holes in ids"}))  # fmt: skip
     _add(admin, "reconcile", reconciling.compare, "Compare a statement with the books", ("statement", {"type": int}),
-         ("--cores-per-node", {"type": int, "default": 0}), ("--threads-per-core", {"type": int, "default": 1}),
          ("--json", {"action": "store_true"}))  # fmt: skip
     _add(admin, "month", reconciling.month, "Matched, late, breaks with money and age", ("period", {}),
          ("--json", {"action": "store_true"}))  # fmt: skip

@@ -11,14 +11,13 @@ from typing import Any
 
 from accounting import recon_store
 from accounting.breaks import FINAL, Category
-from accounting.explain import Ground
 from accounting.money import format_micro
-from accounting.recon_drafts import Rules
+from accounting.recon_terms import Narrower
 from accounting.sources.gaps import Hole, holes
 from accounting.statement_formats import RECORD_FORMATS, Profile, Unreadable
 from accounting.statement_store import statement_row, statements
 from gateway.billing import reconcile
-from gateway.billing.recon_rules import with_prices
+from gateway.billing.recon_rules import rules_for
 from gateway.bootstrap import compose
 from gateway.errors import GatewayError
 from gateway.services import Services
@@ -35,6 +34,7 @@ def receive(args: argparse.Namespace) -> None:
             got = reconcile.receive(
                 services, Path(args.file).read_bytes(), site_id=args.site, period=args.period, currency=args.currency,
                 format_name=args.format, by="admin", profile=profile,
+                signature=Path(args.signature).read_bytes() if args.signature else None,
             )  # fmt: skip
         except (Unreadable, ValueError, KeyError, TypeError) as exc:
             raise GatewayError(f"{args.file}: {exc}") from exc
@@ -57,14 +57,13 @@ def compare(args: argparse.Namespace) -> None:
             row = statement_row(conn, args.statement)
             if row is None:
                 raise GatewayError(f"there is no statement {args.statement}")
-            ground = Ground(cores_per_node=args.cores_per_node, threads_per_core=args.threads_per_core)
-            ground = with_prices(conn, ground, site_id=row.site_id, currency=row.currency, at=row.starts_at)
-        done = reconcile.reconcile(services, row.id, rules=Rules("admin", ground=ground), by="admin")
+            rules = rules_for(conn, row, Narrower(), now=services.clock())
+        done = reconcile.reconcile(services, row.id, rules=rules, by="admin")
         if args.json:
             print(json.dumps({"reconciliation": done.reconciliation_id, "counts": done.counts, "posted": done.posted}))
             return
         print(f"{done.counts['agreed']} of {done.counts['lines']} lines agree; {done.counts['breaks']} differ, "
-              f"{done.posted} posted by the contract")  # fmt: skip
+              f"{done.posted} posted by the contract ({rules.version})")  # fmt: skip
 
 
 def month(args: argparse.Namespace) -> None:

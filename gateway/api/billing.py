@@ -166,7 +166,7 @@ def list_adjustments(services: Svc, person: Who, project: Word | None = None) ->
     models.Outcome, status=201, body=models.AdjustmentIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Change what a project owes, with a reason; above a threshold a second operator decides."""
+    """Change what a project owes, with a reason; above the agreement's threshold a second operator decides."""
     wanted = read(models.AdjustmentIn, body)
     now = services.clock()
 
@@ -175,7 +175,9 @@ def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
         amount = micro_of(wanted.amount, "/amount", signed=True)
         asked = Adjustment(new_id("x", now), wanted.kind, row.id, row.currency, amount, wanted.reason, admin.user_id,
                            wanted.charge)  # fmt: skip
-        state = adjustments.request_adjustment(conn, asked, four_eyes_micro=FOUR_EYES_MICRO, now=now)
+        agreed = adjustments.four_eyes_from(conn, charge_id=wanted.charge, currency=row.currency, now=now)
+        threshold = FOUR_EYES_MICRO if agreed is None else agreed
+        state = adjustments.request_adjustment(conn, asked, four_eyes_micro=threshold, now=now)
         return {"id": asked.id, "state": state}
 
     return answer(Once.of(admin, idempotency_key, "POST /billing/adjustments", body).made(services, make), 201)

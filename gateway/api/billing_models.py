@@ -37,7 +37,7 @@ class PartyIn(_In):
     id: Name
     role: Literal["operator", "centre", "payer", "project"]
     legal_name: Annotated[Plain, Field(min_length=1, max_length=200)]
-    tax_id: Annotated[Plain, Field(max_length=64)] = ""
+    tax_id: Annotated[Plain, Field(max_length=40)] = ""
     country: Annotated[str, Field(pattern=r"^([A-Z]{2})?$")] = ""
     did: Annotated[Plain, Field(max_length=200)] = ""
     sites: Annotated[tuple[Name, ...], Field(max_length=100)] = ()

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path
 from sqlalchemy import Connection
 from starlette.responses import Response
 
+from accounting import organisations
 from accounting import store as books
 from accounting.agreement import Agreement, agreement_of
 from accounting.parties import Party, Role, Signature, SigningKey
@@ -51,7 +52,7 @@ def save_party(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHea
     def make(conn: Connection) -> Mapping[str, Any]:
         party = Party(wanted.id, Role(wanted.role), wanted.legal_name, wanted.tax_id, wanted.country, wanted.did,
                       wanted.sites)  # fmt: skip
-        contracts.save_party(conn, party, now=now)
+        organisations.save_party(conn, party, now=now)
         for key in keys:
             contracts.add_key(conn, party.id, key)
         return _party(conn, party)

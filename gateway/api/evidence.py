@@ -95,14 +95,14 @@ def bundle(
 
 @router.get("/keys", **describe.route(answers.SigningKeys))
 def list_keys(services: Svc, _person: Who) -> Response:
-    """Every key that signs here, also those that have ended."""
+    """The log's, the operator's and the witnesses' keys, also those that have ended; parties have their own."""
     with services.db.read() as conn:
         return answer({"items": [proofs.key_json(k) for k in evidence.known_keys(conn)]})
 
 
 @router.post("/keys", **describe.route(answers.SigningKey, status=201, body=KeyIn, refuses=(403, 409, 422)))
 def add_key(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Learn the public key of a centre (operator): as witness, or for statements."""
+    """Learn the key by which a centre cosigns checkpoints (operator); what it signs documents with goes to /parties."""
     wanted = read(KeyIn, body)
 
     def make(conn: Connection) -> Mapping[str, Any]:

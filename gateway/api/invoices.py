@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query
 from sqlalchemy import Connection, or_, select
 from starlette.responses import Response
 
-from accounting import invoice_texts, legal_entities
+from accounting import invoice_texts, legal_entities, organisations
 from accounting.credit_notes import Credit
 from accounting.errors import InvoiceRefused
 from accounting.invoice import Document, DocumentKind, LegalEntity
@@ -60,7 +60,7 @@ def save_entity(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
 
     def make(conn: Connection) -> Mapping[str, Any]:
         try:
-            legal_entities.save_entity(conn, entity, tax_code=wanted.tax_code, now=services.clock())
+            organisations.save_entity(conn, entity, tax_code=wanted.tax_code, now=services.clock())
         except InvoiceRefused as exc:
             raise Conflict(str(exc)) from exc
         return views.entity_json(entity, wanted.tax_code)

@@ -49,29 +49,20 @@ class StatementIn(_In):
     profile: ProfileIn | None = None
     totals: StatementTotalsIn | None = None
     number: Annotated[Plain, Field(max_length=100)] = ""
-
-
-class RatioIn(_In):
-    """A named ratio of two whole numbers."""
-
-    label: Words
-    num: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**9)]
-    den: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10**9)] = 1
+    signature: Annotated[str, Field(max_length=90 * 2**20, pattern=r"^[A-Za-z0-9_.-]*$",
+                                    description="JWS over the file's bytes by a key of the centre")] = ""  # fmt: skip
 
 
 class ReconcileIn(_In):
-    """Compare a statement with the books, by the contract's rules. Money in decimal; what is left out has a default."""
+    """Compare a statement with the books, by the signed agreement. What is given here may only narrow what it allows:
+    fewer causes, lower limits (money in decimal), a signature."""
 
     statement: Whole
-    cores_per_node: Whole = 0
-    threads_per_core: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=16)] = 1
-    skew_s: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=3600)] = 5
-    rates: list[RatioIn] = Field(default_factory=list, max_length=50)
-    taxes: list[RatioIn] = Field(default_factory=list, max_length=50)
+    skew_s: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=3600)] | None = None
     auto_causes: list[Cause] | None = None
-    auto_break: Annotated[Plain, Field(max_length=24)] = "50"
-    auto_statement: Annotated[Plain, Field(max_length=24)] = "1000"
-    increase: Annotated[Plain, Field(max_length=24)] = "10"
+    auto_break: Annotated[Plain, Field(max_length=24)] | None = None
+    auto_statement: Annotated[Plain, Field(max_length=24)] | None = None
+    increase: Annotated[Plain, Field(max_length=24)] | None = None
     must_be_signed: bool = False
 
 

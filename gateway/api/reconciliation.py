@@ -14,20 +14,19 @@ from starlette.responses import Response
 
 from accounting import recon_store
 from accounting.breaks import Act, Category, Refused, State
-from accounting.explain import Ground, Ratio
+from accounting.calendar import month
 from accounting.money import format_micro, parse_amount
-from accounting.periods import month
-from accounting.recon_drafts import CENTRE_GOVERNS, Rules
 from accounting.recon_store import BreakNow
+from accounting.recon_terms import Narrower
 from accounting.statement import Header
 from accounting.statement_formats import Profile, Unreadable
-from accounting.statement_store import statement_problems, statement_row, statements
+from accounting.statement_store import signer_of, statement_problems, statement_row, statements
 from gateway.api import describe
 from gateway.api import recon_schemas as schemas
 from gateway.api.context import Admin, Body, Svc, Who, Word, answer, read
 from gateway.api.paging import cursor_of, from_cursor
 from gateway.billing import reconcile
-from gateway.billing.recon_rules import with_prices
+from gateway.billing.recon_rules import rules_for
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.jobs.views import stamp
@@ -63,6 +62,7 @@ def receive_statement(services: Svc, person: Who, body: Body) -> Response:
         got = reconcile.receive(
             services, _content(wanted), site_id=wanted.site, period=wanted.period, currency=wanted.currency,
             format_name=wanted.format, by=person.name, profile=profile, totals=_totals(wanted),
+            signature=wanted.signature.encode() or None,
         )  # fmt: skip
     except (Unreadable, ValueError, KeyError) as exc:
         raise Invalid(
@@ -88,11 +88,11 @@ def show_statement(services: Svc, person: Who, number: Number) -> Response:
     schemas.ReconciliationDone, body=schemas.ReconcileIn, refuses=(403, 404, 422)
 ))  # fmt: skip
 def compare(services: Svc, admin: Admin, body: Body) -> Response:
-    """Compare a statement with the books (operator); what the contract lets stand is posted, once."""
+    """Compare a statement with the books by the signed agreement (operator); what that lets stand is posted, once."""
     wanted = read(schemas.ReconcileIn, body)
     with services.db.read() as conn:
         row = _statement_row(services, conn, admin, wanted.statement)
-        rules = _rules(conn, wanted, row)
+        rules = rules_for(conn, row, _narrower(wanted), now=services.clock())
     done = reconcile.reconcile(services, row.id, rules=rules, by=admin.name)
     with services.db.read() as conn:
         made = next(
@@ -210,29 +210,22 @@ def _totals(wanted: schemas.StatementIn) -> Header:
                   said.core_seconds if said else None, amount, wanted.number)  # fmt: skip
 
 
-def _rules(conn: Connection, wanted: schemas.ReconcileIn, row: Any) -> Rules:
-    ground = Ground(
-        cores_per_node=wanted.cores_per_node, threads_per_core=wanted.threads_per_core, skew_s=wanted.skew_s,
-        rates=tuple(Ratio(r.label, r.num, r.den) for r in wanted.rates),
-        taxes=tuple(Ratio(r.label, r.num, r.den) for r in wanted.taxes),
-    )  # fmt: skip
-    ground = with_prices(conn, ground, site_id=row.site_id, currency=row.currency, at=row.starts_at)
-    causes = CENTRE_GOVERNS if wanted.auto_causes is None else frozenset(wanted.auto_causes)
+def _narrower(wanted: schemas.ReconcileIn) -> Narrower:
     try:
-        limits = [parse_amount(text) for text in (wanted.auto_break, wanted.auto_statement, wanted.increase)]
+        one, whole, more = (None if text is None else parse_amount(text)
+                            for text in (wanted.auto_break, wanted.auto_statement, wanted.increase))  # fmt: skip
     except ValueError as exc:
         raise Invalid(str(exc), problems=(Problem("", str(exc), "invalid", "Write it like 12.50."),)) from exc
-    return Rules(
-        "request", ground=ground, auto_causes=causes, auto_break_micro=limits[0], auto_statement_micro=limits[1],
-        increase_micro=limits[2], must_be_signed=wanted.must_be_signed,
-    )  # fmt: skip
+    causes = None if wanted.auto_causes is None else frozenset(wanted.auto_causes)
+    return Narrower(causes, one, whole, more, wanted.skew_s, wanted.must_be_signed)
 
 
 def _statement(services: Services, conn: Connection, row: Any) -> dict[str, Any]:
-    now = reconcile.standing(conn, row, now=services.clock())
+    now, signer = reconcile.standing(conn, row, now=services.clock()), signer_of(conn, row.id)
     return {
         "id": row.id, "site": row.site_id, "period": row.period, "currency": row.currency, "number": row.number,
-        "format": row.format, "sha256": row.sha256, "signer": row.signer, "signature_refused": row.signature_refused,
+        "format": row.format, "sha256": row.sha256, "signer": signer,
+        "signature_refused": "" if signer else row.signature_refused,
         "received_by": row.received_by, "received_at": stamp(row.received_at), "lines": row.lines,
         "unreadable": row.problems, "core_seconds": row.core_seconds, "amount": _money(row.amount_micro),
         "agreed": now.agreed, "open_breaks": now.open_breaks, "open_amount": format_micro(now.open_micro),

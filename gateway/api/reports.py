@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from accounting import csv_text, export_rows
 from accounting.ageing import standings
-from accounting.billing_calendar import Month, month
+from accounting.calendar import Period, month
 from accounting.exports.focus import focus_csv
 from accounting.exports.general_ledger import beancount, hledger, journal_csv, trial_balance
 from accounting.exports.ogf_ur import ogf_ur_xml
@@ -181,7 +181,7 @@ def _export_span(
     return first, last
 
 
-def _month(name: str, zone: str) -> Month:
+def _month(name: str, zone: str) -> Period:
     try:
         return month(name, zone)
     except (ValueError, KeyError, OSError) as exc:

@@ -299,10 +299,13 @@ class LinkIn(_In):
 
 
 class KeyIn(_In):
-    """An organisation's public Ed25519 key: 32 bytes in base64, and the name under which it signs."""
+    """A witness's public Ed25519 key: 32 bytes in base64, and the name under which it cosigns.
+
+    Keys that sign agreements, tariffs, statements and settlements belong to a party: `POST /parties`.
+    """
 
     owner: Annotated[Text, Field(max_length=32, description="A site's id")]
-    purpose: Literal["witness", "statement"]
+    purpose: Literal["witness"] = "witness"
     name: Annotated[str, Field(pattern=r"^[^\s+]{1,200}$", description="Like `centre.example/witness`")]
     public: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
     did: Annotated[str, Field(max_length=200, pattern=r"^(did:[a-z0-9]+:\S+)?$")] = ""

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, or_, select
 
 from accounting import store as books
 from accounting.price import PriceBook
-from accounting.store import accruals, periods
+from accounting.store import accruals, contracts, periods
 from accounting.store.accruals import Running, capped_seconds
+from accounting.store.contracts import Contracts
 from accounting.store.periods import Period
 from gateway.db import table_of
 from gateway.identity.tables import ProjectRow
@@ -22,17 +23,17 @@ _PROJECTS = table_of(ProjectRow)
 def begin(conn: Connection, period: Period, *, by: str, now: datetime) -> int:
     """Close the month to all but its reconciliation; how many runs were accrued."""
     periods.begin_closing(conn, period, by=by, now=now)
-    prices = books.price_book(conn)
+    prices, agreed = books.price_book(conn), contracts.contracts(conn)
     going = _going(conn, period.ends_at)
-    running = [found for row in going if (found := _running(prices, row, period.ends_at)) is not None]
+    running = [found for row in going if (found := _running(prices, agreed, row, period.ends_at)) is not None]
     return accruals.accrue(conn, running, period_end=period.ends_at, now=now)
 
 
 def _going(conn: Connection, at: datetime) -> list[Any]:
     """Runs that had begun and not ended by then."""
     query = (
-        select(RUNS, JOBS.c.project_id, JOBS.c.tag, JOBS.c.queue, JOBS.c.cores_charged, JOBS.c.duration_max,
-               _PROJECTS.c.currency)
+        select(RUNS, JOBS.c.project_id, JOBS.c.tag, JOBS.c.queue, JOBS.c.spec, JOBS.c.cores_charged,
+               JOBS.c.duration_max, _PROJECTS.c.currency)
         .join(JOBS, JOBS.c.id == RUNS.c.job_id)
         .join(_PROJECTS, _PROJECTS.c.id == JOBS.c.project_id)
         .where(RUNS.c.start_time < at, or_(RUNS.c.end_time.is_(None), RUNS.c.end_time >= at))
@@ -40,11 +41,12 @@ def _going(conn: Connection, at: datetime) -> list[Any]:
     return list(conn.execute(query))
 
 
-def _running(prices: PriceBook, row: Any, at: datetime) -> Running | None:
+def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Running | None:
     seconds = capped_seconds(row.start_time, at, limit_s=row.duration_max)
     core_seconds = (row.cores or row.cores_charged) * seconds
-    micro = books.estimate(prices, site_id=row.site_id, queue=row.queue, currency=row.currency,
-                           core_seconds=core_seconds, at=row.start_time, project_id=row.project_id)  # fmt: skip
+    where = agreed.scope(site_id=row.site_id, queue=row.queue, qos=row.spec.get("attributes", {}).get("qos") or "",
+                         currency=row.currency, project_id=row.project_id, at=row.start_time)  # fmt: skip
+    micro = books.estimate(prices, where, core_seconds=core_seconds, at=row.start_time)
     if micro is None or core_seconds == 0:
         return None
     task = None if row.task < 0 else row.task

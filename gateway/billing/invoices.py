@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting import legal_entities
-from accounting.billing_calendar import Month, month
+from accounting.calendar import Period, month
 from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoice import Document
 from accounting.invoice_store import DOCUMENTS, Wanted, issue_invoice
@@ -113,7 +113,7 @@ def document_row(conn: Connection, person: Person, number: str, verb: Verb = Ver
     return row
 
 
-def _month(name: str, zone: str) -> Month:
+def _month(name: str, zone: str) -> Period:
     try:
         return month(name, zone)
     except ValueError as exc:

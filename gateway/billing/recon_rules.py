@@ -1,14 +1,60 @@
-"""The rules of a comparison: the prices that hold or held at a centre, and what its contract allows."""
+"""The rules of a comparison: the prices that hold or held at a centre, and what its signed agreement allows."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
 from accounting import store as books
-from accounting.explain import Ground
+from accounting.agreement import Agreement
+from accounting.explain import Ground, Ratio
+from accounting.minor_units import micro_per_minor
+from accounting.recon_drafts import Rules
+from accounting.recon_terms import Narrower, narrowed, rules_of
+from accounting.store import contracts, settlements
 from accounting.usage import CORE_SECONDS
+
+_MOMENT = timedelta(microseconds=1)
+
+
+def agreement_for(conn: Connection, statement: Any, *, now: datetime) -> Agreement | None:
+    """The signed agreement by which a statement is read: that of its period's end, else the one signed since."""
+    return agreement_between(conn, statement.site_id, statement.ends_at, now=now)
+
+
+def agreement_between(conn: Connection, site_id: str, end: datetime, *, now: datetime) -> Agreement | None:
+    """The agreement in force when a period ends, else now."""
+    signed = contracts.contracts(conn)
+    return signed.agreement(site_id, end - _MOMENT) or signed.agreement(site_id, now)
+
+
+def rules_for(conn: Connection, statement: Any, asked: Narrower, *, now: datetime) -> Rules:
+    """What the contract says of this statement, as far as the request does not ask for less."""
+    agreement = agreement_for(conn, statement, now=now)
+    coin = micro_per_minor(statement.currency)
+    agreed = rules_of(agreement, coin_micro=coin, rates=_rates(conn, agreement, statement))
+    ground = with_prices(
+        conn, agreed.ground, site_id=statement.site_id, currency=statement.currency, at=statement.starts_at
+    )
+    return narrowed(replace(agreed, ground=ground), asked)
+
+
+def _rates(conn: Connection, agreement: Agreement | None, statement: Any) -> list[Ratio]:
+    """The stored rates of the period's days between the agreement's currencies, each way that a centre may go."""
+    if agreement is None:
+        return []
+    here, found = ZoneInfo(agreement.zone), []
+    first, last = (at.astimezone(here).date() for at in (statement.starts_at, statement.ends_at - _MOMENT))
+    for other in {statement.currency, agreement.payout.currency} - {agreement.currency, ""}:
+        for rate in settlements.rates(conn, {agreement.currency, other}, first, last):
+            label = f"{rate.base}/{rate.quote} of {rate.day}"
+            ours_first = rate.base == agreement.currency
+            found.append(Ratio(label, rate.num, rate.den) if ours_first else Ratio(label, rate.den, rate.num))
+    return found
 
 
 def with_prices(conn: Connection, ground: Ground, *, site_id: str, currency: str, at: datetime) -> Ground:
@@ -22,7 +68,4 @@ def with_prices(conn: Connection, ground: Ground, *, site_id: str, currency: str
     per_hour = {f"of rule {r.id}": r.price_micro * 3600 // r.per for r in rules if now is None or r.id != now.id}
     price = None if now is None else now.price_micro * 3600 // now.per
     others = {label: micro for label, micro in per_hour.items() if micro != price}
-    return Ground(
-        ground.cores_per_node, ground.threads_per_core, ground.skew_s, ground.observed_s, ground.period, price, others,
-        ground.rates, ground.taxes, ground.units,
-    )  # fmt: skip
+    return replace(ground, price=price, other_prices=others)

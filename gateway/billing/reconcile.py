@@ -16,18 +16,23 @@ from sqlalchemy import Connection, func, select
 
 from accounting import recon_store
 from accounting import store as books
-from accounting.breaks import FINAL, Act, Category, Event, State
+from accounting.agreement import Agreement, Bills
+from accounting.breaks import FINAL, Act, Category, Event, Refused, State
+from accounting.calendar import month
 from accounting.errors import AccountingError
+from accounting.evidence.leaves import SIGNED_BY
 from accounting.ledger import Entry, Posting, payable
-from accounting.periods import month
 from accounting.recon_drafts import Known, Rules
 from accounting.recon_store import BreakNow, Compared
+from accounting.recon_terms import COLUMN
 from accounting.statement import Header, Signed, Statement, Verify, check
 from accounting.statement_formats import Profile, read_statement
-from accounting.statement_store import save_statement
-from accounting.store import USAGE
+from accounting.statement_store import save_statement, sign_statement, signer_of, statement_row
+from accounting.store import USAGE, contracts
 from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
 from accounting.usage import Kind, Meter, UsageRecord
+from gateway.billing.recon_rules import agreement_between, agreement_for
+from gateway.billing.signing import by_keys_of
 from gateway.db import Database
 from gateway.identity import vault
 from gateway.jobs.repository import ACCOUNTS
@@ -63,16 +68,31 @@ class Reconciled:
 def receive(
     services: Services, document: bytes, *, site_id: str, period: str, currency: str, format_name: str, by: str,
     profile: Profile | None = None, totals: Header | None = None, signature: bytes | None = None,
-    verify: Verify | None = None, must_be_signed: bool = False, number: str = "",
+    verify: Verify | None = None, number: str = "",
 ) -> Received:  # fmt: skip
-    """Read and keep a statement; signature and totals are checked before any line. Raises `Unreadable`, ValueError."""
-    header = totals or Header(month(period), currency, number=number)
+    """Read and keep a statement; signature and totals are checked before any line. Raises `Unreadable`, ValueError.
+
+    `period` is a month of the agreement's zone (without an agreement: of UTC).
+    `signature` is a JWS by a key of the centre; it may come later, with the same bytes. `verify`: in place of that.
+    """
+    now = services.clock()
+    with services.db.read() as conn:
+        agreement = agreement_between(conn, site_id, month(period).end, now=now)
+        centre = "" if agreement is None else agreement.centre_id
+        keys = contracts.keys_of(conn, centre)
+    whole = month(period) if agreement is None else month(period, agreement.zone)
+    header = replace(totals or Header(whole, currency, number=number), period=whole)
     statement: Statement = read_statement(
         document, site_id=site_id, format_name=format_name, header=header, profile=profile
     )
-    signed, findings = check(statement, document, signature, verify=verify, must_be_signed=must_be_signed)
+    signed, findings = check(
+        statement, document, signature, verify=verify or by_keys_of(centre, keys, now=now),
+        must_be_signed=agreement is not None and agreement.statements.must_be_signed,
+    )  # fmt: skip
     with services.db.write() as conn:
-        statement_id, new = save_statement(conn, statement, signed, by=by, now=services.clock())
+        statement_id, new = save_statement(conn, statement, document, signed, by=by, now=now)
+        if signed.signer:
+            sign_statement(conn, statement_id, signed, now=now)
     texts = tuple(f"{f.category}: {f.text}" for f in findings)
     return Received(statement_id, new, signed, len(statement.problems), texts)
 
@@ -136,13 +156,30 @@ def _post(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
             return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key,
                                           note="the centre's figure is the run's new reading")  # fmt: skip
     delta = (row.theirs_micro or 0) - (row.ours_micro or 0)
-    if delta:
-        centre = payable(row.site_id)
-        postings = (Posting(DIFFERENCES, row.currency, delta), Posting(centre, row.currency, -delta))
+    agreement = _agreed(conn, row, now) if delta else None
+    if agreement is not None:
+        delta = _due(conn, row, agreement, delta)
+        postings = (Posting(DIFFERENCES, row.currency, delta),
+                    Posting(payable(agreement.centre_id), row.currency, -delta))  # fmt: skip
         memo = f"break {row.id} ({row.category}) of statement {row.statement_id}: {row.explanation}"
         books.book(conn, [Entry(key, "reconciliation", now, postings, memo[:500])], now=now)
     return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key if delta else "",
                                   note="booked between centre and operator" if delta else "no money moved")  # fmt: skip
+
+
+def _agreed(conn: Connection, row: Any, now: datetime) -> Agreement:
+    """The agreement that says whom money is owed; raises `Refused` where nobody signed one."""
+    agreement = agreement_for(conn, statement_row(conn, row.statement_id), now=now)
+    if agreement is None:
+        raise Refused(f"no signed agreement says whom money for {row.site_id} is owed to: sign it first, or waive this")
+    return agreement
+
+
+def _due(conn: Connection, row: Any, agreement: Agreement, delta: int) -> int:
+    """What of a difference is the centre's: its share, where its statement bills the list price."""
+    if recon_store.rules_of_break(conn, row)["basis"] != COLUMN[Bills.GROSS]:
+        return delta
+    return agreement.shares.split(delta - agreement.tax.within(delta)).get(agreement.centre_id, 0)
 
 
 def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:
@@ -163,7 +200,7 @@ def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:
         elapsed_s=elapsed or old.elapsed_s, core_seconds=line.core_seconds,
         node_seconds=(line.nodes or old.nodes) * (elapsed or old.elapsed_s), start_time=start, end_time=end,
         raw={**{str(k): str(v) for k, v in line.raw.items()}, "statement": str(row.statement_id),
-             "line": str(line.line_no), "break": str(row.id)},
+             SIGNED_BY: signer_of(conn, row.statement_id), "line": str(line.line_no), "break": str(row.id)},
         **{name: getattr(old, name) for name in same},
     )  # fmt: skip
     return books.Assigned(record, old.job_id, old.project_id, old.user_id, str(currency))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from accounting import invoice_texts
 from accounting.ageing import aged
-from accounting.billing_calendar import Month
+from accounting.calendar import Period
 from accounting.dispute_store import disputed_minor, disputes
 from accounting.disputes import LIVE
 from accounting.invoice_store import DOCUMENTS, ITEMS
@@ -77,7 +77,7 @@ def ids_of(conn: Connection, names: Sequence[str], table: Any) -> tuple[str, ...
     return tuple(known.get(name, name) for name in names)
 
 
-def month_view(conn: Connection, month: Month, now: datetime) -> dict[str, Any]:
+def month_view(conn: Connection, month: Period, now: datetime) -> dict[str, Any]:
     """The month for the operator: what is charged, billed, provisional, owed, disputed and not matched."""
     governed, provisional = _charged(conn, month, "centre"), _charged(conn, month, "gateway")
     billed = conn.execute(
@@ -105,7 +105,7 @@ def _named(conn: Connection, by: Sequence[By], rows: Sequence[Spent]) -> list[Sp
     ]
 
 
-def _charged(conn: Connection, month: Month, meter: str) -> list[tuple[str, int, int, int]]:
+def _charged(conn: Connection, month: Period, meter: str) -> list[tuple[str, int, int, int]]:
     """Currency, runs, core-seconds, micro-units of live charges by one meter."""
     query = (
         select(CHARGES.c.currency, func.count(), func.sum(CHARGES.c.core_seconds), func.sum(CHARGES.c.amount_micro))
@@ -118,7 +118,7 @@ def _charged(conn: Connection, month: Month, meter: str) -> list[tuple[str, int,
     return [(c, int(n), int(s), int(m)) for c, n, s, m in conn.execute(query)]
 
 
-def _not_billed(conn: Connection, month: Month) -> list[tuple[str, int, int]]:
+def _not_billed(conn: Connection, month: Period) -> list[tuple[str, int, int]]:
     """Currency, runs, micro-units of what the centre metered and no document has."""
     query = (
         select(CHARGES.c.currency, func.count(), func.sum(CHARGES.c.amount_micro))

@@ -1,13 +1,20 @@
-"""Whether a signature under an agreement or a tariff is its party's: Ed25519 over the document's canonical bytes."""
+"""Whether a signature is its party's: under an agreement or a tariff Ed25519 over the canonical bytes, under a centre's
+statement a JWS over the very bytes."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from accounting.parties import SigningKey
+from accounting.signing import BadSignature, key_id_of, verify_jws
+from accounting.statement import Signed, Verify
 
 ALGORITHM = "Ed25519"
+STATEMENT = "penstock-statement"
 
 
 def verify(key: SigningKey, payload: bytes, signature: bytes) -> bool:
@@ -19,3 +26,22 @@ def verify(key: SigningKey, payload: bytes, signature: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def by_keys_of(party_id: str, keys: Iterable[SigningKey], *, now: datetime) -> Verify:
+    """Check a centre's signature under its statement against the keys that speak for it now."""
+    live = {key.key_id: key for key in keys if key.valid_at(now) and key.algorithm == ALGORITHM}
+
+    def check(document: bytes, signature: bytes) -> Signed:
+        try:
+            jws = signature.decode("ascii").strip()
+            key_id = key_id_of(jws)
+            if key_id not in live:
+                raise BadSignature(f"no live key {key_id!r} speaks for {party_id or 'the centre: it has no agreement'}")
+            verify_jws(jws, public=live[key_id].public, payload=document, kind=STATEMENT)
+        except (BadSignature, UnicodeDecodeError) as exc:
+            return Signed(refused=str(exc))
+        head, _, tail = jws.split(".")
+        return Signed(party_id, key_id=key_id, jws=f"{head}..{tail}")
+
+    return check

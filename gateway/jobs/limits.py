@@ -9,6 +9,8 @@ from sqlalchemy import Connection, select, update
 
 from accounting import store as books
 from accounting.price import PriceBook
+from accounting.store import contracts
+from accounting.store.contracts import Contracts
 from gateway.jobs import repository
 from gateway.jobs.lifecycle import Phase, State
 from gateway.jobs.repository import JOBS, RUNS
@@ -31,7 +33,8 @@ def enforce(services: Services, lease: Lease, now: datetime) -> None:
     with services.db.read() as conn:
         jobs = conn.execute(query).all()
         prices = books.price_book(conn) if jobs else PriceBook((), ())
-        over = [(job, why) for job in jobs if (why := _limit_hit(conn, job, prices, now)) is not None]
+        agreed = contracts.contracts(conn) if jobs else Contracts((), ())
+        over = [(job, why) for job in jobs if (why := _limit_hit(conn, job, prices, agreed, now)) is not None]
     if not over:
         return
     with services.db.write() as conn:
@@ -46,7 +49,7 @@ def enforce(services: Services, lease: Lease, now: datetime) -> None:
                 repository.note(conn, job.id, "limit_reached", {"limit": why.value}, now=now)
 
 
-def _limit_hit(conn: Connection, job: Any, prices: PriceBook, now: datetime) -> Reason | None:
+def _limit_hit(conn: Connection, job: Any, prices: PriceBook, agreed: Contracts, now: datetime) -> Reason | None:
     runs = conn.execute(select(RUNS).where(RUNS.c.job_id == job.id, RUNS.c.start_time.is_not(None))).all()
     if job.enforce_duration:
         longest = max((now - r.start_time for r in runs if r.end_time is None), default=timedelta(0))
@@ -55,10 +58,11 @@ def _limit_hit(conn: Connection, job: Any, prices: PriceBook, now: datetime) -> 
     if job.max_cost_micro is not None:
         used = sum(_core_seconds(r, job.cores_charged, now) for r in runs)
         amount = (job.estimate or {}).get("amount") or {}
-        cost = books.estimate(
-            prices, site_id=job.site_id, queue=job.queue,
-            currency=amount.get("currency", ""), core_seconds=used, at=now,
+        where = agreed.scope(
+            site_id=job.site_id, queue=job.queue, qos=job.spec.get("attributes", {}).get("qos") or "",
+            currency=amount.get("currency", ""), project_id=job.project_id, at=now,
         )  # fmt: skip
+        cost = books.estimate(prices, where, core_seconds=used, at=now)
         if cost is not None and cost >= job.max_cost_micro:
             return Reason.COST_LIMIT
     return None

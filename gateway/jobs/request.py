@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 from accounting import store as books
 from accounting.money import Money
 from accounting.price import PriceBook
-from accounting.store import budgets
+from accounting.store import budgets, contracts
 from accounting.store.budgets import Budget
+from accounting.store.contracts import Contracts
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
@@ -92,6 +93,7 @@ class Facts:
         self._standings: dict[tuple[str, str, str], Standing] = {}
         self._commodities: dict[str, frozenset[str]] = {}
         self._stops: dict[str, Budget | None] = {}
+        self._contracts: dict[str, Contracts] = {}
 
     def standing(self, *, site_id: str, user_id: str, project_id: str) -> Standing:
         at = (site_id, user_id, project_id)
@@ -114,6 +116,11 @@ class Facts:
             return ()
         detail = f"The project's budget ({stop.span}) is spent."
         return (Problem("", detail, "budget_spent", "Ask the project owner to raise or close it."),)
+
+    def contracts(self, project_id: str) -> Contracts:
+        if project_id not in self._contracts:
+            self._contracts[project_id] = contracts.contracts(self.conn, project_id)
+        return self._contracts[project_id]
 
     @cached_property
     def prices(self) -> PriceBook:
@@ -258,16 +265,11 @@ def _prepared(
     queue_name = spec.attributes.queue_name or (queue.name if queue else "")
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
-    price = books.estimate(
-        facts.prices,
-        site_id=adapter.site_id,
-        queue=queue_name,
-        currency=currency,
-        core_seconds=core_seconds,
-        at=now,
+    where = facts.contracts(project_id).scope(
+        site_id=adapter.site_id, queue=queue_name, qos=spec.attributes.qos or "", currency=currency, at=now,
         project_id=project_id,
-        qos=spec.attributes.qos or "",
-    )
+    )  # fmt: skip
+    price = books.estimate(facts.prices, where, core_seconds=core_seconds, at=now)
     if price is None:
         return Problem(
             "/placement/resource_ids",

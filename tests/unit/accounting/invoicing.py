@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from accounting import legal_entities
 from accounting import store as books
-from accounting.billing_calendar import month
+from accounting.calendar import month
 from accounting.invoice import Document, LegalEntity
 from accounting.invoice_store import Wanted, issue_invoice
 from accounting.meter import MeteringPolicy

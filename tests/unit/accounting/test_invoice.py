@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from accounting import store as books
-from accounting.billing_calendar import month, month_of, months
+from accounting.calendar import month, month_of, months
 from accounting.credit_notes import Credit
 from accounting.errors import InvoiceRefused
 from accounting.invoice import Document, DocumentKind, LineKind, from_snapshot

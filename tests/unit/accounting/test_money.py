@@ -21,7 +21,7 @@ from gateway.db import Database
 from tests.unit.accounting.makers import NOW, PROJECT, T0, add_rules, charge, owed, rule, run, standing
 
 ZONE = "Asia/Shanghai"
-START, END = month(2026, 11, ZONE)
+START, END = month("2026-11", ZONE).start, month("2026-11", ZONE).end
 LATER = END + timedelta(days=5)
 
 

@@ -24,6 +24,7 @@ from gateway.billing import reconcile
 from gateway.billing.reconcile import Received, Reconciled
 from tests import builders
 from tests.builders import Gateway, local_site, make_gateway
+from tests.unit.accounting.makers import agree, agreement
 
 T0 = datetime(2026, 11, 10, 12, 0, tzinfo=UTC)
 PRICE = 360_000  # micro-units per core-hour: 100 for each core-second
@@ -259,6 +260,7 @@ def test_nothing_above_the_contracts_limits_posts_by_itself(gateway: Gateway) ->
 
 
 def test_who_proposes_does_not_countersign_and_what_is_agreed_is_posted_once(gateway: Gateway) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",)))
     have(gateway, row(1))
     _, (item,) = compare(gateway, receive(gateway, line(1, amount="2.8936")))
     act(gateway, item.row.id, Act.PROPOSE, "admin", note="the new price holds", resolution="post")

@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 import pytest
 from defusedxml.ElementTree import fromstring
 
-from accounting.billing_calendar import month
+from accounting.calendar import month
 from accounting.plots import Bar, bars_svg
 from accounting.reports import By, Question, Scope, spent
 from accounting.usage import Meter

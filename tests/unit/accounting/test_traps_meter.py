@@ -41,7 +41,7 @@ def test_trap_06_night_has_seven_hours_when_the_clock_goes_back(monkeypatch: pyt
     assert core_seconds_at_night("Europe/Berlin", datetime(2026, 3, 28, 12, tzinfo=UTC), 24) == 7 * 3600
 
     for zone, offset in (("Asia/Shanghai", 8), ("Pacific/Tongatapu", 13), ("Pacific/Pago_Pago", -11)):
-        start, end = calendar.month(2026, 11, zone)
+        start, end = calendar.month("2026-11", zone).start, calendar.month("2026-11", zone).end
         assert start == datetime(2026, 11, 1, tzinfo=UTC) - timedelta(hours=offset)
         assert end - start == timedelta(days=30)
 

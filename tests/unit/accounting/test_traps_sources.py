@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import update
 
-from accounting.periods import month
+from accounting.calendar import month
 from accounting.sources import condor, gaps, pbs_log, sacct
 from accounting.usage import UsageRecord
 from gateway.billing import collect

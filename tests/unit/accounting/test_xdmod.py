@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from accounting import store as books
+from accounting.calendar import days, months
 from accounting.meter import MeteringPolicy
-from accounting.periods import days, months
 from accounting.sources import sacct
 from accounting.tariff import PriceRule
 from accounting.usage import UsageRecord

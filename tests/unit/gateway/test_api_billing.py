@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from accounting.billing_calendar import month_of
+from accounting.calendar import month_of
 from gateway.db import table_of
 from gateway.identity.tables import CentreStaffRow
 from tests.builders import Gateway

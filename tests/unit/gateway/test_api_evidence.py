@@ -140,3 +140,10 @@ def test_erasing_a_person_takes_the_names_and_leaves_the_proof(
     assert done.returncode == 0, done.stdout
     gateway.tick("collect")  # the centre's records come again in the overlapping window
     gateway.check_books()
+
+
+def test_a_key_that_nobody_would_read_is_refused(client: httpx.Client, operator: dict[str, str]) -> None:
+    key = {"owner": "local", "purpose": "statement", "name": "c1", "public": base64.b64encode(b"k" * 32).decode()}
+    refused = client.post("/evidence/keys", json=key, headers=operator)
+    assert refused.status_code == 422, refused.text
+    assert client.get("/evidence/keys", headers=operator).json()["items"] == []

@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from gateway.api import answers
 from gateway.jobs.repository import JOBS
 from tests.builders import Gateway
+from tests.unit.accounting.makers import add_rules, agree, agreement, rule
 
 # Without the login environment: what a profile on this machine does, or waits for, is not the subject.
 TRUE: dict[str, Any] = {"executable": "/bin/true", "attributes": {"duration": 60}, "inherit_environment": False}
@@ -266,3 +267,10 @@ def test_an_array_has_an_output_for_each_task(client: httpx.Client, gateway: Gat
     assert client.get(f"/jobs/{job_id}").json()["array"] == {"size": 2, "counts": {"completed": 2}}
     assert client.get(f"/jobs/{job_id}/log").status_code == 404
     assert client.get(f"/jobs/{job_id}/log", params={"task": 1}).content == b"task\n"
+
+
+def test_an_estimate_is_of_the_grade_that_the_agreement_gives_the_queue(gateway: Gateway, client: httpx.Client) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",), grades={"*": "quality"}))
+    add_rules(gateway.services.db, rule(0, 3_600_000, grade="quality"))
+    plan = client.post("/jobs:plan", json=TRUE | {"resources": {"process_count": 1}}).json()
+    assert (plan["estimate"]["amount"], plan["estimate"]["core_seconds_max"]) == ("0.06", 60)

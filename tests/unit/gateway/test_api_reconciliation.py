@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,14 +17,21 @@ import pytest
 from sqlalchemy import insert
 
 from accounting import store as books
+from accounting.agreement import StatementTerms
+from accounting.evidence import log
+from accounting.parties import SigningKey
 from accounting.sources import read_usage
+from accounting.store import contracts
 from accounting.usage import UsageRecord
 from gateway.__main__ import main
+from gateway.billing import evidence
 from gateway.db import table_of
 from gateway.identity import service, tokens
 from gateway.identity.tables import CentreStaffRow
 from tests.builders import Gateway, local_site, make_gateway, served
+from tests.unit.accounting.makers import LONG_AGO, agree, agreement
 
+TOOLS = Path(__file__).parents[3] / "docs" / "verify"
 T0 = datetime(2026, 11, 10, 12, tzinfo=UTC)
 
 
@@ -67,6 +78,7 @@ def statement(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_month_is_received_compared_settled_and_signed_off(gateway: Gateway, address: str) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",)))
     admin, centre = person(gateway, "admin", admin=True), person(gateway, "staff", staff=True)
     with client(address, centre) as theirs, client(address, admin) as ours:
         received = theirs.post("/statements", json=statement(amount="9.99"))
@@ -139,6 +151,41 @@ def test_the_admins_commands(
     assert main(["admin", "statement", "local", "2026-11", str(file), "--format", "xls"]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "statement 1"
-    assert out[1] == "0 of 1 lines agree; 1 differ, 0 posted by the contract"
+    assert out[1] == "0 of 1 lines agree; 1 differ, 0 posted by the contract (no agreement)"
     assert json.loads(out[2])[0]["category"] == "B08"
     assert out[3].startswith("local 2026-11: 0 of 1 lines agree; 1 open (1 identity), 0.0468 CNY, oldest ")
+
+
+def test_a_centre_signs_its_statement_with_its_own_tool(gateway: Gateway, address: str, tmp_path: Path) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",), statements=StatementTerms(must_be_signed=True)))
+    tool, key = [sys.executable, str(TOOLS / "penstock_witness.py")], str(tmp_path / "k.pem")
+    public = subprocess.run([*tool, "keygen", key], capture_output=True, text=True, check=True).stdout
+    with gateway.services.db.write() as conn:
+        contracts.add_key(conn, "centre", SigningKey("c-2026", "Ed25519", base64.b64decode(public), LONG_AGO))
+    document = statement()["content"]
+    (tmp_path / "november.json").write_text(document)
+    jws = subprocess.run(
+        [*tool, "sign", "--statement", str(tmp_path / "november.json"), "--key", key, "--key-id", "c-2026", "--kind",
+         "statement"], capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    with client(address, person(gateway, "staff", staff=True)) as theirs:
+        unsigned = theirs.post("/statements", json=statement()).json()
+        assert [f.split(":")[0] for f in unsigned["findings"]] == ["B13"]
+        other = theirs.post("/statements", json=statement(amount="9") | {"signature": jws}).json()
+        assert (other["signer"], other["findings"][0][:3]) == ("", "B13")
+        assert "not good" in other["signature_refused"]
+        signed = theirs.post("/statements", json=statement() | {"signature": jws})
+        assert signed.status_code == 200, signed.text
+        assert (signed.json()["id"], signed.json()["new"]) == (unsigned["id"], False)
+        assert (signed.json()["signer"], signed.json()["findings"]) == ("centre", [])
+    with client(address, person(gateway, "admin", admin=True)) as ours:
+        done = ours.post("/reconciliations", json={"statement": unsigned["id"]}).json()
+        assert "B13" not in done["counts"]
+        done = ours.post("/reconciliations", json={"statement": other["id"]}).json()
+        assert done["counts"]["B13"] == 1
+    evidence.append(gateway.services, None, gateway.services.clock())
+    with gateway.services.db.read() as conn:
+        leaf = log.find(conn, "statement", str(unsigned["id"]))
+        assert leaf is not None
+        assert json.loads(leaf.payload)["sha256"] == hashlib.sha256(document.encode()).hexdigest()
+        assert log.find(conn, "signature", f"statement:{unsigned['id']}/centre") is not None
