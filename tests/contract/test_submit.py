@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from site_adapters.states import ObservedState, Reason
-from site_adapters.types import Accepted, Array, FenceTaken, Rejected, Submission, Unknown
+from site_adapters.types import Accepted, Array, Attributes, FenceTaken, Rejected, Submission, Unknown
 from tests.contract.centre import Centre, submit_all
 
 # What breaks shells, separators, parsers and terminals.
@@ -214,3 +214,15 @@ def test_a_later_job_begins_a_named_output_anew(centre: Centre) -> None:
         work.submit().end()
 
     assert first.printed("out") == b"two\n"
+
+
+def test_a_job_that_cannot_be_written_in_the_dialect_spoils_no_other(centre: Centre) -> None:
+    good, bad = centre.work(), centre.work()
+    bad.spec = {"attributes": Attributes(duration=300, custom_attributes={"no.such.option": "1"})}
+
+    outcomes = centre.adapter.management.submit([bad.submission, good.submission])
+
+    assert isinstance(outcomes[1], Accepted), outcomes
+    good.native_id = outcomes[1].native_id
+    good.end()
+    assert isinstance(outcomes[0], Rejected) or centre.adapter.scheduler == "local"

@@ -25,9 +25,9 @@ def _arrays(target: Target) -> Iterator[Check]:
     needs = frozenset({"arrays"})
     for name, indices in _ARRAYS.items():
         yield Check(f"array/{name}", "each task of an array runs once, with its index", remedy, _tasks(indices),
-                    {"job": target.spec(_TASK, array=Array(indices))}, needs)  # fmt: skip
+                    {"job": target.spec(_TASK, array=Array(indices))}, needs, may_refuse=True)  # fmt: skip
     yield Check("array/a few at a time", "no more tasks run together than were allowed", remedy, _tasks("0-3"),
-                {"job": target.spec(f"sleep 1\n{_TASK}", array=Array("0-3", 1))}, needs)  # fmt: skip
+                {"job": target.spec(f"sleep 1\n{_TASK}", array=Array("0-3", 1))}, needs, may_refuse=True)  # fmt: skip
     yield Check("array/tasks fail alone", "a task that fails leaves the others as they are", remedy, _one_fails,
                 {"job": target.spec('exit "$PENSTOCK_ARRAY_TASK"\n', array=Array("0-2"))}, needs)  # fmt: skip
     yield Check("array/one fence", "all tasks of one copy share its fence", remedy, _tasks("0-1"),

@@ -40,7 +40,8 @@ def checks(target: Target) -> Iterator[Check]:
     for kind, name in NAMES.items():
         yield Check(f"name/{kind}", "a job whose name holds this is run, shown and found by its tag",
                     "Names must be passed as one argument, and rows framed so that free text breaks nothing.",
-                    _found_by_tag, {"job": target.spec()}, site_names={"job": name})  # fmt: skip
+                    _found_by_tag, {"job": target.spec()}, site_names={"job": name},
+                    may_refuse=True)  # fmt: skip
     for kind, value in VALUES.items():
         spec = target.spec('printf %s "$V" | od -An -v -tx1 | tr -d " \\n"\n', environment={"V": value})
         yield _printed(f"environment/{kind}", "a value of the environment arrives byte by byte", spec,
