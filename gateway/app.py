@@ -69,7 +69,6 @@ def create_app(services: Services) -> FastAPI:
         allocations.router,
         openings.router,
         billing.router,
-        reconciliation.router,
     ):
         app.include_router(router, prefix="/api/v2")
     app.include_router(sites.open_router)
