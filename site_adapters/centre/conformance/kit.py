@@ -62,7 +62,7 @@ class Ran:
 
     def ref(self) -> JobRef:
         s = self.submission
-        return JobRef(self.native_id, "", s.account.username, s.tag, datetime.now(UTC) - timedelta(minutes=30),
+        return JobRef(self.native_id, "", s.account.username, s.fence_name, datetime.now(UTC) - timedelta(minutes=30),
                       s.spec.array is not None)  # fmt: skip
 
     def only(self) -> ObservedRun:
