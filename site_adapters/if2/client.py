@@ -120,6 +120,9 @@ class Docked:
             self.refresh()
         except (SiteError, OSError):
             return  # what was told before stands; ticks tell that the site does not answer
+        except RuntimeError:
+            if not self._closed:  # a client that is closed under a call says no more than this
+                raise
 
     def renderer(self) -> Management:
         """Renders scripts as the centre does; raises `SiteUnreachable` until it has told how."""
