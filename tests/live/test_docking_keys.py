@@ -1,4 +1,4 @@
-"""The gateway's key towards a centre is replaced without a pause, over both ways to dock; TLS with one's own CA."""
+"""The gateway's key towards a centre is replaced without a pause, over both ways to dock."""
 
 from __future__ import annotations
 
