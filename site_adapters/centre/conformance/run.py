@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from site_adapters.centre.conformance import acts, endings, faults, looks, records, rules, shapes, texts, wire
+from site_adapters.centre.conformance import acts, endings, faults, looks, ordered, records, rules, shapes, texts, wire
 from site_adapters.centre.conformance.kit import Check, Failed, Ran, Skipped, Target
 from site_adapters.errors import SiteError
 from site_adapters.types import Rejected
 
 __all__ = ["Found", "Result", "Target", "all_checks", "run"]
-_GROUPS = (texts, endings, shapes, acts, looks, records, wire, rules, faults)
+_GROUPS = (texts, endings, shapes, acts, looks, records, wire, rules, ordered, faults)
 
 
 @dataclass(frozen=True, slots=True)
