@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-from site_adapters.config import PbsConfig, SiteConfig
+from site_adapters.config import SiteConfig
+from site_adapters.dialect_config import PbsConfig
 from site_adapters.errors import Refused
 from site_adapters.indices import expand
 from site_adapters.quoting import quote
