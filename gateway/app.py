@@ -18,6 +18,7 @@ from gateway.api import (
     evidence,
     invoices,
     jobs,
+    openings,
     payments,
     problems,
     projects,
@@ -66,6 +67,7 @@ def create_app(services: Services) -> FastAPI:
         evidence.router,
         contracts.router,
         allocations.router,
+        openings.router,
         billing.router,
     ):
         app.include_router(router, prefix="/api/v2")

@@ -18,25 +18,17 @@ import yaml
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from site_adapters.dialect_config import File, Login, NorthboundConfig, PbsConfig, Strict, SunwayConfig
 from site_adapters.states import PermissionModel
 from site_adapters.types import Policy
 
 _HOST_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa")
-
-
-def _beside(path: Path, info: ValidationInfo) -> Path:
-    """File names are relative to the site file's folder."""
-    folder: Path | None = (info.context or {}).get("folder")
-    return path if folder is None else folder / path.expanduser()
 
 
 def _host_key(line: str) -> str:
@@ -55,30 +47,24 @@ def _host_key(line: str) -> str:
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
 _Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
-_Login = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9._-]{0,63}$")]
 _Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00\n]+$")]
 _VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _Value = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 _Port = Annotated[int, Field(ge=1, le=65535)]
-_File = Annotated[Path, AfterValidator(_beside)]
 _HostKey = Annotated[str, AfterValidator(_host_key)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class SshHop(_Strict):
+class SshHop(Strict):
     """A host to pass through on the way to the login node."""
 
     host: _Word
     port: _Port = 22
     host_key: _HostKey = Field(description="The pinned key: `ssh-ed25519 AAAA…`")
-    username: _Login
-    key_file: _File
+    username: Login
+    key_file: File
 
 
-class TransportConfig(_Strict):
+class TransportConfig(Strict):
     """How commands reach the site."""
 
     kind: Literal["local", "ssh", "http"]
@@ -103,14 +89,14 @@ class TransportConfig(_Strict):
         return self
 
 
-class CredentialConfig(_Strict):
+class CredentialConfig(Strict):
     """A login of the gateway itself at the site, with the file that holds its private key."""
 
-    username: _Login
-    key_file: _File | None = None
+    username: Login
+    key_file: File | None = None
 
 
-class CredentialsConfig(_Strict):
+class CredentialsConfig(Strict):
     """Whose power is used beside the people's own: who sees the queue, who reads accounting, who opens accounts."""
 
     observer: CredentialConfig | None = None
@@ -118,16 +104,16 @@ class CredentialsConfig(_Strict):
     provisioner: CredentialConfig | None = None
 
 
-class RestConfig(_Strict):
+class RestConfig(Strict):
     """slurmrestd: its address, API version, and how to get tokens (a key to mint them, or one service token)."""
 
     url: str = Field(pattern=r"^https?://")
     api: str = Field(default="v0.0.38", pattern=r"^v\d+\.\d+\.\d+$")
-    jwt_key_file: _File | None = None
-    token_file: _File | None = None
+    jwt_key_file: File | None = None
+    token_file: File | None = None
 
 
-class SubmitConfig(_Strict):
+class SubmitConfig(Strict):
     """Flags of the submit command that this centre adds or does not allow."""
 
     extra: tuple[str, ...] = ()
@@ -135,35 +121,35 @@ class SubmitConfig(_Strict):
     required: tuple[str, ...] = Field(default=(), description="Long options that a job must carry, e.g. account")
 
 
-class QueueConfig(_Strict):
+class QueueConfig(Strict):
     """A queue as people call it, and its native name."""
 
     native: _Word
     exclusive: bool = False
 
 
-class ErrorRuleConfig(_Strict):
+class ErrorRuleConfig(Strict):
     """A text of this centre (a regular expression) and the class of error that it is."""
 
     match: re.Pattern[str]
     means: Literal["busy", "refused", "not_found", "unreachable"] = Field(alias="class")
 
 
-class AccountingConfig(_Strict):
+class AccountingConfig(Strict):
     """Whether the scheduler keeps accounting, and how cores are counted in it."""
 
     kept: bool = True
     cpus_per_core: int = Field(default=1, ge=1, le=8)
 
 
-class DockConfig(_Strict):
+class DockConfig(Strict):
     """A centre that runs `penstock-site`: it is called over HTTP (service), or it dials in (agent)."""
 
     kind: Literal["service", "agent"]
     url: str = Field(default="", pattern=r"^(https?://.+)?$", description="Of the centre's service")
-    ca_file: _File | None = Field(default=None, description="CA of its certificate, where it is no public one")
+    ca_file: File | None = Field(default=None, description="CA of its certificate, where it is no public one")
     gateway: str = Field(default="penstock", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Our name in tokens")
-    key_file: _File = Field(description="Our private key towards this centre, made by `gateway admin dock`")
+    key_file: File = Field(description="Our private key towards this centre, made by `gateway admin dock`")
     centre_keys: tuple[str, ...] = Field(min_length=1, description="`ed25519:…`, as `penstock-site key` prints it")
     connect_timeout_s: float = Field(default=5.0, gt=0)
 
@@ -174,7 +160,7 @@ class DockConfig(_Strict):
         return self
 
 
-class PolicyConfig(_Strict):
+class PolicyConfig(Strict):
     """The centre's own limits on what we may do there."""
 
     queued_jobs_max: int | None = Field(default=None, ge=1)
@@ -201,72 +187,7 @@ class PolicyConfig(_Strict):
     referral_url: str = ""
 
 
-class PbsConfig(_Strict):
-    """What differs between centres with PBS Pro, OpenPBS or Torque."""
-
-    flavour: Literal["openpbs", "torque"] = "openpbs"
-    name_max: int = Field(default=230, ge=1, le=236, description="Longest job name; older servers take 15")
-    direct_write: bool = Field(default=True, description="Output is written in place (`-k doe`); False: after the end")
-    accounting_log: str = Field(
-        default="",
-        pattern=r"^(/[^\x00\n]*)?$",
-        description="Folder of the server's daily logs",
-    )
-    place: str = Field(default="", pattern=r"^[a-z:=]*$", description="Placement where a job names none: scatter")
-
-
-class ChipConfig(_Strict):
-    """A Sunway chip: SW26010 has 4 core groups of 1 + 64 cores, SW39000 has 6."""
-
-    cgs_per_node: int = Field(default=4, ge=1, le=64)
-    cores_per_cg: int = Field(default=65, ge=1, le=1024)
-    share_size_max: int | None = Field(default=None, ge=1, description="Largest -share_size, in MB")
-
-
-class SunwayConfig(_Strict):
-    """What differs between Sunway centres; `defaults` are options of bsub for jobs that do not name them."""
-
-    mode: Literal["script", "direct"] = Field(
-        default="script", description="direct: the binary itself is handed to bsub; no fence can stand then"
-    )
-    chip: ChipConfig = ChipConfig()
-    defaults: dict[str, str] = Field(
-        default_factory=lambda: {"b": "", "cgsp": "64", "share_size": "4096", "host_stack": "128"}
-    )
-    job_id_variable: str = Field(
-        default="LSB_JOBID", pattern=r"^[A-Z_][A-Z0-9_]*$",
-        description="Environment variable of a job that holds its id; no public source names it",
-    )  # fmt: skip
-    refused_roots: tuple[str, ...] = Field(
-        default=("/home/export/base",), description="File systems from which bsub submits nothing"
-    )
-
-
-class NorthboundConfig(_Strict):
-    """A centre that is asked by REST (SCNet's documented API): addresses, the operator's user there, and its keys."""
-
-    url: str = Field(pattern=r"^https?://[^/]+$", description="Address of the computing service, without a path")
-    login_url: str = Field(default="", pattern=r"^(https?://[^/]+)?$", description="Where tokens are given; else `url`")
-    files_url: str = Field(default="", pattern=r"^(https?://[^/]+)?$", description="The file service; else `url`")
-    login: Literal["hmac", "token"] = "hmac"
-    user: _Login
-    access_key_file: _File | None = None
-    secret_key_file: _File | None = None
-    token_file: _File | None = None
-    cluster: str = Field(default="", description="Which of the centre's clusters, by id or name; else the first")
-    job_manager_id: str = Field(default="", description="Its scheduler's id; else the first that is shown")
-    home: str = Field(pattern=r"^/[^\x00\n]*$", description="Folder of our user there")
-
-    @model_validator(mode="after")
-    def _complete(self) -> NorthboundConfig:
-        if self.login == "hmac" and not (self.access_key_file and self.secret_key_file):
-            raise ValueError("login hmac needs `access_key_file` and `secret_key_file`")
-        if self.login == "token" and not self.token_file:
-            raise ValueError("login token needs `token_file`")
-        return self
-
-
-class SiteConfig(_Strict):
+class SiteConfig(Strict):
     """One centre."""
 
     site: _Name

@@ -141,6 +141,10 @@ def _nothing_to_close() -> None:
     """A site without open connections."""
 
 
+def _no_keys() -> None:
+    """A site to which no signed call goes."""
+
+
 def _no_orders() -> Ordering:
     return cast(Ordering, NoOrders())
 
@@ -169,6 +173,7 @@ class SiteAdapter:
     close: Callable[[], None] = _nothing_to_close
     ordering: Ordering = field(default_factory=_no_orders)
     told: Callable[[SiteAdapter], SiteAdapter] = _as_it_is
+    renew_keys: Callable[[], object] = _no_keys  # of a docked centre: a new key of ours is handed over now
 
     def as_told(self) -> SiteAdapter:
         """With what the centre's own service says of itself now: policy, capabilities, scheduler, title."""

@@ -68,7 +68,7 @@ def _docked(config: SiteConfig, dock: DockConfig, agents: AgentChannels | None) 
         return closed(config.site, str(exc), title=config.title.get("en", config.site), scheduler="if2")
     kept = dock.key_file.with_name(f"{dock.key_file.name}.{config.site}.profile")
     renderer = lambda profile: build(profile, keys=lambda _username: None)  # noqa: E731 - one line, used once
-    return adapter_of(config, Docked(config.site, channel, seal.trust, renderer, kept))
+    return adapter_of(config, Docked(config.site, channel, seal.trust, renderer, kept, dock.key_file))
 
 
 def closed(site_id: str, reason: str, *, title: str = "", scheduler: str = "") -> SiteAdapter:

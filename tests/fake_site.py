@@ -68,6 +68,7 @@ class FakeSite:
                 self.ended[native] = self.live.pop(native)
 
     def observe(self, jobs: Sequence[JobRef]) -> Observation:
+        assert jobs, "a scheduler is asked about no job at all"
         with self.lock:
             runs = [self._run(n, s, ObservedState.ACTIVE) for n, s in self.live.items()]
             wanted = {job.native_id for job in jobs}

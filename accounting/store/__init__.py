@@ -7,6 +7,7 @@ readings.py charges.py posting.py   a reading becomes a charge, a charge becomes
 journal.py                     entries, each once for ever
 periods.py accruals.py         the billing calendar
 payments.py adjustments.py allocations.py budgets.py   money and grants beside usage
+openings.py                    what of an order is opened at which centre
 reading.py check.py            what the books say, and whether they are sound
 """
 

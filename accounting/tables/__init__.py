@@ -67,6 +67,7 @@ from accounting.tables.money import (
     VoucherRow,
     VoucherUseRow,
 )
+from accounting.tables.openings import OpeningEventRow, OpeningRow
 from accounting.tables.recon import (
     BreakEventRow,
     BreakRow,
@@ -93,7 +94,7 @@ __all__ = [
     "assert_append_only",
     "UsageRecordRow", "QuarantineRow",
     "PartyRow", "PartyKeyRow", "AgreementRow", "TariffRow", "SignatureRow", "PriceRuleRow", "DiscountRow",
-    "ProjectTermsRow", "OrderRow", "AllocationRow", "AllocationEventRow",
+    "ProjectTermsRow", "OrderRow", "AllocationRow", "AllocationEventRow", "OpeningRow", "OpeningEventRow",
     "AccountRow", "JournalEntryRow", "PostingRow", "ChargeRow", "ChargeReversalRow", "BalanceRow", "HoldRow",
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",

@@ -58,6 +58,7 @@ def add_to(subs: Any) -> None:
          ("--key-file", {"default": None}))  # fmt: skip
     _add(admin, "dock", docking.dock, "Dock a centre that runs penstock-site", ("site", {}), ("key", {}),
          ("--url", {"default": ""}), ("--ca", {"default": ""}))  # fmt: skip
+    _add(admin, "dock-rotate", docking.dock_rotate, "A new docking key towards a centre", ("site", {}))
     _add(admin, "rotate-keys", rotate_keys, "A new master key; every stored key is sealed anew")
     _add(admin, "check", check, "Probe every site and check the books")
     _add(admin, "backup", backup, "Copy the database while it is used", ("file", {}))

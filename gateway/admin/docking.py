@@ -7,9 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from gateway.errors import Conflict, Invalid
+from gateway.bootstrap import compose
+from gateway.errors import Conflict, Invalid, NotFound, SiteUnreachableError
 from gateway.settings import Settings
-from site_adapters.config import BrokenSite, load_site
+from site_adapters.config import BrokenSite, load_site, load_sites
+from site_adapters.errors import SiteError
 from site_adapters.if2 import keys
 
 
@@ -36,3 +38,33 @@ def dock(args: argparse.Namespace) -> None:
         raise Invalid("; ".join(found.reasons))
     print(f"{args.site}: docked by {section['kind']}; restart the gateway to use it")
     print(f"our key, for `penstock-site trust`: {keys.public_text(made.public)}")
+
+
+def dock_rotate(args: argparse.Namespace) -> None:
+    """A new key beside the old one: the centre is told by a call that the old one signs, then the new one signs.
+
+    A centre that we call is told now. One that dials in is told over its connection, which the running gateway has.
+    """
+    folder = Settings().effective_sites_dir
+    sites = [found for found in load_sites(folder) if not isinstance(found, BrokenSite)]
+    docks = {found.site: found.dock for found in sites if found.dock is not None}
+    dock = docks.get(args.site)
+    if dock is None:
+        raise NotFound(f"There is no docked centre {args.site!r}.", remedy="See the site files.")
+    others = sorted(site for site, d in docks.items() if d.key_file == dock.key_file and site != args.site)
+    if others:
+        remedy = "Give each centre a key file of its own."
+        raise Conflict(f"{dock.key_file.name} is also the key towards {', '.join(others)}.", remedy=remedy)
+    made = keys.rotate(dock.key_file)
+    if dock.kind == "service":
+        services = compose(Settings())
+        try:
+            services.sites[args.site].renew_keys()
+        except SiteError as exc:
+            remedy = "The gateway tries again twice a minute; until then the old key signs."
+            raise SiteUnreachableError(f"{args.site} was not told: {exc}", remedy=remedy) from exc
+        finally:
+            services.close()
+        print(f"{args.site}: signed with {made.public.kid} from now on; the old key is good for a day more")
+        return
+    print(f"{args.site}: {made.public.kid} is announced over the centre's connection within a minute, then it signs")

@@ -9,15 +9,17 @@ from fastapi import APIRouter
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
-from accounting.store import allocations
+from accounting.store import allocations, openings
 from accounting.store.allocations import Allocation, Order
+from accounting.store.openings import Wanted
 from accounting.store.schema import ALLOCATIONS
 from gateway.api import billing_models as models
 from gateway.api import describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
+from gateway.api.openings import site_of
 from gateway.api.projects import micro_of, project_row
-from gateway.errors import Forbidden, NotFound
+from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Verb, can
 from gateway.ids import new_id
 from gateway.jobs import views
@@ -40,6 +42,20 @@ def place_order(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
             wanted.zone, None, admin.user_id,
         )  # fmt: skip
         allocations.place_order(conn, order, now=now)
+        if wanted.site is not None:
+            if order.commodity != "core-seconds":
+                problem = Problem("/site", "Only core-seconds are opened at a centre.", "invalid", "Leave it out.")
+                raise Invalid("What would be opened?", problems=(problem,))
+            asked = Wanted(
+                new_id("op", now),
+                row.id,
+                site_of(services, wanted.site),
+                "core_hours",
+                order.id,
+                core_seconds=order.amount,
+                valid_until=order.ends_at,
+            )
+            openings.place(conn, asked, by=admin.name, now=now)
         return {"id": order.id}
 
     return answer(Once.of(admin, idempotency_key, "POST /orders", body).made(services, make), 201)

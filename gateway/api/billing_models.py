@@ -100,6 +100,7 @@ class OrderIn(_In):
     ends_at: Instant | None = None
     carry_over_max: Annotated[int, Field(ge=0, le=2**62)] = 0
     zone: Zone = "Asia/Shanghai"
+    site: Annotated[Name | None, Field(description="Core-seconds: also opened at this centre, as an account")] = None
 
 
 class AllocationIn(_In):
@@ -361,3 +362,116 @@ class Balance(_Out):
 
 class Balances(_Out):
     items: list[Balance]
+
+
+class OpeningIn(_In):
+    """What is to be opened at a centre: `core_seconds`, an account for `username`, or `cores` of a queue at a time."""
+
+    project: Name
+    site: Name
+    kind: Literal["core_hours", "account", "queue_share"]
+    order: Name | None = None
+    person: Name | None = None
+    username: Annotated[Plain, Field(max_length=64)] = ""
+    core_seconds: Whole | None = None
+    cores: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    queue: Annotated[Plain, Field(max_length=64)] | None = None
+    valid_until: Instant | None = None
+
+
+class OpeningChangeIn(_In):
+    """Other terms for an opening of the same kind; what is not named stays."""
+
+    core_seconds: Whole | None = None
+    cores: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    queue: Annotated[Plain, Field(max_length=64)] | None = None
+    valid_until: Instant | None = None
+
+
+class OpeningRenewIn(_In):
+    """A later end, and for core-hours a new cap in all."""
+
+    valid_until: Instant
+    core_seconds: Whole | None = None
+
+
+class OpeningCloseIn(_In):
+    """Why it is closed."""
+
+    reason: Annotated[Plain, Field(max_length=500)] = ""
+
+
+class Opening(_Out):
+    """How an opening stands: new, asked, approved, opened, refused or closed; `pending`: not told yet."""
+
+    id: str
+    order: str | None
+    project: str
+    site: str
+    kind: str
+    state: str
+    detail: str
+    pending: bool
+    core_seconds: int | None
+    cores: int | None
+    queue: str | None
+    username: str
+    native_account: str
+    qos: str
+    valid_until: str | None
+    opened_at: str | None
+    closed_at: str | None
+
+
+class Openings(_Out):
+    items: list[Opening]
+
+
+class OpeningEvent(_Out):
+    """What was wanted or answered."""
+
+    n: int
+    at: str
+    act: str
+    state: str
+    detail: str
+    by: str
+
+
+class OpenedCharge(_Out):
+    """What a job cost in one currency, as the books stand."""
+
+    amount: str
+    currency: str
+    core_seconds: int
+
+
+class OpenedJob(_Out):
+    """A job that ran under an opening."""
+
+    id: str
+    state: str
+    native_job_id: str | None
+    charges: list[OpenedCharge]
+
+
+class OpeningTrace(Opening):
+    """An opening with what happened to it and what ran under it."""
+
+    events: list[OpeningEvent]
+    jobs: list[OpenedJob]
+
+
+class OrderTrace(_Out):
+    """From an order to what it cost: allocations, openings, jobs, charges."""
+
+    id: str
+    project: str
+    payer: str
+    kind: str
+    commodity: str
+    amount: int
+    starts_at: str
+    ends_at: str | None
+    allocations: list[str]
+    openings: list[OpeningTrace]

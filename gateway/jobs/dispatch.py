@@ -15,6 +15,7 @@ from gateway.jobs import dependencies, lookup, repository, service, wishes
 from gateway.jobs.ids import parse_manifest, site_name
 from gateway.jobs.lifecycle import Event, Phase, State
 from gateway.jobs.line import Load, Waiter, choose
+from gateway.jobs.maintenance import in_the_way, planned
 from gateway.jobs.repository import JOBS
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteError
@@ -158,10 +159,13 @@ def _claim(services: Services, lease: Lease, adapter: SiteAdapter, now: datetime
 
 
 def _waiters(conn: Connection, site_id: str, now: datetime, most: int) -> list[Waiter]:
-    """The front of each person's line: at most `most` of each, so that one person's 100,000 jobs hide nobody."""
+    """The front of each person's line: at most `most` of each, so that one person's 100,000 jobs hide nobody.
+
+    What could not end before a maintenance is not among them.
+    """
     place = func.row_number().over(partition_by=JOBS.c.user_id, order_by=JOBS.c.id).label("place")
     ready = (
-        select(JOBS.c.id, JOBS.c.user_id, JOBS.c.array_size, JOBS.c.cores_charged, place)
+        select(JOBS.c.id, JOBS.c.user_id, JOBS.c.array_size, JOBS.c.cores_charged, JOBS.c.duration_max, place)
         .where(
             JOBS.c.site_id == site_id,
             JOBS.c.phase == Phase.WAITING.value,
@@ -172,7 +176,9 @@ def _waiters(conn: Connection, site_id: str, now: datetime, most: int) -> list[W
         .subquery()
     )
     rows = conn.execute(select(ready).where(ready.c.place <= most))
-    return [Waiter(r.id, r.user_id, weight=r.array_size or 1, cores=r.cores_charged) for r in rows]
+    spans = planned(conn, site_id)
+    return [Waiter(r.id, r.user_id, weight=r.array_size or 1, cores=r.cores_charged) for r in rows
+            if in_the_way(spans, r.duration_max, now) is None]  # fmt: skip
 
 
 def _load(conn: Connection, site_id: str, now: datetime) -> Load:

@@ -7,12 +7,13 @@ from datetime import datetime
 
 import structlog
 from pydantic import TypeAdapter
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from gateway.jobs import repository
+from gateway.jobs.maintenance import kept
 from gateway.jobs.repository import SITES
 from gateway.services import Lease, Services
-from site_adapters.errors import CredentialRefused, SiteError
+from site_adapters.errors import CredentialRefused, SiteError, Unsupported
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.types import Queue
 
@@ -36,6 +37,15 @@ def facts(services: Services, lease: Lease, now: datetime) -> None:
     except SiteError as exc:
         capacity = {"error": str(exc)}
     stored = {"queues": _QUEUES.dump_python(queues, mode="json"), "capacity": capacity}
+    try:
+        stored["maintenance"] = kept(adapter.resource.reservations())
+    except Unsupported:
+        stored["maintenance"] = []
+    except SiteError as exc:  # what was known of it stands
+        log.warning("reservations_not_read", site=lease.site_id, error=str(exc))
+        with services.db.read() as conn:
+            known = conn.scalar(select(SITES.c.facts).where(SITES.c.id == lease.site_id)) or {}
+        stored["maintenance"] = known.get("maintenance", [])
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(facts=stored, facts_at=now))

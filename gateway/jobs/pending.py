@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from gateway.db import table_of
 from gateway.jobs.lifecycle import FINAL, Phase
+from gateway.jobs.maintenance import in_the_way, planned
 from gateway.jobs.repository import JOBS, SITES, count_by_person, submits_since
 from gateway.jobs.tables import DependencyRow
 from gateway.services import Services
@@ -97,6 +98,14 @@ def _in_line(services: Services, conn: Connection, job: Any, now: datetime) -> W
     if not open_at(adapter.policy, now):
         spans = ", ".join(f"{start}–{end}" for start, end in adapter.policy.hours)
         return _why(job, f"{job.site_id} takes our jobs only at {spans} ({adapter.policy.zone}).")
+    span = in_the_way(planned(conn, job.site_id), job.duration_max, now)
+    if span is not None:
+        sentence = (
+            f"It could not end before the maintenance of {job.site_id}, which begins {span.start:%Y-%m-%d %H:%M} UTC."
+        )
+        if span.start <= now:
+            sentence = f"{job.site_id} is under maintenance until {span.end:%Y-%m-%d %H:%M} UTC."
+        return _why(job, sentence, "Wait, ask for less time, or submit it elsewhere.", f"reservation {span.name}")
     ahead = conn.scalar(
         select(func.count()).where(
             JOBS.c.site_id == job.site_id, JOBS.c.phase == Phase.WAITING.value, JOBS.c.user_id == job.user_id,

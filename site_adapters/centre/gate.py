@@ -261,7 +261,9 @@ class Gate:
         if not refs:
             return
         try:
-            self.seen(self._adapter.management.observe([ref for ref in refs if ref.native_id]))
+            known = [ref for ref in refs if ref.native_id]  # others are on their way to the scheduler just now
+            if known:
+                self.seen(self._adapter.management.observe(known))
             lost = [ref for ref in refs if not ref.native_id]
             if lost:
                 self._settle_lost(lost)

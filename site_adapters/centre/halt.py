@@ -148,6 +148,6 @@ def _forget_keys() -> Command[Output]:
     """Lines that people installed for us end in a comment that begins with `penstock:`."""
     script = (
         'f="$HOME/.ssh/authorized_keys"; [ -f "$f" ] || exit 0; '
-        'grep -v " penstock:" "$f" >"$f.penstock"; chmod 600 "$f.penstock" && mv "$f.penstock" "$f"'
+        'grep -v " penstock:" "$f" >"$f.penstock"; [ $? -lt 2 ] && chmod 600 "$f.penstock" && mv "$f.penstock" "$f"'
     )
     return Command(("/bin/sh", "-c", script), lambda out: out, write=True, deadline_s=20.0)

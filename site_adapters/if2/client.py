@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 from site_adapters import errors
 from site_adapters.config import SiteConfig
 from site_adapters.errors import OutcomeUnknown, SiteError, SiteUnreachable
-from site_adapters.if2 import wire
+from site_adapters.if2 import keys, wire
 from site_adapters.if2.channel import Channel, new_call
 from site_adapters.if2.codec import Malformed, decode, encode
 from site_adapters.if2.keys import TrustStore
@@ -63,6 +64,7 @@ class Docked:
     trust: TrustStore
     build: Builder
     kept: Path
+    key_file: Path
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _profile: Profile | None = None
     _renderer: Management | None = None
@@ -102,13 +104,25 @@ class Docked:
                 self._renderer = None
             self._profile, self._asked = told, time.monotonic()
         self.kept.write_text(json.dumps(encode(Profile, told)), "utf-8")
+        self._hand_over_key()
         return told
+
+    def _hand_over_key(self) -> None:
+        """Let the centre trust our new key where there is one, then sign with it. A kill in between: both once more."""
+        if not self.key_file.with_suffix(".next").exists():
+            return
+        self.call("docking.trust", keys.rotate(self.key_file).public)
+        with contextlib.suppress(FileNotFoundError):  # another process of ours was as fast
+            keys.promote(self.key_file)
 
     def _refresh_quietly(self) -> None:
         try:
             self.refresh()
         except (SiteError, OSError):
             return  # what was told before stands; ticks tell that the site does not answer
+        except RuntimeError:
+            if not self._closed:  # a client that is closed under a call says no more than this
+                raise
 
     def renderer(self) -> Management:
         """Renders scripts as the centre does; raises `SiteUnreachable` until it has told how."""
@@ -346,4 +360,5 @@ def adapter_of(config: SiteConfig, docked: Docked) -> SiteAdapter:
         policy=config.binding_policy(), capabilities=frozenset(), management=RemoteManagement(docked),
         resource=RemoteResource(docked), auth=RemoteAuth(docked), billing=RemoteBilling(docked), log=RemoteLog(docked),
         logins_by_key=False, close=docked.close, ordering=RemoteOrdering(docked), told=docked.as_told,
+        renew_keys=docked.refresh,
     )  # fmt: skip

@@ -198,14 +198,22 @@ class LoginNodeManagement:
             if not up:
                 return [Rejected(f"the scheduler does not answer: {detail}", True, "site_down")] * len(submissions)
             self._prepare(connection, submissions[0].account)
-            jobs = [(s, self.render(s)) for s in submissions]
         except SiteUnreachable as exc:
             return [Rejected(str(exc), True, "site_down")] * len(submissions)
         except SiteError as exc:
             return [Rejected(str(exc), exc.retryable)] * len(submissions)
-        if self.backend is not None:
-            return self.backend.submit(jobs)
-        return self._submit_cli(connection, jobs)
+        outcomes: dict[int, SubmitOutcome] = {}
+        jobs: list[tuple[int, Submission, RenderedJob]] = []
+        for index, submission in enumerate(submissions):
+            try:
+                jobs.append((index, submission, self.render(submission)))
+            except SiteError as exc:  # what cannot be written in this dialect spoils no other
+                outcomes[index] = Rejected(str(exc), exc.retryable)
+        if jobs:
+            hand_over = partial(self._submit_cli, connection) if self.backend is None else self.backend.submit
+            answers = hand_over([(submission, rendered) for _, submission, rendered in jobs])
+            outcomes |= {index: answer for (index, _, _), answer in zip(jobs, answers, strict=True)}
+        return [outcomes[i] for i in range(len(submissions))]
 
     def _prepare(self, connection: Connection, account: SiteAccount) -> None:
         root = staging_root(self.config.staging_root, account.home)

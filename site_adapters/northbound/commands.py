@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from site_adapters.config import NorthboundConfig
+from site_adapters.dialect_config import NorthboundConfig
 from site_adapters.errors import Busy, CommandFailed, CredentialRefused, NotFound
 from site_adapters.login_node.marks import tags_in
 from site_adapters.states import ObservedState, Reason

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from site_adapters.config import NorthboundConfig
+from site_adapters.dialect_config import NorthboundConfig
 from site_adapters.errors import CredentialRefused
 from site_adapters.northbound.commands import read_data
 from site_adapters.transport.http import Answer, Login, Request

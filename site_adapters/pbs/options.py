@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-from site_adapters.config import PbsConfig, SiteConfig
+from site_adapters.config import SiteConfig
+from site_adapters.dialect_config import PbsConfig
 from site_adapters.errors import Refused
 from site_adapters.indices import expand
 from site_adapters.quoting import quote
@@ -49,6 +50,7 @@ def directives(config: SiteConfig, submission: Submission) -> list[str]:
     lines = [f"-N {job_name(submission, config.pbs.name_max)}", "-S /bin/bash", f"-r {'y' if a.rerunnable else 'n'}"]
     if not torque and config.pbs.direct_write:
         lines.append("-k doe")
+    lines += ["-h"] if a.submit_as_hold else []
     queue = a.queue_name if a.queue_name is None else config.native_queue(a.queue_name)
     if a.reservation_id is not None and not torque:
         queue = a.reservation_id  # a reservation of PBS Pro is a queue of its own

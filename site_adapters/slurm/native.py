@@ -23,7 +23,7 @@ _ATTRIBUTES = {
     "error": "standard_error", "partition": "partitions", "account": "account", "qos": "qos", "array": "array",
     "reservation": "reservations", "nodes": "nodes", "ntasks": "ntasks", "cpus-per-task": "cpus_per_task",
     "ntasks-per-node": "ntasks_per_node", "mem": "memory_per_node", "time": "time_limit", "priority": "priority",
-    "constraint": "constraints",
+    "constraint": "constraints", "open-mode": "log_files_open_mode",
 }  # fmt: skip
 
 

@@ -19,13 +19,15 @@ def render(config: SiteConfig, submission: Submission) -> RenderedJob:
     spec = submission.spec
     stdout, stderr = output_paths(submission, root, known=lambda path: _known_pattern(path, submission))
     stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
-    script = render_script("slurm.sh.j2", submission, staging_root=root, stdin=stdin)
+    named = spec.stdout_path is not None or spec.stderr_path is not None
+    script = render_script("slurm.sh.j2", submission, staging_root=root, stdin=stdin, named_output=named)
     argv = (
         config.command("sbatch"), "--parsable", "--ignore-pbs", "--export=NONE",
         f"--job-name={submission.site_name}",
         *((f"--comment={submission.manifest}",) if submission.manifest else ()),
         f"--chdir={spec.directory or submission.account.home}",
         f"--output={_pattern(stdout)}", f"--error={_pattern(stderr)}",
+        "--open-mode=append",  # a second copy opens the file before the fence can speak
         *_resources(spec), *_attributes(config, spec), *config.submit.extra,
     )  # fmt: skip
     _allowed(config, argv)

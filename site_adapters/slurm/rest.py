@@ -30,6 +30,7 @@ _PROPERTIES = {
     "job-name": "name", "comment": "comment", "chdir": "current_working_directory", "output": "standard_output",
     "error": "standard_error", "partition": "partition", "account": "account", "qos": "qos", "array": "array",
     "reservation": "reservation", "constraint": "constraints", "gres": "gres", "licenses": "licenses",
+    "open-mode": "open_mode",
 }  # fmt: skip
 _NUMBERS = {
     "nodes": "nodes", "ntasks": "tasks", "cpus-per-task": "cpus_per_task", "ntasks-per-node": "tasks_per_node",

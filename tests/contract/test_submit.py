@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from site_adapters.states import ObservedState, Reason
-from site_adapters.types import Accepted, Array, FenceTaken, Rejected, Submission, Unknown
+from site_adapters.types import Accepted, Array, Attributes, FenceTaken, Rejected, Submission, Unknown
 from tests.contract.centre import Centre, submit_all
 
 # What breaks shells, separators, parsers and terminals.
@@ -187,3 +187,42 @@ def test_second_copy_of_an_attempt_runs_nothing(centre: Centre) -> None:
         work.end()
 
     assert len(work.runs()) == 1
+
+
+def test_second_copy_leaves_what_the_first_printed(centre: Centre) -> None:
+    """Both were given one output file, and a scheduler opens it before the fence can speak."""
+    work = centre.work(then="echo said; echo complained >&2")
+    work.spec = {"stdout_path": str(work.path("out")), "stderr_path": str(work.path("err"))}
+    work.submit().end()
+    centre.adapter.management.submit([work.submission])
+
+    for native_id in {run.native_id for run in work.found()}:
+        work.native_id = native_id
+        work.end()
+
+    assert len(work.runs()) == 1
+    assert (work.printed("out"), work.printed("err")) == (b"said\n", b"complained\n")
+
+
+def test_a_later_job_begins_a_named_output_anew(centre: Centre) -> None:
+    """As people know it from Slurm, also now that the file is opened to be appended to."""
+    if centre.adapter.scheduler != "slurm":
+        pytest.skip("other schedulers append to an output that is there")
+    first, second = centre.work(then="echo one"), centre.work(then="echo two")
+    for work in (first, second):
+        work.spec = {"stdout_path": str(first.path("out")), "stderr_path": str(first.path("err"))}
+        work.submit().end()
+
+    assert first.printed("out") == b"two\n"
+
+
+def test_a_job_that_cannot_be_written_in_the_dialect_spoils_no_other(centre: Centre) -> None:
+    good, bad = centre.work(), centre.work()
+    bad.spec = {"attributes": Attributes(duration=300, custom_attributes={"no.such.option": "1"})}
+
+    outcomes = centre.adapter.management.submit([bad.submission, good.submission])
+
+    assert isinstance(outcomes[1], Accepted), outcomes
+    good.native_id = outcomes[1].native_id
+    good.end()
+    assert isinstance(outcomes[0], Rejected) or centre.adapter.scheduler == "local"

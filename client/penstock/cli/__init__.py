@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "month": ("money", "A month on one page (operator)"),
     "billing": ("billing", "What was spent and why; months, payments, adjustments"),
     "contracts": ("contracts", "Agreements and tariffs, and who signed them"),
+    "orders": ("orders", "What is opened at the centres, and what ran under it"),
     "sites": ("look", "The docked centres"),
     "evidence": ("evidence", "Checkpoints, and bundles for the independent verifier"),
     "settlement": ("evidence", "For a centre: what will you pay me, sign here"),

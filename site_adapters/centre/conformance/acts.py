@@ -240,8 +240,7 @@ def _late_landing(target: Target) -> None:
 
 
 def _two_copies(target: Target) -> None:
-    # Both copies write to one output, and the second empties it: runs are counted in a file of their own.
-    script = 'echo ran >>"$HOME/penstock-check.$PENSTOCK_JOB_TAG"; sleep 1\n'
+    script = 'echo ran >>"$HOME/penstock-check.$PENSTOCK_JOB_TAG"; sleep 1; echo said; echo complained >&2\n'
     submission = target.submission(target.spec(script), name="twice")
     first = target.submit([submission])[0]
     second = target.adapter.management.submit([submission])[0]
@@ -253,6 +252,8 @@ def _two_copies(target: Target) -> None:
     expect(not isinstance(second, Rejected) or second.message, "the refusal has no words")
     count = target.read_all(f"~/penstock-check.{submission.tag}").count(b"ran")
     expect(count == 1, f"it ran {count} times")
+    printed = (target.output(first), target.output(first, stderr=True))
+    expect(printed == (b"said\n", b"complained\n"), f"the second copy changed what the first had printed: {printed}")
 
 
 def _next_attempt(target: Target) -> None:

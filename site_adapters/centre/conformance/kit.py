@@ -62,7 +62,7 @@ class Ran:
 
     def ref(self) -> JobRef:
         s = self.submission
-        return JobRef(self.native_id, "", s.account.username, s.tag, datetime.now(UTC) - timedelta(minutes=30),
+        return JobRef(self.native_id, "", s.account.username, s.fence_name, datetime.now(UTC) - timedelta(minutes=30),
                       s.spec.array is not None)  # fmt: skip
 
     def only(self) -> ObservedRun:
@@ -84,6 +84,7 @@ class Check:
     """`jobs` are submitted with those of all other checks; `judge` is called when they have ended.
 
     `needs` are capabilities of the adapter, or `centre` (run at the centre), `slow`, `fault:<name>`.
+    `may_refuse`: a scheduler that knows no such thing may say so, for good and in words; taking it wrongly is a fault.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Check:
     jobs: Mapping[str, JobSpec] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()
     site_names: Mapping[str, str] = field(default_factory=dict)
+    may_refuse: bool = False
 
 
 @dataclass(slots=True)
@@ -119,7 +121,8 @@ class Target:
         assert isinstance(attributes, Attributes)
         if self.queue is not None and attributes.queue_name is None:
             attributes = replace(attributes, queue_name=self.queue)
-        base = JobSpec(script=None if "executable" in more else f"#!/bin/bash\n{script}", attributes=attributes,
+        shell = "/bin/sh" if self.adapter.scheduler == "sunway" else "/bin/bash"  # its compute nodes have no bash
+        base = JobSpec(script=None if "executable" in more else f"#!{shell}\n{script}", attributes=attributes,
                        inherit_environment=False)  # fmt: skip
         return replace(base, **more)  # type: ignore[arg-type]
 

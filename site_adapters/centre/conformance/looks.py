@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from site_adapters.centre.conformance.kit import Check, Failed, Ran, Skipped, Target, expect
 from site_adapters.errors import SiteError, Unsupported
+from site_adapters.types import Accepted
 
 _SKEW = timedelta(seconds=60)
 
@@ -30,7 +31,7 @@ def checks(target: Target) -> Iterator[Check]:
         ("look/unknown tag", "a tag that nobody bears is not found, by a good look", _unknown_tag),
         ("look/unknown id", "an id that nobody has is absent, not ended", _unknown_id),
         ("look/nothing", "asking about nothing raises nothing", _nothing),
-        ("look/many at once", "two hundred jobs cost a handful of queries", _many),
+        ("look/many at once", "twenty jobs cost a handful of queries", _many),
         ("look/known at once", "a job is shown right after its submission", _at_once),
         ("facts/health", "the scheduler answers", _health),
         ("facts/queues", "there is a queue that is open", _queues),
@@ -141,11 +142,11 @@ def _nothing(target: Target) -> None:
 
 
 def _many(target: Target) -> None:
-    ref = _stranger(target).ref()
-    refs = [ref, *(replace(ref, native_id=str(900000000 + i)) for i in range(199))]
-    seen = target.adapter.management.observe(refs)
-    expect(seen.queue.good, f"the look failed: {seen.queue.error}")
-    expect(seen.queries <= 5, f"{seen.queries} commands for 200 jobs")
+    jobs = target.submit([target.submission(target.spec(), name="many") for _ in range(20)])
+    target.wait_ended(jobs)
+    seen = target.adapter.management.observe([job.ref() for job in jobs if isinstance(job.outcome, Accepted)])
+    expect(seen.queue.good and seen.accounting.good, f"the look failed: {seen.queue.error or seen.accounting.error}")
+    expect(seen.queries <= 5, f"{seen.queries} commands for 20 jobs")
 
 
 def _at_once(target: Target) -> None:
@@ -210,7 +211,11 @@ def _limits(target: Target) -> None:
 
 
 def _reservations(target: Target) -> None:
-    bad = [r.name for r in target.adapter.resource.reservations() if r.end < r.start]
+    try:
+        found = target.adapter.resource.reservations()
+    except Unsupported as exc:
+        raise Skipped(str(exc)) from exc
+    bad = [r.name for r in found if r.end < r.start]
     expect(not bad, f"{bad}")
 
 

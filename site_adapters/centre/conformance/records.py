@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,8 +128,8 @@ def _format(target: Target, jobs: Mapping[str, Ran]) -> None:
 
 def _cores(target: Target, jobs: Mapping[str, Ran]) -> None:
     found = _wait_for(target, jobs["job"])[0]
-    expect("2" in found.fields.values() or any("cpu=2" in v for v in found.fields.values()),
-           "no field says that two cores were taken")  # fmt: skip
+    told = re.compile(r"2\Z|.*\b(?:cpu|ncpus|nodes|cores|cgs)=2\b", re.DOTALL)
+    expect(any(told.match(v) for v in found.fields.values()), "no field says that two cores were taken")  # fmt: skip
 
 
 def _keys(usages: Sequence[SiteUsage]) -> Counter[tuple[tuple[str, str], ...]]:
@@ -154,7 +155,8 @@ def _before(target: Target, jobs: Mapping[str, Ran]) -> None:
 
 def _of_login(target: Target, jobs: Mapping[str, Ran]) -> None:
     found = _wait_for(target, jobs["job"])
-    named = [u for u in found if target.account.username in u.fields.values()]
+    login = re.compile(rf"(?<![\w.-]){re.escape(target.account.username)}(?![\w.-])")
+    named = [u for u in found if any(login.search(v) for v in u.fields.values())]
     expect(named, "no field names the login")
 
 

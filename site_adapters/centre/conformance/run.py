@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from site_adapters.centre.conformance import acts, endings, faults, looks, records, rules, shapes, texts, wire
+from site_adapters.centre.conformance import acts, endings, faults, looks, ordered, records, rules, shapes, texts, wire
 from site_adapters.centre.conformance.kit import Check, Failed, Ran, Skipped, Target
 from site_adapters.errors import SiteError
+from site_adapters.types import Rejected
 
 __all__ = ["Found", "Result", "Target", "all_checks", "run"]
-_GROUPS = (texts, endings, shapes, acts, looks, records, wire, rules, faults)
+_GROUPS = (texts, endings, shapes, acts, looks, records, wire, rules, ordered, faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,9 @@ def _wait(target: Target, checks: Sequence[Check], jobs: Mapping[str, Mapping[st
 
 
 def _judged(check: Check, target: Target, jobs: Mapping[str, Ran]) -> tuple[str, str]:
+    refused = [j.outcome for j in jobs.values() if isinstance(j.outcome, Rejected) and not j.outcome.retryable]
+    if check.may_refuse and refused and all(outcome.message for outcome in refused):
+        return "skipped", f"this scheduler takes no such job: {refused[0].message}"
     try:
         check.judge(target, jobs)
     except Skipped as exc:

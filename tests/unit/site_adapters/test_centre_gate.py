@@ -145,3 +145,11 @@ def test_what_was_used_counts_against_the_share(make: Make) -> None:
     gate = make(Policy(share_core_seconds=3 * 60, duration_max=60), site)
     outcomes = [hand_over(gate, site, n) for n in range(5)]
     assert sum(isinstance(o, Accepted) for o in outcomes) == 3
+
+
+def test_a_first_burst_beyond_a_limit_waits_while_none_of_it_has_an_id(make: Make) -> None:
+    """Places are looked for where none may be free: about no job at all no scheduler is asked."""
+    gate = make(Policy(queued_jobs_max=2))
+    outcomes = [outcome for _, outcome in gate.enter([submission(n) for n in range(4)])]
+    assert outcomes[:2] == [None, None]
+    assert all(isinstance(o, Rejected) and o.code == "policy_limit" for o in outcomes[2:])

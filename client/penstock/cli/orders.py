@@ -1,0 +1,148 @@
+"""orders: what was ordered, what of it is opened at which centre, what ran under it and what that cost."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from penstock.cli import report
+from penstock.cli.shared import client, emit, json_option, local_time, table
+
+
+@click.group()
+def orders() -> None:
+    """Orders and their openings at the centres."""
+
+
+@orders.command("list")
+@click.argument("project")
+@json_option
+def list_(project: str, as_json: bool) -> int:
+    """What is opened, or asked for, at the centres for PROJECT."""
+    with client() as api:
+        found = api.get("openings", project=project)
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [[o["id"], o["site"], o["kind"], _state(o), _what(o), local_time(o["valid_until"]), o["detail"]]
+            for o in found["items"]]  # fmt: skip
+    table(rows, ("OPENING", "SITE", "KIND", "STATE", "WHAT", "UNTIL", "DETAIL"))
+    return report.OK
+
+
+@orders.command()
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> int:
+    """From an order (o…) or an opening (op…) to the jobs under it and their charges."""
+    path = "openings" if name.startswith("op") else "orders"
+    with client() as api:
+        found = api.get(f"{path}/{quote(name, safe='')}")
+    if as_json:
+        emit(found)
+        return report.OK
+    if path == "orders":
+        click.echo(f"{found['id']}  {found['kind']} of {found['amount']} {found['commodity']} for {found['project']}")
+        click.echo(f"  allocations: {' '.join(found['allocations']) or 'none'}")
+    for opening in found["openings"] if path == "orders" else [found]:
+        _show(opening)
+    return report.OK
+
+
+@orders.command("open")
+@click.argument("project")
+@click.argument("site")
+@click.argument("kind", type=click.Choice(["core-hours", "account", "queue-share"]))
+@click.argument("what")
+@click.option("--order", help="The order that this is for")
+@click.option("--person", help="For whom an account is")
+@click.option("--queue")
+@click.option("--until", help="RFC 3339")
+@json_option
+def open_(
+    project: str, site: str, kind: str, what: str, order: str | None, person: str | None, queue: str | None,
+    until: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Ask SITE to open WHAT for PROJECT: so many core-hours, a login, or so many cores at a time (operator)."""
+    body: dict[str, Any] = {"project": project, "site": site, "kind": kind.replace("-", "_"), "order": order,
+                            "person": person, "queue": queue, "valid_until": until}  # fmt: skip
+    match kind:
+        case "core-hours":
+            body["core_seconds"] = int(what) * 3600
+        case "account":
+            body["username"] = what
+        case _:
+            body["cores"] = int(what)
+    return _sent("openings", {k: v for k, v in body.items() if v is not None}, as_json)
+
+
+@orders.command()
+@click.argument("opening")
+@click.option("--core-hours", type=int)
+@click.option("--cores", type=int)
+@click.option("--queue")
+@json_option
+def change(opening: str, core_hours: int | None, cores: int | None, queue: str | None, as_json: bool) -> int:
+    """Other terms for OPENING (operator)."""
+    body = {"core_seconds": core_hours and core_hours * 3600, "cores": cores, "queue": queue}
+    return _sent(
+        f"openings/{quote(opening, safe='')}/change", {k: v for k, v in body.items() if v is not None}, as_json
+    )
+
+
+@orders.command()
+@click.argument("opening")
+@click.argument("until")
+@click.option("--core-hours", type=int, help="The new cap in all")
+@json_option
+def renew(opening: str, until: str, core_hours: int | None, as_json: bool) -> int:
+    """Let OPENING end later: UNTIL is RFC 3339 (operator)."""
+    body: dict[str, Any] = {"valid_until": until}
+    body |= {"core_seconds": core_hours * 3600} if core_hours is not None else {}
+    return _sent(f"openings/{quote(opening, safe='')}/renew", body, as_json)
+
+
+@orders.command()
+@click.argument("opening")
+@click.option("--reason", default="")
+@json_option
+def close(opening: str, reason: str, as_json: bool) -> int:
+    """Nothing more can be submitted under OPENING (operator)."""
+    return _sent(f"openings/{quote(opening, safe='')}/close", {"reason": reason}, as_json)
+
+
+def _sent(path: str, body: dict[str, Any], as_json: bool) -> int:
+    with client() as api:
+        made = api.post(path, body)
+    if as_json:
+        emit(made)
+    else:
+        click.echo(f"{made['id']}: {_state(made)}")
+    return report.OK
+
+
+def _state(opening: dict[str, Any]) -> str:
+    return str(opening["state"]) + (" (not told yet)" if opening["pending"] else "")
+
+
+def _what(opening: dict[str, Any]) -> str:
+    match opening["kind"]:
+        case "core_hours":
+            return f"{opening['core_seconds'] // 3600} core-hours"
+        case "account":
+            return str(opening["username"])
+        case _:
+            return f"{opening['cores']} cores"
+
+
+def _show(opening: dict[str, Any]) -> None:
+    click.echo(
+        f"  {opening['id']}  {opening['site']}  {_what(opening)}: {_state(opening)} {opening['detail']}".rstrip()
+    )
+    for event in opening["events"]:
+        click.echo(f"    {local_time(event['at'])}  {event['act']:7} {event['state']:8} {event['detail']}".rstrip())
+    for job in opening["jobs"]:
+        costs = ", ".join(f"{c['amount']} {c['currency']}" for c in job["charges"]) or "not charged yet"
+        click.echo(f"    {job['id']}  {job['state']}  {costs}")
