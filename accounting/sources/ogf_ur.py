@@ -35,7 +35,7 @@ def read_document(text: str, *, site_id: str, cpus_per_core: int = 1) -> Reading
     """Every usage record; a document that is no XML (or tries to be more than that) is one problem."""
     try:
         root = ElementTree.fromstring(text.encode())
-    except (ElementTree.ParseError, DefusedXmlException, ValueError) as exc:
+    except (ElementTree.ParseError, DefusedXmlException, ValueError, LookupError) as exc:  # LookupError: its encoding
         return Reading(problems=(Unreadable(site_id, FORMAT, text, f"no XML: {exc}"[:500]),))
     found = [root] if _is_record(root) else [child for child in root if _is_record(child)]
     others = len(root) - len(found) if not _is_record(root) else 0

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "evidence"
-down_revision = "books"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
