@@ -40,8 +40,8 @@ lint: $(STAMP)   ## ruff, mypy --strict, import contracts, alembic check
 test: $(STAMP) $(TOOLS) ## everything: real Slurm, PostgreSQL, sshd, browser where they can be had
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/lab/install.sh; fi
 	$(MAKE) --no-print-directory lint
-	$(PY) -m pytest -q -n 2 tests/unit
-	$(PY) -m pytest -q -n 2 --dist loadfile --ignore=tests/unit
+	$(PY) -m pytest -q -n 2 -m unit tests/unit
+	$(PY) -m pytest -q -n 2 --dist loadfile -m 'not unit'
 
 soak: $(STAMP)   ## the long campaigns
 	$(PY) -m pytest -q -m soak

@@ -26,6 +26,7 @@ PORTS = -1500 * LAB
 def pytest_configure(config: pytest.Config) -> None:
     for name, text in {
         "live": "needs a real scheduler, sshd or browser",
+        "unit": "needs no database, no scheduler, no sshd",
         "soak": "a long campaign: `make soak`",
         "real_pyslurm": "needs pyslurm of the controller's release",
     }.items():
@@ -33,7 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long campaigns run only when asked for by `-m soak`."""
+    """Long campaigns run only when asked for by `-m soak`. What needs no database, no server and no shell is `unit`."""
+    for item in items:
+        needs = {"db_url", "postgres", "slurm_alpha", "slurm_beta"} & set(getattr(item, "fixturenames", ()))
+        if "unit" in item.path.relative_to(config.rootpath).parts and not needs:
+            item.add_marker("unit")
     if "soak" not in (config.getoption("-m") or ""):
         items[:] = [item for item in items if "soak" not in item.keywords]
 
