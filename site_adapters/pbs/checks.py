@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
 
 from site_adapters.config import SiteConfig
-from site_adapters.errors import SiteError
-from site_adapters.login_node.auth import clock
+from site_adapters.login_node.checks import clock_skew, probes_of
 from site_adapters.pbs import billing, commands
 from site_adapters.pbs.attributes import Attributes
 from site_adapters.states import CredentialKind
 from site_adapters.transport import Connection, Logins
 from site_adapters.types import CheckResult
 
-_SKEW_MAX = timedelta(seconds=30)
-
 
 def probes(config: SiteConfig, logins: Logins) -> tuple[Callable[[], CheckResult], ...]:
     """What `check` asks of a PBS centre, beside the logins themselves."""
-    parts = (_controller, _hidden_jobs, _history, _accounting, _clock)
-    return tuple(partial(_probe, part, config, logins) for part in parts)
-
-
-def _probe(part: Callable[[SiteConfig, Connection], CheckResult], config: SiteConfig, logins: Logins) -> CheckResult:
-    name = part.__name__.lstrip("_").replace("_", " ")
-    try:
-        connection = logins.meter() if part is _accounting else logins.observer()
-        if connection is None:
-            return CheckResult(name, True, "not asked: no login of the gateway's own is configured")
-        return part(config, connection)
-    except SiteError as exc:
-        return CheckResult(name, False, str(exc), "Look at the site file and the login.")
+    parts = (_controller, _hidden_jobs, _history, _accounting, clock_skew)
+    return probes_of(parts, config, logins.observer, others={_accounting: logins.meter})
 
 
 def _controller(config: SiteConfig, connection: Connection) -> CheckResult:
@@ -65,12 +50,6 @@ def _accounting(config: SiteConfig, connection: Connection) -> CheckResult:
     today = f"{datetime.now(UTC):%Y%m%d}"
     text = connection.run(billing.read_log(config.pbs.accounting_log, [today]))
     return CheckResult("accounting", True, f"{len(text.splitlines())} lines today", credential=kind)
-
-
-def _clock(_config: SiteConfig, connection: Connection) -> CheckResult:
-    skew = abs(connection.run(clock()) - datetime.now(UTC))
-    ok = skew <= _SKEW_MAX
-    return CheckResult("clock", ok, f"{skew.total_seconds():.0f} s from ours", "" if ok else "Ask for NTP there.")
 
 
 def _server(config: SiteConfig, connection: Connection) -> Attributes:
