@@ -146,7 +146,7 @@ _FROZEN_TRANSACTION_MS = 5000
 
 
 def _postgresql(url: str, pool_size: int) -> Engine:
-    # No JIT: a walk along an index that may be long looks costly to the planner, and is compiled for longer than it runs.
+    # No JIT: a walk along an index looks costly where it may be long, and is compiled for longer than it runs.
     options = {"options": f"-c idle_in_transaction_session_timeout={_FROZEN_TRANSACTION_MS} -c jit=off"}
     engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size, connect_args=options)
 
