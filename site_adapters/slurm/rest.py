@@ -82,7 +82,8 @@ class RestSubmit:
         except CredentialRefused as exc:
             return Rejected(str(exc), retryable=True, code="credential")
         try:
-            if connection.sock is None:
+            is_open = connection.sock is not None
+            if not is_open:
                 connection.connect()
                 connection.sock.settimeout(_ANSWER_S)
         except OSError as exc:
