@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import threading
 
@@ -37,7 +38,9 @@ def serve(_args: argparse.Namespace) -> int:
     if settings.embedded_worker:
         worker.append(EmbeddedWorker(services))
         worker[0].start()
-    config = uvicorn.Config(create_app(services), host=settings.host, port=settings.port, log_level="warning",
+    app = create_app(services)
+    _settle()
+    config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning",
                             timeout_graceful_shutdown=5, access_log=False)  # fmt: skip
     try:
         uvicorn.Server(config).run()
@@ -59,6 +62,7 @@ def work(_args: argparse.Namespace) -> int:
         print("gateway: separate workers need PostgreSQL (PENSTOCK_DATABASE_URL=postgresql+psycopg://…)")
         return 1
     worker = distributed.Worker(services)
+    _settle()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
     try:
@@ -66,3 +70,9 @@ def work(_args: argparse.Namespace) -> int:
     finally:
         services.close()
     return 0
+
+
+def _settle() -> None:
+    """What is there at the start stays: a full collection that looked at it would stop every thread for 0.13 s."""
+    gc.collect()
+    gc.freeze()
