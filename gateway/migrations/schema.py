@@ -13,6 +13,9 @@ from accounting.tables import append_only_triggers, assert_append_only
 from gateway.db import Database
 
 
+_UPGRADE_LOCK = 0x50535401 << 32  # beside the numbers of the sites' locks (distributed.lock_number)
+
+
 def config(connection: Connection | None) -> Config:
     settings = Config()
     settings.set_main_option("script_location", str(Path(__file__).parent))
@@ -23,6 +26,8 @@ def config(connection: Connection | None) -> Config:
 def upgrade(db: Database) -> None:
     """Run what is missing, then (re)create the triggers: batch migrations on SQLite drop them silently."""
     with db.write() as conn:
+        if not db.is_sqlite:  # processes that start at the same moment take turns: PostgreSQL refuses to define twice
+            conn.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _UPGRADE_LOCK})
         command.upgrade(config(conn), "head")
         for statement in append_only_triggers(conn.dialect.name):
             conn.execute(text(statement))
