@@ -12,7 +12,6 @@ from sqlalchemy import Connection, text
 from accounting.tables import append_only_triggers, assert_append_only
 from gateway.db import Database
 
-
 _UPGRADE_LOCK = 0x50535401 << 32  # beside the numbers of the sites' locks (distributed.lock_number)
 
 
