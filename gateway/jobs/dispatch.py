@@ -17,6 +17,7 @@ from gateway.jobs.ids import parse_manifest, site_name
 from gateway.jobs.lifecycle import Event, Phase, State
 from gateway.jobs.line import Load, Waiter, choose
 from gateway.jobs.maintenance import in_the_way, planned
+from gateway.jobs.opened import open_there, under_its_opening
 from gateway.jobs.repository import JOBS
 from gateway.jobs.share import ShareLeft
 from gateway.pace import calls_left
@@ -155,10 +156,12 @@ def _claim(services: Services, lease: Lease, adapter: SiteAdapter, share: ShareL
         chosen = choose(_waiters(conn, adapter, now, most), adapter.policy, load, now=now, most=most)
         rows = _rows(conn, [w.job_id for w in chosen])
         accounts = repository.site_accounts(conn, {r.site_account_id for r in rows})
+        opened = open_there(conn, lease.site_id, now) if rows else []
     if not rows:
         return []
     share.take(chosen)
-    prepared = [r for r in (_render(adapter, row, accounts[row.site_account_id]) for row in rows) if r is not None]
+    rendered = (_render(adapter, row, accounts[row.site_account_id], opened) for row in rows)
+    prepared = [ready for ready in rendered if ready is not None]
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         return _intend(conn, lease, prepared, now)
@@ -217,7 +220,7 @@ def _rows(conn: Connection, job_ids: Sequence[str]) -> list[Any]:
     if not job_ids:
         return []
     columns = (JOBS.c.id, JOBS.c.name, JOBS.c.spec, JOBS.c.tag, JOBS.c.attempt, JOBS.c.manifest,
-               JOBS.c.user_id, JOBS.c.project_id)  # fmt: skip
+               JOBS.c.user_id, JOBS.c.project_id, JOBS.c.queue)  # fmt: skip
     found = conn.execute(select(*columns, JOBS.c.site_account_id).where(JOBS.c.id.in_(job_ids)))
     by_id = {row.id: row for row in found}
     return [by_id[job_id] for job_id in job_ids if job_id in by_id]
@@ -235,12 +238,14 @@ class _Ready:
     refusal: str
 
 
-def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready | None:
+def _render(adapter: SiteAdapter, row: Any, account: SiteAccount, opened: Sequence[Any]) -> _Ready | None:
     """None: a docked centre has not yet told how it renders, so the job stays in the line."""
     attempt = row.attempt + 1
     manifest = parse_manifest(row.manifest)
+    spec = under_its_opening(_released(repository.spec_from_json(row.spec)), opened, project_id=row.project_id,
+                             username=account.username, queue=row.queue, policy=adapter.policy)  # fmt: skip
     submission = Submission(
-        spec=_released(repository.spec_from_json(row.spec)),
+        spec=spec,
         account=account,
         tag=row.tag,
         attempt=attempt,

@@ -1,4 +1,4 @@
-"""The conformance kit on emulated centres and on this machine: what a centre's staff would see, before there is such a centre."""
+"""The conformance kit on emulated centres and on this machine: what staff would see, before there is such a centre."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ def told(found: Found) -> str:
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("centre", "queue"), [(openpbs, None), (torque, None), (sunway, "share"), (local, None)])
-def test_a_centre_keeps_every_rule(
-    tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None
-) -> None:
+def test_a_centre_keeps_every_rule(tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None) -> None:
     found = conformance(tmp_path, centre(tmp_path), (), queue)
     print(found.summary)
     assert not told(found)
@@ -67,9 +65,7 @@ SHARE = ("name/", "argument/", "output/", "refused/", "fence/", "log/", "docking
 
 
 @pytest.mark.parametrize(("centre", "queue"), [(openpbs, None), (sunway, "share"), (local, None)])
-def test_a_centre_keeps_the_rules(
-    tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None
-) -> None:
+def test_a_centre_keeps_the_rules(tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None) -> None:
     found = conformance(tmp_path, centre(tmp_path), SHARE, queue)
     assert not told(found)
     assert found.count("passed") >= 70, found.summary

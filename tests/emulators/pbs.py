@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import core
 from core import ENDED, HELD, NO_TASK, QUEUED, RUNNING, Answer, Cluster, Job, me
 
-PROGRAMS = ("qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qselect", "pbsnodes", "qrerun", "pbs_rstat")
+PROGRAMS = (
+    "qsub",
+    "qstat",
+    "qdel",
+    "qhold",
+    "qrls",
+    "qalter",
+    "qmove",
+    "qsig",
+    "qselect",
+    "pbsnodes",
+    "qrerun",
+    "pbs_rstat",
+)
 VERSION = "23.06.06"
 # name: (enabled, started, most walltime, most cores, users allowed, most queued by one user)
 QUEUES: dict[str, dict[str, Any]] = {
@@ -740,6 +754,8 @@ def act(c: PbsCluster, name: str, words: list[str]) -> Answer:
 def _options_of(name: str, words: list[str]) -> tuple[dict[str, Any], list[str]]:
     if name == "qmove":
         return {"-q": words[0]}, words[1:]
+    if name == "qsig":
+        return {"-s": words[1]}, words[2:]
     if name in ("qhold", "qrls") and words[:1] == ["-h"]:
         return {"-h": words[1]}, words[2:]
     return _options(words)
@@ -764,6 +780,10 @@ def _act_on(c: PbsCluster, name: str, job: Job, options: dict[str, Any], whole: 
         if me() not in c.get("operators", []):
             raise Refusal(f"qrerun: Unauthorized Request  {whole}\n", 159)
         c.kill(job, "rerun")
+        return
+    elif name == "qsig":
+        if not c.signal(job, signal.Signals[options["-s"]]):
+            raise Refusal(f"qsig: Request invalid for state of job {whole}\n", 168)
         return
     elif name == "qalter":
         _alter(job, options, whole)
