@@ -51,7 +51,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.doorkeeper = Doorkeeper(services)
     app.state.streams = Streams(services, app.state.doorkeeper)
     app.state.lanes = HotLanes(services)
-    problems.install(app)
+    problems.install(app, pages.problem_page)
     describe.install(app)
     for router in (
         jobs.verbs,

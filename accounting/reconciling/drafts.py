@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from accounting.breaks import NEVER_AUTOMATIC, Category, Cause
-from accounting.explain import Explanation, Ground, Ours, Theirs, explain
-from accounting.recon_found import Matched, Pair, Tolerance
-from accounting.statement import Finding
+from accounting.reconciling.breaks import NEVER_AUTOMATIC, Category, Cause
+from accounting.reconciling.explain import Explanation, Ground, Ours, Theirs, explain
+from accounting.reconciling.found import Matched, Pair, Tolerance
+from accounting.reconciling.statement import Finding
 
 # The centre's meter is the reference for how long and how much; for price, unit, tax and persons the contract is.
 CENTRE_GOVERNS = frozenset(

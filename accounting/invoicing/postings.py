@@ -14,7 +14,7 @@ Where prices include tax, the charge has a leg for it already (`operator:tax`): 
 
 from __future__ import annotations
 
-from accounting.invoice import Document
+from accounting.invoicing.invoice import Document
 from accounting.ledger import TAX, Posting, paid
 from accounting.minor_units import to_micro
 

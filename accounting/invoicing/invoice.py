@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from accounting.tax import TaxKind, TaxRule, taxed
+from accounting.invoicing.tax import TaxKind, TaxRule, taxed
 
 
 class DocumentKind(StrEnum):

@@ -13,13 +13,13 @@ from sqlalchemy import Connection, func, insert, select
 
 from accounting import tables
 from accounting.errors import PaymentRefused
-from accounting.invoice import DocumentKind
-from accounting.invoice_postings import allocation_postings, receipt_postings, settled_micro, settled_postings
-from accounting.invoice_store import DOCUMENTS, PAID, load, may_spend_again, settled_minor
+from accounting.invoicing.invoice import DocumentKind
+from accounting.invoicing.legal_entities import ENTITIES, SERIES
+from accounting.invoicing.postings import allocation_postings, receipt_postings, settled_micro, settled_postings
+from accounting.invoicing.store import DOCUMENTS, PAID, load, may_spend_again, settled_minor
 from accounting.ledger import Entry
-from accounting.legal_entities import ENTITIES, SERIES
 from accounting.minor_units import plain
-from accounting.payments import Allocation, BankTransaction, OpenDocument, allocate
+from accounting.payments.payment import Allocation, BankTransaction, OpenDocument, allocate
 from accounting.store import book
 from accounting.store.schema import core, upsert
 

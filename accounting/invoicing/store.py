@@ -26,21 +26,31 @@ from sqlalchemy import (
     update,
 )
 
-from accounting import legal_entities, tables
+from accounting import tables
 from accounting.calendar import Period, months
-from accounting.credit_notes import Credit, Credited, credit_note
 from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
-from accounting.invoice import Document, DocumentKind, Item, LegalEntity, LineKind, Unbilled, document, from_snapshot
-from accounting.invoice_postings import credit_postings, invoice_postings, settled_micro, settled_postings
+from accounting.invoicing import legal_entities
+from accounting.invoicing.credit_notes import Credit, Credited, credit_note
+from accounting.invoicing.invoice import (
+    Document,
+    DocumentKind,
+    Item,
+    LegalEntity,
+    LineKind,
+    Unbilled,
+    document,
+    from_snapshot,
+)
+from accounting.invoicing.legal_entities import NO_TAX, SERIES
+from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
+from accounting.invoicing.tax import TaxKind, TaxRule, tax_rule_at
 from accounting.ledger import Entry, Posting
-from accounting.legal_entities import NO_TAX, SERIES
 from accounting.store import book
 from accounting.store.holds import raise_limit
 from accounting.store.periods import assert_may_bill
 from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
 from accounting.tables import UtcTime
-from accounting.tax import TaxKind, TaxRule, tax_rule_at
 
 DOCUMENTS = core(tables.BillingDocumentRow)
 ITEMS = core(tables.BillingItemRow)

@@ -16,10 +16,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from accounting.money import MICRO
+from accounting.reconciling.statement import BadLine, Header, Line, Statement
 from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, sacct, sunway
 from accounting.sources.figures import SECONDS_MAX, moment, seconds, whole
 from accounting.sources.reading import Reading
-from accounting.statement import BadLine, Header, Line, Statement
 from accounting.usage import UsageRecord
 
 _SECONDS_OF = {"core_seconds": 1, "core_minutes": 60, "core_hours": 3600, "core_days": 86400}

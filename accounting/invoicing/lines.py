@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from accounting.invoice import Document, Line, LineKind
-from accounting.invoice_store import ITEMS
+from accounting.invoicing.invoice import Document, Line, LineKind
+from accounting.invoicing.store import ITEMS
 from accounting.store.schema import CHARGES, USAGE
 
 

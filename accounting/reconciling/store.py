@@ -10,13 +10,14 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, tuple_
 
-from accounting import recon_match, tables
-from accounting.breaks import CONTRACT, FINAL, Act, Category, Event, State, act_on
+from accounting import tables
 from accounting.calendar import Period
-from accounting.recon_drafts import Draft, Known, Rules, drafts
-from accounting.recon_found import Matched
-from accounting.statement import Finding, Header, check_totals
-from accounting.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
+from accounting.reconciling import match as recon_match
+from accounting.reconciling.breaks import CONTRACT, FINAL, Act, Category, Event, State, act_on
+from accounting.reconciling.drafts import Draft, Known, Rules, drafts
+from accounting.reconciling.found import Matched
+from accounting.reconciling.statement import Finding, Header, check_totals
+from accounting.reconciling.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
 from accounting.store.schema import core, insert_all, upsert
 
 RECONCILIATIONS = core(tables.ReconciliationRow)

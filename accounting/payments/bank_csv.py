@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from accounting.errors import PaymentRefused
 from accounting.minor_units import digits_of
-from accounting.payments import BankStatement, BankTransaction, Problem
+from accounting.payments.payment import BankStatement, BankTransaction, Problem
 
 _ROWS_MAX = 100_000
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
-from accounting.breaks import CATEGORY_OF, Category, Cause
 from accounting.price import rate
+from accounting.reconciling.breaks import CATEGORY_OF, Category, Cause
 
 
 @dataclass(frozen=True, slots=True)

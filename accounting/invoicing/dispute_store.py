@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from accounting import tables
-from accounting.credit_notes import Credit
-from accounting.disputes import DISPUTE_WITHIN, LIVE, Dispute, DisputeState, Side, Step, advance, answer_due
 from accounting.errors import InvoiceRefused
-from accounting.invoice import Document, DocumentKind
-from accounting.invoice_store import DOCUMENTS, credited, issue_credit_note, load, lock
+from accounting.invoicing.credit_notes import Credit
+from accounting.invoicing.disputes import DISPUTE_WITHIN, LIVE, Dispute, DisputeState, Side, Step, advance, answer_due
+from accounting.invoicing.invoice import Document, DocumentKind
+from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, load, lock
 from accounting.store.schema import core
 
 DISPUTES = core(tables.DisputeRow)

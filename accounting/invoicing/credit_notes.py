@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from accounting.errors import InvoiceRefused
-from accounting.invoice import Document, DocumentKind, Line, LineKind
+from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind
 from accounting.minor_units import plain, to_micro
 
 

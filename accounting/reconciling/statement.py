@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from accounting.breaks import Category
 from accounting.calendar import Period
+from accounting.reconciling.breaks import Category
 
 
 @dataclass(frozen=True, slots=True)

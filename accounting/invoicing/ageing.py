@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from accounting.payments import OpenDocument
+from accounting.payments.payment import OpenDocument
 
 # Days overdue from which a reminder of each level is due.
 DUNNING_DAYS = (1, 15, 30)

@@ -10,8 +10,8 @@ from fpdf import FPDF
 from fpdf.enums import TableBordersLayout, WrapMode
 from fpdf.fonts import FontFace
 
-from accounting import invoice_texts as words
-from accounting.invoice import Document, LegalEntity
+from accounting.invoicing import texts as words
+from accounting.invoicing.invoice import Document, LegalEntity
 from accounting.minor_units import plain, to_minor
 
 FONT = Path(pylopdf_fonts_zh_cn.__file__).parent / "NotoSansSC-Regular.otf"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from accounting import csv_text
-from accounting import invoice_texts as words
-from accounting.invoice import Document
+from accounting.invoicing import texts as words
+from accounting.invoicing.invoice import Document
 from accounting.minor_units import decimal_of
 
 HEADER = (

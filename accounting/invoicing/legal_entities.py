@@ -12,9 +12,9 @@ from sqlalchemy import Connection, func, insert, select
 
 from accounting import tables
 from accounting.errors import InvoiceRefused
-from accounting.invoice import DocumentKind, LegalEntity
+from accounting.invoicing.invoice import DocumentKind, LegalEntity
+from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.store.schema import core, upsert
-from accounting.tax import TaxKind, TaxRule
 
 ENTITIES = core(tables.LegalEntityRow)
 PAYERS = core(tables.ProjectPayerRow)

@@ -13,8 +13,8 @@ from defusedxml.ElementTree import fromstring
 
 from accounting.errors import PaymentRefused
 from accounting.minor_units import plain
-from accounting.payments import BankStatement, BankTransaction, Problem
-from accounting.payments_csv import minor_of
+from accounting.payments.bank_csv import minor_of
+from accounting.payments.payment import BankStatement, BankTransaction, Problem
 
 
 def read_camt(data: bytes) -> BankStatement:

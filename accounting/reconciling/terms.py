@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from accounting.agreement import Agreement, Bills, TaxKind
-from accounting.breaks import Cause
-from accounting.explain import Ground, Ratio
-from accounting.recon_drafts import CENTRE_GOVERNS, Rules
-from accounting.recon_found import Tolerance
+from accounting.reconciling.breaks import Cause
+from accounting.reconciling.drafts import CENTRE_GOVERNS, Rules
+from accounting.reconciling.explain import Ground, Ratio
+from accounting.reconciling.found import Tolerance
 
 UNSIGNED = Rules(
     "no agreement", auto_causes=frozenset(), auto_break_micro=0, auto_statement_micro=0, increase_micro=0

@@ -31,10 +31,10 @@ from sqlalchemy import (
 )
 
 from accounting.calendar import Period
-from accounting.recon_found import Matched, Pair, Tolerance
+from accounting.reconciling.found import Matched, Pair, Tolerance
+from accounting.reports.usage_by_period import epoch_of
 from accounting.store.schema import CHARGES, REVERSALS, USAGE, core
 from accounting.tables import StatementLineRow
-from accounting.usage_report import epoch_of
 
 LINES = core(StatementLineRow)
 _temporary = MetaData()

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, func, select
 
 from accounting.exports.general_ledger import LedgerLine
 from accounting.exports.ogf_ur import ChargedRun
-from accounting.invoice import Document, from_snapshot
-from accounting.invoice_store import DOCUMENTS
+from accounting.invoicing.invoice import Document, from_snapshot
+from accounting.invoicing.store import DOCUMENTS
 from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, REVERSALS, USAGE
 
 

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 from babel.dates import format_date
 from babel.numbers import format_currency, format_decimal
 
-from accounting.invoice import Document, DocumentKind, Line, LineKind
+from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind
+from accounting.invoicing.tax import rate_text
 from accounting.minor_units import decimal_of
-from accounting.tax import rate_text
 
 LANGUAGES = ("en", "zh")
 _LOCALES = {"en": "en_GB", "zh": "zh_Hans_CN"}

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from accounting import tables
 from accounting.evidence.outbox import put
-from accounting.statement import BadLine, Line, Signed, Statement
+from accounting.reconciling.statement import BadLine, Line, Signed, Statement
 from accounting.store.schema import core, insert_all, upsert
 
 STATEMENTS, LINES = core(tables.StatementRow), core(tables.StatementLineRow)
