@@ -20,7 +20,9 @@ from pbs_qstat import as_json, pbsnodes, qselect, qstat
 from pbs_qsub import qsub
 from pbs_server import PbsCluster
 
-PROGRAMS = ("qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qselect", "pbsnodes", "qrerun", "pbs_rstat")
+PROGRAMS = (
+    "qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qsig", "qselect", "pbsnodes", "qrerun", "pbs_rstat",
+)  # fmt: skip
 
 
 def answer(c: PbsCluster, name: str, words: list[str], data: str | None = None) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from babel.messages.extract import extract_from_dir
@@ -30,3 +31,16 @@ def test_every_title_of_a_problem_is_translated() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.GatewayError)]
 
     assert {kind.title for kind in kinds} - translated == set()
+
+
+def test_every_sentence_with_values_is_translated_with_the_same_values() -> None:
+    with (WEB / "locale" / "zh_Hans.po").open("rb") as file:
+        translated = {str(m.id): str(m.string) for m in read_po(file) if m.id and m.string}
+
+    keywords = {"Sentence": None}
+    found = extract_from_dir(WEB.parent / "jobs", method_map=[("**.py", "python")], keywords=keywords)
+    patterns = {str(message) for _, _, message, _, _ in found}
+
+    assert len(patterns) >= 8
+    for pattern in patterns:
+        assert set(re.findall(r"{\w+}", translated[pattern])) == set(re.findall(r"{\w+}", pattern))
