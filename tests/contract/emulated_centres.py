@@ -40,9 +40,11 @@ def openpbs(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
 
 
 def openpbs_own_logins(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
-    """Others' jobs are hidden, no observer, no log: each account asks for itself, and `qstat -x` is the meter."""
+    """Others' jobs are hidden, no observer, no log: each account asks for itself, and `qstat -x` is the meter.
+
+    Its nodes spool output and copy it back at the end."""
     cluster, site = pbs_centre(folder, query_other_jobs=False)
-    site |= {"credentials": {}, "pbs": {}}
+    site |= {"credentials": {}, "pbs": {"direct_write": False}}
     yield from _served(pbs(folder, cluster, site, "pbs-hidden-emulated"))
 
 
