@@ -8,6 +8,7 @@ damage made marks of its own (a line break in a format of lines), `pieces` count
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -26,22 +27,6 @@ class Found:
     @property
     def rows(self) -> int:
         return len(self.values) + self.problems + self.passed
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """One command's answers. `row` gives a row's text without its end mark, and the value that it must be read as.
-
-    `refusable`: whether damage may make the parser refuse the whole answer (one document; no row is lost, since nothing
-    is believed). `banner`: whether foreign lines may stand between its rows.
-    """
-
-    row: Callable[[random.Random, int], tuple[str, Hashable]]
-    whole: Callable[[list[bytes]], bytes]
-    read: Callable[[bytes], Found]
-    pieces: Callable[[str], int]
-    refusable: bool = False
-    banner: bool = True
 
 
 BANNERS = (b"Last login: Wed Nov 25 14:00:00 2026 from 10.0.0.1\n", b"*** the machine is closed on Friday ***\n",
@@ -73,6 +58,47 @@ def damaged(r: random.Random, row: bytes) -> bytes:
     return bytes(data)
 
 
+_ODD = (None, True, [], {}, {"a": 1}, [[1], "x"], "", "\x00", "9" * 30, 10**40, -1, 1e300, "٣", "2026-13-45 99:99:99",
+        "0001-01-01 00:00:00", "9999-12-31 23:59:59", "\ud800", "x" * 5000, float("nan"))  # fmt: skip
+
+
+def damaged_json(r: random.Random, row: bytes) -> bytes:
+    """Mostly what leaves the document one: values of other kinds, members lost, a row that is no object; else bytes."""
+    if r.random() < 0.2:
+        return damaged(r, row)
+    member = row.startswith(b'"')  # `"name": {…}` of an object, or an element of a list
+    name, value = next(iter(json.loads(b"{" + row + b"}").items())) if member else ("", json.loads(row))
+    for _ in range(r.randint(1, 3)):
+        key = r.choice(list(value) or ["new"])
+        match r.randrange(4):
+            case 0:
+                value.pop(key, None)
+            case 1:
+                value[f"{key}{r.randrange(9)}"] = r.choice(_ODD)
+            case _:
+                value[key] = r.choice(_ODD)
+    whole = r.choice(_ODD) if r.random() < 0.1 else value
+    name = r.choice((name, name, f"{name}\n", "x", "", f"9{name}", f"{name[:2]}[{name}"))
+    return (f"{json.dumps(name)}:" if member else "").encode() + json.dumps(whole).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One command's answers. `row` gives a row's text without its end mark, and the value that it must be read as.
+
+    `refusable`: whether damage may make the parser refuse the whole answer (one document; no row is lost, since nothing
+    is believed). `banner`: whether foreign lines may stand between its rows.
+    """
+
+    row: Callable[[random.Random, int], tuple[str, Hashable]]
+    whole: Callable[[list[bytes]], bytes]
+    read: Callable[[bytes], Found]
+    pieces: Callable[[str], int]
+    refusable: bool = False
+    banner: bool = True
+    damage: Callable[[random.Random, bytes], bytes] = damaged
+
+
 def campaign(form: Format, answers: int, seed: int) -> int:
     """Read so many damaged answers; how many rows were damaged. Raises AssertionError with the answer that failed."""
     r, touched = random.Random(seed), 0
@@ -83,7 +109,7 @@ def campaign(form: Format, answers: int, seed: int) -> int:
         touched += len(hit)
         bodies: list[bytes] = []
         for i, (text, _) in enumerate(rows):
-            body = damaged(r, text.encode()) if i in hit else text.encode()
+            body = form.damage(r, text.encode()) if i in hit else text.encode()
             if form.banner and r.random() < 0.15:
                 body = r.choice(BANNERS) + body
             bodies.append(body)

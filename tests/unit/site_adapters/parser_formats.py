@@ -23,7 +23,7 @@ from site_adapters.sunway.commands import read_bjobs
 from site_adapters.sunway.resource import read_cnload, read_qload
 from site_adapters.transport.http import Answer
 from site_adapters.types import Look
-from tests.mutation import Format, Found
+from tests.mutation import Format, Found, damaged_json
 
 NOW = datetime(2026, 11, 25, 14, 0, tzinfo=UTC)
 END = "\x1e0123456789abcdef"
@@ -356,7 +356,7 @@ FORMATS: dict[str, Format] = {
     "scontrol": Format(partition_row, joined("\n"), read_partitions, lambda text: len(lines(text))),
     "qstat-text": Format(qstat_row, joined("\n\n"), read_qstat, qstat_pieces),
     "qstat-json": Format(qstat_json_row, document('{"timestamp":1,"Jobs":{', "}}"), read_qstat_json, qstat_json_pieces,
-                         refusable=True, banner=False),
+                         refusable=True, banner=False, damage=damaged_json),
     "pbs-log": Format(log_row, joined("\n"), read_log, log_pieces),
     "pbs-log-meaning": Format(log_meaning_row, joined("\n"),
                               meant(log_meaning.read_document), lambda text: len(lines(text))),
@@ -364,7 +364,7 @@ FORMATS: dict[str, Format] = {
     "qload": Format(qload_row, lambda bodies: HEADING + joined("\n")(bodies), read_load, load_pieces),
     "cnload": Format(cnload_row, joined("\n"), read_nodes, load_pieces),
     "northbound": Format(rest_row, document('{"code":"0","msg":"","data":{"total":9,"list":[', "]}}"), read_page,
-                         page_pieces, refusable=True, banner=False),
+                         page_pieces, refusable=True, banner=False, damage=damaged_json),
     "lsb.acct": Format(lsb_row, joined("\n"),
                        meant(lsb_acct.read_document), lsb_pieces),
     "condor": Format(ad_row, joined("\n"),
