@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from accounting.sources import condor, lsb_acct
@@ -17,12 +18,12 @@ from site_adapters.errors import SiteError
 from site_adapters.northbound.commands import Api
 from site_adapters.pbs import billing
 from site_adapters.pbs.commands import Qstat
-from site_adapters.slurm.commands import SEPARATOR, read_sacct, read_squeue, runs_of
+from site_adapters.slurm.commands import SEPARATOR, AccountingRows, read_sacct, read_squeue, runs_of
 from site_adapters.slurm.resource import scontrol_show
 from site_adapters.sunway.commands import read_bjobs
 from site_adapters.sunway.resource import read_cnload, read_qload
 from site_adapters.transport.http import Answer
-from site_adapters.types import Look
+from site_adapters.types import Look, ObservedRun
 from tests.mutation import Format, Found, damaged_json
 
 NOW = datetime(2026, 11, 25, 14, 0, tzinfo=UTC)
@@ -62,12 +63,13 @@ def squeue_row(r: random.Random, n: int) -> tuple[str, Hashable]:
 
 
 def read_queue(data: bytes) -> Found:
-    """A bracket row is one row, however many tasks it stands for: each of its runs has the same fields but the task."""
+    """A bracket row is one row, however many tasks it stands for: its runs differ in nothing but the task."""
     look = read_squeue(Output(data, b"", 0), END)
-    first = tuple(run for run in look.runs if run.task is None or run.task == min(
-        other.task for other in look.runs if other.native_id == run.native_id and other.task is not None
-    ))  # fmt: skip
-    return ran(Look(first, look.problems, look.error))
+    runs: list[ObservedRun] = []
+    for run in look.runs:
+        if run.task is None or not runs or replace(runs[-1], task=run.task) != run:
+            runs.append(run)
+    return ran(Look(tuple(runs), look.problems, look.error))
 
 
 def queue_pieces(text: str) -> int:
@@ -89,12 +91,11 @@ def sacct_row(r: random.Random, n: int) -> tuple[str, Hashable]:
 def read_accounts(data: bytes) -> Found:
     """Framing and meaning together: a row that frames and does not read is a problem of the second."""
     found = read_sacct(Output(data, b"", 0), SECRET)
-    whole = runs_of(found)
-    single = [runs_of(type(found)((row,), ())) for row in found.rows]
-    passed = sum(not look.runs and not look.problems for look in single)  # RESIZING: the row after it is the job's
-    more = sum(max(0, len(look.runs) - 1) for look in single)  # tasks of one bracket row
-    made = ran(Look(whole.runs, whole.problems))
-    return Found(made.values[: len(made.values) - more] if more else made.values, made.problems, passed)
+    whole, each = runs_of(found), [runs_of(AccountingRows((row,), ())) for row in found.rows]
+    assert sum(len(look.runs) for look in each) == len(whole.runs)
+    passed = sum(not look.runs and not look.problems for look in each)  # RESIZING: the row after it is the job's
+    firsts = tuple(look.runs[0] for look in each if look.runs)  # of a bracket row's tasks
+    return Found(ran(Look(firsts)).values, len(whole.problems), passed)
 
 
 _BEGINS = re.compile(rf"\d*{SECRET}[\w.-]+{SECRET}[\d_\[\]%,:+.-]+{SECRET}\d+{SECRET}")
