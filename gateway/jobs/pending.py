@@ -20,7 +20,7 @@ from gateway.jobs.tables import DependencyRow
 from gateway.pace import calls_left
 from gateway.services import Services
 from site_adapters.policy import Policy, open_at
-from site_adapters.slurm.reasons import reason_of
+from site_adapters.registry import why_waiting
 from site_adapters.states import Reason
 
 
@@ -49,7 +49,7 @@ def why(services: Services, conn: Connection, job: Any, now: datetime) -> Why:
         Phase.DECISION.value: lambda: _why(
             job, job.message or "Nobody can say whether it runs.", "Decide: adopt, resubmit or cancel."
         ),
-        Phase.AT_SITE.value: lambda: _at_site(conn, job),
+        Phase.AT_SITE.value: lambda: _at_site(services, conn, job),
     }
     return tell[job.phase]()
 
@@ -168,13 +168,15 @@ def _parents(conn: Connection, job_id: str) -> list[str]:
     return [f"{r.parent_id} ({r.condition})" for r in conn.execute(query)]
 
 
-def _at_site(conn: Connection, job: Any) -> Why:
+def _at_site(services: Services, conn: Connection, job: Any) -> Why:
     stale = conn.scalar(select(SITES.c.stale_since).where(SITES.c.id == job.site_id))
     if stale is not None:
         since = f"{stale:%Y-%m-%d %H:%M:%S} UTC"
         return _why(job, f"{job.site_id} has not answered since {since}; this is what was last known.")
     if job.state in ("queued", "held"):
-        told = reason_of(job.native_reason)
+        adapter = services.sites.get(job.site_id)
+        scheduler = adapter.scheduler if adapter is not None else ""
+        told = why_waiting(scheduler, job.native_state, job.native_reason)
         return Why(told.sentence, job.reason, job.native_reason, job.native_reason, told.action, job.observed_at)
     sentences = {"active": "It runs.", "suspended": "The centre has stopped it for now."}
     return _why(
