@@ -104,12 +104,12 @@ def test_a_storm_of_10000_calls_and_submissions_exceeds_neither_the_calls_a_minu
             accepted = False
         else:
             accepted = isinstance(hand_over(gate, site, number, f"u{number % 5}"), Accepted)
-        if number % 10 == 0:
+        if number % 40 == 0:
             with lock:
                 most_committed = max(most_committed, gate._store.read(committed)[0]["n"] or 0)
-                site.end(20)
+                site.end(80)
                 gate.refresh()
-                clock.now += timedelta(seconds=2)
+                clock.now += timedelta(seconds=8)
         return accepted
 
     with ThreadPoolExecutor(8) as pool:
