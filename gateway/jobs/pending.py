@@ -11,10 +11,11 @@ from sqlalchemy import Connection, func, select
 
 from gateway.db import table_of
 from gateway.jobs import share
+from gateway.jobs.checks import node_shape
 from gateway.jobs.lifecycle import FINAL, Phase
 from gateway.jobs.line import share_over
 from gateway.jobs.maintenance import in_the_way, planned
-from gateway.jobs.repository import JOBS, SITES, count_by_person, submits_since
+from gateway.jobs.repository import JOBS, SITES, count_by_person, spec_from_json, submits_since
 from gateway.jobs.sentence import Sentence
 from gateway.jobs.tables import DependencyRow
 from gateway.pace import calls_left
@@ -144,22 +145,35 @@ def _share_spent(conn: Connection, policy: Policy, job: Any, now: datetime) -> _
 
 
 def _limit_reached(services: Services, conn: Connection, policy: Policy, job: Any, now: datetime) -> _Told | None:
-    places = {r.user_id: int(r.places) for r in count_by_person(conn, job.site_id)}
-    total, mine = sum(places.values()), places.get(job.user_id, 0)
-    if policy.queued_jobs_max is not None and total >= policy.queued_jobs_max:
-        return Sentence("{site} lets {most} of our jobs wait there, and {now} do.", site=job.site_id,
-                        most=policy.queued_jobs_max, now=total), ""  # fmt: skip
-    if policy.queued_jobs_per_person_max is not None and mine >= policy.queued_jobs_per_person_max:
-        return Sentence("{site} lets {most} of your jobs wait there, and {now} do.", site=job.site_id,
-                        most=policy.queued_jobs_per_person_max, now=mine), ""  # fmt: skip
-    lately = submits_since(conn, job.site_id, now - timedelta(seconds=60))
-    if policy.submits_per_minute is not None and lately >= policy.submits_per_minute:
-        return Sentence("{site} takes {most} submissions a minute, and it had {now}.", site=job.site_id,
-                        most=policy.submits_per_minute, now=lately), ""  # fmt: skip
-    if calls_left(services.paces.of(job.site_id), policy, lately) == 0:
+    rows = count_by_person(conn, job.site_id)
+    mine = next((int(r.places) for r in rows if r.user_id == job.user_id), 0)
+    size, wait = job.array_size or 1, "Wait until jobs there have ended, ask for less, or submit it elsewhere."
+    limits: list[tuple[int | None, Callable[[], int], int, str, str]] = [
+        (policy.queued_jobs_max, lambda: sum(int(r.places) for r in rows), size,
+         "{site} lets {most} of our jobs wait there, and {now} do.", ""),
+        (policy.queued_jobs_per_person_max, lambda: mine, size,
+         "{site} lets {most} of your jobs wait there, and {now} do.", ""),
+        (policy.cores_in_use_max, lambda: sum(int(r.cores) for r in rows), size * job.cores_charged,
+         "{site} lets our jobs there take {most} cores together, and they take {now}.", wait),
+        (policy.nodes_in_use_max, lambda: share.nodes_in_use(conn, job.site_id),
+         size * node_shape(spec_from_json(job.spec))[0],
+         "{site} lets our jobs there take {most} nodes together, and they take {now}.", wait),
+        (policy.submits_per_minute, lambda: _lately(conn, job, now), 1,
+         "{site} takes {most} submissions a minute, and it had {now}.", ""),
+    ]  # fmt: skip
+    for most, taken, needed, pattern, action in limits:
+        if most is not None and (there := taken()) + needed > most:
+            return Sentence(pattern, site=job.site_id, most=most, now=there), action
+    if policy.calls_per_minute is None:
+        return None
+    if calls_left(services.paces.of(job.site_id), policy, _lately(conn, job, now)) == 0:
         return Sentence("{site} lets us ask its scheduler {most} times a minute; those for handing over are used.",
                         site=job.site_id, most=policy.calls_per_minute), ""  # fmt: skip
     return None
+
+
+def _lately(conn: Connection, job: Any, now: datetime) -> int:
+    return submits_since(conn, job.site_id, now - timedelta(seconds=60))
 
 
 def _parents(conn: Connection, job_id: str) -> list[str]:
