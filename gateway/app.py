@@ -16,6 +16,7 @@ from gateway.api import (
     contracts,
     describe,
     evidence,
+    hot,
     invoices,
     jobs,
     openings,
@@ -75,4 +76,5 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(sites.open_router, prefix="/api/v2")
     app.include_router(pages.router)
     app.include_router(agents.router)
+    hot.install(app)
     return app
