@@ -286,7 +286,7 @@ def merge_lifted(spec: JobSpec, lifted: Mapping[str, Any]) -> tuple[JobSpec, tup
         asked = getattr(current, field)
         default = next(f for f in fields(current) if f.name == field)
         unset = asked is None or asked == default.default or asked == {} or asked == ()
-        if field == "custom_attributes":
+        if field in ("custom_attributes", "environment"):
             changes[field] = {**value, **asked}
         elif unset or asked == value:
             changes[field] = value
