@@ -85,6 +85,7 @@ from accounting.tables.settlement import (
     SettlementRow,
     SettlementSignatureRow,
 )
+from accounting.tables.top_ups import TopUpReceiptRow
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
 APPEND_ONLY = append_only_tables()
@@ -106,4 +107,5 @@ __all__ = [
     "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
+    "TopUpReceiptRow",
 ]  # fmt: skip

@@ -43,7 +43,7 @@ def _list(found: dict[str, Any], as_json: bool, columns: dict[str, str]) -> int:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return local_time(text) if text[4:5] == "-" and "T" in text else text
 
 
@@ -141,11 +141,38 @@ def period(month: str, step: str, zone: str, as_json: bool) -> int:
 @click.option("--payer", required=True)
 @click.option("--reference", required=True, help="The bank's own key of the payment")
 @click.option("--received", required=True, help="When, like 2026-11-25T00:00:00Z")
+@click.option("--payment", type=int, help="The imported payment that it is part of (see `payments`)")
+@click.option("--separate", is_flag=True, help="It is none of the imported payments that it may be")
 @json_option
-def top_up(project: str, amount: str, payer: str, reference: str, received: str, as_json: bool) -> int:
+def top_up(
+    project: str, amount: str, payer: str, reference: str, received: str, payment: int | None, separate: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Let PROJECT spend AMOUNT that came in for it (operator); the same reference again is the same money."""
-    body = {"project": project, "payer": payer, "amount": amount, "reference": reference, "received_at": received}
+    body = {"project": project, "payer": payer, "amount": amount, "reference": reference, "received_at": received,
+            "transaction": payment, "separate": separate or None}  # fmt: skip
     return _post("billing/top-ups", body, as_json, "{id}: {amount} {currency}")
+
+
+@billing.command()
+@click.option("--waiting", is_flag=True, help="Only what is not matched to the last coin")
+@json_option
+def payments(waiting: bool, as_json: bool) -> int:
+    """What the bank's files brought, and which recorded top-ups it may be (operator)."""
+    return _list(_get("billing/payments", unallocated=waiting), as_json, {
+        "id": "PAYMENT", "booked_on": "DAY", "bank_ref": "REFERENCE", "amount": "AMOUNT", "currency": "",
+        "unallocated": "LEFT", "payer_name": "PAYER", "perhaps_top_ups": "PERHAPS TOP-UP",
+    })  # fmt: skip
+
+
+@billing.command("match-top-up")
+@click.argument("payment", type=int)
+@click.argument("top_up")
+@json_option
+def match_top_up(payment: int, top_up: str, as_json: bool) -> int:
+    """Say that an imported PAYMENT is the money of TOP_UP, which was recorded by hand (operator)."""
+    told = "{id}: {unallocated} {currency} of {amount} are left"
+    return _post(f"billing/payments/{payment}/top-up", {"top_up": top_up}, as_json, told)
 
 
 @billing.command()
