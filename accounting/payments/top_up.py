@@ -1,4 +1,4 @@
-"""Is this money of the bank a top-up that a person recorded already? Pure: a reference decides, an amount only hints."""
+"""Is this money of the bank a top-up that a person recorded already? A reference decides, an amount only hints."""
 
 from __future__ import annotations
 

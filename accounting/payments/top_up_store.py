@@ -79,8 +79,8 @@ def match_by_hand(conn: Connection, transaction_id: int, payment_id: str, *, by:
     source = _named(conn, transaction_id)
     left = source.amount_minor - used_minor(conn, transaction_id)
     if source.currency != found.currency or found.amount_minor > left:
-        raise PaymentRefused(f"the top-up is {plain(found.amount_minor, found.currency)} {found.currency}, and "
-                             f"{plain(left, source.currency)} {source.currency} of the transaction are left")  # fmt: skip
+        wanted = f"the top-up is {plain(found.amount_minor, found.currency)} {found.currency}"
+        raise PaymentRefused(f"{wanted}, and {plain(left, source.currency)} {source.currency} of the payment are left")
     match_import(conn, transaction_id, _transaction(source), found, how=f"{BY_HAND}: {by}"[:200], now=now)
 
 

@@ -59,7 +59,7 @@ def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> 
                       margin_s=MARGIN_S)  # fmt: skip
     try:
         recon_match.name_people(conn, known.pseudonyms)
-        matched = recon_match.match(conn, rules.tolerance)
+        matched = recon_match.match(conn, rules.tolerance, name_agreed=bool(signer_of(conn, statement_id)))
         known = replace(
             known, siblings=_siblings(conn, matched), tagged_lines=_tagged(conn, statement_id, matched, known)
         )

@@ -15,7 +15,10 @@ from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue."""
+    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue.
+
+    `statement_id`, `signed_by`: the centre statement that it is a line of, and whose good signature that bears.
+    """
 
     record: UsageRecord
     job_id: str
@@ -23,6 +26,8 @@ class Assigned:
     user_id: str
     currency: str
     grade: str = ""
+    statement_id: int | None = None
+    signed_by: str = ""
 
 
 def quarantine(conn: Connection, unreadable: Sequence[Unreadable], *, now: datetime) -> int:
@@ -135,7 +140,7 @@ def _known(
 
 def _agreed(conn: Connection, record_id: int) -> bool:
     """Whether a reading came from a settled break (gateway/billing/reconcile.py) and not from the centre's meter."""
-    return "break" in (conn.scalar(select(USAGE.c.raw).where(USAGE.c.id == record_id)) or {})
+    return conn.scalar(select(USAGE.c.statement_id).where(USAGE.c.id == record_id)) is not None
 
 
 def _row(item: Assigned, before: Any, sha256: str, now: datetime) -> dict[str, Any]:
@@ -150,5 +155,6 @@ def _row(item: Assigned, before: Any, sha256: str, now: datetime) -> dict[str, A
         "node_seconds": r.node_seconds, "gpu_seconds": r.gpu_seconds, "memory_mib_seconds": r.memory_mib_seconds,
         "submit_time": r.submit_time, "start_time": r.start_time, "end_time": r.end_time, "estimated": r.estimated,
         "exclusive": r.exclusive, "requested_cores": r.requested_cores, "cpus": r.cpus,
-        "threads_per_core": r.threads_per_core, "units": dict(r.units) or None, "raw": dict(r.raw), "recorded_at": now,
+        "threads_per_core": r.threads_per_core, "units": dict(r.units) or None, "raw": dict(r.raw),
+        "statement_id": item.statement_id, "signed_by": item.signed_by or None, "recorded_at": now,
     }  # fmt: skip

@@ -23,6 +23,7 @@ from accounting.tables.books import (
     PostingRow,
     TierCountRow,
 )
+from accounting.tables.confirmations import RecordConfirmationRow
 from accounting.tables.contracts import (
     AgreementRow,
     AllocationEventRow,
@@ -107,5 +108,5 @@ __all__ = [
     "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
-    "TopUpReceiptRow",
+    "TopUpReceiptRow", "RecordConfirmationRow",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from accounting.errors import PaymentRefused
 from accounting.ledger import CORE_SECONDS
 from accounting.money import format_micro
 from accounting.payments.top_up_store import top_up as top_up_of
+from accounting.reconciling.confirmed import confirmed
 from accounting.store import adjustments, budgets, payments, periods
 from accounting.store.adjustments import Adjustment
 from accounting.store.budgets import Budget
@@ -63,7 +64,8 @@ def explain(services: Svc, person: Who, charge: Number) -> Response:
         found = books.explain(conn, charge)
         if found is None or not _may_see(person, found):
             raise NotFound(f"There is no charge {charge} that you may see.")
-        return answer(_explained(found, Opener(services, conn)(found.reading.raw)))
+        seen = _explained(found, Opener(services, conn)(found.reading.raw))
+        return answer(seen | {"evidence": _evidence(conn, found.reading)})
 
 
 # ---------------------------------------------------------------- months
@@ -283,6 +285,16 @@ def _explained(found: books.Explained, raw: Mapping[str, Any]) -> dict[str, Any]
         "segments": list(c.segments), "reading": {name: getattr(reading, name) for name in shown},
         "raw": dict(raw),
     }  # fmt: skip
+
+
+def _evidence(conn: Connection, reading: Any) -> dict[str, Any]:
+    """Whether the centre has put its name to a reading, and where."""
+    if reading.signed_by:
+        return {"sides": 2, "signed_by": reading.signed_by, "statement": reading.statement_id, "line": None}
+    found = confirmed(conn, [reading.id]).get(reading.id)
+    if found is None:
+        return {"sides": 1, "signed_by": None, "statement": None, "line": None}
+    return {"sides": 2, "signed_by": found.signed_by, "statement": found.statement_id, "line": found.line_no}
 
 
 def _find(conn: Connection, year: int, month: int) -> Period:

@@ -281,6 +281,15 @@ class ChargeList(_Out):
     next: int | None = Field(description="`before` of the next page")
 
 
+class Sides(_Out):
+    """1: we read it at the centre. 2: the centre has confirmed it, by a line of a statement that it signed."""
+
+    sides: int
+    signed_by: str | None
+    statement: int | None
+    line: int | None
+
+
 class Explanation(ChargeShort):
     """A charge down to the raw record: rule, arithmetic, shares."""
 
@@ -295,6 +304,7 @@ class Explanation(ChargeShort):
     segments: list[dict[str, Any]]
     reading: dict[str, Any]
     raw: dict[str, Any]
+    evidence: Sides
 
 
 class Period(_Out):

@@ -18,8 +18,8 @@ from accounting import store as books
 from accounting.agreement import Agreement, Bills
 from accounting.calendar import month
 from accounting.errors import AccountingError
-from accounting.evidence.leaves import SIGNED_BY
 from accounting.ledger import Entry, Posting, payable
+from accounting.reconciling import confirmed
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import FINAL, Act, Category, Event, Refused, State
 from accounting.reconciling.drafts import Known, Rules
@@ -105,6 +105,7 @@ def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -
         run_id, accepted = recon_store.save_comparison(
             conn, compared, rules_json=rules_json(rules), by=by, now=now
         )  # fmt: skip
+        confirmed.confirm(conn, compared.row, compared.matched.agreed_runs(), run_id=run_id)
         for item in recon_store.breaks(conn, ids=accepted) if accepted else ():
             recon_store.accept_by_contract(conn, item.row.id, version=rules.version, now=now)
             _post(conn, item.row, by="contract", now=now)
@@ -200,10 +201,11 @@ def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:
         elapsed_s=elapsed or old.elapsed_s, core_seconds=line.core_seconds,
         node_seconds=(line.nodes or old.nodes) * (elapsed or old.elapsed_s), start_time=start, end_time=end,
         raw={**{str(k): str(v) for k, v in line.raw.items()}, "statement": str(row.statement_id),
-             SIGNED_BY: signer_of(conn, row.statement_id), "line": str(line.line_no), "break": str(row.id)},
+             "line": str(line.line_no), "break": str(row.id)},
         **{name: getattr(old, name) for name in same},
     )  # fmt: skip
-    return books.Assigned(record, old.job_id, old.project_id, old.user_id, str(currency))
+    return books.Assigned(record, old.job_id, old.project_id, old.user_id, str(currency),
+                          statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id))  # fmt: skip
 
 
 def rules_json(rules: Rules) -> dict[str, Any]:

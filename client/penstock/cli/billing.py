@@ -70,6 +70,8 @@ def explain(charge: int, as_json: bool) -> int:
         return report.OK
     for step in found["steps"]:
         click.echo(step)
+    if found["evidence"]["sides"] == 2:
+        click.echo("confirmed by {signed_by} in its signed statement {statement}".format(**found["evidence"]))
     click.echo(f"{found['amount']} {found['currency']}" + (" (replaced since)" if found["replaced"] else ""))
     return report.OK
 

@@ -1,4 +1,4 @@
-"""Books: which money of the bank a top-up is."""
+"""Which money of the bank a top-up is; which readings a centre has put its name to."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,3 +22,16 @@ def upgrade() -> None:
         info={"append_only": True},
     )
     op.create_index("ix_top_up_receipt_transaction", "top_up_receipt", ["transaction_id"], unique=False)
+    op.add_column("usage_record", sa.Column("statement_id", sa.BigInteger(), nullable=True))
+    op.add_column("usage_record", sa.Column("signed_by", sa.String(length=32), nullable=True))
+    op.create_table(
+        "record_confirmation",
+        sa.Column("usage_record_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("statement_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("line_no", sa.BigInteger(), nullable=False),
+        sa.Column("reconciliation_id", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("usage_record_id", "statement_id"),
+        info={"append_only": True},
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_record_confirmation_statement", "record_confirmation", ["statement_id"], unique=False)

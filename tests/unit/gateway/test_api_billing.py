@@ -163,7 +163,7 @@ def test_a_bank_file_pays_the_invoice_once(billing: Billing) -> None:
     file = {"format": "csv", "content": table, "profile": {"account": "ACC"}}
     assert billing.post("payments-import", file | {"dry_run": True})["new"] == 2
     done = billing.post("payments-import", file)
-    assert done == {"new": 2, "known": 0, "left_out": 0, "unallocated": 1, "problems": [],
+    assert done == {"new": 2, "known": 0, "left_out": 0, "unallocated": 1, "top_ups": 0, "problems": [],
                     "allocated": [{"amount": "3.00", "currency": "CNY"}]}  # fmt: skip
     assert billing.post("payments-import", file)["known"] == 2
     assert billing.get("invoices/PS-000001")["open"] == "0.82"
