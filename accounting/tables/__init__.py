@@ -1,5 +1,6 @@
 """The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
+from accounting.tables.alarms import MeterAlarmRow
 from accounting.tables.base import (
     Base,
     Id,
@@ -108,5 +109,5 @@ __all__ = [
     "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
-    "TopUpReceiptRow", "RecordConfirmationRow",
+    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow",
 ]  # fmt: skip

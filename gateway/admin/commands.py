@@ -76,6 +76,9 @@ def add_to(subs: Any) -> None:
          ("--json", {"action": "store_true"}))  # fmt: skip
     _add(admin, "breaks", reconciling.breaks, "Differences that are not settled", ("--site", {"default": ""}),
          ("--period", {"default": ""}), ("--json", {"action": "store_true"}))  # fmt: skip
+    _add(
+        admin, "alarms", reconciling.alarms, "What is wrong with centres' meters", ("--json", {"action": "store_true"})
+    )
     _add(admin, "open-site", open_site, "Lift the reason for which a site was closed", ("site", {}))
 
 

@@ -16,6 +16,7 @@ from accounting.reconciling.statement_formats import RECORD_FORMATS, Profile, Un
 from accounting.reconciling.statement_store import statement_row, statements
 from accounting.reconciling.terms import Narrower
 from accounting.sources.gaps import Hole, holes
+from accounting.store import alarms as meter_alarms
 from gateway.billing import reconcile
 from gateway.billing.recon_rules import rules_for
 from gateway.bootstrap import compose
@@ -103,6 +104,18 @@ def breaks(args: argparse.Namespace) -> None:
             print(f"{row.id} {row.category} {item.state} {item.age_days(services.clock())} d "
                   f"{format_micro(reconcile.delta_micro(item))} {row.currency} {row.site_id} {row.native_id}: "
                   f"{row.explanation}")  # fmt: skip
+
+
+def alarms(args: argparse.Namespace) -> None:
+    """What stands of the meters' alarms, the newest day first."""
+    with closing(compose(Settings())) as services:
+        with services.db.read() as conn:
+            found = meter_alarms.alarms(conn)
+        if args.json:
+            print(json.dumps([asdict(a) | {"since": a.since.isoformat()} for a in found]))
+            return
+        for a in found:
+            print(f"{a.site_id} {a.kind} {a.day or '-'}: {a.text} (since {a.since.isoformat()})")
 
 
 def _json(services: Services, item: recon_store.BreakNow) -> dict[str, Any]:

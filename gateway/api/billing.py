@@ -100,10 +100,14 @@ def begin_closing(services: Svc, admin: Admin, year: Number, month: Number) -> R
 
 
 @router.post("/periods/{year}/{month}/close", **describe.route(models.Period, refuses=(403, 404, 409)))
-def close_period(services: Svc, admin: Admin, year: Number, month: Number) -> Response:
-    """Close a month for ever; what comes late is a correction in the open one (operator)."""
+def close_period(services: Svc, admin: Admin, year: Number, month: Number, leave_unbilled: bool = False) -> Response:
+    """Close a month for ever; what comes late is a correction in the open one (operator).
+
+    Refused while runs of it are on no document, unless `leave_unbilled` says that the next invoices take them up.
+    """
     with services.db.write() as conn:
-        periods.close_period(conn, _find(conn, year, month), by=admin.user_id, now=services.clock())
+        closing.close(conn, _find(conn, year, month), by=admin.user_id, leave_unbilled=leave_unbilled,
+                      now=services.clock())  # fmt: skip
         return answer(_period(conn, _find(conn, year, month)))
 
 

@@ -125,8 +125,11 @@ def periods(as_json: bool) -> int:
 @click.argument("month", metavar="YYYY-MM")
 @click.argument("step", type=click.Choice(["open", "closing", "close"]))
 @click.option("--zone", default="Asia/Shanghai", show_default=True)
+@click.option(
+    "--leave-unbilled", is_flag=True, help="Close it though runs are not billed: the next month takes them up"
+)
 @json_option
-def period(month: str, step: str, zone: str, as_json: bool) -> int:
+def period(month: str, step: str, zone: str, leave_unbilled: bool, as_json: bool) -> int:
     """Open a month, cut it off, or close it for ever (operator)."""
     year, _, number = month.partition("-")
     if not (year.isdigit() and number.isdigit()):
@@ -134,7 +137,30 @@ def period(month: str, step: str, zone: str, as_json: bool) -> int:
     told = "{starts_at} to {ends_at}: {state}"
     if step == "open":
         return _post("billing/periods", {"year": int(year), "month": int(number), "zone": zone}, as_json, told)
-    return _post(f"billing/periods/{int(year)}/{int(number)}/{step}", {}, as_json, told)
+    query = "?leave_unbilled=true" if leave_unbilled and step == "close" else ""
+    return _post(f"billing/periods/{int(year)}/{int(number)}/{step}{query}", {}, as_json, told)
+
+
+@billing.command()
+@click.option("--site", help="Of one centre only")
+@click.option("--over", is_flag=True, help="Also those that are over")
+@json_option
+def alarms(site: str | None, over: bool, as_json: bool) -> int:
+    """What is wrong with the centres' meters: not read, gaps, totals that differ."""
+    return _list(_get("billing/alarms", site=site, over=over), as_json, {
+        "site": "SITE", "kind": "KIND", "day": "DAY", "state": "STATE", "since": "SINCE", "text": "",
+    })  # fmt: skip
+
+
+@billing.command()
+@click.argument("site")
+@json_option
+def meters(site: str, as_json: bool) -> int:
+    """What Penstock saw end at SITE and what the centre metered of it, day by day."""
+    return _list(_get(f"billing/meters/{quote(site)}"), as_json, {
+        "day": "DAY", "jobs": "JOBS", "missing": "MISSING", "gateway_core_seconds": "SEEN CORE-S",
+        "centre_core_seconds": "METERED CORE-S", "agrees": "AGREES",
+    })  # fmt: skip
 
 
 @billing.command("top-up")

@@ -1,4 +1,4 @@
-"""Which money of the bank a top-up is; which readings a centre has put its name to."""
+"""Which money of the bank a top-up is; which readings a centre has put its name to; alarms of the meters."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -35,3 +35,16 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_record_confirmation_statement", "record_confirmation", ["statement_id"], unique=False)
+    op.create_table(
+        "meter_alarm",
+        sa.Column("site_id", sa.String(length=32), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("day", sa.String(length=10), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(length=8), nullable=False),
+        sa.Column("text", sa.String(length=500), nullable=False),
+        sa.Column("figures", sa.JSON(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("site_id", "kind", "day", "n"),
+        info={"append_only": True},
+    )

@@ -99,6 +99,16 @@ def test_the_contract_says_what_stands_and_a_request_only_narrows_it(gateway: Ga
     assert (less.auto_break_micro, less.auto_causes) == (1, {Cause.SKEW})
 
 
+def test_a_run_may_differ_by_one_second_for_each_core_and_no_more(gateway: Gateway) -> None:
+    """Start and end are whole seconds: the time between them is off by less than one, however many cores."""
+    signed(gateway)
+    have(gateway, row(1), row(2))
+    apart = {"amount": None, "elapsed": 0, "end": None}
+    received = receive(gateway, line(1, quantity=14_468 + 4, **apart), line(2, quantity=14_468 + 5, **apart))
+    done, found = compare(gateway, received, rules(gateway, received.statement_id))
+    assert (done.counts["agreed"], [b.row.line_no for b in found]) == (1, [2])
+
+
 def test_rates_of_the_period_come_from_the_books(gateway: Gateway) -> None:
     signed(gateway, payout=Payout(currency="USD"))
     with gateway.services.db.write() as conn:
