@@ -97,12 +97,16 @@ def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, 
 
 
 def name_people(conn: Connection, logins: Mapping[str, str]) -> None:
-    """Put logins where our side has pseudonyms of them (an erased person's run has neither)."""
+    """Put logins where either side has pseudonyms of them; an erased person's stay, the same on both."""
     if logins:
         NAMES.create(conn)
         conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
-        login = select(NAMES.c.login).where(NAMES.c.pseudonym == OURS.c.username).scalar_subquery()
-        conn.execute(update(OURS).values(username=func.coalesce(login, OURS.c.username)))
+        for side in (OURS, THEIRS):
+            login = select(NAMES.c.login).where(NAMES.c.pseudonym == side.c.username).scalar_subquery()
+            conn.execute(
+                update(side).where(side.c.username.startswith("~"))
+                .values(username=func.coalesce(login, side.c.username))
+            )  # fmt: skip
 
 
 def drop(conn: Connection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,13 +30,20 @@ class Assigned:
     signed_by: str = ""
 
 
-def quarantine(conn: Connection, unreadable: Sequence[Unreadable], *, now: datetime) -> int:
-    """Keep what cannot be read, once; returns how many were new."""
-    rows = [
-        {"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": u.raw,
-         "why": u.why[:500], "recorded_at": now}
-        for u in unreadable
-    ]  # fmt: skip
+def _as_it_is(found: Unreadable) -> tuple[str, str]:
+    return found.raw, found.why
+
+
+def quarantine(
+    conn: Connection, unreadable: Sequence[Unreadable], *,
+    kept: Callable[[Unreadable], tuple[str, str]] = _as_it_is, now: datetime,
+) -> int:  # fmt: skip
+    """Keep what cannot be read, once; returns how many were new. `kept`: raw text and reason as they are kept."""
+    rows = []
+    for u in unreadable:
+        raw, why = kept(u)
+        rows.append({"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": raw,
+                     "why": why[:500], "recorded_at": now})  # fmt: skip
     query = upsert(conn, QUARANTINE).on_conflict_do_nothing().returning(QUARANTINE.c.site_id)
     return len(conn.execute(query, rows).all()) if rows else 0
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select, update
 from accounting import store as books
 from accounting.sources import read_usage
 from accounting.usage import Kind, Unreadable, UsageRecord
+from gateway.billing.names import Names
 from gateway.db import table_of
 from gateway.identity import vault
 from gateway.identity.tables import ProjectRow
@@ -75,7 +76,8 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
             recorded += books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
-        quarantined = books.quarantine(conn, unreadable, now=now)
+        names = Names(services, conn, lease.site_id, make=now) if unreadable else None
+        quarantined = 0 if names is None else books.quarantine(conn, unreadable, kept=names.unreadable, now=now)
         conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(collected_until=now))
     if quarantined:
         log.warning("usage_quarantined", site=lease.site_id, rows=quarantined)
