@@ -70,6 +70,7 @@ from accounting.tables.money import (
     VoucherUseRow,
 )
 from accounting.tables.openings import OpeningEventRow, OpeningRow
+from accounting.tables.origins import LogOriginRow
 from accounting.tables.recon import (
     BreakEventRow,
     BreakRow,
@@ -109,5 +110,5 @@ __all__ = [
     "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
-    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow",
+    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow", "LogOriginRow",
 ]  # fmt: skip

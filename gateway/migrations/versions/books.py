@@ -1,4 +1,5 @@
-"""Which money of the bank a top-up is; which readings a centre has put its name to; alarms of the meters."""
+"""Which money of the bank a top-up is; which readings a centre has put its name to; alarms of the meters; the
+names of the evidence log."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -46,5 +47,15 @@ def upgrade() -> None:
         sa.Column("figures", sa.JSON(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("site_id", "kind", "day", "n"),
+        info={"append_only": True},
+    )
+    op.create_table(
+        "evidence_origin",
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("before", sa.String(length=200), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.String(length=200), nullable=False),
+        sa.PrimaryKeyConstraint("started_at"),
         info={"append_only": True},
     )
