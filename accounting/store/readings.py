@@ -163,5 +163,6 @@ def _row(item: Assigned, before: Any, sha256: str, now: datetime) -> dict[str, A
         "submit_time": r.submit_time, "start_time": r.start_time, "end_time": r.end_time, "estimated": r.estimated,
         "exclusive": r.exclusive, "requested_cores": r.requested_cores, "cpus": r.cpus,
         "threads_per_core": r.threads_per_core, "units": dict(r.units) or None, "raw": dict(r.raw),
-        "statement_id": item.statement_id, "signed_by": item.signed_by or None, "recorded_at": now,
+        "ordered_grade": item.grade or None, "statement_id": item.statement_id, "signed_by": item.signed_by or None,
+        "recorded_at": now,
     }  # fmt: skip

@@ -73,7 +73,8 @@ def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Ru
     seconds = capped_seconds(row.start_time, at, limit_s=row.duration_max)
     core_seconds = (row.cores or row.cores_charged) * seconds
     where = agreed.scope(site_id=row.site_id, queue=row.queue, qos=row.spec.get("attributes", {}).get("qos") or "",
-                         currency=row.currency, project_id=row.project_id, at=row.start_time)  # fmt: skip
+                         currency=row.currency, project_id=row.project_id, at=row.start_time,
+                         grade=row.spec.get("attributes", {}).get("service_grade") or "")  # fmt: skip
     micro = books.estimate(prices, where, core_seconds=core_seconds, at=row.start_time)
     if micro is None or core_seconds == 0:
         return None

@@ -208,8 +208,10 @@ def _reading(services: Services, conn: Connection, row: Any, line: Any, now: dat
     key = vault.keys_of(services, conn, [old.user_id], now)[old.user_id]
     hidden = opened.keys() - line.raw.keys()
     raw = vault.seal_raw(record.raw, person=old.user_id, key=key, ref=vault.ref_of(record), also=hidden)
-    return books.Assigned(replace(record, raw=raw), old.job_id, old.project_id, old.user_id, str(currency),
-                          statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id))  # fmt: skip
+    return books.Assigned(
+        replace(record, raw=raw), old.job_id, old.project_id, old.user_id, str(currency), old.ordered_grade or "",
+        statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id),
+    )  # fmt: skip
 
 
 def rules_json(rules: Rules) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def upgrade() -> None:
         info={"append_only": True},
     )
     op.create_index("ix_top_up_receipt_transaction", "top_up_receipt", ["transaction_id"], unique=False)
+    op.add_column("usage_record", sa.Column("ordered_grade", sa.String(length=32), nullable=True))
     op.add_column("usage_record", sa.Column("statement_id", sa.BigInteger(), nullable=True))
     op.add_column("usage_record", sa.Column("signed_by", sa.String(length=32), nullable=True))
     op.create_table(
