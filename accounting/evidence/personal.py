@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from accounting.evidence.canonical import canonical
 
 # Where the sealed part of a stored raw record is found; no scheduler names a field like this.
 SEALED = "~personal"
+# What a sealed text begins with.
+_TEXT = "~sealed/1 "
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 
@@ -49,15 +51,22 @@ class Disclosed:
     salt: str
 
 
-def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str) -> dict[str, Any]:
-    """The raw record with its personal fields sealed; `ref` names the run (site, key, meter)."""
-    hidden = {name: value for name, value in raw.items() if name.lower() in PERSONAL}
+@dataclass(frozen=True, slots=True)
+class SealedText:
+    """A text under one person's key; `ref` names where it stands."""
+
+    person: str
+    ref: str
+    data: bytes
+
+
+def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Collection[str] = ()) -> dict[str, Any]:
+    """The raw record with its personal fields (and those named in `also`) sealed; `ref` names the run (site, key,
+    meter)."""
+    hidden = {name: value for name, value in raw.items() if name.lower() in PERSONAL or name in also}
     if not hidden:
         return dict(raw)
-    text = canonical(hidden)
-    # From key, reading and text, so that the same record read twice is the same bytes (and nothing else ever is).
-    nonce = hmac.new(key, b"penstock/nonce/1\n" + ref.encode() + b"\n" + text, hashlib.sha256).digest()[:_NONCE_BYTES]
-    sealed = nonce + AESGCM(key).encrypt(nonce, text, ref.encode())
+    sealed = _encrypted(canonical(hidden), key, ref)
     found = {name: value for name, value in raw.items() if name not in hidden}
     return found | {
         SEALED: {
@@ -74,12 +83,40 @@ def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:
         return None
     if key is None:
         raise Erased(f"what was known of {sealed['person']} is erased")
-    data = base64.b64decode(sealed["sealed"])
-    try:
-        text = AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], sealed["ref"].encode())
-    except InvalidTag as exc:
-        raise ValueError(f"the sealed fields of {sealed['ref']} were changed, or belong to another key") from exc
+    text = _decrypted(base64.b64decode(sealed["sealed"]), key, sealed["ref"])
     return Disclosed(json.loads(text), salt(key, sealed["ref"]))
+
+
+def seal_text(text: str, *, person: str, key: bytes, ref: str) -> str:
+    """A text that is read again only with the person's key."""
+    data = base64.b64encode(_encrypted(text.encode(), key, ref)).decode()
+    return _TEXT + json.dumps([person, ref, data])
+
+
+def sealed_text(text: str) -> SealedText | None:
+    """What a kept text is, where it is a sealed one."""
+    if not text.startswith(_TEXT):
+        return None
+    person, ref, data = json.loads(text.removeprefix(_TEXT))
+    return SealedText(person, ref, base64.b64decode(data))
+
+
+def open_text(sealed: SealedText, *, key: bytes) -> str:
+    """The text that was sealed; ValueError where it was changed."""
+    return _decrypted(sealed.data, key, sealed.ref).decode()
+
+
+def _encrypted(text: bytes, key: bytes, ref: str) -> bytes:
+    # From key, reading and text, so that the same record read twice is the same bytes (and nothing else ever is).
+    nonce = hmac.new(key, b"penstock/nonce/1\n" + ref.encode() + b"\n" + text, hashlib.sha256).digest()[:_NONCE_BYTES]
+    return nonce + AESGCM(key).encrypt(nonce, text, ref.encode())
+
+
+def _decrypted(data: bytes, key: bytes, ref: str) -> bytes:
+    try:
+        return AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], ref.encode())
+    except InvalidTag as exc:
+        raise ValueError(f"the sealed fields of {ref} were changed, or belong to another key") from exc
 
 
 def whole(raw: Mapping[str, Any], *, key: bytes | None) -> dict[str, Any]:

@@ -22,8 +22,10 @@ from sqlalchemy import (
     Table,
     and_,
     case,
+    false,
     func,
     insert,
+    not_,
     or_,
     select,
     text,
@@ -95,12 +97,16 @@ def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, 
 
 
 def name_people(conn: Connection, logins: Mapping[str, str]) -> None:
-    """Put logins where our side has pseudonyms of them (an erased person's run has neither)."""
+    """Put logins where either side has pseudonyms of them; an erased person's stay, the same on both."""
     if logins:
         NAMES.create(conn)
         conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
-        login = select(NAMES.c.login).where(NAMES.c.pseudonym == OURS.c.username).scalar_subquery()
-        conn.execute(update(OURS).values(username=func.coalesce(login, OURS.c.username)))
+        for side in (OURS, THEIRS):
+            login = select(NAMES.c.login).where(NAMES.c.pseudonym == side.c.username).scalar_subquery()
+            conn.execute(
+                update(side).where(side.c.username.startswith("~"))
+                .values(username=func.coalesce(login, side.c.username))
+            )  # fmt: skip
 
 
 def drop(conn: Connection) -> None:
@@ -135,8 +141,8 @@ def _our_runs(site_id: str, period: Period, basis: str, margin_s: int) -> Select
 # ---------------------------------------------------------------- matching
 
 
-def match(conn: Connection, tolerance: Tolerance) -> Matched:
-    """Compare what is staged."""
+def match(conn: Connection, tolerance: Tolerance, *, name_agreed: bool = False) -> Matched:
+    """Compare what is staged. `name_agreed`: also say which runs agree with which lines."""
     found = Matched()
     _mark_duplicates(conn)
     found.lines = int(conn.scalar(select(func.count()).select_from(THEIRS)) or 0)
@@ -149,7 +155,13 @@ def match(conn: Connection, tolerance: Tolerance) -> Matched:
     found.agreed = found.lines - len(found.duplicates) - len(found.pairs) - len(rest_theirs)
     second = list(_by_id_and_start(single, rest_ours, tolerance))
     found.pairs += [pair for pair in second if _differs(pair, tolerance)]
-    found.agreed += sum(1 for pair in second if not _differs(pair, tolerance))
+    alike = [pair for pair in second if not _differs(pair, tolerance)]
+    found.agreed += len(alike)
+    if name_agreed:
+        for row in conn.execute(_agreeing_by_key(tolerance)):
+            found.agreeing.extend(row)
+        for pair in alike:
+            found.agreeing.extend((pair.ours.id, pair.theirs.line_no))
     single, rest_ours = _without(second, single, rest_ours)
     found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
     found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
@@ -176,17 +188,28 @@ def _same_key() -> Any:
     return and_(THEIRS.c.run_key == OURS.c.run_key, THEIRS.c.run_key != "")
 
 
-def _different_by_key(tolerance: Tolerance) -> Select[Any]:
+def _differs_by_key(tolerance: Tolerance) -> Any:
     apart = func.abs(THEIRS.c.core_seconds - OURS.c.core_seconds)
     quantity = and_(apart > tolerance.seconds * OURS.c.cores, apart * 1_000_000 > tolerance.ppm * OURS.c.core_seconds)
     money = func.abs(THEIRS.c.amount_micro - func.coalesce(OURS.c.amount_micro, 0)) > tolerance.micro
     person = and_(THEIRS.c.username != "", OURS.c.username != "", THEIRS.c.username != OURS.c.username)
+    return or_(quantity, money, person, OURS.c.in_period == 0)
+
+
+def _different_by_key(tolerance: Tolerance) -> Select[Any]:
     return (
         select(*(c.label(f"t_{c.name}") for c in THEIRS.c), *(c.label(f"o_{c.name}") for c in OURS.c))
         .join(OURS, _same_key())
-        .where(THEIRS.c.of_line.is_(None), or_(quantity, money, person, OURS.c.in_period == 0))
+        .where(THEIRS.c.of_line.is_(None), _differs_by_key(tolerance))
         .order_by(THEIRS.c.line_no)
     )
+
+
+def _agreeing_by_key(tolerance: Tolerance) -> Select[Any]:
+    """Reading and line; a sum that the line does not give (NULL) does not differ."""
+    differs = func.coalesce(_differs_by_key(tolerance), false())
+    query = select(OURS.c.id, THEIRS.c.line_no).select_from(THEIRS).join(OURS, _same_key())
+    return query.where(THEIRS.c.of_line.is_(None), not_(differs)).order_by(OURS.c.id)
 
 
 def _theirs_alone() -> Select[Any]:

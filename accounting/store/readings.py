@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,10 @@ from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue."""
+    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue.
+
+    `statement_id`, `signed_by`: the centre statement that it is a line of, and whose good signature that bears.
+    """
 
     record: UsageRecord
     job_id: str
@@ -23,15 +26,24 @@ class Assigned:
     user_id: str
     currency: str
     grade: str = ""
+    statement_id: int | None = None
+    signed_by: str = ""
 
 
-def quarantine(conn: Connection, unreadable: Sequence[Unreadable], *, now: datetime) -> int:
-    """Keep what cannot be read, once; returns how many were new."""
-    rows = [
-        {"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": u.raw,
-         "why": u.why[:500], "recorded_at": now}
-        for u in unreadable
-    ]  # fmt: skip
+def _as_it_is(found: Unreadable) -> tuple[str, str]:
+    return found.raw, found.why
+
+
+def quarantine(
+    conn: Connection, unreadable: Sequence[Unreadable], *,
+    kept: Callable[[Unreadable], tuple[str, str]] = _as_it_is, now: datetime,
+) -> int:  # fmt: skip
+    """Keep what cannot be read, once; returns how many were new. `kept`: raw text and reason as they are kept."""
+    rows = []
+    for u in unreadable:
+        raw, why = kept(u)
+        rows.append({"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": raw,
+                     "why": why[:500], "recorded_at": now})  # fmt: skip
     query = upsert(conn, QUARANTINE).on_conflict_do_nothing().returning(QUARANTINE.c.site_id)
     return len(conn.execute(query, rows).all()) if rows else 0
 
@@ -135,7 +147,7 @@ def _known(
 
 def _agreed(conn: Connection, record_id: int) -> bool:
     """Whether a reading came from a settled break (gateway/billing/reconcile.py) and not from the centre's meter."""
-    return "break" in (conn.scalar(select(USAGE.c.raw).where(USAGE.c.id == record_id)) or {})
+    return conn.scalar(select(USAGE.c.statement_id).where(USAGE.c.id == record_id)) is not None
 
 
 def _row(item: Assigned, before: Any, sha256: str, now: datetime) -> dict[str, Any]:
@@ -150,5 +162,7 @@ def _row(item: Assigned, before: Any, sha256: str, now: datetime) -> dict[str, A
         "node_seconds": r.node_seconds, "gpu_seconds": r.gpu_seconds, "memory_mib_seconds": r.memory_mib_seconds,
         "submit_time": r.submit_time, "start_time": r.start_time, "end_time": r.end_time, "estimated": r.estimated,
         "exclusive": r.exclusive, "requested_cores": r.requested_cores, "cpus": r.cpus,
-        "threads_per_core": r.threads_per_core, "units": dict(r.units) or None, "raw": dict(r.raw), "recorded_at": now,
+        "threads_per_core": r.threads_per_core, "units": dict(r.units) or None, "raw": dict(r.raw),
+        "ordered_grade": item.grade or None, "statement_id": item.statement_id, "signed_by": item.signed_by or None,
+        "recorded_at": now,
     }  # fmt: skip

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select, update
 from accounting import store as books
 from accounting.sources import read_usage
 from accounting.usage import Kind, Unreadable, UsageRecord
+from gateway.billing.names import Names
 from gateway.db import table_of
 from gateway.identity import vault
 from gateway.identity.tables import ProjectRow
@@ -75,7 +76,8 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
             recorded += books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
-        quarantined = books.quarantine(conn, unreadable, now=now)
+        names = Names(services, conn, lease.site_id, make=now) if unreadable else None
+        quarantined = 0 if names is None else books.quarantine(conn, unreadable, kept=names.unreadable, now=now)
         conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(collected_until=now))
     if quarantined:
         log.warning("usage_quarantined", site=lease.site_id, rows=quarantined)
@@ -119,7 +121,8 @@ def _assign(conn: Connection, gateway_id: str, site_id: str, records: Sequence[U
             continue
         known = _as_we_know(conn, job.id, record) if record.kind is Kind.FENCED_COPY else record
         if known is not None:
-            assigned.append(books.Assigned(known, job.id, job.project_id, job.user_id, job.currency))
+            item = books.Assigned(known, job.id, job.project_id, job.user_id, job.currency, job.grade or "")
+            assigned.append(item)
     return assigned
 
 
@@ -159,7 +162,15 @@ def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | 
 def _jobs_by_tag(conn: Connection, site_id: str, tags: Iterable[str]) -> dict[str, Any]:
     project, account = table_of(ProjectRow), repository.ACCOUNTS
     query = (
-        select(JOBS.c.id, JOBS.c.tag, JOBS.c.project_id, JOBS.c.user_id, project.c.currency, account.c.username)
+        select(
+            JOBS.c.id,
+            JOBS.c.tag,
+            JOBS.c.project_id,
+            JOBS.c.user_id,
+            project.c.currency,
+            account.c.username,
+            repository.ORDERED_GRADE,
+        )
         .join(project, project.c.id == JOBS.c.project_id)
         .join(account, account.c.id == JOBS.c.site_account_id)
         .where(JOBS.c.site_id == site_id, JOBS.c.tag.in_(sorted(tags)))
@@ -174,7 +185,7 @@ def _attempts_by_native_id(conn: Connection, site_id: str, native_ids: Iterable[
     project, account = table_of(ProjectRow), repository.ACCOUNTS
     query = (
         select(JOBS.c.id, JOBS.c.project_id, JOBS.c.user_id, project.c.currency, account.c.username,
-               ATTEMPTS.c.native_id, JOBS.c.native_submit_time)
+               ATTEMPTS.c.native_id, JOBS.c.native_submit_time, repository.ORDERED_GRADE)
         .join(JOBS, JOBS.c.id == ATTEMPTS.c.job_id)
         .join(project, project.c.id == JOBS.c.project_id)
         .join(account, account.c.id == JOBS.c.site_account_id)
