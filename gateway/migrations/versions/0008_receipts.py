@@ -4,7 +4,7 @@ names of the evidence log."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "books"
+revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
