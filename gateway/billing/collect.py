@@ -33,7 +33,7 @@ OVERLAP = timedelta(hours=6)
 # Once a day, and after a start, the look goes back over the whole window (accounting.md, trap 19).
 LONG_LOOK_EVERY = timedelta(days=1)
 LONG_LOOK = timedelta(days=35)
-_CHUNK = 100
+_CHUNK = 1000
 
 
 @dataclass(frozen=True, slots=True)
