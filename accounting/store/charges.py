@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from accounting.agreement import Agreement
 from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
@@ -45,9 +45,9 @@ def record_and_book(
     """
     recorded = charged = quarantined = 0
     for part in rounds(assigned):
-        fresh = record(conn, part, now=now)
+        fresh, again = record(conn, part, now=now)
         if fresh:
-            drafts, unpriced = _draft(conn, fresh, policy, now)
+            drafts, unpriced = _draft(conn, fresh, again, policy, now)
             quarantined += quarantine(conn, unpriced, now=now)
             post(conn, drafts, now=now)
             recorded, charged = recorded + len(fresh), charged + len(drafts)
@@ -67,17 +67,20 @@ def charge_pending(
     if not found:
         return 0
     lock_buckets(conn, "job", {a.job_id for a in found.values()})
-    drafts, _ = _draft(conn, found, policy, now)
+    drafts, _ = _draft(conn, found, {a.record.run_key for a in found.values()}, policy, now)
     post(conn, drafts, now=now)
     return len(drafts)
 
 
 def _draft(
-    conn: Connection, fresh: Mapping[int, Assigned], policy: MeteringPolicy, now: datetime
+    conn: Connection, fresh: Mapping[int, Assigned], again: set[str], policy: MeteringPolicy, now: datetime
 ) -> tuple[list[Draft], list[Unreadable]]:
-    """What each reading costs, and which charges it takes the place of; and those that have no price."""
+    """What each reading costs, and which charges it takes the place of; and those that have no price.
+
+    `again`: the keys of runs that were read before.
+    """
     book, agreed = price_book(conn), contracts(conn)
-    live = _live_charges(conn, {a.job_id for a in fresh.values()})
+    live = _live_charges(conn, fresh.values(), again)
     counts = _Counts(conn, book)
     if book.has_tiers:
         lock(conn, {f"tiers:{a.project_id}" for a in fresh.values()})
@@ -187,10 +190,16 @@ _LIVE = (
 )  # fmt: skip
 
 
-def _live_charges(conn: Connection, job_ids: set[str]) -> dict[str, list[Any]]:
-    """Charges of these jobs that nothing has replaced, with the run they are for."""
+def _live_charges(conn: Connection, fresh: Collection[Assigned], again: set[str]) -> dict[str, list[Any]]:
+    """Charges that nothing has replaced and one of these readings may, by job: what a gateway's reading gives way to,
+    what a centre's takes the place of (the gateway's of the job, its own of before). Not all of a job: an array of
+    10,000 tasks comes in many calls."""
     found: dict[str, list[Any]] = defaultdict(list)
-    for row in conn.execute(_LIVE.where(among(conn, CHARGES.c.job_id, job_ids))):
+    query = _LIVE.where(among(conn, CHARGES.c.job_id, {a.job_id for a in fresh}))
+    if all(a.record.meter is Meter.CENTRE for a in fresh):
+        of_gateway = CHARGES.c.meter == Meter.GATEWAY.value
+        query = query.where(or_(of_gateway, among(conn, USAGE.c.run_key, again)) if again else of_gateway)
+    for row in conn.execute(query):
         found[row.job_id].append(row)
     return found
 
@@ -237,13 +246,14 @@ class _Counts:
         self._counts.project_id = item.project_id
         self._counts.load = self._load
         kept = [s for c in replaced for s in c.segments if s.get("tier_key")]
-        before = self._counts.snapshot()
+        before = self._counts.snapshot() if kept else None
         for s in kept:
             self._counts.remove(s["tier_key"], s["quantity"], s["amount_micro"])
         try:
             charge = price(item.record, metered, self._book, where, counts=self._counts)
         except NoPrice:
-            self._counts.restore(before)
+            if before is not None:
+                self._counts.restore(before)
             raise
         return self._settled(charge, kept)
 

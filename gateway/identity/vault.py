@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -47,7 +46,7 @@ def seal_record(record: UsageRecord, *, person: str, key: bytes | None) -> Usage
         raw: Mapping[str, Any] = {n: v for n, v in record.raw.items() if n.lower() not in personal.PERSONAL}
     else:
         raw = personal.seal(record.raw, person=person, key=key, ref=ref)
-    return replace(record, raw=raw, username=personal.pseudonym(record.username, key), job_name="")
+    return record.sealed(raw, username=personal.pseudonym(record.username, key))
 
 
 class Opener:
