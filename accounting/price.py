@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from accounting.calendar import month_edges, month_of
@@ -68,7 +68,8 @@ class PriceBook:
         self._resources = {rule.resource for rule in rules}
         self._scoped: dict[tuple[Scope, str], tuple[PriceRule, ...]] = {}
         self._contract: dict[tuple[Scope, str], tuple[Discount, ...]] = {}
-        self._timelines: dict[Scope, dict[str, Timeline | None]] = {}
+        self._by_scope: dict[Scope, dict[str, Timeline | None]] = {}
+        self._timelines: dict[tuple[Any, ...], Timeline] = {}
         self._tiers: dict[int, tuple[PriceRule, ...]] = {}
         self._of_key: dict[str, tuple[tuple[PriceRule, ...], int, int]] = {}
         self.has_tiers = any(rule.tier_from for rule in rules)
@@ -100,18 +101,29 @@ class PriceBook:
 
     def timelines(self, where: Scope) -> dict[str, Timeline | None]:
         """The prices there by resource, as far as they were asked for: to be filled by `timeline`."""
-        found = self._timelines.get(where)
+        found = self._by_scope.get(where)
         if found is None:
-            found = self._timelines[where] = {}
+            found = self._by_scope[where] = {}
         return found
 
     def timeline(self, where: Scope, resource: str) -> Timeline | None:
         """When a resource costs what there; None where nothing ever prices it."""
         known = self.timelines(where)
         if resource not in known:
-            rules = self.rules(where, resource)
-            known[resource] = Timeline(self, where, resource, rules) if rules else None
+            known[resource] = self._timeline(where, resource)
         return known[resource]
+
+    def _timeline(self, where: Scope, resource: str) -> Timeline | None:
+        """Scopes to which the same rules and discounts apply have one timeline."""
+        rules, ratios = self.rules(where, resource), self.discounts(where, resource)
+        if not rules:
+            return None
+        key = (resource, tuple(r.id for r in rules), tuple(d.id for d in ratios))
+        if any(r.id == 0 for r in rules):  # not stored yet: only this scope's own
+            key = (resource, where)
+        if key not in self._timelines:
+            self._timelines[key] = Timeline(self, where, resource, rules)
+        return self._timelines[key]
 
     def tiers(self, rule_id: int) -> tuple[PriceRule, ...]:
         """The tiers that belong to a first one, ascending; itself alone where its price is flat."""
@@ -209,8 +221,12 @@ def price(
     spans: list[tuple[str, int, list[Span]]] = []
     for resource, quantity in metered.quantities.items():
         timeline = known[resource] if resource in known else book.timeline(where, resource)
-        if timeline is not None:  # all of them before a count is moved: one that has no price moves none
+        if timeline is None:
+            continue
+        try:  # all of them before a count is moved: one that has no price moves none
             spans.append((resource, quantity, timeline.spans(start, end)))
+        except NoPrice as exc:
+            raise NoPrice(f"{where.site_id}/{where.queue}, {where.currency}: {exc}") from None
     segments = [s for resource, quantity, found in spans for s in _segments(resource, quantity, found, book, end, counts)]
     if not segments:
         raise NoPrice(
@@ -289,39 +305,38 @@ class Timeline:
         self._book, self._where, self._resource, self._rules = book, where, resource, rules
         self._discounts = book.discounts(where, resource)
         self._timed = not resource.startswith("unit:")  # what is counted, not timed, happened at the price of its start
-        self._low = self._high = datetime.max.replace(tzinfo=UTC)
-        self._moments: list[datetime] = []
-        self._prices: list[Price | None] = []
+        # (from, to, moments, prices): put here at once, as other threads may look.
+        self._known: tuple[datetime, datetime, list[datetime], list[Price | None]] | None = None
 
     def spans(self, start: datetime, end: datetime) -> list[Span]:
         """[start, end) in spans of one price; raises `NoPrice` where a moment of it has none."""
-        if not (self._low <= start and end <= self._high) and not self._reach(start, end):
-            moments, prices = self._worked_out(start, end)
+        known = self._known
+        if known is not None and known[0] <= start and end <= known[1]:
+            _, _, moments, prices = known
         else:
-            moments, prices = self._moments, self._prices
+            moments, prices = self._reach(start, end)
         at = bisect_right(moments, start) - 1
         found: list[Span] = []
         moment: datetime = start
         while True:
             price = prices[at]
             if price is None:
-                raise NoPrice(f"{self._where.site_id}/{self._where.queue} has no {self._where.currency} price of "
-                              f"{self._resource} at {moment.isoformat()}")  # fmt: skip
+                raise NoPrice(f"no price of {self._resource} at {moment.isoformat()}")
             found.append((moment, price))
             at += 1
             if at == len(moments) or (moment := moments[at]) >= end or not self._timed:
                 return found
 
-    def _reach(self, start: datetime, end: datetime) -> bool:
+    def _reach(self, start: datetime, end: datetime) -> tuple[list[datetime], list[Price | None]]:
         """Work out the months around [start, end) as well, where they are not far from what is known."""
         low, high = start - timedelta(days=31), end + timedelta(days=31)
-        if self._moments:
-            low, high = min(low, self._low), max(high, self._high)
+        if self._known is not None:
+            low, high = min(low, self._known[0]), max(high, self._known[1])
         if end - start > self._FAR or high - low > 2 * self._FAR:
-            return False
-        self._moments, self._prices = self._worked_out(low, high)
-        self._low, self._high = low, high
-        return True
+            return self._worked_out(start, end)
+        moments, prices = self._worked_out(low, high)
+        self._known = (low, high, moments, prices)
+        return moments, prices
 
     def _worked_out(self, low: datetime, high: datetime) -> tuple[list[datetime], list[Price | None]]:
         moments: list[datetime] = []
