@@ -227,7 +227,9 @@ def price(
             spans.append((resource, quantity, timeline.spans(start, end)))
         except NoPrice as exc:
             raise NoPrice(f"{where.site_id}/{where.queue}, {where.currency}: {exc}") from None
-    segments = [s for resource, quantity, found in spans for s in _segments(resource, quantity, found, book, end, counts)]
+    segments = [
+        s for resource, quantity, found in spans for s in _segments(resource, quantity, found, book, end, counts)
+    ]
     if not segments:
         raise NoPrice(
             f"{where.site_id}/{where.queue} has no {where.currency} price for {', '.join(metered.quantities)}"
@@ -361,9 +363,7 @@ class Price:
 Span = tuple[datetime, Price]  # from when on which price holds
 
 
-def _price_at(
-    rules: Sequence[PriceRule], book: PriceBook, where: Scope, resource: str, at: datetime
-) -> Price | None:
+def _price_at(rules: Sequence[PriceRule], book: PriceBook, where: Scope, resource: str, at: datetime) -> Price | None:
     rule = rule_at(rules, at)
     if rule is None:
         return None

@@ -128,7 +128,9 @@ def _month(name: str, url: str, folder: Path) -> None:
     gateway.submit(made.SITE)
     with gateway.services.db.write() as conn:
         _jobs(conn, home, people)
-    sites: Any = {made.SITE: replace(gateway.services.sites[made.SITE], billing=Altered(None, usage=Centre(home).usage))}
+    sites: Any = {
+        made.SITE: replace(gateway.services.sites[made.SITE], billing=Altered(None, usage=Centre(home).usage))
+    }
     services = replace(gateway.services, sites=sites, clock=lambda: NOW)
     times = Times(folder / "postgres" / "data" / "postmaster.pid" if name == "PostgreSQL" else Path("/nothing"))
     _analyze(services)

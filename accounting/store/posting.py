@@ -19,7 +19,6 @@ from accounting.store.journal import book
 from accounting.store.readings import Assigned
 from accounting.store.schema import BALANCES, CHARGES, HOLDS, REVERSALS, Row, among, insert_all, insert_rows, new_ids
 
-
 _MOVE = (
     update(BALANCES)
     .where(BALANCES.c.project_id == bindparam("project"), BALANCES.c.commodity == bindparam("in_commodity"))

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import chain
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, String, Table, bindparam, func, select, text
@@ -39,6 +41,8 @@ ADJUSTMENTS, DECISIONS = core(tables.AdjustmentRow), core(tables.AdjustmentDecis
 VOUCHERS, VOUCHER_USES = core(tables.VoucherRow), core(tables.VoucherUseRow)
 BUDGETS, ALERTS = core(tables.BudgetRow), core(tables.BudgetAlertRow)
 
+# What one statement may bind on SQLite is 32,766; with less the text of a statement stays short.
+_PARAMETERS = 8000
 # Beyond this many rows plain tuples go to the driver (COPY on PostgreSQL) instead of through SQLAlchemy.
 _BULK = 200
 
@@ -75,7 +79,7 @@ def insert_new(conn: Connection, table: Table, names: Sequence[str], rows: Seque
     ids = {row[0] for row in rows}
     if conn.dialect.name == "sqlite":
         # Not INSERT OR IGNORE, which would pass over a missing value as well as over a key.
-        done = _executemany(conn, table, names, rows, " ON CONFLICT DO NOTHING")
+        done = _insert_sqlite(conn, table, names, rows, " ON CONFLICT DO NOTHING")
         if done == len(rows):
             return ids
         low, high = min(ids), max(ids)
@@ -103,17 +107,36 @@ def insert_rows(conn: Connection, table: Table, names: Sequence[str], rows: Sequ
     if not rows:
         return
     if conn.dialect.name == "sqlite":
-        _executemany(conn, table, names, rows, "")
+        _insert_sqlite(conn, table, names, rows, "")
     elif len(rows) > _BULK:
         _copy(conn, table.name, table, names, rows)
     else:
         conn.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
 
 
-def _executemany(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], tail: str) -> int:
-    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
-    query = f"INSERT INTO {table.name} ({columns}) VALUES ({marks}){tail}"  # noqa: S608
-    return conn.exec_driver_sql(query, _for_driver(conn, table, names, rows)).rowcount
+def _insert_sqlite(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], tail: str) -> int:
+    """Insert many rows by one statement each time: the interpreter's lock is free while it runs, not once for each row.
+
+    Else another thread that computes would hold up every single row for the interpreter's switch interval (5 ms).
+    """
+    columns = ", ".join(f'"{name}"' for name in names)
+    head = f"INSERT INTO {table.name} ({columns}) VALUES "  # noqa: S608
+    marks = f"({', '.join('?' * len(names))})"
+    ready = _for_driver(conn, table, names, rows)
+    size = min(len(ready), _PARAMETERS // len(names))
+    whole = len(ready) // size * size
+    done = 0
+    for at in range(0, whole, size):
+        values = tuple(chain.from_iterable(ready[at : at + size]))
+        done += conn.exec_driver_sql(_many(head, marks, size) + tail, values).rowcount
+    if whole < len(ready):
+        done += conn.exec_driver_sql(head + marks + tail, ready[whole:]).rowcount
+    return done
+
+
+@lru_cache(maxsize=64)
+def _many(head: str, marks: str, count: int) -> str:
+    return head + ", ".join([marks] * count)
 
 
 def _copy(conn: Connection, target: str, table: Table, names: Sequence[str], rows: Sequence[Row]) -> None:
