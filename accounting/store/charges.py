@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, bindparam, or_, select
 
 from accounting.agreement import Agreement
 from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
@@ -18,7 +18,7 @@ from accounting.store.contracts import Contracts, Terms, contracts
 from accounting.store.posting import Draft, post
 from accounting.store.prices import price_book
 from accounting.store.readings import Assigned, quarantine, record, record_of, rounds, uncharged
-from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, lock, lock_buckets, upsert
+from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, insert_rows, lock, lock_buckets
 from accounting.tariff import Scope
 from accounting.usage import Meter, Unreadable
 
@@ -84,6 +84,7 @@ def _draft(
     counts = _Counts(conn, book)
     if book.has_tiers:
         lock(conn, {f"tiers:{a.project_id}" for a in fresh.values()})
+        counts.preload({a.project_id for a in fresh.values()})
     drafts: list[Draft] = []
     unpriced: list[Unreadable] = []
     gone: set[int] = set()
@@ -236,15 +237,14 @@ class _Counts:
 
     def __init__(self, conn: Connection, book: PriceBook) -> None:
         self._conn, self._book = conn, book
-        self._counts = TierCounts("")
-        self._loaded: set[tuple[str, str]] = set()
+        self._counts = TierCounts("", self._load)
+        self._stored: dict[tuple[str, str], list[int]] = {}
 
     def priced(self, item: Assigned, metered: Any, where: Scope, replaced: Sequence[Any]) -> Charge:
         """Price a reading with what it replaces taken back first."""
         if not self._book.has_tiers:
             return price(item.record, metered, self._book, where)
         self._counts.project_id = item.project_id
-        self._counts.load = self._load
         kept = [s for c in replaced for s in c.segments if s.get("tier_key")]
         before = self._counts.snapshot() if kept else None
         for s in kept:
@@ -273,21 +273,34 @@ class _Counts:
         amount = charge.amount_micro + sum(s.amount_micro for s in extra)
         return replace(charge, amount_micro=amount, segments=(*charge.segments, *extra))
 
+    def preload(self, project_ids: Collection[str]) -> None:
+        """The counts of projects as they stand, held until this transaction ends."""
+        query = select(TIER_COUNTS).where(among(self._conn, TIER_COUNTS.c.project_id, project_ids)).with_for_update()
+        for row in self._conn.execute(query.order_by(TIER_COUNTS.c.project_id, TIER_COUNTS.c.tier_key)):
+            self._stored[row.project_id, row.tier_key] = [int(row.quantity), int(row.amount_micro)]
+
     def _load(self, project_id: str, key: str) -> list[int]:
-        """The count as it stands, held until this transaction ends."""
-        row = {"project_id": project_id, "tier_key": key, "quantity": 0, "amount_micro": 0}
-        self._conn.execute(upsert(self._conn, TIER_COUNTS).on_conflict_do_nothing(), [row])
-        query = select(TIER_COUNTS.c.quantity, TIER_COUNTS.c.amount_micro).where(
-            TIER_COUNTS.c.project_id == project_id, TIER_COUNTS.c.tier_key == key
-        )
-        found = self._conn.execute(query.with_for_update()).one()
-        return [int(found.quantity), int(found.amount_micro)]
+        return self._stored.get((project_id, key), [0, 0])
 
     def save(self) -> None:
-        for project_id, key in sorted(self._counts.touched):
-            quantity, amount = self._counts.counts[project_id, key]
-            self._conn.execute(
-                TIER_COUNTS.update()
-                .where(TIER_COUNTS.c.project_id == project_id, TIER_COUNTS.c.tier_key == key)
-                .values(quantity=quantity, amount_micro=amount)
-            )
+        counts, touched = self._counts.counts, sorted(self._counts.touched)
+        rows = [
+            {"in_project": project_id, "in_key": key, "count": counts[project_id, key][0],
+             "micro": counts[project_id, key][1]}
+            for project_id, key in touched if (project_id, key) in self._stored
+        ]  # fmt: skip
+        new = [
+            (project_id, key, *counts[project_id, key])
+            for project_id, key in touched
+            if (project_id, key) not in self._stored
+        ]
+        if rows:
+            self._conn.execute(_SET_COUNT, rows)
+        insert_rows(self._conn, TIER_COUNTS, ("project_id", "tier_key", "quantity", "amount_micro"), new)
+
+
+_SET_COUNT = (
+    TIER_COUNTS.update()
+    .where(TIER_COUNTS.c.project_id == bindparam("in_project"), TIER_COUNTS.c.tier_key == bindparam("in_key"))
+    .values(quantity=bindparam("count"), amount_micro=bindparam("micro"))
+)
