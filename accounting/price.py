@@ -118,9 +118,9 @@ class PriceBook:
         rules, ratios = self.rules(where, resource), self.discounts(where, resource)
         if not rules:
             return None
-        key = (resource, tuple(r.id for r in rules), tuple(d.id for d in ratios))
-        if any(r.id == 0 for r in rules):  # not stored yet: only this scope's own
-            key = (resource, where)
+        # Rules that are not stored yet have no number: a timeline for this scope alone.
+        of_rules: Any = where if any(r.id == 0 for r in rules) else tuple(r.id for r in rules)
+        key = (resource, of_rules, tuple(d.id for d in ratios))
         if key not in self._timelines:
             self._timelines[key] = Timeline(self, where, resource, rules)
         return self._timelines[key]

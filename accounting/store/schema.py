@@ -102,19 +102,23 @@ def insert_all(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -
         insert_rows(conn, table, tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
-def insert_rows(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row]) -> None:
-    """The same of many rows, which hold the values of `names` in this order."""
+def insert_rows(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], *, encoded: Collection[str] = ()
+) -> None:
+    """The same of many rows, which hold the values of `names` in this order; `encoded` ones are JSON text already."""
     if not rows:
         return
     if conn.dialect.name == "sqlite":
-        _insert_sqlite(conn, table, names, rows, "")
-    elif len(rows) > _BULK:
-        _copy(conn, table.name, table, names, rows)
+        _insert_sqlite(conn, table, names, rows, "", encoded)
+    elif len(rows) > _BULK or encoded:
+        _copy(conn, table.name, table, names, rows, encoded)
     else:
         conn.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
 
 
-def _insert_sqlite(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], tail: str) -> int:
+def _insert_sqlite(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], tail: str, encoded: Collection[str] = ()
+) -> int:
     """Insert many rows by one statement each time: the interpreter's lock is free while it runs, not once for each row.
 
     Else another thread that computes would hold up every single row for the interpreter's switch interval (5 ms).
@@ -122,7 +126,7 @@ def _insert_sqlite(conn: Connection, table: Table, names: Sequence[str], rows: S
     columns = ", ".join(f'"{name}"' for name in names)
     head = f"INSERT INTO {table.name} ({columns}) VALUES "  # noqa: S608
     marks = f"({', '.join('?' * len(names))})"
-    ready = _for_driver(conn, table, names, rows)
+    ready = _for_driver(conn, table, names, rows, encoded)
     size = min(len(ready), _PARAMETERS // len(names))
     whole = len(ready) // size * size
     done = 0
@@ -139,21 +143,26 @@ def _many(head: str, marks: str, count: int) -> str:
     return head + ", ".join([marks] * count)
 
 
-def _copy(conn: Connection, target: str, table: Table, names: Sequence[str], rows: Sequence[Row]) -> None:
+def _copy(
+    conn: Connection, target: str, table: Table, names: Sequence[str], rows: Sequence[Row],
+    encoded: Collection[str] = (),
+) -> None:  # fmt: skip
     columns = ", ".join(f'"{name}"' for name in names)
     cursor = conn.connection.cursor()
     with cursor.copy(f"COPY {target} ({columns}) FROM STDIN") as copy:
-        for row in _for_driver(conn, table, names, rows):
+        for row in _for_driver(conn, table, names, rows, encoded):
             copy.write_row(row)
     cursor.close()
 
 
-def _for_driver(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+def _for_driver(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], encoded: Collection[str] = ()
+) -> list[Row]:
     """Rows as the driver takes them, column by column: JSON as text, and on SQLite times as SQLAlchemy writes them."""
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
     for at, name in enumerate(names):
         kind = type(table.c[name].type).__name__
-        if kind == "JSON":
+        if kind == "JSON" and name not in encoded:
             nothing = None if table.c[name].nullable else "null"
             columns[at] = [nothing if value is None else json_text(value) for value in columns[at]]
         elif kind == "UtcTime" and conn.dialect.name == "sqlite":
