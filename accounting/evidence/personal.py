@@ -7,11 +7,11 @@ comes from the key, so without it nobody can try names against it, and every pro
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -63,17 +63,26 @@ class SealedText:
 def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Collection[str] = ()) -> dict[str, Any]:
     """The raw record with its personal fields (and those named in `also`) sealed; `ref` names the run (site, key,
     meter)."""
-    hidden = {name: value for name, value in raw.items() if name.lower() in PERSONAL or name in also}
+    hidden: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        if _is_personal(name) or name in also:
+            hidden[name] = value
+        else:
+            found[name] = value
     if not hidden:
-        return dict(raw)
-    sealed = _encrypted(canonical(hidden), key, ref)
-    found = {name: value for name, value in raw.items() if name not in hidden}
-    return found | {
-        SEALED: {
-            "person": person, "ref": ref, "commitment": commitment(hidden, salt(key, ref)),
-            "sealed": base64.b64encode(sealed).decode(),
-        }
+        return found
+    text = canonical(hidden)
+    found[SEALED] = {
+        "person": person, "ref": ref, "commitment": _hmac(bytes.fromhex(salt(key, ref)), text),
+        "sealed": base64.b64encode(_encrypted(text, key, ref)).decode(),
     }  # fmt: skip
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _is_personal(name: str) -> bool:
+    return name.lower() in PERSONAL
 
 
 def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:
@@ -108,7 +117,7 @@ def open_text(sealed: SealedText, *, key: bytes) -> str:
 
 def _encrypted(text: bytes, key: bytes, ref: str) -> bytes:
     # From key, reading and text, so that the same record read twice is the same bytes (and nothing else ever is).
-    nonce = hmac.new(key, b"penstock/nonce/1\n" + ref.encode() + b"\n" + text, hashlib.sha256).digest()[:_NONCE_BYTES]
+    nonce = hmac.digest(key, b"penstock/nonce/1\n" + ref.encode() + b"\n" + text, "sha256")[:_NONCE_BYTES]
     return nonce + AESGCM(key).encrypt(nonce, text, ref.encode())
 
 
@@ -130,13 +139,17 @@ def pseudonym(username: str, key: bytes | None) -> str:
     """What stands for a login in the books: the same for the same person, and nothing once the key is gone."""
     if key is None or not username:
         return ""
-    return "~" + hmac.new(key, b"penstock/login/1\n" + username.encode(), hashlib.sha256).hexdigest()[:20]
+    return "~" + _hmac(key, b"penstock/login/1\n" + username.encode())[:20]
 
 
 def salt(key: bytes, ref: str) -> str:
     """The salt of one run: it opens one commitment and tells nothing of the others."""
-    return hmac.new(key, b"penstock/salt/1\n" + ref.encode(), hashlib.sha256).hexdigest()
+    return _hmac(key, b"penstock/salt/1\n" + ref.encode())
 
 
 def commitment(fields: Mapping[str, Any], salt_hex: str) -> str:
-    return hmac.new(bytes.fromhex(salt_hex), canonical(dict(fields)), hashlib.sha256).hexdigest()
+    return _hmac(bytes.fromhex(salt_hex), canonical(dict(fields)))
+
+
+def _hmac(key: bytes, message: bytes) -> str:
+    return hmac.digest(key, message, "sha256").hex()

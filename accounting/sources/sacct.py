@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
+from functools import lru_cache
 
 from accounting.sources.figures import SECONDS_MAX, mib, moment, seconds, whole
 from accounting.sources.reading import Reading, read_rows
@@ -93,7 +94,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     ran = _ran(start, cpus, fields.get("NodeList", ""))
     cores = -(-cpus // cpus_per_core)
     tres = _tres(fields.get("AllocTRES", ""))
-    suspended = seconds(fields.get("Suspended", ""))
+    suspended = _suspended(fields.get("Suspended", ""))
     # Nobody can change a submit line later; its first tag is the job name's, whatever paths follow.
     tags = _TAG.findall(" ".join(fields.get(name, "") for name in ("SubmitLine", "JobName", "Comment")))
     fenced = bool(tags) and fields.get("ExitCode") == FENCED_EXIT
@@ -152,7 +153,12 @@ def _run_key(fields: Mapping[str, str]) -> str:
     return f"{fields['Cluster']}:{fields['JobIDRaw']}:{fields['Submit']}"
 
 
-def _tres(text: str) -> dict[str, int]:
+def _suspended(text: str) -> int:
+    return 0 if text == "00:00:00" else seconds(text)  # as good as every row
+
+
+@lru_cache(maxsize=4096)
+def _tres(text: str) -> Mapping[str, int]:
     """`cpu=4,mem=400M,gres/gpu=2`: memory in MiB, others counted; unknown names are kept out."""
     found: dict[str, int] = {}
     for item in filter(None, text.split(",")):

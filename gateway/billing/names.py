@@ -7,8 +7,9 @@ back as long as the key is there; erasing the person drops the key, and with it 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -17,13 +18,16 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting.evidence import personal
-from accounting.reconciling.statement import Line, Statement
+from accounting.json_text import json_text
+from accounting.reconciling.spool import COLUMNS
+from accounting.reconciling.statement import Lines, Statement
 from accounting.usage import Unreadable
 from gateway.identity import vault
 from gateway.jobs.repository import ACCOUNTS
 from gateway.services import Services
 
 ERASED = "(erased)"
+_LINE_NO, _USERNAME, _RAW = (COLUMNS.index(name) for name in ("line_no", "username", "raw"))
 _PSEUDONYM = re.compile(r"~[0-9a-f]{20}")
 
 
@@ -76,20 +80,25 @@ class Names:
         ref = f"{statement.site_id}/{statement.sha256}"
         return replace(
             statement,
-            lines=tuple(self._line(line, ref) for line in statement.lines),
+            read=_KeptLines(self, statement.read, ref),
             problems=tuple(
                 replace(p, raw=self.sealed(p.raw, f"{ref}/{p.line_no}"), why=self.text(p.why))
                 for p in statement.problems
             ),
         )  # fmt: skip
 
-    def _line(self, line: Line, ref: str) -> Line:
-        owner = self._owner.get(line.username)
+    def line(self, row: tuple[Any, ...], ref: str) -> tuple[Any, ...]:
+        """A statement's line (a row of `spool.COLUMNS`) as it is kept; a stranger's stays."""
+        username = row[_USERNAME]
+        owner = self._owner.get(username)
         if owner is None:
-            return line
-        mentions = [name for name, value in line.raw.items() if line.username in str(value)]
-        raw = vault.seal_raw(line.raw, person=owner, key=self._keys[owner], ref=f"{ref}/{line.line_no}", also=mentions)
-        return replace(line, username=self.login(line.username), raw=raw)
+            return row
+        raw = json.loads(row[_RAW])
+        mentions = [name for name, value in raw.items() if username in str(value)]
+        kept = vault.seal_raw(raw, person=owner, key=self._keys[owner], ref=f"{ref}/{row[_LINE_NO]}", also=mentions)
+        changed = list(row)
+        changed[_USERNAME], changed[_RAW] = self.login(username), json_text(kept)
+        return tuple(changed)
 
     # ------------------------------------------------------------ showing
 
@@ -126,3 +135,15 @@ class Names:
             return None
         some = "|".join(re.escape(login) for login in sorted(self._owner, key=len, reverse=True))
         return re.compile(rf"(?<![\w.~-])(?:{some})(?![\w-])")
+
+
+class _KeptLines:
+    """Lines whose names are sealed as they are read, a batch at a time."""
+
+    def __init__(self, names: Names, read: Lines, ref: str) -> None:
+        self._names, self._read, self._ref = names, read, ref
+        self.lines, self.core_seconds, self.amount_micro = read.lines, read.core_seconds, read.amount_micro
+
+    def batches(self) -> Iterator[list[tuple[Any, ...]]]:
+        for rows in self._read.batches():
+            yield [self._names.line(row, self._ref) for row in rows]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -23,8 +22,7 @@ def keys_of(services: Services, conn: Connection, persons: Iterable[str], now: d
     """The data keys of persons, made where there is none; None for those who were erased. In a write transaction."""
     wanted = sorted(set(persons))
     master = load_or_create(services.settings.effective_master_key_file)
-    rows = conn.execute(select(PERSON_KEYS).where(PERSON_KEYS.c.person.in_(wanted))).all()
-    found = {r.person: _opened(master, r) for r in rows}
+    found = known_keys(services, conn, wanted)
     made = {person: os.urandom(personal.KEY_BYTES) for person in wanted if person not in found}
     if made:
         conn.execute(insert(PERSON_KEYS), [
@@ -32,6 +30,13 @@ def keys_of(services: Services, conn: Connection, persons: Iterable[str], now: d
             for person, key in made.items()
         ])  # fmt: skip
     return found | made
+
+
+def known_keys(services: Services, conn: Connection, persons: Iterable[str]) -> dict[str, bytes | None]:
+    """The data keys of persons who have one; None for those who were erased."""
+    master = load_or_create(services.settings.effective_master_key_file)
+    rows = conn.execute(select(PERSON_KEYS).where(PERSON_KEYS.c.person.in_(sorted(set(persons))))).all()
+    return {r.person: _opened(master, r) for r in rows}
 
 
 def key_of(services: Services, conn: Connection, person: str) -> bytes | None:
@@ -43,7 +48,7 @@ def key_of(services: Services, conn: Connection, person: str) -> bytes | None:
 def seal_record(record: UsageRecord, *, person: str, key: bytes | None) -> UsageRecord:
     """The reading as it is stored: of an erased person nothing personal is kept, and the login is a pseudonym."""
     raw = seal_raw(record.raw, person=person, key=key, ref=ref_of(record))
-    return replace(record, raw=raw, username=personal.pseudonym(record.username, key), job_name="")
+    return record.sealed(raw, username=personal.pseudonym(record.username, key))
 
 
 def ref_of(record: UsageRecord) -> str:
