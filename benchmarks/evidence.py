@@ -27,7 +27,8 @@ from sqlalchemy import select
 from accounting import price
 from accounting import store as books
 from accounting.evidence import log, merkle, note, personal
-from accounting.evidence.bundle import About, bundle
+from accounting.evidence.about import About
+from accounting.evidence.bundle import bundle
 from accounting.evidence.canonical import canonical, sha256_hex
 from accounting.evidence.documents import stamp
 from accounting.evidence.outbox import OUTBOX

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, or_, select
 from starlette.responses import Response, StreamingResponse
 
 from accounting.evidence import log
-from accounting.evidence.bundle import About
+from accounting.evidence.about import About
 from gateway.api import answers, describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once

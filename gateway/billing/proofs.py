@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting.evidence import log, merkle, note, personal
-from accounting.evidence.bundle import About, NothingToShow, bundle
+from accounting.evidence.about import About, NothingToShow
+from accounting.evidence.bundle import bundle
 from accounting.evidence.documents import stamp
 from accounting.evidence.leaves import Charged
 from accounting.evidence.outbox import ENTRY

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from accounting.agreement import Agreement
 from accounting.errors import AccountingError
-from accounting.evidence.bundle import About
+from accounting.evidence.about import About
 from accounting.money import format_micro
 from accounting.parties import SigningKey
 from accounting.signing import BadSignature, key_id_of, sign_jws, verify_jws
