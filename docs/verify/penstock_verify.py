@@ -21,6 +21,7 @@ Keys are yours to know: take them from a contract or a person, not from the bund
 
 import argparse
 import base64
+import gc
 import gzip
 import hashlib
 import hmac
@@ -279,7 +280,11 @@ def mebibytes(text):
 def from_sacct(f):
     """What Slurm's own row says was used: allocated CPUs x elapsed seconds; memory and GPUs also while suspended."""
     submit, start, end = clock(f["Submit"]), clock(f["Start"]), clock(f["End"])
-    elapsed, cpus, nodes = int(f["ElapsedRaw"] or 0), int(f["AllocCPUS"] or 0), int(f.get("AllocNodes") or 0)
+    elapsed, cpus, nodes = (
+        int(f["ElapsedRaw"] or 0) if "ElapsedRaw" in f else span(f["Elapsed"]),
+        int(f["AllocCPUS"] or 0),
+        int(f.get("AllocNodes") or 0),
+    )
     if None not in (submit, start, end) and submit > start:  # the second row of a resized job
         elapsed, start = min(elapsed, max(0, end - submit)), submit
     ran = start is not None and cpus > 0 and f.get("NodeList") != "None assigned"
@@ -292,7 +297,7 @@ def from_sacct(f):
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
         "state": f["State"].split()[0], "queue": f.get("Partition", ""),
-        "maybe_fenced": f.get("ExitCode") == "75:0",
+        "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(f["ReqCPUS"]) if f.get("ReqCPUS") else None,
     }  # fmt: skip
 
 
@@ -336,14 +341,15 @@ def zone(name):
     return ZoneInfo(name)
 
 
-def usage(cores, nodes, elapsed, start, end, state, queue, *, suspended=0, gpus=0, memory=0, ran=None, fenced=False):
+def usage(cores, nodes, elapsed, start, end, state, queue, *, suspended=0, gpus=0, memory=0, ran=None, fenced=False,
+          exclusive=False, requested=None):  # fmt: skip
     """What is compared, of a scheduler that counts cores: cores x seconds."""
     held = elapsed + suspended
     return {
         "ran": elapsed > 0 if ran is None else ran, "cpus": cores, "nodes": nodes, "elapsed_s": elapsed,
         "core_seconds": cores * elapsed, "node_seconds": nodes * elapsed, "gpu_seconds": gpus * held,
         "memory_mib_seconds": memory * held, "suspended_s": suspended, "start": start, "end": end, "state": state,
-        "queue": queue, "maybe_fenced": fenced,
+        "queue": queue, "maybe_fenced": fenced, "exclusive": exclusive, "requested": requested,
     }  # fmt: skip
 
 
@@ -407,6 +413,11 @@ def pbs_took(said, assigned):
     return cores, nodes, int(gpus) if gpus else sums["ngpus"], kib(memory) // 1024 if memory else sums["mem"]
 
 
+def pbs_asked(said):
+    alone = bool(re.search(r"\bexcl(host)?\b", said.get("Resource_List.place", "")))
+    return {"exclusive": alone, "requested": int(said.get("Resource_List.ncpus") or 0)}
+
+
 def from_pbs_log(f):
     """A line of the PBS server's accounting log that ends a run, with the S line that began it."""
     kind, _, said = pbs_words(f["line"])
@@ -417,7 +428,7 @@ def from_pbs_log(f):
     cores, nodes, gpus, memory = pbs_took(said, pbs_words(f.get("S", ""))[2])
     status = int(said["Exit_status"])
     return usage(cores, nodes, walltime, start, end, pbs_state(status, kind == "R"), said.get("queue", ""),
-                 suspended=suspended, gpus=gpus, memory=memory, fenced=status == 75)  # fmt: skip
+                 suspended=suspended, gpus=gpus, memory=memory, fenced=status == 75, **pbs_asked(said))  # fmt: skip
 
 
 def from_pbs_qstat(f):
@@ -428,7 +439,7 @@ def from_pbs_qstat(f):
     cores, nodes, gpus, memory = pbs_took(f, {})
     status = int(f["Exit_status"])
     return usage(cores, nodes, elapsed, start, end, pbs_state(status, False), f.get("queue", ""), gpus=gpus,
-                 memory=memory, fenced=status == 75)  # fmt: skip
+                 memory=memory, fenced=status == 75, **pbs_asked(f))  # fmt: skip
 
 
 SUNWAY_ENDS = {"DONE": "COMPLETED", "EXIT": "FAILED", "CANCELED": "CANCELLED", "TERM": "CANCELLED"}
@@ -503,7 +514,7 @@ def from_northbound(f):
 
 # Which scheduler wrote a record, by the names of its fields.
 READERS = (
-    (("ElapsedRaw", "AllocCPUS"), from_sacct), (("run_key", "exit_code"), from_local),
+    (("AllocCPUS", "State"), from_sacct), (("run_key", "exit_code"), from_local),
     (("block", "year"), from_sunway_block),
     (("Job_Id", "stime"), from_pbs_qstat), (("jobStatus", "jobEndTime"), from_northbound),
     (("native_id", "exit_code", "cgs"), from_sunway_wrapper), (("line", "suspended_s"), from_pbs_log),
@@ -523,7 +534,7 @@ def reader_of(fields):
 _QUANTITIES = ("core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "elapsed_s", "suspended_s")
 
 
-def check_record(record, tell, note):
+def check_record(record, shown, tell, note):
     """Read the raw fields again; what Penstock says of the run must follow from them."""
     read, fields = record["read"], record["fields"]
     if record["meter"] != "centre":
@@ -531,18 +542,28 @@ def check_record(record, tell, note):
         return
     if record["one_sided"]:
         note("records that the centre did not sign (one-sided)")
+    if shown:
+        fields = {**fields, **shown}
     reader = reader_of(fields)
     if reader is None:
         note("records that no scheduler wrote, or one that this verifier cannot read again")
         return
     found = reader(fields)
     cores, threads = int(read["cores"]), int(read["threads_per_core"])
+    requested, cpus = found.get("requested"), found["cpus"]
     if threads > 1:
-        found["cpus"] = -(-found["cpus"] // threads)
+        found["cpus"] = -(-cpus // threads)
         found["core_seconds"] = cores * found["elapsed_s"]
+        requested = requested and -(-requested // threads)
     for name in _QUANTITIES:
         if str(found[name]) != read[name]:
             tell(f"the raw record gives {name} {found[name]}, the usage says {read[name]}")
+    asked = read["requested_cores"] and int(read["requested_cores"])
+    if (read["exclusive"], asked) != (found.get("exclusive", False), requested):
+        tell(f"the raw record asked for {requested} cores (whole nodes: {found.get('exclusive', False)}), "
+             f"the usage says {asked} ({read['exclusive']})")  # fmt: skip
+    if read["cpus"] not in (None, str(cpus)):
+        tell(f"the raw record has {cpus} CPUs, the usage says {read['cpus']}")
     if cores != found["cpus"]:
         tell(f"the raw record gives {found['cpus']} cores, the usage says {cores}")
     kinds = ("run",) if found["ran"] else ("never_ran",)
@@ -708,7 +729,13 @@ def check_segment(s, charge, terms, project, tell, note):
 
 def check_segments(resource, segments, where, read, terms, tell, note):
     """Derive again how the run is split: which rule holds at each moment, and how much falls to each part."""
-    said, edges, start, end = [], [], micros(read["start"]), micros(read["end"])
+    start, end = micros(read["start"]), micros(read["end"])
+    s = segments[0]
+    if len(segments) == 1 and s["rule"] == plain(resource, where, start, end, terms) and not s.get("discount") and (
+        (s["start"], s["end"], s.get("tier_key")) == (read["start"], read["end"], None)
+    ):  # fmt: skip
+        return
+    said, edges = [], []
     for s in segments:
         if s.get("tier_key") and s["quantity"] == "0":
             continue  # brings a month's total to its price after a correction
@@ -728,6 +755,15 @@ def check_segments(resource, segments, where, read, terms, tell, note):
         tell(f"{resource} is priced in parts {told(said)}, by the prices that held it is {told(expected)}")
 
 
+def plain(resource, where, start, end, terms):
+    """The rule that prices all of a run, where only one is there and nothing else has a say; else None."""
+    rules = applying(resource, where, terms)
+    if len(rules) != 1 or terms["incomplete"] or terms["discounts"]:
+        return None
+    only = rules[0]
+    return None if only.window or only.tiered or not only.valid(start, end) else only.ref
+
+
 def told(parts):
     return ", ".join(f"{q} from {at} by rule {r}" + (f" less {d}" if d else "") for at, r, d, q, _ in parts)
 
@@ -742,8 +778,7 @@ def derived(resource, quantity, start, end, where, terms):
     if terms["incomplete"]:
         raise Unknown("segments whose price was not derived again: a tariff's signatures are not in the bundle")
     cuts, timed = [start], resource[:5] != "unit:"  # what is counted, not timed, happened at the price of its start
-    plain = len(rules) == 1 and not rules[0].window and not rules[0].tiered and rules[0].valid(start, end)
-    if timed and not plain:
+    if timed:
         cuts = boundaries(rules, start, end)
     discounts = [d for d in terms["discounts"].items() if fits(d[1], resource, where)]
     if timed and discounts:
@@ -920,7 +955,10 @@ def tiers_of(first, rules):
 
 def check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell, note):
     """What of the price is owed, and what the operator or the centre bears, by the state in which the run ended."""
-    bears = policy["liability"].get(read["state"]) or {"payer": 1, "centre": 0, "operator": 0}
+    bears = policy["liability"].get(read["state"])
+    if bears is None and (amount, bearing) == (gross, 0):
+        return
+    bears = bears or {"payer": 1, "centre": 0, "operator": 0}
     owed, _, borne = apportion(gross, [int(bears[name]) for name in ("payer", "centre", "operator")])
     if charge["reason"] == "late_increase":
         note("charges that came too late to rise: the operator bears what they would have added")
@@ -971,28 +1009,35 @@ ACCOUNTS = {"project": "amount", "operator:borne": "borne", "centre": "centre", 
             "operator:revenue": "rest"}  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
+def account_of(account):
+    """(what of a charge it is posted for, the project whose account it is)"""
+    head, _, rest = account.partition(":")
+    return ACCOUNTS.get(account if head == "operator" else head), rest.split(":")[0] if head == "project" else ""
+
+
 def check_entry(line, terms, about, tell, note):
     """One entry with its charges. Returns what the whole is summed from."""
     leaf, charged = line["leaf"], line["charges"]
     if leaf["charges"] != [hashed(c["charge"]) for c in charged]:
         tell("the charges are not those that the leaf commits to")
-    sums, posted = {}, {}
+    sums, posted, project = {}, {}, ""
     for account, commodity, text in leaf["postings"]:
         value = int(text)
         sums[commodity] = sums.get(commodity, 0) + value
-        kind = account.split(":")[0]
-        kind = ACCOUNTS.get(account if kind == "operator" else kind)
+        kind, of = account_of(account)
         if kind:
             posted[commodity, kind] = posted.get((commodity, kind), 0) + value
-        if account.startswith("project:") and about.get("project") and account.split(":")[1] != about["project"]:
-            tell(f"the entry is about {account}, the bill about project {about['project']}")
+        if of:
+            project = of
+            if about.get("project") and of != about["project"]:
+                tell(f"the entry is about {account}, the bill about project {about['project']}")
     if any(sums.values()):
         tell(f"the postings do not balance: {sums}")
-    project = next((a.split(":")[1] for a, _, _ in leaf["postings"] if a.startswith("project:")), "")
     made, parts, expected, counted = [], [], {}, None
     for c in charged:
         charge, record = c["charge"], c["record"]
-        check_record(record, tell, note)
+        check_record(record, (c.get("shown") or {}).get("fields"), tell, note)
         check_charge(charge, record, terms, project, tell, note)
         if c.get("shown"):
             check_personal(record, c["shown"], tell)
@@ -1008,13 +1053,15 @@ def check_entry(line, terms, about, tell, note):
             centre = 0
         rest = amount + bearing - tax - centre
         said = {"amount": amount, "borne": bearing, "centre": -centre, "tax": -tax, "rest": -rest}
+        currency = charge["currency"]
         for name, value in said.items():
-            expected[charge["currency"], name] = expected.get((charge["currency"], name), 0) + value
+            expected[currency, name] = expected.get((currency, name), 0) + value
         expected["core-seconds", "amount"] = expected.get(("core-seconds", "amount"), 0) + seconds
         key = (record["site"], record["read"]["queue"], charge["grade"], charge["currency"])
         more = (charge["meter"], record["read"]["end"], charge["payers"], project) if about.get("payer") else None
         made.append((leaf["key"], values, key, (record["run"], record["meter"], record["revision"]), more))
-        by_count = [(s["tier_key"], int(s["count_before"]), int(s["quantity"]), int(s["amount_micro"]))
+        by_count = terms["tiered"] and [
+                    (s["tier_key"], int(s["count_before"]), int(s["quantity"]), int(s["amount_micro"]))
                     for s in charge["segments"] if s.get("tier_key")]  # fmt: skip
         if by_count:
             counted = (leaf["key"], project, by_count, [r["entry"] for r in charge["replaces"]])
@@ -1276,7 +1323,7 @@ class Whole:
                 dates = [stated["valid_to"] and micros(utc(stated["valid_to"])), holds[tariff][1]]
                 begin, end = max(begin, holds[tariff][0]), min((d for d in dates if d), default=None)
             prices.append(Price(ref, rule, begin, end, len(tiers_of(rule, terms["rules"])) > 1))
-        terms.update(prices=prices, incomplete=incomplete, cache={})
+        terms.update(prices=prices, incomplete=incomplete, cache={}, tiered=any(p.tiered for p in prices) or incomplete)
 
     def take(self, result):
         findings, notes, leaves, made, replaced, offs, moved, booked, tiers = result
@@ -1887,6 +1934,7 @@ def main(arguments=None):
     )
     parser.add_argument("--processes", type=int)
     given = parser.parse_args(arguments)
+    gc.disable()  # nothing here refers to itself
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
         options = Options(given.log_key, given.witness, seen, given.processes, given.signer)
