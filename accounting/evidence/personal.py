@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,16 @@ PERSONAL = frozenset(
         *("owner", "requestor", "euser", "egroup", "job_owner", "variable_list", "submit_arguments"),  # PBS
         *("error_path", "output_path", "jobdir", "submit_host", "x_workdir", "job_comment"),
         *("username_local", "globalusername", "commandline", "exechome"),  # LSF, OGF usage records
+        "name",  # of a Sunway job, beside its block
     }
 )
+# Whole lines of a scheduler that say more than names: what stays readable of them has a dash where a name was.
+_WORD = re.compile(
+    r"(?<![^\s;])(user|group|owner|requestor|jobname|submit_host|Submit_arguments|Variable_List|jobdir)="
+    r'(?:"(?:[^"\\]|\\.)*"|\S*)'
+)
+_MEMBER = re.compile(r"\b(User|Job Name|Command|CWD|Cwd|Submitted from host )( ?)<[^<>]*>")
+_LINES = {"line": (_WORD, r"\1=-"), "s": (_WORD, r"\1=-"), "block": (_MEMBER, r"\1\2<->")}  # PBS, PBS, Sunway
 
 
 class Erased(Exception):
@@ -51,20 +60,30 @@ class Disclosed:
 
 def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str) -> dict[str, Any]:
     """The raw record with its personal fields sealed; `ref` names the run (site, key, meter)."""
-    hidden = {name: value for name, value in raw.items() if name.lower() in PERSONAL}
+    found = public(raw)
+    hidden = {name: value for name, value in raw.items() if found.get(name) != value}
     if not hidden:
         return dict(raw)
     text = canonical(hidden)
     # From key, reading and text, so that the same record read twice is the same bytes (and nothing else ever is).
     nonce = hmac.new(key, b"penstock/nonce/1\n" + ref.encode() + b"\n" + text, hashlib.sha256).digest()[:_NONCE_BYTES]
     sealed = nonce + AESGCM(key).encrypt(nonce, text, ref.encode())
-    found = {name: value for name, value in raw.items() if name not in hidden}
     return found | {
         SEALED: {
             "person": person, "ref": ref, "commitment": commitment(hidden, salt(key, ref)),
             "sealed": base64.b64encode(sealed).decode(),
         }
     }  # fmt: skip
+
+
+def public(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a raw record says nothing of a person; a line keeps its figures, without the names in it."""
+    found = {name: value for name, value in raw.items() if name.lower() not in PERSONAL}
+    for name, value in found.items():
+        if name.lower() in _LINES and isinstance(value, str):
+            pattern, dash = _LINES[name.lower()]
+            found[name] = pattern.sub(dash, value)
+    return found
 
 
 def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:

@@ -44,7 +44,7 @@ def seal_record(record: UsageRecord, *, person: str, key: bytes | None) -> Usage
     """The reading as it is stored: of an erased person nothing personal is kept, and the login is a pseudonym."""
     ref = f"{record.site_id}/{record.run_key}/{record.meter.value}"
     if key is None:
-        raw: Mapping[str, Any] = {n: v for n, v in record.raw.items() if n.lower() not in personal.PERSONAL}
+        raw: Mapping[str, Any] = personal.public(record.raw)
     else:
         raw = personal.seal(record.raw, person=person, key=key, ref=ref)
     return replace(record, raw=raw, username=personal.pseudonym(record.username, key), job_name="")

@@ -187,7 +187,8 @@ def test_an_invoice_that_rounds_each_line_up_is_found_though_the_log_signs_it(
 ) -> None:
     def greedy(amounts: Any, tax: TaxRule, currency: str) -> Any:
         fair = taxed(amounts, tax, currency)
-        return replace(fair, net=fair.net + 1, gross=fair.gross + 1, line_net=(fair.line_net[0] + 1, *fair.line_net[1:]),
+        lines = (fair.line_net[0] + 1, *fair.line_net[1:])
+        return replace(fair, net=fair.net + 1, gross=fair.gross + 1, line_net=lines,
                        rounding_micro=fair.rounding_micro + 10_000)  # fmt: skip
 
     monkeypatch.setattr(invoices, "taxed", greedy)
