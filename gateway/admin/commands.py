@@ -17,7 +17,7 @@ from accounting.money import parse_amount
 from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway import recovery
-from gateway.admin import demo, docking, reconciling, serving
+from gateway.admin import docking, reconciling, serving
 from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
@@ -34,13 +34,6 @@ def add_to(subs: Any) -> None:
     """Every command with its arguments."""
     _add(subs, "serve", serving.serve, "Serve HTTP (and, by default, run the ticks)")
     _add(subs, "worker", serving.work, "Run the ticks only (PostgreSQL)")
-    _add(
-        subs,
-        "demo",
-        demo.run,
-        "Set up a small federation and run a job through it",
-        ("--stop", {"action": "store_true"}),
-    )
     admin = _add_group(subs, "admin", "Look after the gateway")
     _add(admin, "init", init, "The first admin and a token", ("name", {}))
     _add(admin, "user", user, "A new person", ("name", {}), ("--admin", {"action": "store_true"}))

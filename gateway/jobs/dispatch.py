@@ -16,6 +16,7 @@ from gateway.jobs.ids import parse_manifest, site_name
 from gateway.jobs.lifecycle import Event, Phase, State
 from gateway.jobs.line import Load, Waiter, choose
 from gateway.jobs.maintenance import in_the_way, planned
+from gateway.jobs.moving import Move, move_all
 from gateway.jobs.repository import JOBS
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteError
@@ -233,23 +234,17 @@ def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready | No
 
 def _intend(conn: Connection, lease: Lease, prepared: Sequence[_Ready], now: datetime) -> list[_Claimed]:
     """Write down what is about to be said; without jobs that left the line meanwhile or cannot be rendered."""
-    claimed, attempts, events = [], [], []
+    moves = []
     for ready in prepared:
-        job, rendered = ready.claimed, ready.rendered
-        if rendered is None:
+        if ready.rendered is None:
             _refuse(conn, ready, now)
             continue
-        event = repository.moved(
-            conn, job.job_id, Event.INTENT, now=now, expected=Phase.WAITING, at_attempt=job.attempt - 1,
-            payload={"attempt": job.attempt}, attempt=job.attempt,
-        )  # fmt: skip
-        if event is not None:
-            claimed.append(job)
-            events.append(event)
-            attempts.append(_attempt_row(lease, job, rendered, now))
-    repository.insert_attempts(conn, attempts)
-    repository.insert_events(conn, events)
-    return claimed
+        attempt = ready.claimed.attempt
+        moves.append(Move(ready.claimed.job_id, attempt - 1, {"attempt": attempt}, {"attempt": attempt}))
+    moved = move_all(conn, Event.INTENT, moves, now=now, expected=Phase.WAITING)
+    chosen = [(r.claimed, r.rendered) for r in prepared if r.rendered is not None and r.claimed.job_id in moved]
+    repository.insert_attempts(conn, [_attempt_row(lease, job, rendered, now) for job, rendered in chosen])
+    return [job for job, _ in chosen]
 
 
 def _refuse(conn: Connection, ready: _Ready, now: datetime) -> None:
@@ -303,16 +298,14 @@ def _keep_answers(
 
 
 def _accepted(conn: Connection, answered: Sequence[tuple[_Claimed, Accepted]], now: datetime) -> None:
-    events = [
-        repository.moved(
-            conn, job.job_id, Event.ACCEPTED, now=now, expected=Phase.SUBMITTING, at_attempt=job.attempt,
-            payload={"native_id": outcome.native_id, "cluster": outcome.cluster}, native_id=outcome.native_id,
-            cluster=outcome.cluster, native_submit_time=None, restarts=0, submitted_at=now, missing_looks=0,
-            observed_digest="", message=outcome.message,
-        )
+    moves = [
+        Move(job.job_id, job.attempt, {
+            "native_id": outcome.native_id, "cluster": outcome.cluster, "native_submit_time": None, "restarts": 0,
+            "submitted_at": now, "missing_looks": 0, "observed_digest": "", "message": outcome.message,
+        }, {"native_id": outcome.native_id, "cluster": outcome.cluster})
         for job, outcome in answered
     ]  # fmt: skip
-    repository.insert_events(conn, [event for event in events if event is not None])
+    move_all(conn, Event.ACCEPTED, moves, now=now, expected=Phase.SUBMITTING)
     attempts = [(job.job_id, job.attempt, outcome.native_id, outcome.cluster) for job, outcome in answered]
     repository.accept_attempts(conn, attempts, now=now)
 

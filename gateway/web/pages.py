@@ -126,6 +126,11 @@ def act(request: Request, services: Svc, job_id: str, verb: str) -> Response:
     return RedirectResponse(f"/jobs/{job_id}", 303)
 
 
+def problem_page(request: Request, problem: dict[str, Any]) -> Response:
+    """What went wrong and what to do, for a browser."""
+    return _page(request, "problem.html", _person(request), status=problem["status"], problem=problem)
+
+
 # ---------------------------------------------------------------- parts
 
 

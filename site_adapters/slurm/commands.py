@@ -76,7 +76,7 @@ ERRORS: tuple[ErrorRule, ...] = rules(
         (r"Resource temporarily unavailable", busy),
         (r"\b(QOS|Assoc)(Max|Min|Grp)\w*Limit|Job violates accounting/QOS policy", busy),
         (r"Required partition not available|partition .* (is )?(inactive|down|drain)", busy),
-        (r"Invalid job id specified|Job/step already completing or completed", not_found),
+        (r"Invalid job id specified|Job/step already completing or completed|Job has already finished", not_found),
         (r"Invalid partition name|invalid partition specified", refused("queue")),
         (r"Invalid account or account/partition", refused("account")),
         (r"Invalid qos specification", refused("qos")),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.centre import Centre
-from tests.contract.emulated_centres import openpbs, openpbs_own_logins, sunway, torque
+from tests.contract.emulated_centres import openpbs, openpbs_own_logins, slurm, sunway, torque
 from tests.contract.local_centre import local
 from tests.contract.slurm_centres import alpha_here, alpha_rest, alpha_ssh, beta_enforced
 
@@ -18,6 +18,7 @@ CENTRES: dict[str, Callable[[pytest.FixtureRequest, Path], Iterator[Centre]]] = 
     "slurm-here": alpha_here,
     "slurm-rest": alpha_rest,
     "slurm-enforced": beta_enforced,
+    "slurm-emulated": slurm,
     "pbs-emulated": openpbs,
     "pbs-hidden-emulated": openpbs_own_logins,
     "torque-emulated": torque,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import pwd
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,23 @@ from typing import Any
 import pytest
 
 from site_adapters.types import Attributes, JobSpec, SiteAccount
-from tests.contract.centre import Centre, centre_of
-from tests.emulators.site import PbsCluster, SunwayCluster, pbs_centre, sunway_centre
+from tests.contract.centre import Centre, Lasting, centre_of
+from tests.emulators.site import PbsCluster, SlurmCluster, SunwayCluster, pbs_centre, slurm_centre, sunway_centre
+
+
+def slurm(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
+    """Slurm with an observer and a meter, for machines that cannot have the real one."""
+    cluster, site = slurm_centre(folder)
+    deeds = SlurmDeeds(cluster)
+    me = pwd.getpwnam(getpass.getuser())
+    centre = centre_of(
+        site, name="slurm-emulated", account=SiteAccount(me.pw_name, me.pw_dir, os.getuid()),
+        workplace=folder / "work", keys=lambda _username: None,
+        refused=JobSpec(script="#!/bin/sh\ntrue\n", attributes=Attributes(queue_name="nowhere")),
+        busy=deeds.busy, rename=deeds.rename, requeue=deeds.requeue, reserve=deeds.reserve,
+    )  # fmt: skip
+    centre.down = forgotten_after(deeds.down, centre)
+    yield from _served(centre)
 
 
 def openpbs(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
@@ -56,24 +72,30 @@ def sunway(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
     centre = centre_of(
         site, name="sunway-emulated", account=SiteAccount(me.pw_name, me.pw_dir, os.getuid()),
         workplace=folder / "work", keys=lambda _username: None,
-        refused=JobSpec(script="true", attributes=Attributes(queue_name="q_x86_share")), down=deeds.down,
+        refused=JobSpec(script="true", attributes=Attributes(queue_name="q_x86_share")),
         busy=deeds.busy, shell="/bin/sh", queue_name="share",
     )  # fmt: skip
 
-    @contextmanager
-    def down() -> Iterator[None]:
-        with deeds.down():
-            yield
-        assert centre.adapter.management.health().ok  # what was heard of it is remembered for a second
-
-    centre.down = down
+    centre.down = forgotten_after(deeds.down, centre)
     yield from _served(centre)
+
+
+def forgotten_after(down: Lasting, centre: Centre) -> Lasting:
+    """An outage, and a fresh look after it: what was heard of a scheduler is remembered for a second."""
+
+    @contextmanager
+    def outage() -> Iterator[None]:
+        with down():
+            yield
+        assert centre.adapter.management.health().ok
+
+    return outage
 
 
 class Deeds:
     """What the people and the server of an emulated centre may do."""
 
-    def __init__(self, cluster: PbsCluster | SunwayCluster) -> None:
+    def __init__(self, cluster: PbsCluster | SlurmCluster | SunwayCluster) -> None:
         self._cluster = cluster
 
     @contextmanager
@@ -106,6 +128,38 @@ class Deeds:
     def _of(self, native_id: str) -> list[Any]:
         number = int(native_id.partition(".")[0].partition("[")[0])
         return list(self._cluster.jobs("seq = ?", number))
+
+
+class SlurmDeeds(Deeds):
+    """By the commands of a centre's own people."""
+
+    def rename(self, native_id: str, name: str) -> None:
+        self._scontrol("update", f"jobid={native_id}", f"name={name}")
+
+    def requeue(self, native_id: str) -> None:
+        self._scontrol("requeue", native_id)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        self._scontrol("update", "partitionname=normal", "state=down")
+        try:
+            yield
+        finally:
+            self._scontrol("update", "partitionname=normal", "state=up")
+
+    @contextmanager
+    def reserve(self) -> Iterator[str]:
+        self._cluster.put("admins", [getpass.getuser()])
+        self._scontrol("create", "reservation", "reservationname=service", "starttime=now+1hour", "duration=60",
+                       "nodes=ALL", "users=root", "flags=maint")  # fmt: skip
+        try:
+            yield "service"
+        finally:
+            self._scontrol("delete", "reservationname=service")
+            self._cluster.put("admins", [])
+
+    def _scontrol(self, *words: str) -> None:
+        subprocess.run([self._cluster.root.parent / "bin" / "scontrol", *words], check=True, env={"TZ": "UTC"})
 
 
 def _served(centre: Centre) -> Iterator[Centre]:

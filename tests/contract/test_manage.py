@@ -147,6 +147,19 @@ def test_held_work_waits_until_it_is_released(centre: Centre) -> None:
     assert len(work.runs()) == 1
 
 
+def test_hold_and_release_of_work_that_is_over_are_done(centre: Centre) -> None:
+    """It may end between the look and the act."""
+    if not centre.can("hold"):
+        pytest.skip(f"{centre.name} cannot hold, and says so")
+    management = centre.adapter.management
+    work = centre.work().submit()
+    work.end()
+
+    assert management.hold(centre.account, [work.ref]) == [Done()]
+    assert management.release(centre.account, [work.ref]) == [Done()]
+    assert len(work.runs()) == 1
+
+
 def test_waiting_work_can_be_changed_where_the_centre_can(centre: Centre) -> None:
     management = centre.adapter.management
     with centre.ability("busy")():
