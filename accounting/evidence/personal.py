@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +76,10 @@ def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str) -> dict[s
     }  # fmt: skip
 
 
-def public(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a raw record says nothing of a person; a line keeps its figures, without the names in it."""
-    found = {name: value for name, value in raw.items() if name.lower() not in PERSONAL}
+def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
+    """What of a raw record says nothing of a person (`also`: fields to be left out too); a line keeps its figures,
+    without the names in it."""
+    found = {name: value for name, value in raw.items() if name.lower() not in PERSONAL and name not in also}
     for name, value in found.items():
         if name.lower() in _LINES and isinstance(value, str):
             pattern, dash = _LINES[name.lower()]

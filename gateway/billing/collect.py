@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from accounting import store as books
+from accounting.evidence.outbox import put_rows
 from accounting.sources import read_usage
 from accounting.usage import Kind, Unreadable, UsageRecord
 from gateway.db import table_of
@@ -72,10 +73,15 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
             assigned = _assign(conn, services.gateway_id, lease.site_id, records[start : start + _CHUNK])
             ours += len(assigned)
             sealed = _sealed(services, conn, assigned, now)
-            recorded += books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
+            fresh = books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
+            if fresh:
+                put_rows(conn, lease.site_id, [item.record.content_sha256 for item in sealed], [])
+            recorded += fresh
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         quarantined = books.quarantine(conn, unreadable, now=now)
+        if quarantined:
+            put_rows(conn, lease.site_id, [], [row.content_sha256 for row in unreadable])
         conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(collected_until=now))
     if quarantined:
         log.warning("usage_quarantined", site=lease.site_id, rows=quarantined)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -222,3 +223,17 @@ def test_the_command_line_downloads_shows_and_signs(
         "penstock_verify.py", str(tmp_path / "site.jsonl"), "--log-key", vkey, "--seen", str(tmp_path / "seen")
     )
     assert looked.returncode == 0, looked.stdout
+
+
+def test_the_command_line_signs_with_a_key_that_stays_here(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: dict[str, str], key: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settlement = drawn(gateway, client, operator)["id"]
+    monkeypatch.setenv("PENSTOCK_URL", str(client.base_url).removesuffix("/api/v2/"))
+    monkeypatch.setenv("PENSTOCK_TOKEN", centre["Authorization"].removeprefix("Bearer "))
+    with_key = ("--key", str(key[0]), "--key-id", "c1-2026", "--json")
+    assert CliRunner().invoke(cli.penstock, ["settlement", "sign", settlement, *with_key[:2]]).exit_code == 2
+    done = CliRunner().invoke(cli.penstock, ["settlement", "sign", settlement, *with_key])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output.splitlines()[-1])["signed_by"] == ["centre", "operator"]
