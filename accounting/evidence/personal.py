@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,8 +36,16 @@ PERSONAL = frozenset(
         *("owner", "requestor", "euser", "egroup", "job_owner", "variable_list", "submit_arguments"),  # PBS
         *("error_path", "output_path", "jobdir", "submit_host", "x_workdir", "job_comment"),
         *("username_local", "globalusername", "commandline", "exechome"),  # LSF, OGF usage records
+        "name",  # of a Sunway job, beside its block
     }
 )
+# Whole lines of a scheduler that say more than names: what stays readable of them has a dash where a name was.
+_WORD = re.compile(
+    r"(?<![^\s;])(user|group|owner|requestor|jobname|submit_host|Submit_arguments|Variable_List|jobdir)="
+    r'(?:"(?:[^"\\]|\\.)*"|\S*)'
+)
+_MEMBER = re.compile(r"\b(User|Job Name|Command|CWD|Cwd|Submitted from host )( ?)<[^<>]*>")
+_LINES = {"line": (_WORD, r"\1=-"), "s": (_WORD, r"\1=-"), "block": (_MEMBER, r"\1\2<->")}  # PBS, PBS, Sunway
 
 
 class Erased(Exception):
@@ -63,13 +72,8 @@ class SealedText:
 def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Collection[str] = ()) -> dict[str, Any]:
     """The raw record with its personal fields (and those named in `also`) sealed; `ref` names the run (site, key,
     meter)."""
-    hidden: dict[str, Any] = {}
-    found: dict[str, Any] = {}
-    for name, value in raw.items():
-        if _is_personal(name) or name in also:
-            hidden[name] = value
-        else:
-            found[name] = value
+    found = public(raw, also)
+    hidden = {name: value for name, value in raw.items() if name not in found or found[name] != value}
     if not hidden:
         return found
     text = canonical(hidden)
@@ -80,9 +84,24 @@ def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Col
     return found
 
 
+def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
+    """What of a raw record says nothing of a person (`also`: fields to be left out too); a line keeps its figures,
+    without the names in it."""
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        small = _small(name)
+        if small in PERSONAL or name in also:
+            continue
+        if small in _LINES and isinstance(value, str):
+            pattern, dash = _LINES[small]
+            value = pattern.sub(dash, value)
+        found[name] = value
+    return found
+
+
 @lru_cache(maxsize=1024)
-def _is_personal(name: str) -> bool:
-    return name.lower() in PERSONAL
+def _small(name: str) -> str:
+    return name.lower()
 
 
 def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:

@@ -14,7 +14,8 @@ from accounting.errors import InvoiceRefused
 from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.disputes import DISPUTE_WITHIN, LIVE, Dispute, DisputeState, Side, Step, advance, answer_due
 from accounting.invoicing.invoice import Document, DocumentKind
-from accounting.invoicing.store import DOCUMENTS, ITEMS, credited, issue_credit_note, load, lock
+from accounting.invoicing.items import ITEMS
+from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, load, lock
 from accounting.store.schema import CHARGES, ENTRIES, core
 
 DISPUTES = core(tables.DisputeRow)

@@ -43,6 +43,7 @@ from accounting.invoicing.invoice import (
     document,
     from_snapshot,
 )
+from accounting.invoicing.items import ITEMS, items_of, items_sha256
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
 from accounting.invoicing.tax import TaxKind, TaxRule, tax_rule_at
@@ -54,7 +55,6 @@ from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
 from accounting.tables import UtcTime
 
 DOCUMENTS = core(tables.BillingDocumentRow)
-ITEMS = core(tables.BillingItemRow)
 PAID = core(tables.InvoicePaymentRow)
 
 
@@ -329,4 +329,6 @@ def _keep(conn: Connection, made: Document, serial: int, postings: Sequence[Post
         tax_minor=made.tax_minor, gross_minor=made.gross_minor, corrects=made.corrects or None, entry_id=entry_id,
         snapshot=made.snapshot, sha256=made.sha256, recorded_at=now,
     ))  # fmt: skip
-    put(conn, made.kind.value, made.number, made.snapshot.encode(), project=made.project_id)
+    items = items_sha256(items_of(conn, made))
+    put(conn, made.kind.value, made.number, made.snapshot.encode(), project=made.project_id, payer=made.payer.id,
+        items_sha256=items)  # fmt: skip

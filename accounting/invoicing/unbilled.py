@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, and_, func, select
 
-from accounting.invoicing.store import ITEMS
+from accounting.invoicing.items import ITEMS
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from accounting.errors import AccountingError, PaymentRefused
+from accounting.evidence.outbox import put_source
 from accounting.invoicing import dispute_store
 from accounting.invoicing.ageing import aged, standings
 from accounting.invoicing.dispute_store import Evidence, disputed_minor, raise_dispute, take
@@ -54,6 +55,7 @@ def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
     if not problems and not wanted.dry_run:
         try:
             with services.db.write() as conn:
+                put_source(conn, "bank_file", _document(wanted), format=wanted.format)
                 done = import_payments(conn, statement.transactions, now=services.clock())
         except PaymentRefused as exc:
             raise Conflict(str(exc)) from exc
@@ -253,16 +255,21 @@ def _dispute(conn: Connection, person: Person, dispute_id: str) -> Dispute:
     return found
 
 
-def _statement(wanted: schemas.PaymentsIn) -> BankStatement:
+def _document(wanted: schemas.PaymentsIn) -> bytes:
+    """The bank's file, byte for byte."""
     if bool(wanted.content) == bool(wanted.content_base64):
         problem = Problem("/content", "Give either `content` or `content_base64`.", "required")
         raise Invalid("Where is the file?", problems=(problem,))
     try:
-        data = (
-            base64.b64decode(wanted.content_base64, validate=True) if wanted.content_base64 else wanted.content.encode()
-        )
+        if not wanted.content_base64:
+            return wanted.content.encode()
+        return base64.b64decode(wanted.content_base64, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise Invalid("The file is no base64.", problems=(Problem("/content_base64", str(exc), "invalid"),)) from exc
+
+
+def _statement(wanted: schemas.PaymentsIn) -> BankStatement:
+    data = _document(wanted)
     if wanted.format == "csv" and wanted.profile is None:
         problem = Problem("/profile", "A CSV needs a profile that names its columns.", "required")
         raise Invalid("How is the CSV written?", problems=(problem,))

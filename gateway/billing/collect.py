@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from accounting import store as books
+from accounting.evidence.outbox import put_rows
 from accounting.sources import read_usage
 from accounting.usage import Kind, Unreadable, UsageRecord
 from gateway.billing.names import Names
@@ -118,6 +119,8 @@ def _book(services: Services, lease: Lease, batch: UsageBatch, now: datetime) ->
             repository.assert_served_by(conn, lease)
             names = Names(services, conn, lease.site_id, make=now)
             quarantined = books.quarantine(conn, unreadable, kept=names.unreadable, now=now)
+            if quarantined:
+                put_rows(conn, lease.site_id, [], [row.content_sha256 for row in unreadable])
     return CollectReport(len(batch.usages) + len(batch.problems), ours, recorded, quarantined)
 
 
@@ -136,7 +139,10 @@ def _no_search_for_cycles() -> Iterator[None]:
 def _record(services: Services, lease: Lease, sealed: Sequence[books.Assigned], now: datetime) -> int:
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
-        return books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
+        recorded = books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
+        if recorded:
+            put_rows(conn, lease.site_id, [item.record.content_sha256 for item in sealed], [])
+        return recorded
 
 
 def _since(services: Services, site_id: str, now: datetime) -> datetime:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from accounting.agreement import Agreement
 from accounting.errors import AccountingError
-from accounting.evidence.bundle import About
+from accounting.evidence.about import About
 from accounting.invoicing.dispute_store import entries_in_dispute
 from accounting.money import format_micro
 from accounting.parties import SigningKey

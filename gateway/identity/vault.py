@@ -61,7 +61,7 @@ def seal_raw(
 ) -> dict[str, Any]:
     """What is kept of raw fields: the personal ones (and those in `also`) sealed; none of an erased person's."""
     if key is None:
-        return {n: v for n, v in raw.items() if n.lower() not in personal.PERSONAL and n not in also}
+        return personal.public(raw, also)
     return personal.seal(raw, person=person, key=key, ref=ref, also=also)
 
 
