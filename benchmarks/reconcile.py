@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
-from accounting import recon_match
 from accounting.calendar import month
-from accounting.explain import Ground
-from accounting.recon_drafts import Known, Rules, drafts
-from accounting.recon_found import Matched
-from accounting.recon_store import MARGIN_S
-from accounting.statement import Header, Signed
-from accounting.statement_formats import Profile, read_statement
-from accounting.statement_store import save_statement
+from accounting.reconciling import match as recon_match
+from accounting.reconciling.drafts import Known, Rules, drafts
+from accounting.reconciling.explain import Ground
+from accounting.reconciling.found import Matched
+from accounting.reconciling.statement import Header, Signed
+from accounting.reconciling.statement_formats import Profile, read_statement
+from accounting.reconciling.statement_store import save_statement
+from accounting.reconciling.store import MARGIN_S
 from benchmarks import stage
 from gateway.db import Database
 from gateway.migrations import schema
@@ -49,7 +49,7 @@ def _measure(name: str, db: Database, document: bytes) -> None:
     with _timed(spent, "parse"):
         statement = read_statement(document, site_id="alpha", format_name="csv", header=Header(NOVEMBER, "CNY"),
                                    profile=Profile({n: n for n in HEAD.split(",")}))  # fmt: skip
-    assert (len(statement.lines), statement.problems) == (COUNT, ())
+    assert (statement.read.lines, statement.problems) == (COUNT, ())
     with _timed(spent, "load"), db.write() as conn:
         statement_id, _ = save_statement(conn, statement, document, Signed(), by="bench", now=datetime.now(UTC))
     del statement

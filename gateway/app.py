@@ -19,6 +19,7 @@ from gateway.api import (
     hot,
     invoices,
     jobs,
+    meters,
     openings,
     payments,
     problems,
@@ -52,7 +53,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.doorkeeper = Doorkeeper(services)
     app.state.streams = Streams(services, app.state.doorkeeper)
     app.state.lanes = HotLanes(services)
-    problems.install(app)
+    problems.install(app, pages.problem_page)
     describe.install(app)
     for router in (
         jobs.verbs,
@@ -65,6 +66,7 @@ def create_app(services: Services) -> FastAPI:
         reports.router,
         settlements.router,
         reconciliation.router,
+        meters.router,
         evidence.router,
         contracts.router,
         allocations.router,

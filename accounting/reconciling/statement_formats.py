@@ -1,0 +1,287 @@
+"""Read a centre's statement: CSV by a mapping profile, JSON, OGF usage records, sacct text, PBS's log and others.
+
+Nothing raises for what a line says: a line that cannot be read is kept, and shows as a broken control total.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from accounting.money import MICRO
+from accounting.reconciling.spool import Spool
+from accounting.reconciling.statement import BadLine, Header, Line, Statement
+from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, sacct, sunway
+from accounting.sources.figures import SECONDS_MAX, moment, seconds, whole
+from accounting.sources.reading import Reading
+from accounting.usage import UsageRecord
+
+_SECONDS_OF = {"core_seconds": 1, "core_minutes": 60, "core_hours": 3600, "core_days": 86400}
+_MICRO_MAX = 10**17
+
+
+class Unreadable(Exception):
+    """The document as a whole is not what it was said to be; the text says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How one centre writes its CSV: our field -> its column.
+
+    Fields: run_key native_id task username account queue state cores nodes start end elapsed quantity amount.
+    `zone` is that of times without one. `total_marker`: a row whose first cell is this holds the totals.
+    """
+
+    columns: Mapping[str, str]
+    quantity_unit: str = "core_seconds"
+    zone: str = "UTC"
+    delimiter: str = ","
+    encoding: str = "utf-8-sig"
+    decimal: str = "."
+    total_marker: str = ""
+    states: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.columns) - _FIELDS
+        if unknown or self.quantity_unit not in _SECONDS_OF or len(self.delimiter) != 1:
+            raise ValueError(f"no such fields: {sorted(unknown)}" if unknown else "unit or delimiter not known")
+        ZoneInfo(self.zone)
+
+
+_FIELDS = frozenset({"run_key", "native_id", "task", "username", "account", "queue", "state", "cores", "nodes", "start",
+                     "end", "elapsed", "suspended", "gpu_seconds", "quantity", "amount"})  # fmt: skip
+
+
+def read_statement(
+    document: bytes, *, site_id: str, format_name: str, header: Header, profile: Profile | None = None
+) -> Statement:
+    """`format_name`: csv, json, or one of RECORD_FORMATS. Raises `Unreadable` where the document is something else.
+
+    `header` is what the centre said beside the file; totals inside the document take the place of missing ones.
+    """
+    digest = hashlib.sha256(document).hexdigest()
+    lines = Spool()
+    if format_name == "csv":
+        problems, header = _csv(lines, document, profile or Profile({name: name for name in _FIELDS}), header)
+    elif format_name == "json":
+        problems, header = _json(lines, document, header)
+    elif format_name in RECORD_FORMATS:
+        text = _text(document, "utf-8")
+        problems = _of_records(lines, RECORD_FORMATS[format_name](text, site_id))
+    else:
+        raise Unreadable(f"no reader for {format_name!r}")
+    return Statement(site_id, header, lines, tuple(problems), format_name, digest)
+
+
+RECORD_FORMATS: dict[str, Callable[[str, str], Reading]] = {
+    "ogf-ur": lambda text, site: ogf_ur.read_document(text, site_id=site),
+    "sacct": lambda text, site: sacct.read_document(text, site_id=site),
+    "pbs-log": lambda text, site: pbs_log.read_document(text, site_id=site),
+    "lsb.acct": lambda text, site: lsb_acct.read_document(text, site_id=site),
+    "condor": lambda text, site: condor.read_document(text, site_id=site),
+    "apel": lambda text, site: apel.read_document(text, site_id=site),
+    "sunway-report": lambda text, site: sunway.read_report_document(text, site_id=site),
+}
+
+
+def _csv(lines: Spool, document: bytes, profile: Profile, header: Header) -> tuple[list[BadLine], Header]:
+    try:
+        return _csv_lines(lines, document, profile, header)
+    except (UnicodeDecodeError, LookupError) as exc:
+        raise Unreadable(f"no {profile.encoding} text: {exc}") from exc
+
+
+def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) -> tuple[list[BadLine], Header]:
+    """Line by line: a month of a big centre as one text would take four bytes for each letter."""
+    text = io.TextIOWrapper(io.BytesIO(document), encoding=profile.encoding, newline="")
+    reader = csv.reader(text, delimiter=profile.delimiter)
+    names = [name.strip() for name in next(reader, [])]
+    if profile.columns.get("quantity", "quantity") not in names:
+        raise Unreadable(f"line 1 has no column {profile.columns.get('quantity', 'quantity')!r}: {names[:20]}")
+    problems: list[BadLine] = []
+    meaning = _Meaning(profile)
+    for number, cells in _numbered(reader, problems):
+        if not any(map(str.strip, cells)):
+            continue
+        if profile.total_marker and cells[0].strip() == profile.total_marker:
+            header = _with_totals(header, dict(zip(names, cells, strict=False)), profile)
+            continue
+        try:
+            if len(cells) != len(names):
+                raise ValueError(f"{len(cells)} cells instead of {len(names)}")
+            lines.add(meaning.line(number, dict(zip(names, cells, strict=True))))
+        except (ValueError, KeyError, OverflowError) as exc:
+            problems.append(BadLine(number, profile.delimiter.join(cells), f"{type(exc).__name__}: {exc}"[:500]))
+    return problems, header
+
+
+def _numbered(reader: Any, problems: list[BadLine]) -> Iterator[tuple[int, list[str]]]:
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            problems.append(BadLine(reader.line_num, "", f"no CSV: {exc}"))
+            continue
+        yield reader.line_num, cells
+
+
+class _Meaning:
+    """What the cells of a line mean by a profile, looked up once for all lines."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._columns = profile.columns
+        self._zone = ZoneInfo(profile.zone)
+        self._unit = _SECONDS_OF[profile.quantity_unit]
+        self._decimal, self._states = profile.decimal, profile.states
+
+    def line(self, number: int, cells: Mapping[str, str]) -> Line:
+        """One line; ValueError says which word is none."""
+        said = {name: cells[column].strip() for name, column in self._columns.items() if column in cells}
+        word = said.get
+        start, end = self._epoch(word("start", "")), self._epoch(word("end", ""))
+        if start is not None and end is not None and end < start:
+            raise ValueError("it ends before it starts")
+        state, task, amount = word("state", ""), word("task", ""), word("amount", "")
+        return Line(
+            line_no=number,
+            core_seconds=_scaled(word("quantity", ""), self._unit, self._decimal),
+            run_key=word("run_key", ""),
+            native_id=word("native_id", ""),
+            task=whole(task) if task else None,
+            username=word("username", ""),
+            account=word("account", ""),
+            queue=word("queue", ""),
+            state=self._states.get(state, state),
+            cores=whole(word("cores", "")),
+            nodes=whole(word("nodes", "")),
+            started=start,
+            ended=end,
+            elapsed_s=seconds(word("elapsed", "")),
+            suspended_s=seconds(word("suspended", "")),
+            gpu_seconds=whole(word("gpu_seconds", ""), SECONDS_MAX),
+            amount_micro=_scaled(amount, MICRO, self._decimal, signed=True) if amount else None,
+            raw=cells,
+        )
+
+    def _epoch(self, text: str) -> int | None:
+        if text.isascii() and text.isdigit() and text != "0":
+            return whole(text, SECONDS_MAX)
+        found = moment(text, self._zone)
+        return int(found.timestamp()) if found else None
+
+
+def _with_totals(header: Header, cells: Mapping[str, str], profile: Profile) -> Header:
+    quantity = cells.get(profile.columns.get("quantity", "quantity"), "").strip()
+    amount = cells.get(profile.columns.get("amount", "amount"), "").strip()
+    try:
+        total = _scaled(quantity, _SECONDS_OF[profile.quantity_unit], profile.decimal) if quantity else None
+        money = _scaled(amount, MICRO, profile.decimal, signed=True) if amount else None
+    except ValueError as exc:
+        raise Unreadable(f"the row of totals: {exc}") from exc
+    return Header(
+        header.period,
+        header.currency,
+        header.lines,
+        header.core_seconds if header.core_seconds is not None else total,
+        header.amount_micro if header.amount_micro is not None else money,
+        header.number,
+    )
+
+
+def _scaled(text: str, factor: int, decimal: str = ".", *, signed: bool = False) -> int:
+    """A decimal number times a factor, half up to a whole; thousands are never separated."""
+    plain = text.replace(decimal, ".") if decimal != "." else text
+    if (found := _plain(plain, factor)) is not None:
+        return found
+    try:
+        number = Decimal(plain) * factor
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is no number") from None
+    if not number.is_finite() or abs(number) > _MICRO_MAX or (number < 0 and not signed):
+        raise ValueError(f"{text!r} is out of range")
+    return int((abs(number) + Decimal("0.5")).to_integral_value("ROUND_FLOOR")) * (-1 if number < 0 else 1)
+
+
+def _plain(text: str, factor: int) -> int | None:
+    """Most numbers: digits alone, or no more decimals than micro-units have; None for all others."""
+    before, point, after = text.partition(".")
+    if not (before.isascii() and before.isdigit() and len(before) <= 9):
+        return None
+    if not point:
+        return int(before) * factor
+    if factor == MICRO and after.isascii() and after.isdigit() and len(after) <= 6:
+        return int(before) * MICRO + int(after.ljust(6, "0"))
+    return None
+
+
+def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine], Header]:
+    """`{"totals": {"lines", "core_seconds", "amount"}, "lines": [{field: value, …}]}`; fields as in a profile."""
+    try:
+        found = json.loads(document)
+    except (ValueError, RecursionError) as exc:
+        raise Unreadable(f"no JSON: {exc}") from exc
+    if not isinstance(found, dict) or not isinstance(found.get("lines"), list):
+        raise Unreadable("it has no list `lines`")
+    profile = Profile({name: name for name in _FIELDS})
+    meaning = _Meaning(profile)
+    problems: list[BadLine] = []
+    for number, item in enumerate(found["lines"], 1):
+        try:
+            if not isinstance(item, dict):
+                raise ValueError("a line is an object")
+            words = {str(k): "" if v is None else str(v) for k, v in item.items()}
+            lines.add(meaning.line(number, words))
+        except (ValueError, KeyError, OverflowError) as exc:
+            problems.append(BadLine(number, json.dumps(item)[:2000], f"{type(exc).__name__}: {exc}"[:500]))
+    totals = found.get("totals")
+    if isinstance(totals, dict):
+        words = {"quantity": str(totals.get("core_seconds") or ""), "amount": str(totals.get("amount") or "")}
+        header = _with_totals(header, words, profile)
+        counted = totals.get("lines")
+        if header.lines is None and isinstance(counted, int):
+            header = Header(header.period, header.currency, counted, header.core_seconds, header.amount_micro,
+                            header.number)  # fmt: skip
+    return problems, header
+
+
+def _of_records(lines: Spool, reading: Reading) -> list[BadLine]:
+    for number, record in enumerate(reading.records, 1):
+        lines.add(line_of(number, record))
+    return [BadLine(lines.lines + n, p.raw, p.why) for n, p in enumerate(reading.problems, 1)]
+
+
+def line_of(number: int, record: UsageRecord) -> Line:
+    """A scheduler's own record as a statement line; an amount only where the record carries a charge."""
+    charge = record.raw.get("Charge", "")
+    return Line(
+        line_no=number, core_seconds=record.core_seconds, run_key=record.run_key, native_id=record.native_id,
+        task=record.task, username=record.username, account=record.account, queue=record.queue, state=record.state,
+        cores=record.cores, nodes=record.nodes,
+        started=int(record.start_time.timestamp()) if record.start_time else None,
+        ended=int(record.end_time.timestamp()) if record.end_time else None,
+        elapsed_s=record.elapsed_s, suspended_s=record.suspended_s, gpu_seconds=record.gpu_seconds,
+        amount_micro=_charge(charge), raw=record.raw,
+    )  # fmt: skip
+
+
+def _charge(text: str) -> int | None:
+    try:
+        return _scaled(text, MICRO, signed=True) if text else None
+    except ValueError:
+        return None
+
+
+def _text(document: bytes, encoding: str) -> str:
+    try:
+        return document.decode(encoding)
+    except (UnicodeDecodeError, LookupError) as exc:
+        raise Unreadable(f"no {encoding} text: {exc}") from exc
