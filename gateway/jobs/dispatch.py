@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -160,11 +160,11 @@ def _claim(services: Services, lease: Lease, adapter: SiteAdapter, share: ShareL
     if not rows:
         return []
     share.take(chosen)
-    rendered = (_render(adapter, row, accounts[row.site_account_id], opened) for row in rows)
-    prepared = [ready for ready in rendered if ready is not None]
+    ready = (_render(adapter, row, accounts[row.site_account_id], opened, now) for row in rows)
+    prepared = [one for one in ready if one is not None]
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
-        return _intend(conn, lease, prepared, now)
+        return _intend(conn, prepared, now)
 
 
 def _waiters(conn: Connection, adapter: SiteAdapter, now: datetime, most: int) -> list[Waiter]:
@@ -224,12 +224,16 @@ def _released(spec: JobSpec) -> JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
+    """A job with the row of its attempt, or why there can be none."""
+
     claimed: _Claimed
-    rendered: RenderedJob | None
-    refusal: str
+    attempt_row: Mapping[str, Any] | None
+    refusal: str = ""
 
 
-def _render(adapter: SiteAdapter, row: Any, account: SiteAccount, opened: Sequence[Any]) -> _Ready | None:
+def _render(
+    adapter: SiteAdapter, row: Any, account: SiteAccount, opened: Sequence[Any], now: datetime
+) -> _Ready | None:
     """None: a docked centre has not yet told how it renders, so the job stays in the line."""
     attempt = row.attempt + 1
     manifest = parse_manifest(row.manifest)
@@ -247,24 +251,25 @@ def _render(adapter: SiteAdapter, row: Any, account: SiteAccount, opened: Sequen
     )
     claimed = _Claimed(row.id, attempt, submission)
     try:
-        return _Ready(claimed, adapter.management.render(submission), "")
+        rendered = adapter.management.render(submission)
     except SiteError as exc:
         return None if exc.retryable else _Ready(claimed, None, str(exc))
+    return _Ready(claimed, _attempt_row(adapter.site_id, claimed, rendered, now))
 
 
-def _intend(conn: Connection, lease: Lease, prepared: Sequence[_Ready], now: datetime) -> list[_Claimed]:
+def _intend(conn: Connection, prepared: Sequence[_Ready], now: datetime) -> list[_Claimed]:
     """Write down what is about to be said; without jobs that left the line meanwhile or cannot be rendered."""
     moves = []
     for ready in prepared:
-        if ready.rendered is None:
+        if ready.attempt_row is None:
             _refuse(conn, ready, now)
             continue
         attempt = ready.claimed.attempt
         moves.append(Move(ready.claimed.job_id, attempt - 1, {"attempt": attempt}, {"attempt": attempt}))
     moved = move_all(conn, Event.INTENT, moves, now=now, expected=Phase.WAITING)
-    chosen = [(r.claimed, r.rendered) for r in prepared if r.rendered is not None and r.claimed.job_id in moved]
-    repository.insert_attempts(conn, [_attempt_row(lease, job, rendered, now) for job, rendered in chosen])
-    return [job for job, _ in chosen]
+    chosen = [ready for ready in prepared if ready.claimed.job_id in moved]
+    repository.insert_attempts(conn, [ready.attempt_row for ready in chosen if ready.attempt_row is not None])
+    return [ready.claimed for ready in chosen]
 
 
 def _refuse(conn: Connection, ready: _Ready, now: datetime) -> None:
@@ -274,11 +279,11 @@ def _refuse(conn: Connection, ready: _Ready, now: datetime) -> None:
                            payload={"message": ready.refusal}, message=ready.refusal)  # fmt: skip
 
 
-def _attempt_row(lease: Lease, job: _Claimed, rendered: RenderedJob, now: datetime) -> dict[str, Any]:
+def _attempt_row(site_id: str, job: _Claimed, rendered: RenderedJob, now: datetime) -> dict[str, Any]:
     return {
         "job_id": job.job_id,
         "attempt": job.attempt,
-        "site_id": lease.site_id,
+        "site_id": site_id,
         "outcome": "intent",
         "site_name": job.submission.site_name,
         "stdout_path": rendered.stdout_path,

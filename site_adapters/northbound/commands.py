@@ -136,14 +136,17 @@ class Api:
         data = read_data(answer)
         if not isinstance(data, dict) or not isinstance(data.get("list"), list):
             raise ValueError("a list without rows")
+        total = str(data.get("total"))
+        if not (total.isascii() and total.isdigit() and len(total) < 10):
+            raise ValueError(f"a list of {total[:40]!r} rows")
         runs, rows, problems = [], [], []
         for row in data["list"]:
             try:
                 runs.append(self.run_of(row))
                 rows.append(row)
-            except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
                 problems.append(RowProblem(json.dumps(row), f"{type(exc).__name__}: {exc}"))
-        return Page(tuple(runs), tuple(rows), tuple(problems), int(data["total"]))
+        return Page(tuple(runs), tuple(rows), tuple(problems), int(total))
 
     def job(self, manager: str, native_id: str) -> Request[ObservedRun]:
         """One job, ended or not; `NotFound` where the centre does not know it."""

@@ -7,6 +7,7 @@ import pytest
 from site_adapters.states import ObservedState, Reason
 from site_adapters.types import Accepted, Array, Attributes, FenceTaken, Rejected, Submission, Unknown
 from tests.contract.centre import Centre, submit_all
+from tests.lab.slurm import wait_for
 
 # What breaks shells, separators, parsers and terminals.
 HOSTILE = {
@@ -206,15 +207,25 @@ def test_second_copy_leaves_what_the_first_printed(centre: Centre) -> None:
     assert (work.printed("out"), work.printed("err")) == (b"said\n", b"complained\n")
 
 
+def test_output_is_there_while_it_runs(centre: Centre) -> None:
+    work = centre.work(then="echo first; sleep 300")
+    work.spec = {"stdout_path": str(work.path("out")), "stderr_path": str(work.path("err"))}
+    work.submit()
+
+    wait_for(lambda: work.path("out").exists() and work.printed("out") == b"first\n", "its first line", centre.until_s)
+
+    work.cancel()
+    work.end()
+    assert work.printed("out") == b"first\n"
+
+
 def _needs_a_fence(centre: Centre) -> None:
     if not centre.can("fence"):
         pytest.skip(f"no fence can stand at {centre.name}: what is unknown there is for a person to decide")
 
 
 def test_a_later_job_begins_a_named_output_anew(centre: Centre) -> None:
-    """As people know it from Slurm, also now that the file is opened to be appended to."""
-    if centre.adapter.scheduler != "slurm":
-        pytest.skip("other schedulers append to an output that is there")
+    """As people know it from Slurm, also where the file is opened to be appended to."""
     first, second = centre.work(then="echo one"), centre.work(then="echo two")
     for work in (first, second):
         work.spec = {"stdout_path": str(first.path("out")), "stderr_path": str(first.path("err"))}
