@@ -17,7 +17,7 @@ _UNITS = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4
           "w": 8, "kw": 8 * 1024, "mw": 8 * 1024**2, "gw": 8 * 1024**3}  # fmt: skip
 # Mail, what is kept where, quiet, the submitter's environment (ours is the login's): our own scripts settle these.
 _IGNORED = frozenset("mMkzVc")
-_JOIN, _SHELL = "-j", "-S"  # kept until all lines are read
+_JOIN, _SHELL, _MEMORY, _PLACE = "-j", "-S", "mem", "place"  # kept until all lines are read: order means nothing
 _NO_VALUE = frozenset("hzVIX")
 
 
@@ -45,6 +45,12 @@ def finish(fields: dict[str, Any]) -> str:
         if "stdout_path" not in fields:
             raise ValueError(f"-j {join}: name the file that both go to (#PBS -o FILE)")
         fields["stderr_path"] = fields["stdout_path"]
+    if _PLACE in fields:
+        _place(fields.pop(_PLACE), fields)
+    if (of_all := fields.pop(_MEMORY, None)) is not None:
+        if fields.get("resources.node_count", 1) != 1:
+            raise ValueError("-l mem is of the whole job: write what each node needs (memory, select=1:mem=)")
+        fields.setdefault("resources.memory", of_all)
     return str(fields.pop(_SHELL, ""))
 
 
@@ -92,13 +98,9 @@ def _resources(text: str, fields: dict[str, Any]) -> None:
                 fields["resources.process_count"] = 1 if name == "ncpus" else _count(value)
                 fields["resources.cpu_cores_per_process"] = _count(value) if name == "ncpus" else 1
             case "mem":
-                if fields.get("resources.node_count", 1) != 1:
-                    raise ValueError(
-                        "-l mem is of the whole job: write what each node needs (memory, or select=…:mem=)"
-                    )
-                fields["resources.memory"] = memory(value)
+                fields[_MEMORY] = memory(value)
             case "place":
-                _place(value, fields)
+                fields[_PLACE] = value
             case _:
                 fields.setdefault(CUSTOM, {})[f"pbs.resource.{name}"] = value
 

@@ -49,7 +49,7 @@ def taken(conn: Connection, site_id: str) -> int:
 def nodes_in_use(conn: Connection, site_id: str) -> int:
     """Of all our jobs that are there or on the way, waiting ones included."""
     there = (JOBS.c.site_id == site_id) & JOBS.c.phase.in_(AT_OR_ON_THE_WAY)
-    sizes = dict(conn.execute(select(JOBS.c.id, func.coalesce(JOBS.c.array_size, 1)).where(there)).tuples().all())
+    sizes = {row.id: row.array_size or 1 for row in conn.execute(select(JOBS.c.id, JOBS.c.array_size).where(there))}
     return sum(each * sizes[job_id] for job_id, each in nodes_of(conn, there).items())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -31,7 +32,6 @@ _PAGES = Environment(
     loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True, extensions=["jinja2.ext.i18n"],
 )  # fmt: skip
-_PAGES.globals["said"] = said
 _LIMIT = 50
 
 
@@ -156,7 +156,8 @@ def _page(request: Request, name: str, person: Person | None, *, status: int = 2
     pages = _PAGES.overlay()
     translate = translator(language)
     pages.install_gettext_callables(translate.gettext, translate.ngettext, newstyle=True)  # type: ignore[attr-defined]
-    html = pages.get_template(name).render(person=person, language=language, path=request.url.path, **values)
+    told = partial(said, translate=translate.gettext)
+    html = pages.get_template(name).render(person=person, language=language, path=request.url.path, said=told, **values)
     answer = HTMLResponse(html, status)
     answer.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
     if request.query_params.get("lang") == language:

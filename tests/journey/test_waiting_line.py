@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import insert, select
 
@@ -32,7 +33,7 @@ from site_adapters.types import (
     Submission,
     SubmitOutcome,
 )
-from tests.builders import Altered, Gateway, local_site, make_gateway
+from tests.builders import Altered, Gateway, local_site, make_gateway, served
 
 POLICY = {
     "queued_jobs_max": 20, "queued_jobs_per_person_max": 10, "submits_per_minute": 60, "cores_max": 64,
@@ -220,7 +221,9 @@ def test_a_share_that_has_ended_lets_nothing_more_in_and_says_so(gateway: Gatewa
 
     assert centre.submitted_at == []
     assert why(gateway, job_id).startswith("Our contracted share of local ended ")
-    assert "到期" in why(gateway, job_id, "zh_Hans")
+    with served(gateway.services) as url, httpx.Client(base_url=url, follow_redirects=True) as browser:
+        browser.post("/login", data={"token": gateway.secret})
+        assert "我们在 local 的合同份额已于" in browser.get(f"/jobs/{job_id}?lang=zh_Hans").text
 
 
 def test_a_job_larger_than_the_whole_share_is_refused_at_once(gateway: Gateway, clock: Clock) -> None:

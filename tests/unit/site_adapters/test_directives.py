@@ -64,6 +64,7 @@ def test_chunks_that_are_to_be_scattered_are_nodes() -> None:
     assert fields("-l select=4:ncpus=2", "-l place=scatter:excl") == {
         "process_count": 4, "cpu_cores_per_process": 2, "node_count": 4, "exclusive_node_use": True,
     }  # fmt: skip
+    assert fields("-l place=scatter", "-l select=4:ncpus=2")["node_count"] == 4
     assert fields("-l select=2:ompthreads=3:ncpus=3:model=b")["custom_attributes"] == {"pbs.chunk": "model=b"}
     assert fields("-l select=2:ompthreads=3:ncpus=3")["environment"] == {"OMP_NUM_THREADS": "3"}
 
@@ -97,6 +98,7 @@ def test_what_was_read_is_what_our_own_script_asks_for_again(text: str) -> None:
         (["-l walltime=soon"], "is no time"),
         (["-l select=2:ncpus=2:mem=lots"], "no amount of memory"),
         (["-l nodes=2:ppn=2,mem=4gb"], "what each node needs"),
+        (["-l mem=4gb", "-l nodes=2:ppn=2"], "what each node needs"),
         (["-N"], "has no value"),
         (["name"], "no option of qsub"),
     ],
