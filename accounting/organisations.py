@@ -11,8 +11,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from accounting import legal_entities
-from accounting.invoice import LegalEntity
+from accounting.invoicing import legal_entities
+from accounting.invoicing.invoice import LegalEntity
 from accounting.parties import Party
 from accounting.store import contracts
 

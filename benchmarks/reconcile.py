@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
-from accounting import recon_match
 from accounting.calendar import month
-from accounting.explain import Ground
-from accounting.recon_drafts import Known, Rules, drafts
-from accounting.recon_found import Matched
-from accounting.recon_store import MARGIN_S
-from accounting.statement import Header, Signed
-from accounting.statement_formats import Profile, read_statement
-from accounting.statement_store import save_statement
+from accounting.reconciling import match as recon_match
+from accounting.reconciling.drafts import Known, Rules, drafts
+from accounting.reconciling.explain import Ground
+from accounting.reconciling.found import Matched
+from accounting.reconciling.statement import Header, Signed
+from accounting.reconciling.statement_formats import Profile, read_statement
+from accounting.reconciling.statement_store import save_statement
+from accounting.reconciling.store import MARGIN_S
 from benchmarks import stage
 from gateway.db import Database
 from gateway.migrations import schema

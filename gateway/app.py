@@ -16,6 +16,7 @@ from gateway.api import (
     contracts,
     describe,
     evidence,
+    hot,
     invoices,
     jobs,
     openings,
@@ -51,7 +52,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.doorkeeper = Doorkeeper(services)
     app.state.streams = Streams(services, app.state.doorkeeper)
     app.state.lanes = HotLanes(services)
-    problems.install(app)
+    problems.install(app, pages.problem_page)
     describe.install(app)
     for router in (
         jobs.verbs,
@@ -75,4 +76,5 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(sites.open_router, prefix="/api/v2")
     app.include_router(pages.router)
     app.include_router(agents.router)
+    hot.install(app)
     return app

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from accounting import csv_text
-from accounting.invoice import Document, Line, LineKind
-from accounting.invoice_texts import describe
+from accounting.invoicing.invoice import Document, Line, LineKind
+from accounting.invoicing.texts import describe
 from accounting.minor_units import decimal_of
 
 VERSION = "1.0"

@@ -136,3 +136,18 @@ def balances(
     if code:
         query = query.where(ACCOUNTS.c.code.startswith(code, autoescape=True))
     return {(r[0], r[1]): int(r[2]) for r in conn.execute(query)}
+
+
+def core_seconds_at(conn: Connection, site_id: str) -> int:
+    """What our jobs have used at a site in all its time, by the latest readings of whichever meter says more."""
+    later = USAGE.alias("later")
+    replaced = select(later.c.id).where(
+        later.c.site_id == site_id, later.c.run_key == USAGE.c.run_key, later.c.meter == USAGE.c.meter,
+        later.c.revision > USAGE.c.revision,
+    )  # fmt: skip
+    query = (
+        select(USAGE.c.meter, func.sum(USAGE.c.core_seconds))
+        .where(USAGE.c.site_id == site_id, USAGE.c.job_id.is_not(None), ~replaced.exists())
+        .group_by(USAGE.c.meter)
+    )
+    return max((int(used) for _, used in conn.execute(query)), default=0)

@@ -17,7 +17,7 @@ from accounting.money import parse_amount
 from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway import recovery
-from gateway.admin import docking, reconciling, serving
+from gateway.admin import checking, docking, reconciling, serving
 from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
@@ -53,7 +53,7 @@ def add_to(subs: Any) -> None:
          ("--url", {"default": ""}), ("--ca", {"default": ""}))  # fmt: skip
     _add(admin, "dock-rotate", docking.dock_rotate, "A new docking key towards a centre", ("site", {}))
     _add(admin, "rotate-keys", rotate_keys, "A new master key; every stored key is sealed anew")
-    _add(admin, "check", check, "Probe every site and check the books")
+    _add(admin, "check", checking.check, "Probe every site and check the books")
     _add(admin, "backup", backup, "Copy the database while it is used", ("file", {}))
     _add(admin, "restore", restore, "Put a copy back", ("file", {}), ("--force", {"action": "store_true"}))
     _add(admin, "recover", recover, "After a restore: ask every site, then accept writes",
@@ -202,26 +202,6 @@ def _project(conn: Any, name: str) -> str:
 
 
 # ---------------------------------------------------------------- sites, books, copies
-
-
-def check(_args: argparse.Namespace) -> int:
-    services = compose(Settings())
-    failed = 0
-    for site_id, adapter in sorted(services.sites.items()):
-        if adapter.closed_reason is not None:
-            print(f"✗ {site_id}: closed: {adapter.closed_reason}")
-            failed += 1
-            continue
-        for result in adapter.auth.check():
-            mark = "✓" if result.ok else "✗"
-            print(f"{mark} {site_id}: {result.name}: {result.detail}" + (f" → {result.remedy}" * (not result.ok)))
-            failed += not result.ok
-    with services.db.read() as conn:
-        off = books.check_books(conn)
-    for line in off:
-        print(f"✗ books: {line}")
-    print("✓ books: every entry sums to zero, every balance is its postings" if not off else "")
-    return 1 if failed or off else 0
 
 
 def backup(args: argparse.Namespace) -> None:

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accounting import recon_store
-from accounting.breaks import FINAL, Category
 from accounting.money import format_micro
-from accounting.recon_terms import Narrower
+from accounting.reconciling import store as recon_store
+from accounting.reconciling.breaks import FINAL, Category
+from accounting.reconciling.statement_formats import RECORD_FORMATS, Profile, Unreadable
+from accounting.reconciling.statement_store import statement_row, statements
+from accounting.reconciling.terms import Narrower
 from accounting.sources.gaps import Hole, holes
-from accounting.statement_formats import RECORD_FORMATS, Profile, Unreadable
-from accounting.statement_store import statement_row, statements
 from gateway.billing import reconcile
 from gateway.billing.recon_rules import rules_for
 from gateway.bootstrap import compose

@@ -8,14 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from accounting import dispute_store
-from accounting.ageing import BUCKETS, Aged, Standing
-from accounting.disputes import Dispute
-from accounting.invoice import Document, DocumentKind, LegalEntity
+from accounting.invoicing import dispute_store
+from accounting.invoicing.ageing import BUCKETS, Aged, Standing
+from accounting.invoicing.disputes import Dispute
+from accounting.invoicing.invoice import Document, DocumentKind, LegalEntity
+from accounting.invoicing.tax import TaxRule
 from accounting.minor_units import plain
 from accounting.money import format_micro
-from accounting.payment_store import Received
-from accounting.tax import TaxRule
+from accounting.payments.store import Received
 from gateway.jobs.views import stamp
 
 

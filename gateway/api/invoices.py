@@ -10,19 +10,21 @@ from fastapi import APIRouter, Path, Query
 from sqlalchemy import Connection, or_, select
 from starlette.responses import Response
 
-from accounting import invoice_texts, legal_entities, organisations
-from accounting.credit_notes import Credit
+from accounting import organisations
 from accounting.errors import InvoiceRefused
-from accounting.invoice import Document, DocumentKind, LegalEntity
-from accounting.invoice_csv import invoice_csv
-from accounting.invoice_lines import charges_of_line
-from accounting.invoice_pdf import pdf
-from accounting.invoice_store import issue_credit_note, load
+from accounting.invoicing import legal_entities
+from accounting.invoicing import texts as invoice_texts
+from accounting.invoicing.as_csv import invoice_csv
+from accounting.invoicing.as_pdf import pdf
+from accounting.invoicing.credit_notes import Credit
+from accounting.invoicing.invoice import Document, DocumentKind, LegalEntity
+from accounting.invoicing.lines import charges_of_line
+from accounting.invoicing.store import issue_credit_note, load
+from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.minor_units import plain
 from accounting.money import format_micro
-from accounting.payment_store import open_documents
-from accounting.payments_csv import minor_of
-from accounting.tax import TaxKind, TaxRule
+from accounting.payments.bank_csv import minor_of
+from accounting.payments.store import open_documents
 from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views
 from gateway.api import describe

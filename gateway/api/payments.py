@@ -11,17 +11,17 @@ from fastapi import APIRouter, Path
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
-from accounting import dispute_store
-from accounting.ageing import aged, standings
-from accounting.dispute_store import Evidence, disputed_minor, raise_dispute, take
-from accounting.disputes import Dispute, DisputeState, Side, Step
 from accounting.errors import AccountingError, PaymentRefused
-from accounting.invoice_store import DOCUMENTS
+from accounting.invoicing import dispute_store
+from accounting.invoicing.ageing import aged, standings
+from accounting.invoicing.dispute_store import Evidence, disputed_minor, raise_dispute, take
+from accounting.invoicing.disputes import Dispute, DisputeState, Side, Step
+from accounting.invoicing.store import DOCUMENTS
 from accounting.minor_units import plain
-from accounting.payment_store import allocate_by_hand, find, import_payments, open_documents, received
-from accounting.payments import BankStatement
-from accounting.payments_camt import read_camt
-from accounting.payments_csv import CsvProfile, minor_of, read_csv
+from accounting.payments.bank_csv import CsvProfile, minor_of, read_csv
+from accounting.payments.camt import read_camt
+from accounting.payments.payment import BankStatement
+from accounting.payments.store import allocate_by_hand, find, import_payments, open_documents, received
 from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views
 from gateway.api import describe

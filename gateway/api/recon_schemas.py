@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from accounting.breaks import Cause
+from accounting.reconciling.breaks import Cause
 from gateway.api.answers import _Out
 from gateway.api.schemas import Currency, Plain, _In, _whole
 

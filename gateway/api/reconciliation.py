@@ -12,15 +12,15 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from starlette.responses import Response
 
-from accounting import recon_store
-from accounting.breaks import Act, Category, Refused, State
 from accounting.calendar import month
 from accounting.money import format_micro, parse_amount
-from accounting.recon_store import BreakNow
-from accounting.recon_terms import Narrower
-from accounting.statement import Header
-from accounting.statement_formats import Profile, Unreadable
-from accounting.statement_store import signer_of, statement_problems, statement_row, statements
+from accounting.reconciling import store as recon_store
+from accounting.reconciling.breaks import Act, Category, Refused, State
+from accounting.reconciling.statement import Header
+from accounting.reconciling.statement_formats import Profile, Unreadable
+from accounting.reconciling.statement_store import signer_of, statement_problems, statement_row, statements
+from accounting.reconciling.store import BreakNow
+from accounting.reconciling.terms import Narrower
 from gateway.api import describe
 from gateway.api import recon_schemas as schemas
 from gateway.api.context import Admin, Body, Svc, Who, Word, answer, read

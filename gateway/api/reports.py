@@ -11,15 +11,16 @@ from fastapi import APIRouter, Query
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
-from accounting import csv_text, export_rows
-from accounting.ageing import standings
+from accounting import csv_text
 from accounting.calendar import Period, month
+from accounting.exports import rows as export_rows
 from accounting.exports.focus import focus_csv
 from accounting.exports.general_ledger import beancount, hledger, journal_csv, trial_balance
 from accounting.exports.ogf_ur import ogf_ur_xml
+from accounting.invoicing.ageing import standings
 from accounting.minor_units import plain
 from accounting.money import format_micro
-from accounting.reports import By, Question, Spent, default_span
+from accounting.reports.spending import By, Question, Spent, default_span
 from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views
 from gateway.api import describe

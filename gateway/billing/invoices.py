@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from accounting import legal_entities
 from accounting.calendar import Period, month
 from accounting.errors import AccountingError, InvoiceRefused
-from accounting.invoice import Document
-from accounting.invoice_store import DOCUMENTS, Wanted, issue_invoice
+from accounting.invoicing import legal_entities
+from accounting.invoicing.invoice import Document
+from accounting.invoicing.store import DOCUMENTS, Wanted, issue_invoice
 from accounting.store.contracts import in_force
 from accounting.store.schema import TERMS
 from gateway.db import table_of

@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 
 from accounting import store as books
 from accounting.agreement import Agreement
-from accounting.explain import Ground, Ratio
 from accounting.minor_units import micro_per_minor
-from accounting.recon_drafts import Rules
-from accounting.recon_terms import Narrower, narrowed, rules_of
+from accounting.reconciling.drafts import Rules
+from accounting.reconciling.explain import Ground, Ratio
+from accounting.reconciling.terms import Narrower, narrowed, rules_of
 from accounting.store import contracts, settlements
 from accounting.usage import CORE_SECONDS
 

@@ -14,20 +14,20 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from accounting import recon_store
 from accounting import store as books
 from accounting.agreement import Agreement, Bills
-from accounting.breaks import FINAL, Act, Category, Event, Refused, State
 from accounting.calendar import month
 from accounting.errors import AccountingError
 from accounting.evidence.leaves import SIGNED_BY
 from accounting.ledger import Entry, Posting, payable
-from accounting.recon_drafts import Known, Rules
-from accounting.recon_store import BreakNow, Compared
-from accounting.recon_terms import COLUMN
-from accounting.statement import Header, Signed, Statement, Verify, check
-from accounting.statement_formats import Profile, read_statement
-from accounting.statement_store import save_statement, sign_statement, signer_of, statement_row
+from accounting.reconciling import store as recon_store
+from accounting.reconciling.breaks import FINAL, Act, Category, Event, Refused, State
+from accounting.reconciling.drafts import Known, Rules
+from accounting.reconciling.statement import Header, Signed, Statement, Verify, check
+from accounting.reconciling.statement_formats import Profile, read_statement
+from accounting.reconciling.statement_store import save_statement, sign_statement, signer_of, statement_row
+from accounting.reconciling.store import BreakNow, Compared
+from accounting.reconciling.terms import COLUMN
 from accounting.store import USAGE, contracts
 from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
 from accounting.usage import Kind, Meter, UsageRecord

@@ -10,17 +10,17 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from accounting import invoice_texts
-from accounting.ageing import aged
 from accounting.calendar import Period
-from accounting.dispute_store import disputed_minor, disputes
-from accounting.disputes import LIVE
-from accounting.invoice_store import DOCUMENTS, ITEMS
+from accounting.invoicing import texts as invoice_texts
+from accounting.invoicing.ageing import aged
+from accounting.invoicing.dispute_store import disputed_minor, disputes
+from accounting.invoicing.disputes import LIVE
+from accounting.invoicing.store import DOCUMENTS, ITEMS
 from accounting.minor_units import to_minor
 from accounting.money import format_micro
-from accounting.payment_store import open_documents, received
-from accounting.plots import Bar, bars_svg
-from accounting.reports import By, Question, Scope, Spent, spent
+from accounting.payments.store import open_documents, received
+from accounting.reports.plots import Bar, bars_svg
+from accounting.reports.spending import By, Question, Scope, Spent, spent
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
 from gateway.billing.invoices import PROJECTS, USERS
 from gateway.identity.access import Person, Verb, can

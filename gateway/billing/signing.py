@@ -10,8 +10,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from accounting.parties import SigningKey
+from accounting.reconciling.statement import Signed, Verify
 from accounting.signing import BadSignature, key_id_of, verify_jws
-from accounting.statement import Signed, Verify
 
 ALGORITHM = "Ed25519"
 STATEMENT = "penstock-statement"

@@ -188,6 +188,7 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
         over("/array/indices", size, policy.queued_jobs_per_person_max, "tasks")
         if "arrays" not in adapter.capabilities:
             problems.append(Problem("/array", f"{adapter.site_id} has no job arrays.", "unsupported"))
+    problems += _over_share(spec, adapter, queue)
     if queue is not None:
         over("/resources/node_count", nodes, queue.nodes_max or queue.nodes_total, "nodes")
         over("/attributes/duration", duration, queue.duration_max, "s")
@@ -204,6 +205,22 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
             problems.append(Problem("/attributes/account", detail, "invalid", f"It takes: {', '.join(allowed)}."))
     problems += _foreign_attributes(spec, adapter)
     return tuple(problems)
+
+
+def _over_share(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> list[Problem]:
+    """A job that is larger than all of the contracted share would wait for ever."""
+    share = adapter.policy.share_core_seconds
+    if share is None:
+        return []
+    try:
+        tasks = len(expand(spec.array.indices)) if spec.array is not None else 1
+    except ValueError:
+        return []  # said by the check of the array itself
+    asked = cores_charged(spec, queue) * (spec.attributes.duration or duration_default(adapter, queue)) * tasks
+    if asked <= share:
+        return []
+    detail = f"It may use {asked} core-seconds; all of our share at {adapter.site_id} is {share}."
+    return [Problem("/attributes/duration", detail, "over_share", "Ask for less time or fewer cores.")]
 
 
 def _foreign_attributes(spec: JobSpec, adapter: SiteAdapter) -> list[Problem]:

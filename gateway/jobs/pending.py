@@ -10,12 +10,16 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from gateway.db import table_of
+from gateway.jobs import share
 from gateway.jobs.lifecycle import FINAL, Phase
+from gateway.jobs.line import share_over
 from gateway.jobs.maintenance import in_the_way, planned
 from gateway.jobs.repository import JOBS, SITES, count_by_person, submits_since
+from gateway.jobs.sentence import Sentence
 from gateway.jobs.tables import DependencyRow
+from gateway.pace import calls_left
 from gateway.services import Services
-from site_adapters.policy import open_at
+from site_adapters.policy import Policy, open_at
 from site_adapters.slurm.reasons import reason_of
 from site_adapters.states import Reason
 
@@ -97,14 +101,14 @@ def _in_line(services: Services, conn: Connection, job: Any, now: datetime) -> W
                     closed or (adapter.closed_reason if adapter is not None else "") or "")  # fmt: skip
     if not open_at(adapter.policy, now):
         spans = ", ".join(f"{start}–{end}" for start, end in adapter.policy.hours)
-        return _why(job, f"{job.site_id} takes our jobs only at {spans} ({adapter.policy.zone}).")
+        return _why(job, Sentence("{site} takes our jobs only at {hours} ({zone}).", site=job.site_id, hours=spans,
+                                  zone=adapter.policy.zone))  # fmt: skip
     span = in_the_way(planned(conn, job.site_id), job.duration_max, now)
     if span is not None:
-        sentence = (
-            f"It could not end before the maintenance of {job.site_id}, which begins {span.start:%Y-%m-%d %H:%M} UTC."
-        )
+        pattern, moment = "It could not end before the maintenance of {site}, which begins {moment} UTC.", span.start
         if span.start <= now:
-            sentence = f"{job.site_id} is under maintenance until {span.end:%Y-%m-%d %H:%M} UTC."
+            pattern, moment = "{site} is under maintenance until {moment} UTC.", span.end
+        sentence = Sentence(pattern, site=job.site_id, moment=f"{moment:%Y-%m-%d %H:%M}")
         return _why(job, sentence, "Wait, ask for less time, or submit it elsewhere.", f"reservation {span.name}")
     ahead = conn.scalar(
         select(func.count()).where(
@@ -112,23 +116,50 @@ def _in_line(services: Services, conn: Connection, job: Any, now: datetime) -> W
             JOBS.c.id < job.id,
         )
     )  # fmt: skip
-    limit = _limit_reached(conn, adapter.policy, job, now)
-    sentence = limit or "It is handed over in the next moments."
-    return _why(job, sentence, evidence=f"{ahead} of your own jobs are ahead of it here")
+    limit = _share_spent(conn, adapter.policy, job, now) or _limit_reached(services, conn, adapter.policy, job, now)
+    sentence, action = limit or (Sentence("It is handed over in the next moments."), "")
+    return _why(job, sentence, action, evidence=f"{ahead} of your own jobs are ahead of it here")
 
 
-def _limit_reached(conn: Connection, policy: Any, job: Any, now: datetime) -> str:
+_Told = tuple[Sentence, str]
+
+
+def _share_spent(conn: Connection, policy: Policy, job: Any, now: datetime) -> _Told | None:
+    """What was contracted with the centre: for how long, and how much."""
+    action = "Wait for the contract to be renewed, or submit it elsewhere."
+    if share_over(policy, now):
+        until = f"{policy.share_until:%Y-%m-%d %H:%M}"
+        return Sentence("Our contracted share of {site} ended {moment} UTC.", site=job.site_id, moment=until), action
+    if policy.share_core_seconds is None:
+        return None
+    left = policy.share_core_seconds - share.taken(conn, job.site_id)
+    needed = job.cores_charged * (job.array_size or 1) * job.duration_max
+    if needed <= left:
+        return None
+    return Sentence(
+        "It may use {needed} core-seconds, and of our contracted share of {site} ({share}) only {left} are neither "
+        "used nor promised to jobs that are there.",
+        needed=needed, site=job.site_id, share=policy.share_core_seconds, left=max(0, left),
+    ), "Wait until jobs there have ended, ask for less time, or submit it elsewhere."  # fmt: skip
+
+
+def _limit_reached(services: Services, conn: Connection, policy: Policy, job: Any, now: datetime) -> _Told | None:
     places = {r.user_id: int(r.places) for r in count_by_person(conn, job.site_id)}
     total, mine = sum(places.values()), places.get(job.user_id, 0)
     if policy.queued_jobs_max is not None and total >= policy.queued_jobs_max:
-        return f"{job.site_id} lets {policy.queued_jobs_max} of our jobs wait there, and {total} do."
+        return Sentence("{site} lets {most} of our jobs wait there, and {now} do.", site=job.site_id,
+                        most=policy.queued_jobs_max, now=total), ""  # fmt: skip
     if policy.queued_jobs_per_person_max is not None and mine >= policy.queued_jobs_per_person_max:
-        return f"{job.site_id} lets {policy.queued_jobs_per_person_max} of your jobs wait there, and {mine} do."
-    if policy.submits_per_minute is not None:
-        lately = submits_since(conn, job.site_id, now - timedelta(seconds=60))
-        if lately >= policy.submits_per_minute:
-            return f"{job.site_id} takes {policy.submits_per_minute} submissions a minute, and it had {lately}."
-    return ""
+        return Sentence("{site} lets {most} of your jobs wait there, and {now} do.", site=job.site_id,
+                        most=policy.queued_jobs_per_person_max, now=mine), ""  # fmt: skip
+    lately = submits_since(conn, job.site_id, now - timedelta(seconds=60))
+    if policy.submits_per_minute is not None and lately >= policy.submits_per_minute:
+        return Sentence("{site} takes {most} submissions a minute, and it had {now}.", site=job.site_id,
+                        most=policy.submits_per_minute, now=lately), ""  # fmt: skip
+    if calls_left(services.paces.of(job.site_id), policy, lately) == 0:
+        return Sentence("{site} lets us ask its scheduler {most} times a minute; those for handing over are used.",
+                        site=job.site_id, most=policy.calls_per_minute), ""  # fmt: skip
+    return None
 
 
 def _parents(conn: Connection, job_id: str) -> list[str]:

@@ -21,6 +21,7 @@ from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
 from gateway.jobs import checks, repository
 from gateway.jobs.ids import site_name, tag_of
+from gateway.jobs.opened import open_there, under_its_opening
 from gateway.jobs.repository import Standing
 from gateway.services import Services
 from site_adapters.directives import lift
@@ -156,7 +157,10 @@ def plan(
     problems += _credit_problems(conn, best)
     adapter = services.sites[best.site_id]
     account = repository.site_account(conn, best.site_account_id)
-    script, argv, more = _dry_render(services, adapter, best, account, now)
+    opened = open_there(conn, best.site_id, now)
+    sent = under_its_opening(best.spec, opened, project_id=best.project_id, username=account.username,
+                             queue=best.queue, policy=adapter.policy)  # fmt: skip
+    script, argv, more = _dry_render(services, adapter, replace(best, spec=sent), account, now)
     given = {"site": best.site_id, "cores": best.cores_charged, "tasks": best.array_size or 1}
     given |= {"duration": best.duration_max, "queue_name": best.spec.attributes.queue_name}
     charged = {"cores": best.cores_charged, "core_seconds_max": best.estimate.core_seconds}

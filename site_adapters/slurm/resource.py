@@ -11,7 +11,7 @@ from typing import NoReturn
 from site_adapters.command import Command, Output
 from site_adapters.config import SiteConfig
 from site_adapters.directives import duration
-from site_adapters.errors import CredentialRefused, SiteUnreachable, Unsupported
+from site_adapters.errors import CommandFailed, CredentialRefused, SiteUnreachable, Unsupported
 from site_adapters.slurm.commands import classify, ping
 from site_adapters.transport import Connection, Logins
 from site_adapters.types import Capacity, Limits, Node, Queue, Reservation, RowProblem, SiteAccount
@@ -55,8 +55,22 @@ def _figure(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19
 
 
-def associations(program: str, username: str) -> Command[Limits]:
-    """Accounts and QOS of a login (`sacctmgr show assoc`)."""
+def cluster_name(program: str) -> Command[str]:
+    """What slurmdbd calls this cluster (`scontrol show config`): one database may serve several."""
+
+    def parse(output: Output) -> str:
+        if output.exit_code != 0:
+            raise classify(output)
+        names = [line.partition("=")[2].strip() for line in output.text.splitlines() if line.startswith("ClusterName ")]
+        if not names or not names[0]:
+            raise CommandFailed("scontrol names no ClusterName", native_text=output.text[:500])
+        return names[0]
+
+    return Command((program, "show", "config"), parse, deadline_s=30.0)
+
+
+def associations(program: str, username: str, cluster: str) -> Command[Limits]:
+    """Accounts and QOS of a login at one cluster (`sacctmgr show assoc`)."""
 
     def parse(output: Output) -> Limits:
         if output.exit_code != 0:
@@ -67,7 +81,16 @@ def associations(program: str, username: str) -> Command[Limits]:
         default = next((row[2] for row in rows if row[2]), None)
         return Limits(accounts, qos, default)
 
-    argv = (program, "-nP", "show", "user", username, "withassoc", "format=account,qos,defaultaccount")
+    argv = (
+        program,
+        "-nP",
+        "show",
+        "user",
+        username,
+        "withassoc",
+        f"cluster={cluster}",
+        "format=account,qos,defaultaccount",
+    )
     return Command(argv, parse, deadline_s=30.0)
 
 
@@ -110,7 +133,8 @@ class SlurmResource:
 
     def limits(self, account: SiteAccount) -> Limits:
         connection = self.logins.actor(account.username)
-        return connection.run(associations(self.config.command("sacctmgr"), account.username))
+        cluster = connection.run(cluster_name(self.config.command("scontrol")))
+        return connection.run(associations(self.config.command("sacctmgr"), account.username, cluster))
 
     def reservations(self) -> list[Reservation]:
         return [

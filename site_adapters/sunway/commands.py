@@ -272,6 +272,11 @@ def bkill(program: str, root: str, native_id: str) -> Command[Output]:
     return Command(argv, lambda out: out, write=True, deadline_s=60.0)
 
 
+def bsignal(program: str, number: int, native_id: str) -> Command[Output]:
+    """A signal to one running job (`bsignal -s 30 ID`, Sunway's own help tool): only the switch sends KILL with it."""
+    return Command((program, "-s", str(number), native_id), lambda out: out, write=True, deadline_s=20.0)
+
+
 # The staging area as it stands in the site file: {home} and {user} are what the login itself says.
 ROOT = """case $1 in "{home}"*) root=$HOME${1#"{home}"};; *) root=$1;; esac
 case $root in *"{user}"*) root=${root%%"{user}"*}${HOME##*/}${root#*"{user}"};; esac

@@ -183,6 +183,10 @@ class Work:
         assert look.good, look
         return list({(run.native_id, run.task): run for run in look.runs}.values())
 
+    def found_ids(self) -> list[str]:
+        """The jobs among what was found: queue and accounting may each have a row of the same one."""
+        return sorted({run.native_id for run in self.found()})
+
     def cancel(self) -> None:
         self.centre.adapter.management.cancel(self.centre.account, [self.ref])
 

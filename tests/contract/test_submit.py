@@ -73,7 +73,7 @@ def test_arguments_of_any_content_arrive_as_they_are(centre: Centre) -> None:
 def test_job_of_any_name_is_found_by_its_tag(centre: Centre, name: str) -> None:
     work = centre.work(spec={"name": name}).submit()
 
-    assert [run.native_id for run in work.found()] == [work.native_id]
+    assert work.found_ids() == [work.native_id]
     work.cancel()
 
 
@@ -149,10 +149,10 @@ def test_cut_answer_is_unknown_and_the_job_is_found_by_its_tag_once(centre: Cent
         outcome = centre.adapter.management.submit([work.submission])[0]
     assert isinstance(outcome, Unknown), outcome
 
-    found = work.found()
+    found = work.found_ids()
 
     assert len(found) == 1
-    work.native_id = found[0].native_id
+    work.native_id = found[0]
     assert work.end()[0].state is ObservedState.COMPLETED
     assert len(work.runs()) == 1
 
@@ -168,9 +168,9 @@ def test_late_copy_runs_nothing_once_its_fence_is_taken(centre: Centre) -> None:
     again.end()
     land()
 
-    found = late.found()
+    found = late.found_ids()
     assert len(found) == 1
-    late.native_id = found[0].native_id
+    late.native_id = found[0]
     ended = late.end()[0]
 
     assert taken == [FenceTaken()]
@@ -183,7 +183,7 @@ def test_second_copy_of_an_attempt_runs_nothing(centre: Centre) -> None:
     centre.adapter.management.submit([work.submission])
     work.submit()  # a client that lost the answer and tried again, against the rules
 
-    for native_id in {run.native_id for run in work.found()}:
+    for native_id in work.found_ids():
         work.native_id = native_id
         work.end()
 
@@ -197,7 +197,7 @@ def test_second_copy_leaves_what_the_first_printed(centre: Centre) -> None:
     work.submit().end()
     centre.adapter.management.submit([work.submission])
 
-    for native_id in {run.native_id for run in work.found()}:
+    for native_id in work.found_ids():
         work.native_id = native_id
         work.end()
 

@@ -21,8 +21,10 @@ from pbs_qsub import qsub
 from pbs_reservations import pbs_rdel, pbs_rstat, pbs_rsub
 from pbs_server import PbsCluster
 
-PROGRAMS = ("qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qselect", "pbsnodes", "qrerun", "pbs_rstat",
-            "pbs_rsub", "pbs_rdel")  # fmt: skip
+PROGRAMS = (
+    "qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qsig", "qselect", "pbsnodes", "qrerun", "pbs_rstat",
+    "pbs_rsub", "pbs_rdel",
+)  # fmt: skip
 
 
 def answer(c: PbsCluster, name: str, words: list[str], data: str | None = None) -> Answer:

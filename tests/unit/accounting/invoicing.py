@@ -7,14 +7,14 @@ from itertools import count
 
 from sqlalchemy import Connection
 
-from accounting import legal_entities
 from accounting import store as books
 from accounting.calendar import month
-from accounting.invoice import Document, LegalEntity
-from accounting.invoice_store import Wanted, issue_invoice
+from accounting.invoicing import legal_entities
+from accounting.invoicing.invoice import Document, LegalEntity
+from accounting.invoicing.store import Wanted, issue_invoice
+from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.meter import MeteringPolicy
 from accounting.tariff import PriceRule
-from accounting.tax import TaxKind, TaxRule
 from accounting.usage import Kind, Meter, UsageRecord
 
 T0 = datetime(2026, 10, 5, 12, 0, tzinfo=UTC)

@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from accounting import store as books
 from accounting.errors import InvoiceRefused
-from accounting.invoice import LineKind
-from accounting.invoice_store import issue_invoice
+from accounting.invoicing.invoice import LineKind
+from accounting.invoicing.store import issue_invoice
 from accounting.store import periods
 from gateway.db import Database
 from tests.unit.accounting.invoicing import NOW, OPERATOR, bill, charge, parties, run, wanted

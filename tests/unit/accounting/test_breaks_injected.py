@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from accounting import store as books
-from accounting.breaks import Cause, State
-from accounting.explain import Ground, Ratio
-from accounting.recon_drafts import Rules
-from accounting.recon_store import breaks
+from accounting.reconciling.breaks import Cause, State
+from accounting.reconciling.drafts import Rules
+from accounting.reconciling.explain import Ground, Ratio
+from accounting.reconciling.statement_formats import Profile
+from accounting.reconciling.store import breaks
 from accounting.sources import sacct
-from accounting.statement_formats import Profile
 from gateway.billing import reconcile
 from tests import break_maker, builders
 from tests.break_maker import BILL, SACCT, make

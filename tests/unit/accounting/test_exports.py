@@ -19,14 +19,14 @@ import pytest
 import xmlschema
 from defusedxml.ElementTree import fromstring
 
-from accounting import export_rows
-from accounting.credit_notes import Credit
+from accounting.exports import rows as export_rows
 from accounting.exports.focus import COLUMNS, focus_csv
 from accounting.exports.general_ledger import LedgerLine, beancount, hledger, journal_csv, trial_balance
 from accounting.exports.ogf_ur import NAMESPACE, ChargedRun, ogf_ur_xml
-from accounting.invoice_store import issue_credit_note
-from accounting.payment_store import import_payments
-from accounting.payments import BankTransaction
+from accounting.invoicing.credit_notes import Credit
+from accounting.invoicing.store import issue_credit_note
+from accounting.payments.payment import BankTransaction
+from accounting.payments.store import import_payments
 from accounting.sources import ogf_ur
 from gateway.db import Database
 from tests.unit.accounting.invoicing import NOW, T0, bill, charge, parties, run

@@ -16,15 +16,15 @@ from sqlalchemy.exc import DBAPIError
 
 from accounting import store as books
 from accounting.calendar import month, month_of, months
-from accounting.credit_notes import Credit
 from accounting.errors import InvoiceRefused
-from accounting.invoice import Document, DocumentKind, LineKind, from_snapshot
-from accounting.invoice_store import DOCUMENTS, ITEMS, credited, issue_credit_note, issue_invoice, load
-from accounting.legal_entities import add_tax_rule, save_entity, tax_rules
+from accounting.invoicing.credit_notes import Credit
+from accounting.invoicing.invoice import Document, DocumentKind, LineKind, from_snapshot
+from accounting.invoicing.legal_entities import add_tax_rule, save_entity, tax_rules
+from accounting.invoicing.store import DOCUMENTS, ITEMS, credited, issue_credit_note, issue_invoice, load
+from accounting.invoicing.tax import TaxKind, TaxRule, rate_text, taxed
 from accounting.minor_units import digits_of, distribute, plain, to_minor
 from accounting.store.contracts import Terms, set_terms
 from accounting.tables import APPEND_ONLY
-from accounting.tax import TaxKind, TaxRule, rate_text, taxed
 from accounting.usage import Meter
 from gateway.db import Database
 from tests.unit.accounting.invoicing import NOW, OPERATOR, PAYER, T0, VAT, bill, charge, parties, run, wanted

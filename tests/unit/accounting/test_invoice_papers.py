@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from accounting import csv_text
-from accounting.credit_notes import Credit, credit_note
-from accounting.invoice import Document, DocumentKind, Item, LineKind, Unbilled, document
-from accounting.invoice_csv import HEADER, invoice_csv
-from accounting.invoice_pdf import pdf
-from accounting.invoice_texts import LANGUAGES, TEXTS, core_hours, describe, language, money
+from accounting.invoicing.as_csv import HEADER, invoice_csv
+from accounting.invoicing.as_pdf import pdf
+from accounting.invoicing.credit_notes import Credit, credit_note
+from accounting.invoicing.invoice import Document, DocumentKind, Item, LineKind, Unbilled, document
+from accounting.invoicing.texts import LANGUAGES, TEXTS, core_hours, describe, language, money
 from tests.unit.accounting.invoicing import NOW, OPERATOR, PAYER, T0, VAT
 
 HOSTILE = ["=cmd|' /C calc'!A0", "+1", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1", '"; DROP', "a,b\nc", "\u202egpj.exe"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from accounting import legal_entities, organisations
+from accounting import organisations
+from accounting.invoicing import legal_entities
 from accounting.parties import Party, Role
 from accounting.store import contracts
 from gateway.db import Database

@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from accounting import dispute_store
 from accounting import store as books
-from accounting.ageing import aged, standings
-from accounting.credit_notes import Credit
-from accounting.dispute_store import Evidence, raise_dispute, take
-from accounting.disputes import LIVE, TABLE, DisputeState, Side, Step, advance
 from accounting.errors import InvoiceRefused, PaymentRefused
-from accounting.invoice import Document
-from accounting.invoice_store import issue_credit_note, load
-from accounting.payment_store import PAID, allocate_by_hand, import_payments, open_documents, received
-from accounting.payments import BankTransaction, OpenDocument, allocate
-from accounting.payments_camt import read_camt
-from accounting.payments_csv import CsvProfile, minor_of, read_csv
+from accounting.invoicing import dispute_store
+from accounting.invoicing.ageing import aged, standings
+from accounting.invoicing.credit_notes import Credit
+from accounting.invoicing.dispute_store import Evidence, raise_dispute, take
+from accounting.invoicing.disputes import LIVE, TABLE, DisputeState, Side, Step, advance
+from accounting.invoicing.invoice import Document
+from accounting.invoicing.store import issue_credit_note, load
+from accounting.payments.bank_csv import CsvProfile, minor_of, read_csv
+from accounting.payments.camt import read_camt
+from accounting.payments.payment import BankTransaction, OpenDocument, allocate
+from accounting.payments.store import PAID, allocate_by_hand, import_payments, open_documents, received
 from gateway.db import Database
 from tests.unit.accounting.invoicing import NOW, bill, charge, parties, run
 

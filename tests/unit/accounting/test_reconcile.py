@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from accounting import recon_store
 from accounting import store as books
-from accounting.breaks import Act, Category, Refused, State
-from accounting.explain import Ground, Ratio
-from accounting.recon_drafts import Rules
+from accounting.reconciling import store as recon_store
+from accounting.reconciling.breaks import Act, Category, Refused, State
+from accounting.reconciling.drafts import Rules
+from accounting.reconciling.explain import Ground, Ratio
+from accounting.reconciling.statement import Signed
+from accounting.reconciling.statement_store import statement_row
 from accounting.sources import read_usage
-from accounting.statement import Signed
-from accounting.statement_store import statement_row
 from accounting.usage import UsageRecord
 from gateway.billing import reconcile
 from gateway.billing.reconcile import Received, Reconciled

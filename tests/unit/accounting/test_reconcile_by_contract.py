@@ -13,17 +13,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
 from accounting.agreement import Bills, Payout, PostingLimits, StatementTerms, Tax, TaxKind, Tolerances
-from accounting.breaks import Act, Cause, Refused
 from accounting.evidence.leaves import entries
-from accounting.explain import Ratio
 from accounting.ledger import payable
 from accounting.meter import MeteringPolicy
 from accounting.parties import SigningKey
-from accounting.recon_drafts import Rules
-from accounting.recon_terms import Narrower
+from accounting.reconciling.breaks import Act, Cause, Refused
+from accounting.reconciling.drafts import Rules
+from accounting.reconciling.explain import Ratio
+from accounting.reconciling.statement_store import statement_row
+from accounting.reconciling.terms import Narrower
 from accounting.settle import Rate
 from accounting.signing import sign_jws
-from accounting.statement_store import statement_row
 from accounting.store import contracts, settlements
 from accounting.store.schema import CHARGES
 from gateway.billing.recon_rules import rules_for

@@ -12,8 +12,8 @@ import pytest
 from defusedxml.ElementTree import fromstring
 
 from accounting.calendar import month
-from accounting.plots import Bar, bars_svg
-from accounting.reports import By, Question, Scope, spent
+from accounting.reports.plots import Bar, bars_svg
+from accounting.reports.spending import By, Question, Scope, spent
 from accounting.usage import Meter
 from gateway.db import Database
 from tests.unit.accounting.invoicing import NOW, T0, charge, parties, run

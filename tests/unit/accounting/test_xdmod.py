@@ -17,10 +17,10 @@ import pytest
 from accounting import store as books
 from accounting.calendar import days, months
 from accounting.meter import MeteringPolicy
+from accounting.reports.usage_by_period import PeriodUsage, span_of, usage_by_period
 from accounting.sources import sacct
 from accounting.tariff import PriceRule
 from accounting.usage import UsageRecord
-from accounting.usage_report import PeriodUsage, span_of, usage_by_period
 from gateway.db import Database
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "xdmod"

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from penstock.cli.billing import billing
 
 from accounting import store as books
+from accounting.store.prices import discounts
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway import leases
 from gateway.billing.upkeep import upkeep
@@ -115,6 +117,33 @@ def test_allocations_budgets_and_vouchers_of_a_project(
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "budget_spent")
     ok(client.delete(f"billing/budgets/{made['id']}"))
     assert client.post("jobs", json={"script": "#!/bin/sh\ntrue\n", "attributes": {"duration": 60}}).status_code == 202
+
+
+def test_a_project_buys_a_second_block_before_the_first_is_used_up(
+    gateway: Gateway, client: httpx.Client, operator: Headers
+) -> None:
+    """A bounded block, one that begins within it and ends after it, and one without an end: all are given and paid."""
+    now = gateway.services.clock()
+
+    def buys(price: str, begins: timedelta, ends: timedelta | None) -> None:
+        block = {"project": "demo", "payer": "inst", "kind": "block", "amount": 36_000, "price": price}
+        block["starts_at"] = (now + begins).isoformat()
+        ok(client.post("orders", json=block | ({"ends_at": (now + ends).isoformat()} if ends else {}),
+                       headers=operator), 201)  # fmt: skip
+
+    day = timedelta(days=1)
+    buys("3.00", 0 * day, 10 * day)
+    buys("2.00", 5 * day, 20 * day)
+    buys("1.00", -5 * day, None)
+    buys("4.00", 6 * day, 7 * day)
+
+    given = ok(client.get("projects/demo/allocations"))["items"]
+    assert sorted(a["amount"] for a in given if a["source"] == "block") == [36_000] * 4
+    with gateway.services.db.read() as conn:
+        free = sorted((d.valid_from, d.valid_to) for d in discounts(conn))
+        assert books.check_books(conn) == []
+    assert free[0][0] == now - 5 * day and free[-1][1] is None
+    assert all(before[1] == after[0] for before, after in pairwise(free))  # nothing twice, and no gap
 
 
 def _fencing(gateway: Gateway) -> int:

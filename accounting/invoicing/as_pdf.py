@@ -1,0 +1,145 @@
+"""An invoice as PDF (fpdf2, with Noto Sans SC embedded by subset), the same bytes for the same document."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pylopdf_fonts_zh_cn
+from fpdf import FPDF
+from fpdf.enums import TableBordersLayout, WrapMode
+from fpdf.fonts import FontFace
+
+from accounting.invoicing import texts as words
+from accounting.invoicing.invoice import Document, LegalEntity
+from accounting.minor_units import plain, to_minor
+
+FONT = Path(pylopdf_fonts_zh_cn.__file__).parent / "NotoSansSC-Regular.otf"
+_GREY, _BLUE, _BLACK = (110, 110, 110), (26, 73, 120), (20, 20, 20)
+_WIDTHS = (9, 67, 45, 14, 27, 28)
+
+
+def pdf(doc: Document, lang: str) -> bytes:
+    """A4 pages; `lang` is `en` or `zh`."""
+    page = _Page(doc, lang)
+    page.set_creation_date(doc.issued_at)
+    page.set_title(f"{words.title(doc, lang)} {doc.number}")
+    page.set_lang("zh-Hans" if lang == "zh" else "en")
+    page.add_font("noto", "", FONT)
+    page.set_font("noto", size=9)
+    page.alias_nb_pages()
+    page.set_auto_page_break(True, margin=18)
+    page.add_page()
+    page.heading()
+    page.lines()
+    page.totals()
+    page.closing()
+    return bytes(page.output())
+
+
+def printable(text: str) -> str:
+    """Without what a page cannot show: control characters and marks that turn the writing round."""
+    return "".join(c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+
+
+class _Page(FPDF):
+    def __init__(self, doc: Document, lang: str) -> None:
+        super().__init__(format="A4")
+        self._doc, self._lang, self._zone = doc, lang, doc.issuer.zone
+        self.set_margins(10, 14, 10)
+
+    def footer(self) -> None:
+        self.set_y(-14)
+        self.set_font("noto", size=6.5)
+        self.set_text_color(*_GREY)
+        self.cell(140, 4, f"{words.say('fingerprint', self._lang)}: {self._doc.sha256}")
+        self.cell(0, 4, words.say("page", self._lang, page=self.page_no()), align="R")
+        self.set_text_color(*_BLACK)
+
+    def heading(self) -> None:
+        doc, lang = self._doc, self._lang
+        self.set_text_color(*_BLUE)
+        self.set_font("noto", size=20)
+        self.cell(0, 11, words.title(doc, lang), new_x="LMARGIN", new_y="NEXT")
+        self.set_font("noto", size=9)
+        self.set_text_color(*_BLACK)
+        top = self.get_y() + 3
+        self._party(doc.issuer, 10, top, "")
+        left = self.get_y()
+        self._party(doc.payer, 70, top, words.say("bill_to", lang))
+        middle = self.get_y()
+        facts = [("number", doc.number), ("issued", words.day(doc.issued_at, self._zone, lang))]
+        if doc.gross_minor >= 0:
+            facts.append(("due", words.day(doc.due_at, self._zone, lang)))
+        facts += [("period", words.days(doc.period_start, doc.period_end, self._zone, lang)), ("project", doc.project)]
+        facts += [(key, value) for key, value in (("corrects", doc.corrects), ("reason", doc.reason)) if value]
+        self.set_xy(131, top)
+        for key, value in facts:
+            self._fact(words.say(key, lang), value)
+        self.set_xy(10, max(left, middle, self.get_y()) + 6)
+
+    def _fact(self, label: str, value: str) -> None:
+        self.set_x(131)
+        self.set_text_color(*_GREY)
+        self.multi_cell(17, 5, label, new_x="RIGHT", new_y="TOP")
+        self.set_text_color(*_BLACK)
+        self.multi_cell(53, 5, printable(value), new_x="LMARGIN", new_y="NEXT", wrapmode=WrapMode.CHAR)
+
+    def _party(self, party: LegalEntity, x: float, y: float, label: str) -> None:
+        tax_id = f"{words.say('tax_id', self._lang)} {party.tax_id}" if party.tax_id else ""
+        self.set_xy(x, y)
+        if label:
+            self.set_text_color(*_GREY)
+            self.multi_cell(56, 5, label, new_x="LEFT", new_y="NEXT")
+            self.set_text_color(*_BLACK)
+        for text in (party.legal_name, party.address, party.country, tax_id):
+            if text:
+                self.multi_cell(56, 5, printable(text), new_x="LEFT", new_y="NEXT", wrapmode=WrapMode.CHAR)
+
+    def lines(self) -> None:
+        doc, lang = self._doc, self._lang
+        style = FontFace(color=_BLUE, fill_color=(238, 242, 246))
+        head = [words.say(k, lang) for k in ("line", "what", "service", "runs", "core_hours", "amount")]
+        aligns = ("RIGHT", "LEFT", "LEFT", "RIGHT", "RIGHT", "RIGHT")
+        self.set_font("noto", size=8)
+        with self.table(
+            col_widths=_WIDTHS, text_align=aligns, headings_style=style, line_height=5, padding=0.6,
+            borders_layout=TableBordersLayout.HORIZONTAL_LINES, wrapmode=WrapMode.CHAR,
+        ) as table:  # fmt: skip
+            table.row(head)
+            for line in doc.lines:
+                amount = line.net_minor + (line.tax_minor if doc.tax.inclusive else 0)
+                table.row([
+                    str(line.number), printable(words.describe(line, lang)),
+                    words.days(line.service_start, line.service_end, self._zone, lang),
+                    words.number(line.runs, lang), words.core_hours(line.core_seconds, lang),
+                    words.money(amount, doc.currency, lang),
+                ])  # fmt: skip
+
+    def totals(self) -> None:
+        doc, lang = self._doc, self._lang
+        self.ln(3)
+        rows = [(words.say("net", lang), doc.net_minor), (words.tax_label(doc, lang), doc.tax_minor),
+                (words.say("total", lang), doc.gross_minor)]  # fmt: skip
+        for label, minor in rows:
+            last = minor is doc.gross_minor and label == rows[-1][0]
+            self.set_font("noto", size=11 if last else 9)
+            self.set_x(110)
+            self.cell(50, 6, label, align="R")
+            self.cell(40, 6, words.money(minor, doc.currency, lang), align="R", new_x="LMARGIN", new_y="NEXT")
+        self.set_font("noto", size=9)
+
+    def closing(self) -> None:
+        doc, lang = self._doc, self._lang
+        notes = [words.tax_note(doc, lang)]
+        if doc.unbilled.runs:
+            amount = words.money(to_minor(doc.unbilled.amount_micro, doc.currency), doc.currency, lang)
+            notes.append(words.say("unbilled", lang, runs=doc.unbilled.runs, amount=amount))
+        if doc.gross_minor > 0 and doc.issuer.bank_details:
+            details = f"{words.say('pay_to', lang)}: {doc.issuer.bank_details}"
+            notes.append(f"{details}\n{doc.number} · {plain(doc.gross_minor, doc.currency)} {doc.currency}. "
+                         f"{words.say('reference', lang)}")  # fmt: skip
+        self.ln(4)
+        for note in filter(None, notes):
+            self.multi_cell(0, 5, printable(note), new_x="LMARGIN", new_y="NEXT", wrapmode=WrapMode.CHAR)
+            self.ln(2)

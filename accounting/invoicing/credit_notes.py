@@ -1,0 +1,69 @@
+"""Give back part of an invoice: a document of its own that names the invoice's lines. The invoice is never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from accounting.errors import InvoiceRefused
+from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind
+from accounting.minor_units import plain, to_micro
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """`net_minor` (positive) of a line of an invoice, given back."""
+
+    line: int
+    net_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """What earlier credit notes gave back of one line: positive minor units."""
+
+    net_minor: int = 0
+    tax_minor: int = 0
+
+
+def credit_note(
+    invoice: Document, credits: Sequence[Credit], *, number: str, reason: str, at: datetime,
+    earlier: Mapping[int, Credited],
+) -> Document:  # fmt: skip
+    """The credit note; raises `InvoiceRefused` where a line has less left than is given back.
+
+    The tax goes back by cumulated share, so that crediting a line in any number of parts gives back its tax exactly.
+    """
+    if invoice.kind is not DocumentKind.INVOICE:
+        raise InvoiceRefused(f"{invoice.number} is no invoice: only an invoice is credited")
+    if not reason.strip():
+        raise InvoiceRefused("a credit note says why")
+    billed = {line.number: line for line in invoice.lines}
+    lines: list[Line] = []
+    for credit in credits:
+        if credit.line not in billed:
+            raise InvoiceRefused(f"{invoice.number} has no line {credit.line}")
+        if credit.line in {line.number for line in lines}:
+            raise InvoiceRefused(f"line {credit.line} is named twice")
+        lines.append(_line(invoice, billed[credit.line], credit, earlier.get(credit.line, Credited())))
+    if not lines:
+        raise InvoiceRefused("a credit note has a line")
+    net, tax = sum(line.net_minor for line in lines), sum(line.tax_minor for line in lines)
+    return replace(
+        invoice, number=number, kind=DocumentKind.CREDIT_NOTE, issued_at=at, due_at=at, lines=tuple(lines),
+        net_minor=net, tax_minor=tax, gross_minor=net + tax, rounding_micro=0, corrects=invoice.number, reason=reason,
+    )  # fmt: skip
+
+
+def _line(invoice: Document, billed: Line, credit: Credit, before: Credited) -> Line:
+    after = before.net_minor + credit.net_minor
+    if credit.net_minor <= 0 or after > billed.net_minor:
+        left = plain(max(0, billed.net_minor - before.net_minor), invoice.currency)
+        raise InvoiceRefused(f"line {billed.number} of {invoice.number} has {left} {invoice.currency} left to credit")
+    tax = billed.tax_minor * after // billed.net_minor - before.tax_minor
+    micro = -to_micro(credit.net_minor + (tax if invoice.tax.inclusive else 0), invoice.currency)
+    return replace(
+        billed, kind=LineKind.CREDIT, runs=0, core_seconds=0, amount_micro=micro,
+        net_minor=-credit.net_minor, tax_minor=-tax,
+    )  # fmt: skip

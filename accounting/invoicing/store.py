@@ -1,0 +1,329 @@
+"""Issue invoices and credit notes: one transaction locks the issuer's counter, claims charges, books and keeps the
+document. A number that is not kept with its document was never taken: there are no gaps. Nothing here commits.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    String,
+    and_,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
+
+from accounting import tables
+from accounting.calendar import Period, months
+from accounting.errors import InvoiceRefused
+from accounting.evidence.outbox import put
+from accounting.invoicing import legal_entities
+from accounting.invoicing.credit_notes import Credit, Credited, credit_note
+from accounting.invoicing.invoice import (
+    Document,
+    DocumentKind,
+    Item,
+    LegalEntity,
+    LineKind,
+    Unbilled,
+    document,
+    from_snapshot,
+)
+from accounting.invoicing.legal_entities import NO_TAX, SERIES
+from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
+from accounting.invoicing.tax import TaxKind, TaxRule, tax_rule_at
+from accounting.ledger import Entry, Posting
+from accounting.store import book
+from accounting.store.holds import raise_limit
+from accounting.store.periods import assert_may_bill
+from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
+from accounting.tables import UtcTime
+
+DOCUMENTS = core(tables.BillingDocumentRow)
+ITEMS = core(tables.BillingItemRow)
+PAID = core(tables.InvoicePaymentRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One invoice to be made: a project's usage at some sites (None: all but `not_sites`) up to the end of a month.
+
+    `people`: user id → name shown on the lines. `whole`: this payer also pays what has no payers of its own; the
+    payers of a charge that is shared get their parts each.
+    """
+
+    issuer_id: str
+    payer_id: str
+    project_id: str
+    project: str
+    currency: str
+    month: Period
+    sites: tuple[str, ...] | None
+    people: Mapping[str, str]
+    whole: bool = True
+    not_sites: tuple[str, ...] = ()
+
+
+def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Document | None:
+    """The invoice of everything that is not billed yet; None where there is nothing. Asking twice bills once.
+
+    What the month's records corrected downwards below zero becomes a credit note. Late records of earlier months are
+    lines of their own, with their service period.
+    """
+    issuer, tax = _issuer(conn, wanted.issuer_id, wanted.payer_id, now)
+    payer = _known(conn, wanted.payer_id)
+    if now < wanted.month.end:
+        raise InvoiceRefused(f"{wanted.month.name} ends at {wanted.month.end.isoformat()}: it cannot be billed yet")
+    lock(conn, issuer.id)
+    assert_may_bill(conn, wanted.month.start, wanted.month.end)
+    charges, reversals = _billable(wanted)
+    billable = charges.union_all(reversals).subquery("billable")
+    first, total = conn.execute(select(
+        func.min(billable.c.end_time, type_=UtcTime()), func.sum(billable.c.amount_micro, type_=BigInteger)
+    )).one()  # fmt: skip
+    if first is None:
+        return None
+    negative = int(total) < 0
+    kind = DocumentKind.CREDIT_NOTE if negative else DocumentKind.INVOICE
+    serial, number = _next(conn, issuer.id, kind)
+    for period in months(first, wanted.month.end, issuer.zone):
+        _claim(conn, number, billable, period)
+    items = _claimed(conn, number)  # from what was claimed: charges may have come since they were counted
+    if not items or (sum(item.amount_micro for item in items) < 0) != negative:
+        raise InvoiceRefused(f"the charges of {wanted.project} changed while they were billed: ask again")
+    lines = [(_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id), "") for item in items]
+    made = document(
+        number=number, kind=kind, issuer=issuer, payer=payer, project_id=wanted.project_id, project=wanted.project,
+        currency=wanted.currency, period=(wanted.month.start, wanted.month.end), issued_at=now,
+        due_at=now if negative else now + timedelta(days=payer.payment_days), tax=tax,
+        items=lines, reason="corrections of earlier periods" if negative else "",
+        unbilled=_unbilled(conn, wanted),
+    )  # fmt: skip
+    _keep(conn, made, serial, invoice_postings(made), now)
+    return made
+
+
+def issue_credit_note(
+    conn: Connection, invoice_number: str, credits: Sequence[Credit], *, reason: str, now: datetime
+) -> Document:
+    """Give back part of an invoice's lines; raises `InvoiceRefused` where a line has less left."""
+    row = conn.execute(select(DOCUMENTS.c.issuer_id).where(DOCUMENTS.c.number == invoice_number)).one_or_none()
+    if row is None:
+        raise InvoiceRefused(f"there is no document {invoice_number}")
+    lock(conn, row.issuer_id)
+    invoice = load(conn, invoice_number)
+    assert invoice is not None
+    serial, number = _next(conn, row.issuer_id, DocumentKind.CREDIT_NOTE)
+    made = credit_note(invoice, credits, number=number, reason=reason, at=now, earlier=credited(conn, invoice_number))
+    before = settled_minor(conn, invoice_number)
+    again = settled_micro(invoice, before, before - made.gross_minor)
+    _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
+    may_spend_again(conn, invoice, again)
+    return made
+
+
+def settled_minor(conn: Connection, invoice_number: str) -> int:
+    """What of an invoice's gross is paid or credited so far."""
+    paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
+    back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
+    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0)
+
+
+def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:
+    """Raise the project's limit by what was settled, where it has one."""
+    limited = select(BALANCES.c.limit_amount).where(
+        BALANCES.c.project_id == invoice.project_id, BALANCES.c.commodity == invoice.currency
+    )
+    if micro and conn.scalar(limited) is not None:
+        raise_limit(conn, project_id=invoice.project_id, commodity=invoice.currency, amount=micro)
+
+
+def load(conn: Connection, number: str) -> Document | None:
+    """The document as it was issued."""
+    text = conn.scalar(select(DOCUMENTS.c.snapshot).where(DOCUMENTS.c.number == number))
+    return None if text is None else from_snapshot(text)
+
+
+def credited(conn: Connection, invoice_number: str) -> dict[int, Credited]:
+    """What credit notes gave back of each line so far: positive minor units."""
+    sums: dict[int, Credited] = defaultdict(Credited)
+    texts = conn.scalars(select(DOCUMENTS.c.snapshot).where(DOCUMENTS.c.corrects == invoice_number))
+    for note in map(from_snapshot, texts):
+        for line in note.lines:
+            before = sums[line.number]
+            sums[line.number] = Credited(before.net_minor - line.net_minor, before.tax_minor - line.tax_minor)
+    return dict(sums)
+
+
+def lock(conn: Connection, issuer_id: str) -> None:
+    """Make everybody else who touches this issuer's documents wait for our commit (SQLite: its one writer does)."""
+    query = select(SERIES.c.kind).where(SERIES.c.issuer_id == issuer_id).order_by(SERIES.c.kind).with_for_update()
+    if not conn.execute(query).all():
+        raise InvoiceRefused(f"{issuer_id!r} issues no invoices: it has no number prefix")
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _issuer(conn: Connection, issuer_id: str, payer_id: str, now: datetime) -> tuple[LegalEntity, TaxRule]:
+    issuer, code = legal_entities.entity(conn, issuer_id) or (None, "")
+    if issuer is None:
+        raise InvoiceRefused(f"there is no legal entity {issuer_id!r}")
+    _, override = legal_entities.entity(conn, payer_id) or (None, "")
+    code = override or code or NO_TAX
+    rule = tax_rule_at(legal_entities.tax_rules(conn, code), code, now)
+    if rule is None and code == NO_TAX:
+        epoch = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+        rule = TaxRule(NO_TAX, TaxKind.EXEMPT, 0, epoch, name_en="No tax", name_zh="不计税")
+    if rule is None:
+        raise InvoiceRefused(f"tax rule {code!r} has no version that holds on {now.date().isoformat()}")
+    return issuer, rule
+
+
+def _known(conn: Connection, entity_id: str) -> LegalEntity:
+    found = legal_entities.entity(conn, entity_id)
+    if found is None:
+        raise InvoiceRefused(f"there is no legal entity {entity_id!r}")
+    return found[0]
+
+
+def _next(conn: Connection, issuer_id: str, kind: DocumentKind) -> tuple[int, str]:
+    """Take the next number; it is only taken if this transaction commits."""
+    query = update(SERIES).where(SERIES.c.issuer_id == issuer_id, SERIES.c.kind == kind.value)
+    row = conn.execute(
+        query.values(next_number=SERIES.c.next_number + 1).returning(SERIES.c.prefix, SERIES.c.next_number)
+    ).one()
+    serial = int(row.next_number) - 1
+    return serial, f"{row.prefix}-{serial:06d}"
+
+
+def _billable(wanted: Wanted) -> tuple[Any, Any]:
+    """Charges and reversals of this project that no document has, as two selects of the same shape.
+
+    Only what the centre's meter read is billed. A charge that was reversed before it was billed is never billed, and
+    neither is its reversal; one that was billed is taken back from whom it was billed to.
+    """
+    scope = [CHARGES.c.project_id == wanted.project_id, CHARGES.c.currency == wanted.currency,
+             CHARGES.c.meter == "centre", USAGE.c.end_time < wanted.month.end]  # fmt: skip
+    scope.append(_sold_here(wanted))
+    shared, mine = CHARGES.c.payers.is_not(null()), CHARGES.c.payers[wanted.payer_id].as_string()
+    scope.append(or_(mine.is_not(None), ~shared) if wanted.whole else mine.is_not(None))
+    part = case((shared, literal(wanted.payer_id, String)), else_=literal("", String))
+    amount = case((shared, cast(mine, BigInteger)), else_=CHARGES.c.amount_micro)
+    billed, undone = ITEMS.alias("billed"), ITEMS.alias("undone")
+    on_charge = and_(billed.c.kind == "charge", billed.c.charge_id == CHARGES.c.id, billed.c.part == part)
+    on_reversal = and_(undone.c.kind == "reversal", undone.c.charge_id == CHARGES.c.id, undone.c.part == part)
+    base = CHARGES.join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+
+    def columns(kind: str, sign: int) -> list[Any]:
+        person = func.coalesce(USAGE.c.user_id, "", type_=String)
+        return [literal(kind, String).label("kind"), CHARGES.c.id.label("charge_id"), part.label("part"),
+                USAGE.c.site_id.label("site_id"), person.label("user_id"),
+                (_share(amount, shared) * sign).label("core_seconds"), (amount * sign).label("amount_micro"),
+                USAGE.c.end_time.label("end_time")]  # fmt: skip
+
+    charges = (
+        select(*columns("charge", 1))
+        .select_from(base.outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id).outerjoin(billed, on_charge))
+        .where(REVERSALS.c.charge_id.is_(None), billed.c.charge_id.is_(None), *scope)
+    )
+    scope[-1] = DOCUMENTS.c.payer_id == wanted.payer_id
+    reversals = (
+        select(*columns("reversal", -1))
+        .select_from(
+            base.join(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+            .join(billed, on_charge).join(DOCUMENTS, DOCUMENTS.c.number == billed.c.document)
+            .outerjoin(undone, on_reversal)
+        )
+        .where(undone.c.charge_id.is_(None), *scope)
+    )  # fmt: skip
+    return charges, reversals
+
+
+def _sold_here(wanted: Wanted) -> Any:
+    """Usage of the sites that this issuer sells."""
+    if wanted.sites is not None:
+        return USAGE.c.site_id.in_(wanted.sites)
+    return USAGE.c.site_id.not_in(wanted.not_sites)
+
+
+def _share(amount: Any, shared: Any) -> Any:
+    """Core-seconds of a part, by its share of the amount in millionths: shown beside it, never priced again."""
+    total = func.nullif(CHARGES.c.amount_micro, 0, type_=BigInteger)
+    by_share = CHARGES.c.core_seconds * (amount * 1_000_000 // total) // 1_000_000
+    return case((shared, func.coalesce(by_share, 0, type_=BigInteger)), else_=CHARGES.c.core_seconds)
+
+
+def _claim(conn: Connection, number: str, billable: Any, period: Period) -> None:
+    """Put a month's charges on the document; the primary key refuses any that another document has."""
+    chosen = select(
+        billable.c.kind, billable.c.charge_id, billable.c.part, literal(number, String), billable.c.site_id,
+        billable.c.user_id, literal(period.start, UtcTime()), literal(period.end, UtcTime()), billable.c.core_seconds,
+        billable.c.amount_micro,
+    ).where(billable.c.end_time >= period.start, billable.c.end_time < period.end)  # fmt: skip
+    names = ["kind", "charge_id", "part", "document", "site_id", "user_id", "service_start", "service_end",
+             "core_seconds", "amount_micro"]  # fmt: skip
+    conn.execute(insert(ITEMS).from_select(names, chosen))
+
+
+def _claimed(conn: Connection, number: str) -> list[Item]:
+    """What is on the document, by month, site and person."""
+    keys = (ITEMS.c.service_start, ITEMS.c.service_end, ITEMS.c.site_id, ITEMS.c.user_id)
+    runs = func.sum(case((ITEMS.c.kind == "charge", 1), else_=0))
+    query = (
+        select(*keys, runs.label("runs"), func.sum(ITEMS.c.core_seconds).label("core_seconds"),
+               func.sum(ITEMS.c.amount_micro).label("amount_micro"))
+        .where(ITEMS.c.document == number).group_by(*keys)
+        .order_by(ITEMS.c.service_start, ITEMS.c.site_id, ITEMS.c.user_id)
+    )  # fmt: skip
+    return [
+        Item(r.site_id, r.user_id, r.service_start, r.service_end, int(r.runs), int(r.core_seconds),
+             int(r.amount_micro))
+        for r in conn.execute(query)
+    ]  # fmt: skip
+
+
+def _kind(item: Item, billed: Period) -> LineKind:
+    return LineKind.USAGE if item.service_start >= billed.start else LineKind.CORRECTION
+
+
+def _unbilled(conn: Connection, wanted: Wanted) -> Unbilled:
+    """Runs that only the gateway has metered so far."""
+    query = (
+        select(func.count(), func.coalesce(func.sum(CHARGES.c.amount_micro), 0, type_=BigInteger))
+        .select_from(CHARGES.join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+                     .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id))
+        .where(CHARGES.c.project_id == wanted.project_id, CHARGES.c.currency == wanted.currency,
+               CHARGES.c.meter == "gateway", CHARGES.c.amount_micro != 0, REVERSALS.c.charge_id.is_(null()),
+               USAGE.c.end_time < wanted.month.end)
+    )  # fmt: skip
+    runs, amount = conn.execute(query.where(_sold_here(wanted))).one()
+    return Unbilled(int(runs), int(amount))
+
+
+def _keep(conn: Connection, made: Document, serial: int, postings: Sequence[Posting], now: datetime) -> None:
+    """Book the document and keep it: the last statement of its transaction that may fail."""
+    key = f"{made.kind.value}:{made.number}"
+    entry = Entry(key, made.kind.value, made.issued_at, tuple(postings), made.number)
+    entry_id = book(conn, [entry], now=now)[key]
+    conn.execute(insert(DOCUMENTS).values(
+        number=made.number, kind=made.kind.value, issuer_id=made.issuer.id, serial=serial, payer_id=made.payer.id,
+        project_id=made.project_id, currency=made.currency, period_start=made.period_start,
+        period_end=made.period_end, issued_at=made.issued_at, due_at=made.due_at, net_minor=made.net_minor,
+        tax_minor=made.tax_minor, gross_minor=made.gross_minor, corrects=made.corrects or None, entry_id=entry_id,
+        snapshot=made.snapshot, sha256=made.sha256, recorded_at=now,
+    ))  # fmt: skip
+    put(conn, made.kind.value, made.number, made.snapshot.encode(), project=made.project_id)

@@ -1,0 +1,112 @@
+"""The words on an invoice in English and Simplified Chinese, and numbers and dates as each language writes them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from babel.dates import format_date
+from babel.numbers import format_currency, format_decimal
+
+from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind
+from accounting.invoicing.tax import rate_text
+from accounting.minor_units import decimal_of
+
+LANGUAGES = ("en", "zh")
+_LOCALES = {"en": "en_GB", "zh": "zh_Hans_CN"}
+
+# A commercial bill is 账单: 发票 is a form of the tax office, which an issuer in China makes in its own system.
+TEXTS: dict[str, tuple[str, str]] = {
+    "invoice": ("Invoice", "账单"),
+    "credit_note": ("Credit note", "贷项通知单"),
+    "number": ("Number", "编号"),
+    "issued": ("Issued", "开具日期"),
+    "due": ("Due", "付款期限"),
+    "period": ("Period", "账期"),
+    "project": ("Project", "项目"),
+    "corrects": ("Corrects", "更正"),
+    "reason": ("Reason", "原因"),
+    "bill_to": ("Bill to", "付款方"),
+    "tax_id": ("Tax number", "税号"),
+    "line": ("No.", "序号"),
+    "what": ("Usage", "用量"),
+    "service": ("Service period", "服务期间"),
+    "runs": ("Runs", "作业数"),
+    "core_hours": ("Core-hours", "核时"),
+    "amount": ("Amount", "金额"),
+    "net": ("Net", "不含税金额"),
+    "tax": ("Tax", "税额"),
+    "total": ("Total", "合计"),
+    "usage": ("Computing at {site}, {user}", "{site} 计算资源，用户 {user}"),
+    "correction": ("Correction: computing at {site}, {user}", "更正：{site} 计算资源，用户 {user}"),
+    "credit": ("Credit for line {number}: {site}, {user}", "第 {number} 行退款：{site}，用户 {user}"),
+    "unbilled": (
+        "{runs} more runs ({amount}) wait for the centre's record and are not part of this bill.",
+        "另有 {runs} 个作业（{amount}）等待算力中心的计量记录，未计入本账单。",
+    ),
+    "inclusive": ("Prices include tax.", "价格已含税。"),
+    "pay_to": ("Pay to", "收款账户"),
+    "reference": ("Please give the number as reference.", "付款时请注明编号。"),
+    "fingerprint": ("SHA-256 of the kept document", "存档文件的 SHA-256"),
+    "page": ("Page {page} of {{nb}}", "第 {page} 页，共 {{nb}} 页"),
+}
+
+
+def language(asked: str | None, fallback: str = "en") -> str:
+    """One of `LANGUAGES`: `zh-Hans` and `zh_CN` are zh."""
+    wanted = (asked or fallback).replace("_", "-").partition("-")[0].lower()
+    return wanted if wanted in LANGUAGES else "en"
+
+
+def say(key: str, lang: str, **values: object) -> str:
+    return TEXTS[key][LANGUAGES.index(lang)].format(**values)
+
+
+def title(doc: Document, lang: str) -> str:
+    return say("credit_note" if doc.kind is DocumentKind.CREDIT_NOTE else "invoice", lang)
+
+
+def describe(line: Line, lang: str) -> str:
+    """What a line is for."""
+    key = {LineKind.USAGE: "usage", LineKind.CORRECTION: "correction", LineKind.CREDIT: "credit"}[line.kind]
+    text = say(key, lang, site=line.site_id, user=line.user or line.user_id or "–", number=line.number)
+    return f"{text}. {line.text}" if line.text else text
+
+
+def money(minor: int, currency: str, lang: str) -> str:
+    """With the currency's sign, as the language writes it."""
+    return format_currency(decimal_of(minor, currency), currency, locale=_LOCALES[lang])
+
+
+def number(value: int | str, lang: str) -> str:
+    return str(format_decimal(value, locale=_LOCALES[lang]))
+
+
+def core_hours(core_seconds: int, lang: str) -> str:
+    """Core-hours with two places, half away from zero."""
+    sign = -1 if core_seconds < 0 else 1
+    hundredths = sign * ((abs(core_seconds) * 100 + 1800) // 3600)
+    whole, part = divmod(abs(hundredths), 100)
+    text = format_decimal(f"{whole}.{part:02d}", format="#,##0.00", locale=_LOCALES[lang])
+    return f"-{text}" if hundredths < 0 else str(text)
+
+
+def day(at: datetime, zone: str, lang: str) -> str:
+    return format_date(at.astimezone(ZoneInfo(zone)).date(), format="long", locale=_LOCALES[lang])
+
+
+def days(start: datetime, end: datetime, zone: str, lang: str) -> str:
+    """A half-open period by its first and last day."""
+    here = ZoneInfo(zone)
+    first, last = start.astimezone(here).date(), (end - timedelta(seconds=1)).astimezone(here).date()
+    return f"{format_date(first, 'medium', _LOCALES[lang])} – {format_date(last, 'medium', _LOCALES[lang])}"
+
+
+def tax_label(doc: Document, lang: str) -> str:
+    name = doc.tax.name_zh if lang == "zh" else doc.tax.name_en
+    return f"{name or say('tax', lang)} {rate_text(doc.tax.rate_ppm)}%"
+
+
+def tax_note(doc: Document, lang: str) -> str:
+    note = (doc.tax.note_zh if lang == "zh" else doc.tax.note_en) or doc.tax.note_en
+    return " ".join(part for part in (note, say("inclusive", lang) if doc.tax.inclusive else "") if part)

@@ -1,0 +1,224 @@
+"""Import payments once, allocate them to documents through the ledger, and say what is owed and for how long."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select
+
+from accounting import tables
+from accounting.errors import PaymentRefused
+from accounting.invoicing.invoice import DocumentKind
+from accounting.invoicing.legal_entities import ENTITIES, SERIES
+from accounting.invoicing.postings import allocation_postings, receipt_postings, settled_micro, settled_postings
+from accounting.invoicing.store import DOCUMENTS, PAID, load, may_spend_again, settled_minor
+from accounting.ledger import Entry
+from accounting.minor_units import plain
+from accounting.payments.payment import Allocation, BankTransaction, OpenDocument, allocate
+from accounting.store import book
+from accounting.store.schema import core, upsert
+
+TRANSACTIONS = core(tables.BankTransactionRow)
+_CHUNK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What one import did; `known`: transactions that came before."""
+
+    new: int
+    known: int
+    allocated_minor: Mapping[str, int]
+    unallocated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A transaction as it stands: how much of it is allocated, and to what."""
+
+    id: int
+    transaction: BankTransaction
+    allocated_minor: int
+    documents: tuple[tuple[str, int], ...]
+
+    @property
+    def unallocated_minor(self) -> int:
+        return self.transaction.amount_minor - self.allocated_minor
+
+
+def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *, now: datetime) -> Imported:
+    """Book what is new and allocate what can be matched; a reference that came before is left alone.
+
+    Raises `PaymentRefused` where a known reference comes back with another amount or day.
+    """
+    _lock(conn)
+    fresh = _fresh(conn, transactions)
+    if not fresh:
+        return Imported(0, len(transactions), {}, 0)
+    entries = [
+        Entry(_key(t), "payment", t.booked_on,
+              receipt_postings(t.account, currency=t.currency, minor=t.amount_minor), t.remittance[:500])
+        for t in fresh
+    ]  # fmt: skip
+    booked = book(conn, entries, now=now)
+    rows = [
+        {"account": t.account, "bank_ref": t.bank_ref, "content_sha256": t.content_sha256, "source": t.source,
+         "booked_on": t.booked_on, "currency": t.currency, "amount_minor": t.amount_minor, "payer_name": t.payer_name,
+         "remittance": t.remittance, "entry_id": booked[e.idem_key], "recorded_at": now}
+        for t, e in zip(fresh, entries, strict=True)
+    ]  # fmt: skip
+    made = conn.execute(upsert(conn, TRANSACTIONS).returning(
+        TRANSACTIONS.c.id, TRANSACTIONS.c.account, TRANSACTIONS.c.bank_ref), rows)  # fmt: skip
+    ids = {(r.account, r.bank_ref): int(r.id) for r in made}
+    sums: dict[str, int] = defaultdict(int)
+    waiting = 0
+    owed = {d.number: d for d in open_documents(conn)}
+    for t in fresh:
+        found = allocate(t, list(owed.values()))
+        _save(conn, ids[t.account, t.bank_ref], t, found, now)
+        for a in found:
+            sums[t.currency] += a.amount_minor
+            before = owed[a.document]
+            left = before.open_minor - a.amount_minor
+            owed[a.document] = OpenDocument(before.number, before.payer_id, before.payer_name, before.currency, left,
+                                            before.due_at)  # fmt: skip
+        waiting += sum(a.amount_minor for a in found) != t.amount_minor
+    return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), waiting)
+
+
+def allocate_by_hand(
+    conn: Connection, transaction_id: int, number: str, amount_minor: int, *, by: str, now: datetime
+) -> Received:
+    """Let part of a transaction pay a document, or (negative) take that back; refused beyond what is there."""
+    _lock(conn)
+    received = find(conn, transaction_id)
+    if received is None:
+        raise PaymentRefused(f"there is no transaction {transaction_id}")
+    t = received.transaction
+    document = next((d for d in open_documents(conn, number=number) if d.currency == t.currency), None)
+    if document is None:
+        raise PaymentRefused(f"there is no invoice {number} in {t.currency}")
+    paid = dict(received.documents).get(number, 0)
+    low, high = -paid, min(received.unallocated_minor, document.open_minor)
+    if amount_minor == 0 or not low <= amount_minor <= max(high, 0):
+        raise PaymentRefused(f"between {plain(low, t.currency)} and {plain(max(high, 0), t.currency)} {t.currency} "
+                             f"can be allocated to {number}")  # fmt: skip
+    _save(conn, transaction_id, t, [Allocation(number, document.payer_id, amount_minor, f"by hand: {by}"[:200])], now)
+    found = find(conn, transaction_id)
+    assert found is not None
+    return found
+
+
+def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenDocument]:
+    """Invoices with what is left of them after credit notes and payments; all of them, or one (paid or not)."""
+    paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
+        PAID.c.document
+    ).subquery()  # fmt: skip
+    back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
+        DOCUMENTS.c.corrects.is_not(None)
+    ).group_by(DOCUMENTS.c.corrects).subquery()  # fmt: skip
+    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - func.coalesce(paid.c.minor, 0)).label("left")
+    newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
+    query = (
+        select(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at, left,
+               ENTITIES.c.legal_name)
+        .outerjoin(paid, paid.c.document == DOCUMENTS.c.number)
+        .outerjoin(back, back.c.corrects == DOCUMENTS.c.number)
+        .join(newest, newest.c.id == DOCUMENTS.c.payer_id)
+        .join(ENTITIES, (ENTITIES.c.id == newest.c.id) & (ENTITIES.c.revision == newest.c.revision))
+        .where(DOCUMENTS.c.kind == DocumentKind.INVOICE.value)
+        .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
+    )  # fmt: skip
+    query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)
+    return [OpenDocument(r.number, r.payer_id, r.legal_name, r.currency, int(r.left), r.due_at)
+            for r in conn.execute(query)]  # fmt: skip
+
+
+def find(conn: Connection, transaction_id: int) -> Received | None:
+    return next(iter(_received(conn, select(TRANSACTIONS).where(TRANSACTIONS.c.id == transaction_id))), None)
+
+
+def received(conn: Connection, *, only_unallocated: bool = False, limit: int = 500) -> list[Received]:
+    """The newest transactions, with what they pay."""
+    query = select(TRANSACTIONS).order_by(TRANSACTIONS.c.id.desc()).limit(limit)
+    if only_unallocated:
+        used = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.transaction_id == TRANSACTIONS.c.id)
+        query = query.where(TRANSACTIONS.c.amount_minor != used.scalar_subquery())
+    return _received(conn, query)
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _key(t: BankTransaction) -> str:
+    whole = "\n".join((t.account, t.bank_ref))
+    return f"payment:{hashlib.sha256(whole.encode()).hexdigest()}"
+
+
+def _lock(conn: Connection) -> None:
+    """One import or allocation at a time: what is open must not change between the look and the posting."""
+    conn.execute(select(SERIES.c.kind).order_by(SERIES.c.issuer_id, SERIES.c.kind).with_for_update()).all()
+
+
+def _fresh(conn: Connection, transactions: Sequence[BankTransaction]) -> list[BankTransaction]:
+    known: dict[tuple[str, str], str] = {}
+    references = sorted({t.bank_ref for t in transactions})
+    for start in range(0, len(references), _CHUNK):
+        query = select(TRANSACTIONS.c.account, TRANSACTIONS.c.bank_ref, TRANSACTIONS.c.content_sha256)
+        found = conn.execute(query.where(TRANSACTIONS.c.bank_ref.in_(references[start : start + _CHUNK])))
+        known |= {(r.account, r.bank_ref): r.content_sha256 for r in found}
+    fresh = []
+    for t in transactions:
+        before = known.get((t.account, t.bank_ref))
+        if before is None:
+            known[t.account, t.bank_ref] = t.content_sha256
+            fresh.append(t)
+        elif before != t.content_sha256:
+            raise PaymentRefused(f"{t.bank_ref} was imported with another amount or day; ask the bank which holds")
+    return fresh
+
+
+def _save(
+    conn: Connection, transaction_id: int, t: BankTransaction, found: Sequence[Allocation], now: datetime
+) -> None:
+    n = int(conn.scalar(select(func.count()).where(PAID.c.transaction_id == transaction_id)) or 0)
+    for a in found:
+        n += 1
+        invoice = load(conn, a.document)
+        assert invoice is not None
+        before = settled_minor(conn, a.document)
+        again = settled_micro(invoice, before, before + a.amount_minor)
+        key = f"allocation:{transaction_id}:{n}"
+        moved = allocation_postings(t.account, a.payer_id, currency=t.currency, minor=a.amount_minor)
+        entry = Entry(key, "allocation", now, (*moved, *settled_postings(invoice, again)), a.document)
+        entry_id = book(conn, [entry], now=now)[key]
+        conn.execute(insert(PAID).values(
+            transaction_id=transaction_id, document=a.document, amount_minor=a.amount_minor, how=a.how,
+            entry_id=entry_id, recorded_at=now,
+        ))  # fmt: skip
+        may_spend_again(conn, invoice, again)
+
+
+def _received(conn: Connection, query: Any) -> list[Received]:
+    rows = conn.execute(query).all()
+    paid: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    ids = [r.id for r in rows]
+    sums = select(PAID.c.transaction_id, PAID.c.document, func.sum(PAID.c.amount_minor)).where(
+        PAID.c.transaction_id.in_(ids)
+    )
+    for transaction_id, document, minor in conn.execute(sums.group_by(PAID.c.transaction_id, PAID.c.document)):
+        paid[transaction_id][document] = int(minor)
+    return [
+        Received(
+            r.id,
+            BankTransaction(r.account, r.bank_ref, r.booked_on, r.currency, r.amount_minor, r.payer_name,
+                            r.remittance, r.source),
+            sum(paid[r.id].values()), tuple(sorted((d, m) for d, m in paid[r.id].items() if m)),
+        )
+        for r in rows
+    ]  # fmt: skip

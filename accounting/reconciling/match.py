@@ -1,0 +1,307 @@
+"""Match a statement with our books, set-based: two LEFT JOINs over an indexed staging table, never a FULL OUTER JOIN.
+
+T0 the run key; T1 the scheduler's id and start; T2 person, shape and time (a proposal for a person to accept);
+T3 sums, where the centre gives nothing else. What agrees never leaves the database.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    and_,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from accounting.calendar import Period
+from accounting.reconciling.found import Matched, Pair, Tolerance
+from accounting.reports.usage_by_period import epoch_of
+from accounting.store.schema import CHARGES, REVERSALS, USAGE, core
+from accounting.tables import StatementLineRow
+
+LINES = core(StatementLineRow)
+_temporary = MetaData()
+
+OURS = Table(
+    "recon_ours", _temporary,
+    Column("id", BigInteger, primary_key=True, autoincrement=False), Column("run_key", String(100)),
+    Column("native_id", String(64)), Column("task", Integer), Column("username", String(64)),
+    Column("account", String(64)), Column("queue", String(64)), Column("state", String(32)), Column("meter", String(8)),
+    Column("cores", Integer), Column("requested_cores", Integer), Column("nodes", Integer),
+    Column("started", BigInteger), Column("ended", BigInteger), Column("elapsed_s", BigInteger),
+    Column("suspended_s", BigInteger), Column("core_seconds", BigInteger), Column("amount_micro", BigInteger),
+    Column("job_id", String(32)), Column("project_id", String(32)), Column("in_period", Integer),
+    prefixes=["TEMPORARY"],
+)  # fmt: skip
+THEIRS = Table(
+    "recon_theirs", _temporary,
+    Column("line_no", BigInteger, primary_key=True, autoincrement=False), Column("run_key", String(100)),
+    Column("native_id", String(64)), Column("task", Integer), Column("username", String(64)),
+    Column("account", String(100)), Column("queue", String(64)), Column("state", String(32)),
+    Column("cores", Integer), Column("nodes", Integer), Column("started", BigInteger), Column("ended", BigInteger),
+    Column("elapsed_s", BigInteger), Column("core_seconds", BigInteger), Column("amount_micro", BigInteger),
+    Column("of_line", BigInteger),  # the line that bills the same run before this one
+    prefixes=["TEMPORARY"],
+)  # fmt: skip
+NAMES = Table(
+    "recon_names", OURS.metadata, Column("pseudonym", String(64), primary_key=True), Column("login", String(64)),
+    prefixes=["TEMPORARY"],
+)  # fmt: skip
+_INDICES = (
+    Index("ix_recon_ours_key", OURS.c.run_key),
+    Index("ix_recon_ours_native", OURS.c.native_id),
+    Index("ix_recon_theirs_key", THEIRS.c.run_key),
+)
+
+
+# ---------------------------------------------------------------- staging
+
+
+def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, basis: str, margin_s: int) -> None:
+    """Copy both sides into temporary tables. `basis` is the column of a charge that the centre bills.
+
+    Our side reaches `margin_s` beyond the period: what the centre counts elsewhere is a cut-off, not an unknown run.
+    """
+    drop(conn)
+    for table in (OURS, THEIRS):
+        table.create(conn)
+    conn.execute(insert(OURS).from_select([c.name for c in OURS.c], _our_runs(site_id, period, basis, margin_s)))
+    names = [c.name for c in THEIRS.c if c.name != "of_line"]
+    conn.execute(
+        insert(THEIRS).from_select(
+            names, select(*(LINES.c[n] for n in names)).where(LINES.c.statement_id == statement_id)
+        )
+    )
+    if conn.dialect.name == "postgresql":
+        conn.execute(text("ANALYZE recon_ours"))
+        conn.execute(text("ANALYZE recon_theirs"))
+
+
+def name_people(conn: Connection, logins: Mapping[str, str]) -> None:
+    """Put logins where our side has pseudonyms of them (an erased person's run has neither)."""
+    if logins:
+        NAMES.create(conn)
+        conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
+        login = select(NAMES.c.login).where(NAMES.c.pseudonym == OURS.c.username).scalar_subquery()
+        conn.execute(update(OURS).values(username=func.coalesce(login, OURS.c.username)))
+
+
+def drop(conn: Connection) -> None:
+    """Forget the temporary tables (a pooled connection outlives its user)."""
+    for table in (OURS, THEIRS, NAMES):
+        conn.execute(text(f"DROP TABLE IF EXISTS {table.name}"))
+
+
+def _our_runs(site_id: str, period: Period, basis: str, margin_s: int) -> Select[Any]:
+    """The governing reading of each run: the one whose charge nothing has replaced, or a centre's without a price."""
+    t0, t1 = period.epochs
+    older = select(USAGE.c.supersedes).where(USAGE.c.site_id == site_id, USAGE.c.supersedes.is_not(None))
+    ended = epoch_of(USAGE.c.end_time)
+    return (
+        select(
+            USAGE.c.id, USAGE.c.run_key, USAGE.c.native_id, USAGE.c.task, USAGE.c.username, USAGE.c.account,
+            USAGE.c.queue, USAGE.c.state, USAGE.c.meter, USAGE.c.cores, USAGE.c.requested_cores, USAGE.c.nodes,
+            epoch_of(USAGE.c.start_time), ended, USAGE.c.elapsed_s, USAGE.c.suspended_s, USAGE.c.core_seconds,
+            CHARGES.c[basis], USAGE.c.job_id, USAGE.c.project_id,
+            case((and_(ended >= t0, ended < t1), 1), else_=0),
+        )
+        .outerjoin(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
+        .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .where(
+            USAGE.c.site_id == site_id, USAGE.c.kind == "run", REVERSALS.c.charge_id.is_(None),
+            or_(CHARGES.c.id.is_not(None), USAGE.c.meter == "centre"), USAGE.c.id.not_in(older),
+            ended >= t0 - margin_s, ended < t1 + margin_s,
+        )
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- matching
+
+
+def match(conn: Connection, tolerance: Tolerance) -> Matched:
+    """Compare what is staged."""
+    found = Matched()
+    _mark_duplicates(conn)
+    found.lines = int(conn.scalar(select(func.count()).select_from(THEIRS)) or 0)
+    found.runs = int(conn.scalar(select(func.sum(OURS.c.in_period))) or 0)
+    found.duplicates = list(conn.execute(select(THEIRS).where(THEIRS.c.of_line.is_not(None))))
+    found.pairs = [Pair("T0", *_sides(row)) for row in conn.execute(_different_by_key(tolerance))]
+    rest_theirs = list(conn.execute(_theirs_alone()))
+    rest_ours = list(conn.execute(_ours_alone()))
+    single = [row for row in rest_theirs if not _is_sum(row)]
+    found.agreed = found.lines - len(found.duplicates) - len(found.pairs) - len(rest_theirs)
+    second = list(_by_id_and_start(single, rest_ours, tolerance))
+    found.pairs += [pair for pair in second if _differs(pair, tolerance)]
+    found.agreed += sum(1 for pair in second if not _differs(pair, tolerance))
+    single, rest_ours = _without(second, single, rest_ours)
+    found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
+    found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
+    found.sums = [(row, *_sum_of_ours(conn, row)) for row in rest_theirs if _is_sum(row)]
+    found.missing = [] if found.sums else [row for row in rest_ours if row.in_period]
+    return found
+
+
+def _mark_duplicates(conn: Connection) -> None:
+    """A run key that is there again: the first line stands, the others name it."""
+    again = (
+        select(THEIRS.c.run_key, func.min(THEIRS.c.line_no).label("first"))
+        .where(THEIRS.c.run_key != "")
+        .group_by(THEIRS.c.run_key)
+        .having(func.count() > 1)
+    )
+    for key, first in conn.execute(again).all():
+        conn.execute(
+            update(THEIRS).where(THEIRS.c.run_key == key, THEIRS.c.line_no != first).values(of_line=first)
+        )  # fmt: skip
+
+
+def _same_key() -> Any:
+    return and_(THEIRS.c.run_key == OURS.c.run_key, THEIRS.c.run_key != "")
+
+
+def _different_by_key(tolerance: Tolerance) -> Select[Any]:
+    apart = func.abs(THEIRS.c.core_seconds - OURS.c.core_seconds)
+    quantity = and_(apart > tolerance.seconds * OURS.c.cores, apart * 1_000_000 > tolerance.ppm * OURS.c.core_seconds)
+    money = func.abs(THEIRS.c.amount_micro - func.coalesce(OURS.c.amount_micro, 0)) > tolerance.micro
+    person = and_(THEIRS.c.username != "", OURS.c.username != "", THEIRS.c.username != OURS.c.username)
+    return (
+        select(*(c.label(f"t_{c.name}") for c in THEIRS.c), *(c.label(f"o_{c.name}") for c in OURS.c))
+        .join(OURS, _same_key())
+        .where(THEIRS.c.of_line.is_(None), or_(quantity, money, person, OURS.c.in_period == 0))
+        .order_by(THEIRS.c.line_no)
+    )
+
+
+def _theirs_alone() -> Select[Any]:
+    query = select(THEIRS).outerjoin(OURS, _same_key())
+    return query.where(OURS.c.id.is_(None), THEIRS.c.of_line.is_(None)).order_by(THEIRS.c.line_no)
+
+
+def _ours_alone() -> Select[Any]:
+    query = select(OURS).outerjoin(THEIRS, THEIRS.c.run_key == OURS.c.run_key)
+    return query.where(THEIRS.c.line_no.is_(None)).order_by(OURS.c.id)
+
+
+def _by_id_and_start(theirs: Sequence[Any], ours: Sequence[Any], tolerance: Tolerance) -> Iterator[Pair]:
+    """The same job and task at nearly the same time; of several runs the nearest in time."""
+    runs: dict[tuple[str, int | None], list[Any]] = defaultdict(list)
+    for run in ours:
+        runs[run.native_id, run.task].append(run)
+    taken: set[int] = set()
+    for line in theirs:
+        near = [
+            (abs(run.started - line.started), run.id, run)
+            for run in runs.get((line.native_id, line.task), ())
+            if line.native_id and line.started is not None and run.started is not None and run.id not in taken
+            and abs(run.started - line.started) <= (120 if run.meter == "gateway" else tolerance.start_s)
+        ]  # fmt: skip
+        if near:
+            _, run_id, run = min(near, key=lambda item: item[:2])
+            taken.add(run_id)
+            yield Pair("T1", line, run)
+
+
+def _by_person_and_time(theirs: Sequence[Any], ours: Sequence[Any], tolerance: Tolerance) -> Iterator[Pair]:
+    """The same id whatever the clock says, or one person's run of that size about then: where it is unique."""
+    for key_of_line, key_of_run, near in (
+        (lambda t: (t.native_id, t.task), lambda o: (o.native_id, o.task), None),
+        (lambda t: (t.username, t.cores), lambda o: (o.username, o.cores), tolerance.person_s),
+    ):
+        lines, runs = _grouped(theirs, key_of_line), _grouped(ours, key_of_run)
+        done: list[Pair] = []
+        for key, some in lines.items():
+            if not key[0]:
+                continue
+            pairs = [Pair("T2", t, o) for t in some for o in runs.get(key, ()) if _near(t, o, near)]
+            once = _unique(pairs)
+            done += once
+            yield from once
+        theirs, ours = _without(done, theirs, ours)
+
+
+def _near(line: Any, run: Any, within_s: int | None) -> bool:
+    if within_s is None:
+        return True
+    return line.started is not None and run.started is not None and abs(line.started - run.started) <= within_s
+
+
+def _unique(pairs: Sequence[Pair]) -> list[Pair]:
+    lines: dict[int, int] = defaultdict(int)
+    runs: dict[int, int] = defaultdict(int)
+    for pair in pairs:
+        lines[pair.theirs.line_no] += 1
+        runs[pair.ours.id] += 1
+    return [p for p in pairs if lines[p.theirs.line_no] == 1 and runs[p.ours.id] == 1]
+
+
+def _grouped(rows: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
+    found: dict[Any, list[Any]] = defaultdict(list)
+    for row in rows:
+        found[key(row)].append(row)
+    return found
+
+
+def _without(pairs: Sequence[Pair], theirs: Sequence[Any], ours: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    lines, runs = {p.theirs.line_no for p in pairs}, {p.ours.id for p in pairs}
+    return [t for t in theirs if t.line_no not in lines], [o for o in ours if o.id not in runs]
+
+
+def _differs(pair: Pair, tolerance: Tolerance) -> bool:
+    t, o = pair.theirs, pair.ours
+    apart = abs(t.core_seconds - o.core_seconds)
+    if apart > tolerance.seconds * o.cores and apart * 1_000_000 > tolerance.ppm * o.core_seconds:
+        return True
+    if t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro:
+        return True
+    return bool((t.username and o.username and t.username != o.username) or not o.in_period)
+
+
+def _is_sum(row: Any) -> bool:
+    return not row.run_key and not row.native_id and not (row.username and row.started)
+
+
+def _sum_of_ours(conn: Connection, row: Any) -> tuple[int, int | None]:
+    """Our sum of what a line sums up: its time (or the whole period), queue, account and person."""
+    query = select(func.coalesce(func.sum(OURS.c.core_seconds), 0), func.sum(OURS.c.amount_micro))
+    if row.started is not None and row.ended is not None:
+        query = query.where(OURS.c.ended >= row.started, OURS.c.ended < row.ended)
+    else:
+        query = query.where(OURS.c.in_period == 1)
+    for name in ("queue", "account", "username"):
+        if getattr(row, name):
+            query = query.where(OURS.c[name] == getattr(row, name))
+    quantity, money = conn.execute(query).one()
+    return int(quantity), None if money is None else int(money)
+
+
+class _Side:
+    """One half of a joined row, with the names of its own table."""
+
+    __slots__ = ("_prefix", "_row")
+
+    def __init__(self, row: Any, prefix: str) -> None:
+        self._row, self._prefix = row, prefix
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._row, self._prefix + name)
+
+
+def _sides(row: Any) -> tuple[_Side, _Side]:
+    return _Side(row, "t_"), _Side(row, "o_")

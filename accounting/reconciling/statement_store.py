@@ -1,0 +1,99 @@
+"""Keep centres' statements with every line, and read them back. Nothing here commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from accounting import tables
+from accounting.evidence.outbox import put
+from accounting.reconciling.statement import BadLine, Line, Signed, Statement
+from accounting.store.schema import core, insert_all, upsert
+
+STATEMENTS, LINES = core(tables.StatementRow), core(tables.StatementLineRow)
+SIGNATURES = core(tables.StatementSignatureRow)
+PROBLEMS = core(tables.StatementProblemRow)
+_CHUNK = 5000
+
+
+def save_statement(
+    conn: Connection, statement: Statement, document: bytes, signed: Signed, *, by: str, now: datetime
+) -> tuple[int, bool]:
+    """Keep a statement with every line, and the hash of its bytes as a leaf.
+
+    Its id, and whether it is new (the same bytes again are the same one).
+    """
+    header = statement.header
+    row = {
+        "site_id": statement.site_id, "period": header.period.name, "starts_at": header.period.start,
+        "ends_at": header.period.end, "currency": header.currency, "number": header.number[:100],
+        "format": statement.format, "sha256": statement.sha256, "signer": signed.signer[:200],
+        "signature_refused": signed.refused[:500], "lines": len(statement.lines),
+        "problems": len(statement.problems), "core_seconds": statement.core_seconds,
+        "amount_micro": statement.amount_micro, "said_lines": header.lines,
+        "said_core_seconds": header.core_seconds, "said_amount_micro": header.amount_micro, "received_by": by,
+        "received_at": now,
+    }  # fmt: skip
+    made = conn.execute(upsert(conn, STATEMENTS).on_conflict_do_nothing().returning(STATEMENTS.c.id), row).scalar()
+    if made is None:
+        where = (STATEMENTS.c.site_id == statement.site_id, STATEMENTS.c.sha256 == statement.sha256)
+        return int(conn.execute(select(STATEMENTS.c.id).where(*where)).scalar_one()), False
+    put(conn, "statement", str(made), document, site=statement.site_id, period=header.period.name,
+        currency=header.currency)  # fmt: skip
+    for at in range(0, len(statement.lines), _CHUNK):
+        insert_all(conn, LINES, [_line_row(made, line) for line in statement.lines[at : at + _CHUNK]])
+    problems = [
+        {"statement_id": made, "ordinal": n, "line_no": p.line_no, "raw": p.raw.replace("\0", "\ufffd"), "why": p.why}
+        for n, p in enumerate(statement.problems, 1)
+    ]
+    insert_all(conn, PROBLEMS, problems)
+    return int(made), True
+
+
+def sign_statement(conn: Connection, statement_id: int, signed: Signed, *, now: datetime) -> None:
+    """Keep a centre's good signature under a statement, also one that comes later than the document; once."""
+    row = {"statement_id": statement_id, "party_id": signed.signer, "key_id": signed.key_id, "jws": signed.jws,
+           "received_at": now}  # fmt: skip
+    kept = upsert(conn, SIGNATURES).on_conflict_do_nothing().returning(SIGNATURES.c.party_id)
+    if conn.execute(kept, [row]).all():
+        put(conn, "signature", f"statement:{statement_id}/{signed.signer}", signed.jws.encode(), key=signed.key_id)
+
+
+def signer_of(conn: Connection, statement_id: int) -> str:
+    """The party whose good signature a statement bears; empty where there is none."""
+    query = select(SIGNATURES.c.party_id).where(SIGNATURES.c.statement_id == statement_id)
+    return str(conn.scalar(query.limit(1)) or "")
+
+
+def _line_row(statement_id: int, line: Line) -> dict[str, Any]:
+    return {
+        "statement_id": statement_id, "line_no": line.line_no, "run_key": line.run_key[:100],
+        "native_id": line.native_id[:64], "task": line.task, "username": line.username[:64],
+        "account": line.account[:100], "queue": line.queue[:64], "state": line.state[:32], "cores": line.cores,
+        "nodes": line.nodes, "started": line.started, "ended": line.ended, "elapsed_s": line.elapsed_s,
+        "suspended_s": line.suspended_s, "core_seconds": line.core_seconds, "gpu_seconds": line.gpu_seconds,
+        "amount_micro": line.amount_micro, "raw": dict(line.raw),
+    }  # fmt: skip
+
+
+def statements(conn: Connection, *, site_ids: Iterable[str] | None = None, period: str = "") -> list[Any]:
+    """Statements as received, newest first; `site_ids` None: of every centre."""
+    query = select(STATEMENTS).order_by(STATEMENTS.c.id.desc())
+    if site_ids is not None:
+        query = query.where(STATEMENTS.c.site_id.in_(sorted(site_ids)))
+    if period:
+        query = query.where(STATEMENTS.c.period == period)
+    return list(conn.execute(query))
+
+
+def statement_row(conn: Connection, statement_id: int) -> Any | None:
+    return conn.execute(select(STATEMENTS).where(STATEMENTS.c.id == statement_id)).one_or_none()
+
+
+def statement_problems(conn: Connection, statement_id: int) -> list[BadLine]:
+    """The lines that could not be read, as they came."""
+    query = select(PROBLEMS).where(PROBLEMS.c.statement_id == statement_id).order_by(PROBLEMS.c.ordinal)
+    return [BadLine(r.line_no, r.raw, r.why) for r in conn.execute(query)]

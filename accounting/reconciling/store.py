@@ -1,0 +1,289 @@
+"""Compare a statement with the books, keep the breaks and what people do with them. Nothing here commits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, tuple_
+
+from accounting import tables
+from accounting.calendar import Period
+from accounting.reconciling import match as recon_match
+from accounting.reconciling.breaks import CONTRACT, FINAL, Act, Category, Event, State, act_on
+from accounting.reconciling.drafts import Draft, Known, Rules, drafts
+from accounting.reconciling.found import Matched
+from accounting.reconciling.statement import Finding, Header, check_totals
+from accounting.reconciling.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
+from accounting.store.schema import core, insert_all, upsert
+
+RECONCILIATIONS = core(tables.ReconciliationRow)
+BREAKS, EVENTS = core(tables.BreakRow), core(tables.BreakEventRow)
+
+# Runs that ended this long before or after a period may be billed in it: they are looked at too.
+MARGIN_S = 35 * 86400
+_MACHINE = "engine"
+
+
+# ---------------------------------------------------------------- comparing
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What one comparison found, before it is kept."""
+
+    row: Any
+    matched: Matched
+    drafts: tuple[Draft, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        m = self.matched
+        by_category: dict[str, int] = defaultdict(int)
+        for draft in self.drafts:
+            by_category[draft.category.value] += 1
+        return {"lines": m.lines, "runs": m.runs, "agreed": m.agreed, "breaks": len(self.drafts), **by_category}
+
+
+def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> Compared:
+    """Compare a statement with the books as they are now; writes only temporary tables, and drops them."""
+    row = statement_row(conn, statement_id)
+    if row is None:
+        raise LookupError(f"there is no statement {statement_id}")
+    period = Period(row.period, row.starts_at, row.ends_at)
+    rules = replace(rules, ground=replace(rules.ground, period=period.epochs))
+    recon_match.stage(conn, statement_id=statement_id, site_id=row.site_id, period=period, basis=rules.basis,
+                      margin_s=MARGIN_S)  # fmt: skip
+    try:
+        recon_match.name_people(conn, known.pseudonyms)
+        matched = recon_match.match(conn, rules.tolerance)
+        known = replace(
+            known, siblings=_siblings(conn, matched), tagged_lines=_tagged(conn, statement_id, matched, known)
+        )
+    finally:
+        recon_match.drop(conn)
+    findings = [*_whole(conn, row, rules), *_replaced(conn, row)]
+    return Compared(row, matched, tuple(drafts(matched, findings, rules, known)))
+
+
+def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
+    """Signature and control totals, from what was kept at receipt."""
+    found = []
+    signer = signer_of(conn, row.id)
+    if row.signature_refused and not signer:
+        found.append(Finding(Category.SIGNATURE, row.signature_refused))
+    elif rules.must_be_signed and not signer:
+        text = "the agreement asks for a signed statement, and this is not signed"
+        found.append(Finding(Category.SIGNATURE, text))
+    header = Header(Period(row.period, row.starts_at, row.ends_at), row.currency, row.said_lines,
+                    row.said_core_seconds, row.said_amount_micro)  # fmt: skip
+    problems = statement_problems(conn, row.id)
+    return found + check_totals(header, row.lines, row.core_seconds, row.amount_micro or 0, problems,
+                                slack_micro=rules.tolerance.statement_micro)  # fmt: skip
+
+
+def _replaced(conn: Connection, row: Any) -> list[Finding]:
+    """Another text for a period whose breaks were all settled before: agreed is agreed."""
+    query = select(STATEMENTS.c.id).where(
+        STATEMENTS.c.site_id == row.site_id, STATEMENTS.c.period == row.period, STATEMENTS.c.currency == row.currency,
+        STATEMENTS.c.id < row.id,
+    )  # fmt: skip
+    for (earlier,) in conn.execute(query).all():
+        if is_signed_off(conn, earlier):
+            text = f"statement {earlier} of this period was signed off, and this one says something else"
+            return [Finding(Category.CHANGED_AFTER, text)]
+    return []
+
+
+def _siblings(conn: Connection, matched: Matched) -> dict[tuple[str, int | None], list[Any]]:
+    """All runs of the jobs that differ: a requeued job has several."""
+    ours = recon_match.OURS
+    wanted = sorted({p.ours.native_id for p in matched.pairs} | {o.native_id for o in matched.missing})
+    found: dict[tuple[str, int | None], list[Any]] = defaultdict(list)
+    for at in range(0, len(wanted), 500):
+        query = select(ours.c.native_id, ours.c.task, ours.c.id, ours.c.core_seconds, ours.c.started)
+        for run in conn.execute(query.where(ours.c.native_id.in_(wanted[at : at + 500])).order_by(ours.c.started)):
+            found[run.native_id, run.task].append(run)
+    return {key: runs for key, runs in found.items() if len(runs) > 1}
+
+
+def _tagged(conn: Connection, statement_id: int, matched: Matched, known: Known) -> frozenset[int]:
+    """Unknown lines whose raw text bears a tag of ours."""
+    numbers = [line.line_no for line in matched.unknown]
+    tagged: set[int] = set()
+    for at in range(0, len(numbers) if known.tag_prefix else 0, 500):
+        query = select(LINES.c.line_no, LINES.c.raw).where(
+            LINES.c.statement_id == statement_id, LINES.c.line_no.in_(numbers[at : at + 500])
+        )
+        for line in conn.execute(query):
+            if any(known.tag_prefix in str(value) for value in line.raw.values()):
+                tagged.add(line.line_no)
+    return frozenset(tagged)
+
+
+# ---------------------------------------------------------------- breaks
+
+
+def save_comparison(
+    conn: Connection, compared: Compared, *, rules_json: Mapping[str, Any], by: str, now: datetime
+) -> tuple[int, list[int]]:
+    """Keep what was found: new breaks are opened (and explained), those that are there no more are gone.
+
+    Returns the comparison's id, and the ids of new breaks that the contract lets stand, still to be posted.
+    """
+    row = compared.row
+    made = {"statement_id": row.id, "site_id": row.site_id, "period": row.period, "rules": dict(rules_json),
+            "counts": compared.counts, "by": by, "at": now}  # fmt: skip
+    run_id = int(conn.execute(insert(RECONCILIATIONS).returning(RECONCILIATIONS.c.id), made).scalar_one())
+    keys = {_key(row.id, draft, n): draft for n, draft in enumerate(compared.drafts)}
+    fresh: dict[int, Draft] = {}
+    items = [_break_row(run_id, row, key, draft, now) for key, draft in keys.items()]
+    for at in range(0, len(items), 1000):
+        opened = upsert(conn, BREAKS).on_conflict_do_nothing().returning(BREAKS.c.id, BREAKS.c.break_key)
+        fresh |= {r.id: keys[r.break_key] for r in conn.execute(opened, items[at : at + 1000])}
+    events = [e for break_id, draft in fresh.items() for e in _first_events(break_id, draft, now)]
+    insert_all(conn, EVENTS, events)
+    _vanish(conn, row.id, set(keys), now)
+    return run_id, [break_id for break_id, draft in fresh.items() if draft.accepted]
+
+
+def _key(statement_id: int, draft: Draft, ordinal: int) -> str:
+    """The same difference found again has the same key; one of the statement as a whole is told by its words."""
+    if draft.line_no is None and draft.usage_record_id is None:
+        return f"{statement_id}:{draft.category}:{draft.explanation}"[:120]
+    return f"{statement_id}:{draft.category}:{draft.line_no}:{draft.usage_record_id}"
+
+
+def _break_row(run_id: int, row: Any, key: str, draft: Draft, now: datetime) -> dict[str, Any]:
+    return {
+        "break_key": key, "reconciliation_id": run_id, "statement_id": row.id, "site_id": row.site_id,
+        "period": row.period, "category": draft.category.value, "tier": draft.tier, "line_no": draft.line_no,
+        "usage_record_id": draft.usage_record_id, "native_id": draft.native_id, "username": draft.username,
+        "job_id": draft.job_id, "project_id": draft.project_id, "currency": row.currency,
+        "ours_core_seconds": draft.ours_core_seconds, "theirs_core_seconds": draft.theirs_core_seconds,
+        "ours_micro": draft.ours_micro, "theirs_micro": draft.theirs_micro,
+        "causes": [cause.value for cause in draft.causes], "explanation": draft.explanation[:1000], "opened_at": now,
+    }  # fmt: skip
+
+
+def _first_events(break_id: int, draft: Draft, now: datetime) -> list[dict[str, Any]]:
+    rows = [_event_row(break_id, 1, Event(Act.EXPLAIN, State.OPEN, _MACHINE, now), act="open")]
+    if draft.certain:
+        rows.append(_event_row(break_id, 2, Event(Act.EXPLAIN, State.EXPLAINED, _MACHINE, now, draft.explanation)))
+    return rows
+
+
+def _event_row(break_id: int, seq: int, event: Event, *, act: str = "", entry_key: str = "") -> dict[str, Any]:
+    return {
+        "break_id": break_id, "seq": seq, "act": act or event.act.value, "state": event.state.value, "by": event.by,
+        "note": event.note[:1000], "resolution": event.resolution, "entry_key": entry_key, "at": event.at,
+    }  # fmt: skip
+
+
+def _vanish(conn: Connection, statement_id: int, still: set[str], now: datetime) -> None:
+    for item in breaks(conn, statement_id=statement_id):
+        if item.row.break_key not in still and item.state in (State.OPEN, State.EXPLAINED):
+            record_act(conn, item.row.id, Act.VANISH, by=_MACHINE, now=now, note="a later look finds it no more")
+
+
+@dataclass(frozen=True, slots=True)
+class BreakNow:
+    """A break's facts with where it stands."""
+
+    row: Any
+    state: State
+    since: datetime
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL
+
+    def age_days(self, now: datetime) -> int:
+        return int((now - self.row.opened_at).days)
+
+
+def breaks(
+    conn: Connection, *, statement_id: int | None = None, site_ids: Iterable[str] | None = None, period: str = "",
+    ids: Sequence[int] | None = None, state: State | None = None, after: int = 0, limit: int | None = None,
+) -> list[BreakNow]:  # fmt: skip
+    """Breaks with their states, oldest first."""
+    last = select(EVENTS.c.break_id, func.max(EVENTS.c.seq).label("seq")).group_by(EVENTS.c.break_id).subquery("last")
+    query = (
+        select(BREAKS, EVENTS.c.state, EVENTS.c.at.label("since"))
+        .join(last, last.c.break_id == BREAKS.c.id)
+        .join(EVENTS, (EVENTS.c.break_id == last.c.break_id) & (EVENTS.c.seq == last.c.seq))
+        .where(BREAKS.c.id > after)
+        .order_by(BREAKS.c.id)
+    )
+    if statement_id is not None:
+        query = query.where(BREAKS.c.statement_id == statement_id)
+    if site_ids is not None:
+        query = query.where(BREAKS.c.site_id.in_(sorted(site_ids)))
+    if period:
+        query = query.where(BREAKS.c.period == period)
+    if ids is not None:
+        query = query.where(BREAKS.c.id.in_(sorted(ids)))
+    if state is not None:
+        query = query.where(EVENTS.c.state == state.value)
+    found = conn.execute(query.limit(limit) if limit is not None else query)
+    return [BreakNow(row, State(row.state), row.since) for row in found]
+
+
+def history(conn: Connection, break_id: int) -> list[Event]:
+    """What was done to a break, in order."""
+    query = select(EVENTS).where(EVENTS.c.break_id == break_id).order_by(EVENTS.c.seq)
+    found = []
+    for row in conn.execute(query):
+        act = Act.EXPLAIN if row.act == "open" else Act(row.act)
+        found.append(Event(act, State(row.state), row.by, row.at, row.note, row.resolution))
+    return found
+
+
+def record_act(
+    conn: Connection, break_id: int, act: Act, *, by: str, now: datetime, note: str = "", resolution: str = "",
+    entry_key: str = "",
+) -> Event:  # fmt: skip
+    """Do one thing to a break; raises `Refused` where it may not be done, IntegrityError where somebody was first."""
+    done = history(conn, break_id)
+    event = act_on(done, act, by=by, at=now, note=note, resolution=resolution)
+    conn.execute(insert(EVENTS), _event_row(break_id, len(done) + 1, event, entry_key=entry_key))
+    return event
+
+
+def accept_by_contract(conn: Connection, break_id: int, *, version: str, now: datetime) -> None:
+    """The contract's rules let the centre's figure stand: as good as two signatures, up to its limits."""
+    record_act(conn, break_id, Act.ACCEPT, by=CONTRACT, now=now, note=f"within the limits of {version}")
+
+
+def is_signed_off(conn: Connection, statement_id: int) -> bool:
+    """Compared, and nothing of it open: what both sides have settled."""
+    compared = conn.scalar(select(func.count()).where(RECONCILIATIONS.c.statement_id == statement_id))
+    return bool(compared) and all(b.is_final for b in breaks(conn, statement_id=statement_id))
+
+
+def reconciliations(conn: Connection, *, site_ids: Iterable[str] | None = None, period: str = "") -> list[Any]:
+    """Comparisons, newest first."""
+    query = select(RECONCILIATIONS).order_by(RECONCILIATIONS.c.id.desc())
+    if site_ids is not None:
+        query = query.where(RECONCILIATIONS.c.site_id.in_(sorted(site_ids)))
+    if period:
+        query = query.where(RECONCILIATIONS.c.period == period)
+    return list(conn.execute(query))
+
+
+def rules_of_break(conn: Connection, row: Any) -> Mapping[str, Any]:
+    """The rules of the comparison that found a break."""
+    query = select(RECONCILIATIONS.c.rules).where(RECONCILIATIONS.c.id == row.reconciliation_id)
+    found: Mapping[str, Any] = conn.execute(query).scalar_one()
+    return found
+
+
+def line_of_break(conn: Connection, row: Any) -> Any | None:
+    """The statement's line that a break is about."""
+    if row.line_no is None:
+        return None
+    key = tuple_(LINES.c.statement_id, LINES.c.line_no)
+    return conn.execute(select(LINES).where(key == (row.statement_id, row.line_no))).one_or_none()

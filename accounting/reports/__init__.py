@@ -1,0 +1,1 @@
+"""What was spent and used, by whom and when. Reads only."""
