@@ -82,6 +82,11 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
         f"the {reading.meter}'s meter read run {reading.run_key} at {reading.site_id}, revision {reading.revision}: "
         f"{reading.state}, {reading.cores} cores, {reading.elapsed_s} s, suspended {reading.suspended_s} s",
         f"policy {charge.policy_version}: {charge.rule}",
+        *(
+            [f"service grade {charge.grade}: {'ordered with the job' if reading.ordered_grade else 'of its queue'}"]
+            if charge.grade
+            else []
+        ),
         *(_arithmetic(s) for s in charge.segments),
         f"together {charge.gross_micro} micro-{charge.currency}",
     ]

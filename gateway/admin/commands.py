@@ -58,7 +58,9 @@ def add_to(subs: Any) -> None:
     _add(admin, "restore", restore, "Put a copy back", ("file", {}), ("--force", {"action": "store_true"}))
     _add(admin, "recover", recover, "After a restore: ask every site, then accept writes",
          ("--back-hours", {"type": int, "default": 48}),
-         ("--skip-site", {"action": "append", "default": []}))  # fmt: skip
+         ("--skip-site", {"action": "append", "default": []}),
+         ("--keep-log", {"action": "store_true", "help": "nothing was signed after the copy: the same evidence log"})
+         )  # fmt: skip
     _add(admin, "statement", reconciling.receive, "Receive a centre's statement from a file", ("site", {}),
          ("period", {}), ("file", {}), ("--currency", {"default": "CNY"}), ("--format", {"default": "csv"}),
          ("--profile", {"default": None}), ("--signature", {"default": "", "help": "a file with the centre's JWS"}),
@@ -69,6 +71,9 @@ def add_to(subs: Any) -> None:
          ("--json", {"action": "store_true"}))  # fmt: skip
     _add(admin, "breaks", reconciling.breaks, "Differences that are not settled", ("--site", {"default": ""}),
          ("--period", {"default": ""}), ("--json", {"action": "store_true"}))  # fmt: skip
+    _add(
+        admin, "alarms", reconciling.alarms, "What is wrong with centres' meters", ("--json", {"action": "store_true"})
+    )
     _add(admin, "open-site", open_site, "Lift the reason for which a site was closed", ("site", {}))
 
 
@@ -219,9 +224,9 @@ def restore(args: argparse.Namespace) -> None:
 def recover(args: argparse.Namespace) -> int:
     services = compose(Settings())
     report = recovery.recover(services, back=timedelta(hours=args.back_hours), now=utc_now(),
-                              skip=frozenset(args.skip_site))  # fmt: skip
+                              skip=frozenset(args.skip_site), keep_log=args.keep_log)  # fmt: skip
     print(json.dumps({"attached": report.attached, "rebuilt": report.rebuilt, "foreign": report.foreign,
-                      "unreachable": report.unreachable}))  # fmt: skip
+                      "unreachable": report.unreachable, "evidence_origin": report.origin}))  # fmt: skip
     return 1 if report.unreachable else 0
 
 

@@ -53,7 +53,8 @@ def _texts(spec: JobSpec) -> list[Problem]:
         "/stdin_path": spec.stdin_path, "/stdout_path": spec.stdout_path, "/stderr_path": spec.stderr_path,
         "/pre_launch": spec.pre_launch, "/post_launch": spec.post_launch, "/launcher": spec.launcher,
         "/attributes/queue_name": spec.attributes.queue_name, "/attributes/account": spec.attributes.account,
-        "/attributes/qos": spec.attributes.qos, "/attributes/reservation_id": spec.attributes.reservation_id,
+        "/attributes/qos": spec.attributes.qos, "/attributes/service_grade": spec.attributes.service_grade,
+        "/attributes/reservation_id": spec.attributes.reservation_id,
         **{f"/arguments/{i}": a for i, a in enumerate(spec.arguments)},
         **{f"/environment/{_escaped(k)}": v for k, v in spec.environment.items()},
     }  # fmt: skip
@@ -286,7 +287,7 @@ def merge_lifted(spec: JobSpec, lifted: Mapping[str, Any]) -> tuple[JobSpec, tup
         asked = getattr(current, field)
         default = next(f for f in fields(current) if f.name == field)
         unset = asked is None or asked == default.default or asked == {} or asked == ()
-        if field == "custom_attributes":
+        if field in ("custom_attributes", "environment"):
             changes[field] = {**value, **asked}
         elif unset or asked == value:
             changes[field] = value

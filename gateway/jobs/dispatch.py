@@ -9,10 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import Connection, func, select
 
 from gateway.jobs import dependencies, lookup, repository, service, wishes
-from gateway.jobs.checks import node_shape
 from gateway.jobs.ids import parse_manifest, site_name
 from gateway.jobs.lifecycle import Event, Phase, State
 from gateway.jobs.line import Load, Waiter, choose
@@ -20,7 +19,7 @@ from gateway.jobs.maintenance import in_the_way, planned
 from gateway.jobs.moving import Move, move_all
 from gateway.jobs.opened import open_there, under_its_opening
 from gateway.jobs.repository import JOBS
-from gateway.jobs.share import ShareLeft
+from gateway.jobs.share import ShareLeft, nodes_in_use, nodes_of
 from gateway.pace import calls_left
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteError
@@ -187,7 +186,8 @@ def _waiters(conn: Connection, adapter: SiteAdapter, now: datetime, most: int) -
     )
     rows = conn.execute(select(ready).where(ready.c.place <= most)).all()
     spans = planned(conn, adapter.site_id)
-    nodes = _nodes(conn, JOBS.c.id.in_([r.id for r in rows])) if adapter.policy.nodes_in_use_max is not None else {}
+    counted = adapter.policy.nodes_in_use_max is not None
+    nodes = nodes_of(conn, JOBS.c.id.in_([r.id for r in rows])) if counted else {}
     return [
         Waiter(r.id, r.user_id, weight=r.array_size or 1, cores=r.cores_charged, nodes=nodes.get(r.id, 1),
                duration_s=r.duration_max)
@@ -199,21 +199,11 @@ def _load(services: Services, conn: Connection, adapter: SiteAdapter, share: Sha
     site_id, policy = adapter.site_id, adapter.policy
     rows = repository.count_by_person(conn, site_id)
     submits = repository.submits_since(conn, site_id, now - timedelta(seconds=60))
-    there = (JOBS.c.site_id == site_id) & JOBS.c.phase.in_(repository.AT_OR_ON_THE_WAY)
-    nodes = 0
-    if policy.nodes_in_use_max is not None:
-        sizes = dict(conn.execute(select(JOBS.c.id, func.coalesce(JOBS.c.array_size, 1)).where(there)).tuples().all())
-        nodes = sum(each * sizes[job_id] for job_id, each in _nodes(conn, there).items())
+    nodes = nodes_in_use(conn, site_id) if policy.nodes_in_use_max is not None else 0
     return Load(
         {r.user_id: int(r.places) for r in rows}, {r.user_id: int(r.cores) for r in rows}, submits, nodes=nodes,
         calls_left=calls_left(services.paces.of(site_id), policy, submits), share_left=share.core_seconds,
     )  # fmt: skip
-
-
-def _nodes(conn: Connection, which: ColumnElement[bool]) -> dict[str, int]:
-    """The nodes of each of these jobs (of one task)."""
-    rows = conn.execute(select(JOBS.c.id, JOBS.c.spec).where(which))
-    return {r.id: node_shape(repository.spec_from_json(r.spec))[0] for r in rows}
 
 
 def _rows(conn: Connection, job_ids: Sequence[str]) -> list[Any]:

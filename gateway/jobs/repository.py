@@ -34,6 +34,9 @@ SITES = table_of(SiteRow)
 ACCOUNTS = table_of(SiteAccountRow)
 _PROJECTS = table_of(ProjectRow)
 
+# The service grade that a job asked for; NULL: none.
+ORDERED_GRADE = JOBS.c.spec["attributes"]["service_grade"].as_string().label("grade")
+
 
 class StaleLease(Exception):
     """This worker no longer serves the site: whatever it was about to write belongs to another one now."""

@@ -1,15 +1,16 @@
-"""The contracted share of a centre: what of it is used or promised, in core-seconds."""
+"""What our jobs together take of a centre beside places and cores: the contracted share in core-seconds, nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from accounting.store.reading import core_seconds_at
+from gateway.jobs.checks import node_shape
 from gateway.jobs.line import Waiter
-from gateway.jobs.repository import AT_OR_ON_THE_WAY, JOBS
+from gateway.jobs.repository import AT_OR_ON_THE_WAY, JOBS, spec_from_json
 from site_adapters.policy import Policy
 
 
@@ -43,3 +44,16 @@ def taken(conn: Connection, site_id: str) -> int:
         JOBS.c.site_id == site_id, JOBS.c.phase.in_(AT_OR_ON_THE_WAY)
     )
     return core_seconds_at(conn, site_id) + int(conn.scalar(promised) or 0)
+
+
+def nodes_in_use(conn: Connection, site_id: str) -> int:
+    """Of all our jobs that are there or on the way, waiting ones included."""
+    there = (JOBS.c.site_id == site_id) & JOBS.c.phase.in_(AT_OR_ON_THE_WAY)
+    sizes = dict(conn.execute(select(JOBS.c.id, func.coalesce(JOBS.c.array_size, 1)).where(there)).tuples().all())
+    return sum(each * sizes[job_id] for job_id, each in nodes_of(conn, there).items())
+
+
+def nodes_of(conn: Connection, which: ColumnElement[bool]) -> dict[str, int]:
+    """The nodes of each of these jobs (of one task): only the spec says them."""
+    rows = conn.execute(select(JOBS.c.id, JOBS.c.spec).where(which))
+    return {r.id: node_shape(spec_from_json(r.spec))[0] for r in rows}

@@ -22,8 +22,8 @@ from pbs_reservations import pbs_rdel, pbs_rstat, pbs_rsub
 from pbs_server import PbsCluster
 
 PROGRAMS = (
-    "qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qsig", "qselect", "pbsnodes", "qrerun", "pbs_rstat",
-    "pbs_rsub", "pbs_rdel",
+    "qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qsig", "qselect", "pbsnodes", "qrerun",
+    "pbs_rstat", "pbs_rsub", "pbs_rdel",
 )  # fmt: skip
 
 

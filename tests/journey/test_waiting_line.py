@@ -229,6 +229,17 @@ def test_a_job_larger_than_the_whole_share_is_refused_at_once(gateway: Gateway, 
         gateway.submit("local")
 
 
+def test_nodes_in_use_bind_in_the_line_and_why_says_so(gateway: Gateway, clock: Clock) -> None:
+    centre = Centre(clock)
+    limited(gateway, clock, centre, nodes_in_use_max=2)
+    jobs = [gateway.submit("local", None, executable="/bin/true") for _ in range(3)]
+    gateway.tick("dispatch")
+    assert len(centre.submitted_at) == 2
+    last = next(job_id for job_id in jobs if gateway.state(job_id) == "new")
+    assert why(gateway, last) == "local lets our jobs there take 2 nodes together, and they take 2."
+    assert why(gateway, last, "zh_Hans") == "local 允许我们的作业合计占用 2 个节点，目前已占用 2 个。"
+
+
 def test_calls_a_minute_bind_looks_and_hand_overs_together_and_why_says_so(gateway: Gateway, clock: Clock) -> None:
     centre = Centre(clock)
     limited(gateway, clock, centre, calls_per_minute=12)

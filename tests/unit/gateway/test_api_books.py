@@ -158,7 +158,22 @@ def test_prepaid_money_adjustments_and_a_closed_month(
     made = ok(client.post("billing/top-ups", json=money, headers=operator), 201)
     assert ok(client.post("billing/top-ups", json=money, headers=operator), 201)["id"] == made["id"]
     assert client.post("billing/top-ups", json=money | {"amount": "11"}, headers=operator).status_code == 409
-    back = {"project": "demo", "amount": "1010.01", "reason": "left over"}
+    file = "reference,date,amount\nR-1,2026-11-02,10.00\nR-2,2026-11-02,10.00\n"
+    bank = {"format": "csv", "content": file, "profile": {"account": "ACC"}}
+    done = ok(client.post("billing/payments-import", json=bank, headers=operator))
+    assert (done["new"], done["top_ups"], done["unallocated"]) == (2, 1, 1)
+    other = ok(client.get("billing/payments", params={"unallocated": True}, headers=operator))["items"][0]
+    more = money | {"reference": "by mail"}
+    assert client.post("billing/top-ups", json=more, headers=operator).status_code == 409
+    added = ok(client.post("billing/top-ups", json=more | {"separate": True}, headers=operator), 201)
+    (other,) = ok(client.get("billing/payments", params={"unallocated": True}, headers=operator))["items"]
+    assert other["perhaps_top_ups"] == [added["id"]]
+    matched = client.post(f"billing/payments/{other['id']}/top-up", json={"top_up": added["id"]}, headers=operator)
+    assert (ok(matched)["unallocated"], ok(matched)["perhaps_top_ups"]) == ("0.00", [])
+    assert (
+        client.post(f"billing/payments/{other['id']}/top-up", json={"top_up": "y"}, headers=operator).status_code == 409
+    )
+    back = {"project": "demo", "amount": "1020.01", "reason": "left over"}
     assert client.post("billing/refunds", json=back, headers=operator).status_code == 402
     assert ok(client.post("billing/refunds", json=back | {"amount": "4"}, headers=operator), 201)["amount"] == "-4.00"
 
@@ -178,7 +193,7 @@ def test_prepaid_money_adjustments_and_a_closed_month(
     closed = ok(client.post("billing/periods/2025/11/close", headers=operator))
     assert (closed["state"], len(closed["seal"])) == ("closed", 64)
     stood = ok(client.get("billing/balances", params={"account": "operator:"}, headers=operator))["items"]
-    assert {"account": "operator:cash", "commodity": "CNY", "amount": "6000000"} in stood
+    assert {"account": "operator:cash", "commodity": "CNY", "amount": "-4000000"} in stood  # what was paid back
     gateway.check_books()
 
 
