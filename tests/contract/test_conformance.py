@@ -14,10 +14,14 @@ from site_adapters.centre.conformance.kit import Target
 from site_adapters.centre.conformance.run import Found, run
 from tests.builders import local_site
 from tests.docking import dock
-from tests.emulators.site import pbs_centre, sunway_centre
+from tests.emulators.site import pbs_centre, slurm_centre, sunway_centre
 
 # What root can do here is what these rules forbid at a centre.
 OF_ROOT = {"auth/who", "auth/root", "docking/root is not given", "log/others' files"}
+
+
+def slurm(folder: Path) -> dict[str, Any]:
+    return slurm_centre(folder)[1]
 
 
 def openpbs(folder: Path) -> dict[str, Any]:
@@ -53,7 +57,9 @@ def told(found: Found) -> str:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("centre", "queue"), [(openpbs, None), (torque, None), (sunway, "share"), (local, None)])
+@pytest.mark.parametrize(
+    ("centre", "queue"), [(slurm, None), (openpbs, None), (torque, None), (sunway, "share"), (local, None)]
+)
 def test_a_centre_keeps_every_rule(tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None) -> None:
     found = conformance(tmp_path, centre(tmp_path), (), queue)
     print(found.summary)
@@ -64,7 +70,7 @@ def test_a_centre_keeps_every_rule(tmp_path: Path, centre: Callable[[Path], dict
 SHARE = ("name/", "argument/", "output/", "refused/", "fence/", "log/", "docking/", "policy/", "orders/")
 
 
-@pytest.mark.parametrize(("centre", "queue"), [(openpbs, None), (sunway, "share"), (local, None)])
+@pytest.mark.parametrize(("centre", "queue"), [(slurm, None), (openpbs, None), (sunway, "share"), (local, None)])
 def test_a_centre_keeps_the_rules(tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None) -> None:
     found = conformance(tmp_path, centre(tmp_path), SHARE, queue)
     assert not told(found)

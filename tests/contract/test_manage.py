@@ -83,8 +83,9 @@ def test_owner_who_renames_a_job_hides_no_row(centre: Centre) -> None:
 def test_requeued_job_is_its_next_run(centre: Centre) -> None:
     requeue = centre.ability("requeue")
     attributes = centre.work().submission.spec.attributes
-    work = centre.work(seconds=2, spec={"attributes": type(attributes)(duration=300, rerunnable=True)}).submit()
-    work.until(ObservedState.ACTIVE)
+    work = centre.work(spec={"attributes": type(attributes)(duration=300, rerunnable=True)})
+    work.then = f"[ \"$(wc -l <'{work.mark}')\" -gt 1 ] || sleep 250"  # its first run waits to be requeued
+    work.submit().until(ObservedState.ACTIVE)
     wait_for(lambda: len(work.runs()) == 1, "the first run")
 
     requeue(work.native_id)
