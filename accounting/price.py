@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from accounting.calendar import month_edges, month_of
@@ -67,15 +68,22 @@ class PriceBook:
         self._resources = {rule.resource for rule in rules}
         self._scoped: dict[tuple[Scope, str], tuple[PriceRule, ...]] = {}
         self._contract: dict[tuple[Scope, str], tuple[Discount, ...]] = {}
-        self._flat: dict[tuple[Scope, str], PriceRule | None] = {}
+        self._by_scope: dict[Scope, dict[str, Timeline | None]] = {}
+        self._timelines: dict[tuple[Any, ...], Timeline] = {}
         self._tiers: dict[int, tuple[PriceRule, ...]] = {}
-
-    @property
-    def has_tiers(self) -> bool:
-        return any(rule.tier_from for rule in self._rules)
+        self._of_key: dict[str, tuple[tuple[PriceRule, ...], int, int]] = {}
+        self.has_tiers = any(rule.tier_from for rule in rules)
 
     def prices(self, resource: str) -> bool:
         return resource in self._resources
+
+    def grades(self, *, site_id: str, currency: str, at: datetime) -> set[str]:
+        """The service grades that have a price of their own at a site."""
+        return {
+            rule.grade for rule in self._rules
+            if rule.grade and rule.currency == currency and rule.site_id in (None, site_id)
+            and rule.valid_from <= at and (rule.valid_to is None or at < rule.valid_to)
+        }  # fmt: skip
 
     def rules(self, where: Scope, resource: str) -> tuple[PriceRule, ...]:
         """Every rule for a resource that holds there at some time."""
@@ -99,16 +107,31 @@ class PriceBook:
         valid = [d for d in self.discounts(where, resource) if d.valid_at(at)]
         return max(valid, key=lambda d: ([part is not None for part in d.scope], d.id), default=None)
 
-    def flat(self, where: Scope, resource: str) -> PriceRule | None:
-        """The one rule that prices a resource there whenever it is valid, if its price goes by no hour and no count."""
-        key = (where, resource)
-        if key not in self._flat:
-            rules = self.rules(where, resource)
-            plain = bool(rules) and not any(r.window or r.tier_from for r in rules)
-            first = max(rules, key=lambda r: r.specificity) if plain else None
-            rivals = [r for r in rules if first is not None and r is not first and r.specificity == first.specificity]
-            self._flat[key] = None if rivals else first
-        return self._flat[key]
+    def timelines(self, where: Scope) -> dict[str, Timeline | None]:
+        """The prices there by resource, as far as they were asked for: to be filled by `timeline`."""
+        found = self._by_scope.get(where)
+        if found is None:
+            found = self._by_scope[where] = {}
+        return found
+
+    def timeline(self, where: Scope, resource: str) -> Timeline | None:
+        """When a resource costs what there; None where nothing ever prices it."""
+        known = self.timelines(where)
+        if resource not in known:
+            known[resource] = self._timeline(where, resource)
+        return known[resource]
+
+    def _timeline(self, where: Scope, resource: str) -> Timeline | None:
+        """Scopes to which the same rules and discounts apply have one timeline."""
+        rules, ratios = self.rules(where, resource), self.discounts(where, resource)
+        if not rules:
+            return None
+        # Rules that are not stored yet have no number: a timeline for this scope alone.
+        of_rules: Any = where if any(r.id == 0 for r in rules) else tuple(r.id for r in rules)
+        key = (resource, of_rules, tuple(d.id for d in ratios))
+        if key not in self._timelines:
+            self._timelines[key] = Timeline(self, where, resource, rules)
+        return self._timelines[key]
 
     def tiers(self, rule_id: int) -> tuple[PriceRule, ...]:
         """The tiers that belong to a first one, ascending; itself alone where its price is flat."""
@@ -119,10 +142,13 @@ class PriceBook:
 
     def month_price(self, tier_key: str, quantity: int) -> int:
         """What a month's total of one count costs."""
-        rule_id, discount_id = tier_key.split(":")[:2]
-        ratio = next((d for d in self._discounts if str(d.id) == discount_id), None)
-        numerator, denominator = (1, 1) if ratio is None else (ratio.numerator, ratio.denominator)
-        return tiered(quantity, self.tiers(int(rule_id)), numerator, denominator)
+        found = self._of_key.get(tier_key)
+        if found is None:
+            rule_id, discount_id = tier_key.split(":")[:2]
+            ratio = next((d for d in self._discounts if str(d.id) == discount_id), None)
+            numerator, denominator = (1, 1) if ratio is None else (ratio.numerator, ratio.denominator)
+            found = self._of_key[tier_key] = (self.tiers(int(rule_id)), numerator, denominator)
+        return tiered(quantity, *found)
 
 
 class TierCounts:
@@ -199,10 +225,19 @@ def price(
     if start is None or end is None:
         raise NoPrice("a run with usage has no start or no end")
     counts = counts or TierCounts(where.project_id)
-    segments: list[Segment] = []
+    known = book.timelines(where)
+    spans: list[tuple[str, int, list[Span]]] = []
     for resource, quantity in metered.quantities.items():
-        if book.prices(resource) and (rules := book.rules(where, resource)):
-            segments += _segments(resource, quantity, rules, book, where, start, end, counts)
+        timeline = known[resource] if resource in known else book.timeline(where, resource)
+        if timeline is None:
+            continue
+        try:  # all of them before a count is moved: one that has no price moves none
+            spans.append((resource, quantity, timeline.spans(start, end)))
+        except NoPrice as exc:
+            raise NoPrice(f"{where.site_id}/{where.queue}, {where.currency}: {exc}") from None
+    segments = [
+        s for resource, quantity, found in spans for s in _segments(resource, quantity, found, book, end, counts)
+    ]
     if not segments:
         raise NoPrice(
             f"{where.site_id}/{where.queue} has no {where.currency} price for {', '.join(metered.quantities)}"
@@ -257,33 +292,75 @@ def boundaries(
 
 
 def _segments(
-    resource: str, quantity: int, rules: Sequence[PriceRule], book: PriceBook, where: Scope, start: datetime,
-    end: datetime, counts: TierCounts,
-) -> list[Segment]:  # fmt: skip
-    discounts = book.discounts(where, resource)
-    flat = None if discounts else book.flat(where, resource)
-    if flat is not None and flat.valid_from <= start and (flat.valid_to is None or end <= flat.valid_to):
-        amount = rate(quantity, flat.price_micro, flat.per)
-        return [Segment(start, end, resource, quantity, flat.id, flat.price_micro, flat.per, amount)]
-    timed = not resource.startswith("unit:")  # what is counted, not timed, happened at the price of its start
-    cuts = [start, *(boundaries(rules, start, end, discounts) if timed else ())]
-    spans: list[tuple[datetime, _Price]] = []
-    for moment in cuts:
-        found = _price_at(rules, book, where, resource, moment)
-        if not spans or spans[-1][1] != found:  # a boundary that changes nothing is none
-            spans.append((moment, found))
-    begins = [moment for moment, _ in spans]
+    resource: str, quantity: int, spans: Sequence[Span], book: PriceBook, end: datetime, counts: TierCounts
+) -> list[Segment]:
+    if len(spans) == 1:
+        return [_segment(resource, quantity, spans[0][1], book, spans[0][0], end, counts)]
+    begins = [begin for begin, _ in spans]
     ends = [*begins[1:], end]
-    weights = [_microseconds(a, b) for a, b in zip(begins, ends, strict=True)]
-    shares = [quantity] if len(spans) == 1 else split(quantity, weights)
+    shares = split(quantity, [_microseconds(a, b) for a, b in zip(begins, ends, strict=True)])
     return [
         _segment(resource, share, priced, book, begin, finish, counts)
         for (begin, priced), finish, share in zip(spans, ends, shares, strict=True)
     ]
 
 
+class Timeline:
+    """What a resource costs in one scope, moment by moment: worked out once for months, and looked up for many runs."""
+
+    # A run from further away than this is worked out by itself: a wrong date must not fill the memory with decades.
+    _FAR = timedelta(days=400)
+
+    def __init__(self, book: PriceBook, where: Scope, resource: str, rules: Sequence[PriceRule]) -> None:
+        self._book, self._where, self._resource, self._rules = book, where, resource, rules
+        self._discounts = book.discounts(where, resource)
+        self._timed = not resource.startswith("unit:")  # what is counted, not timed, happened at the price of its start
+        # (from, to, moments, prices): put here at once, as other threads may look.
+        self._known: tuple[datetime, datetime, list[datetime], list[Price | None]] | None = None
+
+    def spans(self, start: datetime, end: datetime) -> list[Span]:
+        """[start, end) in spans of one price; raises `NoPrice` where a moment of it has none."""
+        known = self._known
+        if known is not None and known[0] <= start and end <= known[1]:
+            _, _, moments, prices = known
+        else:
+            moments, prices = self._reach(start, end)
+        at = bisect_right(moments, start) - 1
+        found: list[Span] = []
+        moment: datetime = start
+        while True:
+            price = prices[at]
+            if price is None:
+                raise NoPrice(f"no price of {self._resource} at {moment.isoformat()}")
+            found.append((moment, price))
+            at += 1
+            if at == len(moments) or (moment := moments[at]) >= end or not self._timed:
+                return found
+
+    def _reach(self, start: datetime, end: datetime) -> tuple[list[datetime], list[Price | None]]:
+        """Work out the months around [start, end) as well, where they are not far from what is known."""
+        low, high = start - timedelta(days=31), end + timedelta(days=31)
+        if self._known is not None:
+            low, high = min(low, self._known[0]), max(high, self._known[1])
+        if end - start > self._FAR or high - low > 2 * self._FAR:
+            return self._worked_out(start, end)
+        moments, prices = self._worked_out(low, high)
+        self._known = (low, high, moments, prices)
+        return moments, prices
+
+    def _worked_out(self, low: datetime, high: datetime) -> tuple[list[datetime], list[Price | None]]:
+        moments: list[datetime] = []
+        prices: list[Price | None] = []
+        for moment in (low, *boundaries(self._rules, low, high, self._discounts)):
+            price = _price_at(self._rules, self._book, self._where, self._resource, moment)
+            if not prices or prices[-1] != price:  # a boundary that changes nothing is none
+                moments.append(moment)
+                prices.append(price)
+        return moments, prices
+
+
 @dataclass(frozen=True, slots=True)
-class _Price:
+class Price:
     """What holds at a moment; `tier_key` where it goes by a month's count."""
 
     rule: PriceRule
@@ -291,19 +368,22 @@ class _Price:
     tier_key: str
 
 
-def _price_at(rules: Sequence[PriceRule], book: PriceBook, where: Scope, resource: str, at: datetime) -> _Price:
+Span = tuple[datetime, Price]  # from when on which price holds
+
+
+def _price_at(rules: Sequence[PriceRule], book: PriceBook, where: Scope, resource: str, at: datetime) -> Price | None:
     rule = rule_at(rules, at)
     if rule is None:
-        raise NoPrice(f"{where.site_id}/{where.queue} has no {where.currency} price of {resource} at {at.isoformat()}")
+        return None
     discount = book.discount(where, resource, at)
     key = ""
     if len(book.tiers(rule.id)) > 1:
         key = f"{rule.id}:{'' if discount is None else discount.id}:{month_of(at, rule.zone).start.isoformat()}"
-    return _Price(rule, discount, key)
+    return Price(rule, discount, key)
 
 
 def _segment(
-    resource: str, quantity: int, priced: _Price, book: PriceBook, begin: datetime, finish: datetime,
+    resource: str, quantity: int, priced: Price, book: PriceBook, begin: datetime, finish: datetime,
     counts: TierCounts,
 ) -> Segment:  # fmt: skip
     rule, ratio = priced.rule, priced.discount

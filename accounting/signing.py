@@ -37,10 +37,12 @@ def verify_jws(text: str, *, public: bytes, payload: bytes, kind: str) -> None:
     if rest:
         text = f"{head}.{base64.urlsafe_b64encode(payload).rstrip(b'=').decode()}.{rest}"
     x = base64.urlsafe_b64encode(public).rstrip(b"=").decode()
+    registry = jws.JWSRegistry(algorithms=_ALGORITHMS)
+    # A month's statement has many megabytes; what is signed can be no longer than the payload that is here already.
+    registry.max_payload_length = max(registry.max_payload_length, 2 * len(payload))
     try:
-        found = jws.deserialize_compact(
-            text, OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": x}), algorithms=_ALGORITHMS
-        )
+        key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": x})
+        found = jws.deserialize_compact(text, key, registry=registry)
     except (JoseError, ValueError) as exc:
         raise BadSignature(f"the signature is not good: {exc}") from exc
     if found.headers().get("typ") != f"{kind}+jws":

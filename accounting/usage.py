@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
+from typing import Any
+
+from accounting.json_text import sorted_json
 
 CORE_SECONDS, GPU_SECONDS, NODE_SECONDS, MEMORY = "core_seconds", "gpu_seconds", "node_seconds", "memory_mib_seconds"
 SECONDS = (CORE_SECONDS, GPU_SECONDS, NODE_SECONDS, MEMORY)
@@ -73,12 +76,21 @@ class UsageRecord:
     raw: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in _COUNTED:
-            _whole(name, getattr(self, name))
+        counted = (self.core_seconds, self.gpu_seconds, self.node_seconds, self.memory_mib_seconds, self.cores,
+                   self.nodes, self.elapsed_s, self.suspended_s)  # fmt: skip
+        if set(map(type, counted)) != {int} or min(counted) < 0:
+            for name in _COUNTED:
+                _whole(name, getattr(self, name))
         if self.threads_per_core < 1:
             raise ValueError("a core has at least one thread")
         for name, value in self.units.items():
             _whole(name, value)
+
+    def sealed(self, raw: Mapping[str, Any], *, username: str) -> UsageRecord:
+        """The same reading as it is kept: with another raw record and login, and without the job's name."""
+        values = list(_values_of(self))
+        values[_RAW], values[_USERNAME], values[_JOB_NAME] = raw, username, ""
+        return UsageRecord(*values)
 
     @property
     def wall_s(self) -> int:
@@ -95,11 +107,16 @@ class UsageRecord:
     @property
     def content_sha256(self) -> str:
         """A fingerprint of what the source said: the same record read twice has the same."""
-        text = json.dumps(dict(self.raw), sort_keys=True, ensure_ascii=True)
-        figures = f"{self.core_seconds}/{self.elapsed_s}/{self.gpu_seconds}/{self.memory_mib_seconds}/{self.kind}"
+        figures = f"\n{self.core_seconds}/{self.elapsed_s}/{self.gpu_seconds}/{self.memory_mib_seconds}/{self.kind}"
+        said = sorted_json(self.raw) + figures.encode()
         if self.units:
-            figures += json.dumps(dict(self.units), sort_keys=True)
-        return hashlib.sha256(f"{text}\n{figures}".encode()).hexdigest()
+            said += sorted_json(self.units)
+        return hashlib.sha256(said).hexdigest()
+
+
+_NAMES = tuple(one.name for one in fields(UsageRecord))
+_RAW, _USERNAME, _JOB_NAME = (_NAMES.index(name) for name in ("raw", "username", "job_name"))
+_values_of = attrgetter(*_NAMES)  # dataclasses.replace takes twice as long, and each record of a month is sealed
 
 
 def _whole(name: str, value: object) -> None:

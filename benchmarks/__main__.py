@@ -18,6 +18,7 @@ ALL = (
     "isolation",
     "client",
     "reconcile",
+    "month",
     "evidence",
     "docking",
     "dialects",

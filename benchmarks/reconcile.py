@@ -49,7 +49,7 @@ def _measure(name: str, db: Database, document: bytes) -> None:
     with _timed(spent, "parse"):
         statement = read_statement(document, site_id="alpha", format_name="csv", header=Header(NOVEMBER, "CNY"),
                                    profile=Profile({n: n for n in HEAD.split(",")}))  # fmt: skip
-    assert (len(statement.lines), statement.problems) == (COUNT, ())
+    assert (statement.read.lines, statement.problems) == (COUNT, ())
     with _timed(spent, "load"), db.write() as conn:
         statement_id, _ = save_statement(conn, statement, document, Signed(), by="bench", now=datetime.now(UTC))
     del statement

@@ -23,7 +23,8 @@ from tests.lab.postgres import PostgresLab
 from tests.lab.slurm import SlurmLab, wait_for
 
 # Loopback ports of the measurements, apart from those of the tests.
-SLURM_PORTS, SHARED_PORTS, POSTGRES_PORT, HTTP_PORT = 31000, 30800, 30432, 30642
+SLURM_PORTS, SHARED_PORTS, HTTP_PORT = 31000, 30800, 30642
+POSTGRES_PORT = 30432 + int(os.environ.get("PENSTOCK_LAB", "0"))
 
 
 @dataclass(frozen=True, slots=True)

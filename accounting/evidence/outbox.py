@@ -15,9 +15,9 @@ OUTBOX, LEAVES = cast(Table, OutboxRow.__table__), cast(Table, LeafRow.__table__
 ENTRY = "entry"
 
 
-def rows_of_entries(entry_ids: Iterable[int]) -> list[dict[str, str | None]]:
-    """What to insert for journal entries that were just booked; their leaves are made from the books by the tick."""
-    return [{"kind": ENTRY, "ref": str(entry_id), "body": None} for entry_id in entry_ids]
+def rows_of_entries(entry_ids: Iterable[int]) -> list[tuple[str, str, None]]:
+    """(kind, ref, body) for journal entries that were just booked; their leaves are made from the books by the tick."""
+    return [(ENTRY, str(entry_id), None) for entry_id in entry_ids]
 
 
 def put(conn: Connection, kind: str, ref: str, content: Any, **facts: str) -> str:

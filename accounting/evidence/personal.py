@@ -7,12 +7,12 @@ comes from the key, so without it nobody can try names against it, and every pro
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -22,6 +22,8 @@ from accounting.evidence.canonical import canonical
 
 # Where the sealed part of a stored raw record is found; no scheduler names a field like this.
 SEALED = "~personal"
+# What a sealed text begins with.
+_TEXT = "~sealed/1 "
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 
@@ -58,33 +60,48 @@ class Disclosed:
     salt: str
 
 
-def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str) -> dict[str, Any]:
-    """The raw record with its personal fields sealed; `ref` names the run (site, key, meter)."""
-    found = public(raw)
-    hidden = {name: value for name, value in raw.items() if found.get(name) != value}
+@dataclass(frozen=True, slots=True)
+class SealedText:
+    """A text under one person's key; `ref` names where it stands."""
+
+    person: str
+    ref: str
+    data: bytes
+
+
+def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Collection[str] = ()) -> dict[str, Any]:
+    """The raw record with its personal fields (and those named in `also`) sealed; `ref` names the run (site, key,
+    meter)."""
+    found = public(raw, also)
+    hidden = {name: value for name, value in raw.items() if name not in found or found[name] != value}
     if not hidden:
-        return dict(raw)
+        return found
     text = canonical(hidden)
-    # From key, reading and text, so that the same record read twice is the same bytes (and nothing else ever is).
-    nonce = hmac.new(key, b"penstock/nonce/1\n" + ref.encode() + b"\n" + text, hashlib.sha256).digest()[:_NONCE_BYTES]
-    sealed = nonce + AESGCM(key).encrypt(nonce, text, ref.encode())
-    return found | {
-        SEALED: {
-            "person": person, "ref": ref, "commitment": commitment(hidden, salt(key, ref)),
-            "sealed": base64.b64encode(sealed).decode(),
-        }
+    found[SEALED] = {
+        "person": person, "ref": ref, "commitment": _hmac(bytes.fromhex(salt(key, ref)), text),
+        "sealed": base64.b64encode(_encrypted(text, key, ref)).decode(),
     }  # fmt: skip
+    return found
 
 
 def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
     """What of a raw record says nothing of a person (`also`: fields to be left out too); a line keeps its figures,
     without the names in it."""
-    found = {name: value for name, value in raw.items() if name.lower() not in PERSONAL and name not in also}
-    for name, value in found.items():
-        if name.lower() in _LINES and isinstance(value, str):
-            pattern, dash = _LINES[name.lower()]
-            found[name] = pattern.sub(dash, value)
+    found: dict[str, Any] = {}
+    for name, value in raw.items():
+        small = _small(name)
+        if small in PERSONAL or name in also:
+            continue
+        if small in _LINES and isinstance(value, str):
+            pattern, dash = _LINES[small]
+            value = pattern.sub(dash, value)
+        found[name] = value
     return found
+
+
+@lru_cache(maxsize=1024)
+def _small(name: str) -> str:
+    return name.lower()
 
 
 def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:
@@ -94,12 +111,40 @@ def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:
         return None
     if key is None:
         raise Erased(f"what was known of {sealed['person']} is erased")
-    data = base64.b64decode(sealed["sealed"])
-    try:
-        text = AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], sealed["ref"].encode())
-    except InvalidTag as exc:
-        raise ValueError(f"the sealed fields of {sealed['ref']} were changed, or belong to another key") from exc
+    text = _decrypted(base64.b64decode(sealed["sealed"]), key, sealed["ref"])
     return Disclosed(json.loads(text), salt(key, sealed["ref"]))
+
+
+def seal_text(text: str, *, person: str, key: bytes, ref: str) -> str:
+    """A text that is read again only with the person's key."""
+    data = base64.b64encode(_encrypted(text.encode(), key, ref)).decode()
+    return _TEXT + json.dumps([person, ref, data])
+
+
+def sealed_text(text: str) -> SealedText | None:
+    """What a kept text is, where it is a sealed one."""
+    if not text.startswith(_TEXT):
+        return None
+    person, ref, data = json.loads(text.removeprefix(_TEXT))
+    return SealedText(person, ref, base64.b64decode(data))
+
+
+def open_text(sealed: SealedText, *, key: bytes) -> str:
+    """The text that was sealed; ValueError where it was changed."""
+    return _decrypted(sealed.data, key, sealed.ref).decode()
+
+
+def _encrypted(text: bytes, key: bytes, ref: str) -> bytes:
+    # From key, reading and text, so that the same record read twice is the same bytes (and nothing else ever is).
+    nonce = hmac.digest(key, b"penstock/nonce/1\n" + ref.encode() + b"\n" + text, "sha256")[:_NONCE_BYTES]
+    return nonce + AESGCM(key).encrypt(nonce, text, ref.encode())
+
+
+def _decrypted(data: bytes, key: bytes, ref: str) -> bytes:
+    try:
+        return AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], ref.encode())
+    except InvalidTag as exc:
+        raise ValueError(f"the sealed fields of {ref} were changed, or belong to another key") from exc
 
 
 def whole(raw: Mapping[str, Any], *, key: bytes | None) -> dict[str, Any]:
@@ -113,13 +158,17 @@ def pseudonym(username: str, key: bytes | None) -> str:
     """What stands for a login in the books: the same for the same person, and nothing once the key is gone."""
     if key is None or not username:
         return ""
-    return "~" + hmac.new(key, b"penstock/login/1\n" + username.encode(), hashlib.sha256).hexdigest()[:20]
+    return "~" + _hmac(key, b"penstock/login/1\n" + username.encode())[:20]
 
 
 def salt(key: bytes, ref: str) -> str:
     """The salt of one run: it opens one commitment and tells nothing of the others."""
-    return hmac.new(key, b"penstock/salt/1\n" + ref.encode(), hashlib.sha256).hexdigest()
+    return _hmac(key, b"penstock/salt/1\n" + ref.encode())
 
 
 def commitment(fields: Mapping[str, Any], salt_hex: str) -> str:
-    return hmac.new(bytes.fromhex(salt_hex), canonical(dict(fields)), hashlib.sha256).hexdigest()
+    return _hmac(bytes.fromhex(salt_hex), canonical(dict(fields)))
+
+
+def _hmac(key: bytes, message: bytes) -> str:
+    return hmac.digest(key, message, "sha256").hex()

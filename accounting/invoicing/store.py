@@ -32,6 +32,7 @@ from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
 from accounting.invoicing import legal_entities
 from accounting.invoicing.credit_notes import Credit, Credited, credit_note
+from accounting.invoicing.credit_shares import share_credit
 from accounting.invoicing.invoice import (
     Document,
     DocumentKind,
@@ -131,6 +132,8 @@ def issue_credit_note(
     before = settled_minor(conn, invoice_number)
     again = settled_micro(invoice, before, before - made.gross_minor)
     _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
+    entry_id = conn.scalar(select(DOCUMENTS.c.entry_id).where(DOCUMENTS.c.number == number))
+    share_credit(conn, made, entry_id=int(entry_id or 0), now=now)
     may_spend_again(conn, invoice, again)
     return made
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
-    Index,
     Integer,
     MetaData,
     Select,
@@ -22,8 +22,10 @@ from sqlalchemy import (
     Table,
     and_,
     case,
+    false,
     func,
     insert,
+    not_,
     or_,
     select,
     text,
@@ -64,14 +66,18 @@ NAMES = Table(
     "recon_names", OURS.metadata, Column("pseudonym", String(64), primary_key=True), Column("login", String(64)),
     prefixes=["TEMPORARY"],
 )  # fmt: skip
-_INDICES = (
-    Index("ix_recon_ours_key", OURS.c.run_key),
-    Index("ix_recon_ours_native", OURS.c.native_id),
-    Index("ix_recon_theirs_key", THEIRS.c.run_key),
-)
 
 
 # ---------------------------------------------------------------- staging
+
+# SQLite goes from row to row by an index; PostgreSQL hashes a whole side, where it may use the memory for it.
+_BY_ID = "ix_recon_ours_native ON recon_ours (native_id)"
+_INDICES = {
+    "sqlite": (_BY_ID, "ix_recon_ours_key ON recon_ours (run_key)", "ix_recon_theirs_key ON recon_theirs (run_key)"),
+    "postgresql": (_BY_ID,),
+}
+_SETTINGS = {"sqlite": ("PRAGMA temp.cache_size = -65536",), "postgresql": ("SET work_mem = '256MB'", "SET jit = off")}
+_RESET = {"sqlite": (), "postgresql": ("RESET work_mem", "RESET jit")}
 
 
 def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, basis: str, margin_s: int) -> None:
@@ -80,6 +86,8 @@ def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, 
     Our side reaches `margin_s` beyond the period: what the centre counts elsewhere is a cut-off, not an unknown run.
     """
     drop(conn)
+    for setting in _SETTINGS[conn.dialect.name]:
+        conn.execute(text(setting))
     for table in (OURS, THEIRS):
         table.create(conn)
     conn.execute(insert(OURS).from_select([c.name for c in OURS.c], _our_runs(site_id, period, basis, margin_s)))
@@ -89,45 +97,54 @@ def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, 
             names, select(*(LINES.c[n] for n in names)).where(LINES.c.statement_id == statement_id)
         )
     )
+    # After the load: sorting once is much faster than finding the place of each row.
+    for index in _INDICES[conn.dialect.name]:
+        conn.execute(text(f"CREATE INDEX {index}"))
     if conn.dialect.name == "postgresql":
         conn.execute(text("ANALYZE recon_ours"))
         conn.execute(text("ANALYZE recon_theirs"))
 
 
 def name_people(conn: Connection, logins: Mapping[str, str]) -> None:
-    """Put logins where our side has pseudonyms of them (an erased person's run has neither)."""
+    """Put logins where either side has pseudonyms of them; an erased person's stay, the same on both."""
     if logins:
         NAMES.create(conn)
         conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
-        login = select(NAMES.c.login).where(NAMES.c.pseudonym == OURS.c.username).scalar_subquery()
-        conn.execute(update(OURS).values(username=func.coalesce(login, OURS.c.username)))
+        for side in (OURS, THEIRS):
+            login = select(NAMES.c.login).where(NAMES.c.pseudonym == side.c.username).scalar_subquery()
+            conn.execute(
+                update(side).where(side.c.username.startswith("~"))
+                .values(username=func.coalesce(login, side.c.username))
+            )  # fmt: skip
 
 
 def drop(conn: Connection) -> None:
     """Forget the temporary tables (a pooled connection outlives its user)."""
     for table in (OURS, THEIRS, NAMES):
         conn.execute(text(f"DROP TABLE IF EXISTS {table.name}"))
+    for setting in _RESET[conn.dialect.name]:
+        conn.execute(text(setting))
 
 
 def _our_runs(site_id: str, period: Period, basis: str, margin_s: int) -> Select[Any]:
     """The governing reading of each run: the one whose charge nothing has replaced, or a centre's without a price."""
-    t0, t1 = period.epochs
+    margin = timedelta(seconds=margin_s)
     older = select(USAGE.c.supersedes).where(USAGE.c.site_id == site_id, USAGE.c.supersedes.is_not(None))
-    ended = epoch_of(USAGE.c.end_time)
+    inside = and_(USAGE.c.end_time >= period.start, USAGE.c.end_time < period.end)
     return (
         select(
             USAGE.c.id, USAGE.c.run_key, USAGE.c.native_id, USAGE.c.task, USAGE.c.username, USAGE.c.account,
             USAGE.c.queue, USAGE.c.state, USAGE.c.meter, USAGE.c.cores, USAGE.c.requested_cores, USAGE.c.nodes,
-            epoch_of(USAGE.c.start_time), ended, USAGE.c.elapsed_s, USAGE.c.suspended_s, USAGE.c.core_seconds,
+            epoch_of(USAGE.c.start_time), epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s, USAGE.c.core_seconds,
             CHARGES.c[basis], USAGE.c.job_id, USAGE.c.project_id,
-            case((and_(ended >= t0, ended < t1), 1), else_=0),
+            case((inside, 1), else_=0),
         )
         .outerjoin(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
         .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
         .where(
             USAGE.c.site_id == site_id, USAGE.c.kind == "run", REVERSALS.c.charge_id.is_(None),
             or_(CHARGES.c.id.is_not(None), USAGE.c.meter == "centre"), USAGE.c.id.not_in(older),
-            ended >= t0 - margin_s, ended < t1 + margin_s,
+            USAGE.c.end_time >= period.start - margin, USAGE.c.end_time < period.end + margin,
         )
     )  # fmt: skip
 
@@ -135,21 +152,32 @@ def _our_runs(site_id: str, period: Period, basis: str, margin_s: int) -> Select
 # ---------------------------------------------------------------- matching
 
 
-def match(conn: Connection, tolerance: Tolerance) -> Matched:
-    """Compare what is staged."""
+def match(conn: Connection, tolerance: Tolerance, *, name_agreed: bool = False) -> Matched:
+    """Compare what is staged. `name_agreed`: also say which runs agree with which lines."""
     found = Matched()
     _mark_duplicates(conn)
     found.lines = int(conn.scalar(select(func.count()).select_from(THEIRS)) or 0)
     found.runs = int(conn.scalar(select(func.sum(OURS.c.in_period))) or 0)
     found.duplicates = list(conn.execute(select(THEIRS).where(THEIRS.c.of_line.is_not(None))))
-    found.pairs = [Pair("T0", *_sides(row)) for row in conn.execute(_different_by_key(tolerance))]
-    rest_theirs = list(conn.execute(_theirs_alone()))
+    rest_theirs = []
+    for row in conn.execute(_different_by_key(tolerance)):
+        theirs, ours = _sides(row)
+        if ours.id is None:
+            rest_theirs.append(theirs)
+        else:
+            found.pairs.append(Pair("T0", theirs, ours))
     rest_ours = list(conn.execute(_ours_alone()))
     single = [row for row in rest_theirs if not _is_sum(row)]
     found.agreed = found.lines - len(found.duplicates) - len(found.pairs) - len(rest_theirs)
     second = list(_by_id_and_start(single, rest_ours, tolerance))
     found.pairs += [pair for pair in second if _differs(pair, tolerance)]
-    found.agreed += sum(1 for pair in second if not _differs(pair, tolerance))
+    alike = [pair for pair in second if not _differs(pair, tolerance)]
+    found.agreed += len(alike)
+    if name_agreed:
+        for row in conn.execute(_agreeing_by_key(tolerance)):
+            found.agreeing.extend(row)
+        for pair in alike:
+            found.agreeing.extend((pair.ours.id, pair.theirs.line_no))
     single, rest_ours = _without(second, single, rest_ours)
     found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
     found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
@@ -176,22 +204,29 @@ def _same_key() -> Any:
     return and_(THEIRS.c.run_key == OURS.c.run_key, THEIRS.c.run_key != "")
 
 
-def _different_by_key(tolerance: Tolerance) -> Select[Any]:
+def _differs_by_key(tolerance: Tolerance) -> Any:
     apart = func.abs(THEIRS.c.core_seconds - OURS.c.core_seconds)
     quantity = and_(apart > tolerance.seconds * OURS.c.cores, apart * 1_000_000 > tolerance.ppm * OURS.c.core_seconds)
     money = func.abs(THEIRS.c.amount_micro - func.coalesce(OURS.c.amount_micro, 0)) > tolerance.micro
     person = and_(THEIRS.c.username != "", OURS.c.username != "", THEIRS.c.username != OURS.c.username)
+    return or_(quantity, money, person, OURS.c.in_period == 0)
+
+
+def _different_by_key(tolerance: Tolerance) -> Select[Any]:
+    """Lines whose run differs, and those of whose key we have no run, in one pass."""
     return (
         select(*(c.label(f"t_{c.name}") for c in THEIRS.c), *(c.label(f"o_{c.name}") for c in OURS.c))
-        .join(OURS, _same_key())
-        .where(THEIRS.c.of_line.is_(None), or_(quantity, money, person, OURS.c.in_period == 0))
+        .outerjoin(OURS, _same_key())
+        .where(THEIRS.c.of_line.is_(None), or_(OURS.c.id.is_(None), _differs_by_key(tolerance)))
         .order_by(THEIRS.c.line_no)
     )
 
 
-def _theirs_alone() -> Select[Any]:
-    query = select(THEIRS).outerjoin(OURS, _same_key())
-    return query.where(OURS.c.id.is_(None), THEIRS.c.of_line.is_(None)).order_by(THEIRS.c.line_no)
+def _agreeing_by_key(tolerance: Tolerance) -> Select[Any]:
+    """Reading and line; a sum that the line does not give (NULL) does not differ."""
+    differs = func.coalesce(_differs_by_key(tolerance), false())
+    query = select(OURS.c.id, THEIRS.c.line_no).select_from(THEIRS).join(OURS, _same_key())
+    return query.where(THEIRS.c.of_line.is_(None), not_(differs)).order_by(OURS.c.id)
 
 
 def _ours_alone() -> Select[Any]:

@@ -5,8 +5,9 @@ Pure. Readers of the formats are in `statement_formats`; the signature check is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from accounting.calendar import Period
 from accounting.reconciling.breaks import Category
@@ -62,26 +63,26 @@ class BadLine:
     why: str
 
 
+class Lines(Protocol):
+    """The lines that were read, as rows to be stored, with their sums; `amount_micro` None: no line has an amount."""
+
+    lines: int
+    core_seconds: int
+    amount_micro: int | None
+
+    def batches(self) -> Iterator[list[tuple[Any, ...]]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """What was received: `sha256` is of the very bytes."""
 
     site_id: str
     header: Header
-    lines: tuple[Line, ...]
+    read: Lines
     problems: tuple[BadLine, ...]
     format: str
     sha256: str
-
-    @property
-    def core_seconds(self) -> int:
-        return sum(line.core_seconds for line in self.lines)
-
-    @property
-    def amount_micro(self) -> int | None:
-        """None where no line has an amount."""
-        amounts = [line.amount_micro for line in self.lines if line.amount_micro is not None]
-        return sum(amounts) if amounts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,8 @@ def check(
         findings.append(
             Finding(Category.SIGNATURE, "the agreement asks for a signed statement, and this is not signed")
         )
-    header, lines = statement.header, len(statement.lines)
-    totals = check_totals(header, lines, statement.core_seconds, statement.amount_micro or 0, statement.problems)
+    read = statement.read
+    totals = check_totals(statement.header, read.lines, read.core_seconds, read.amount_micro or 0, statement.problems)
     return signed, findings + totals
 
 

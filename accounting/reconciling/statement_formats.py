@@ -16,6 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from accounting.money import MICRO
+from accounting.reconciling.spool import Spool
 from accounting.reconciling.statement import BadLine, Header, Line, Statement
 from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, sacct, sunway
 from accounting.sources.figures import SECONDS_MAX, moment, seconds, whole
@@ -66,16 +67,17 @@ def read_statement(
     `header` is what the centre said beside the file; totals inside the document take the place of missing ones.
     """
     digest = hashlib.sha256(document).hexdigest()
+    lines = Spool()
     if format_name == "csv":
-        lines, problems, header = _csv(document, profile or Profile({name: name for name in _FIELDS}), header)
+        problems, header = _csv(lines, document, profile or Profile({name: name for name in _FIELDS}), header)
     elif format_name == "json":
-        lines, problems, header = _json(document, header)
+        problems, header = _json(lines, document, header)
     elif format_name in RECORD_FORMATS:
         text = _text(document, "utf-8")
-        lines, problems = _of_records(RECORD_FORMATS[format_name](text, site_id))
+        problems = _of_records(lines, RECORD_FORMATS[format_name](text, site_id))
     else:
         raise Unreadable(f"no reader for {format_name!r}")
-    return Statement(site_id, header, tuple(lines), tuple(problems), format_name, digest)
+    return Statement(site_id, header, lines, tuple(problems), format_name, digest)
 
 
 RECORD_FORMATS: dict[str, Callable[[str, str], Reading]] = {
@@ -89,16 +91,24 @@ RECORD_FORMATS: dict[str, Callable[[str, str], Reading]] = {
 }
 
 
-def _csv(document: bytes, profile: Profile, header: Header) -> tuple[list[Line], list[BadLine], Header]:
-    text = _text(document, profile.encoding)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=profile.delimiter)
+def _csv(lines: Spool, document: bytes, profile: Profile, header: Header) -> tuple[list[BadLine], Header]:
+    try:
+        return _csv_lines(lines, document, profile, header)
+    except (UnicodeDecodeError, LookupError) as exc:
+        raise Unreadable(f"no {profile.encoding} text: {exc}") from exc
+
+
+def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) -> tuple[list[BadLine], Header]:
+    """Line by line: a month of a big centre as one text would take four bytes for each letter."""
+    text = io.TextIOWrapper(io.BytesIO(document), encoding=profile.encoding, newline="")
+    reader = csv.reader(text, delimiter=profile.delimiter)
     names = [name.strip() for name in next(reader, [])]
     if profile.columns.get("quantity", "quantity") not in names:
         raise Unreadable(f"line 1 has no column {profile.columns.get('quantity', 'quantity')!r}: {names[:20]}")
-    lines: list[Line] = []
     problems: list[BadLine] = []
+    meaning = _Meaning(profile)
     for number, cells in _numbered(reader, problems):
-        if not any(cell.strip() for cell in cells):
+        if not any(map(str.strip, cells)):
             continue
         if profile.total_marker and cells[0].strip() == profile.total_marker:
             header = _with_totals(header, dict(zip(names, cells, strict=False)), profile)
@@ -106,10 +116,10 @@ def _csv(document: bytes, profile: Profile, header: Header) -> tuple[list[Line],
         try:
             if len(cells) != len(names):
                 raise ValueError(f"{len(cells)} cells instead of {len(names)}")
-            lines.append(_line(number, dict(zip(names, cells, strict=True)), profile))
+            lines.add(meaning.line(number, dict(zip(names, cells, strict=True))))
         except (ValueError, KeyError, OverflowError) as exc:
             problems.append(BadLine(number, profile.delimiter.join(cells), f"{type(exc).__name__}: {exc}"[:500]))
-    return lines, problems, header
+    return problems, header
 
 
 def _numbered(reader: Any, problems: list[BadLine]) -> Iterator[tuple[int, list[str]]]:
@@ -124,37 +134,49 @@ def _numbered(reader: Any, problems: list[BadLine]) -> Iterator[tuple[int, list[
         yield reader.line_num, cells
 
 
-def _line(number: int, cells: Mapping[str, str], profile: Profile) -> Line:
-    zone = ZoneInfo(profile.zone)
+class _Meaning:
+    """What the cells of a line mean by a profile, looked up once for all lines."""
 
-    def said(name: str) -> str:
-        column = profile.columns.get(name, "")
-        return cells[column].strip() if column in cells else ""
+    def __init__(self, profile: Profile) -> None:
+        self._columns = profile.columns
+        self._zone = ZoneInfo(profile.zone)
+        self._unit = _SECONDS_OF[profile.quantity_unit]
+        self._decimal, self._states = profile.decimal, profile.states
 
-    start, end = moment(said("start"), zone), moment(said("end"), zone)
-    if start is not None and end is not None and end < start:
-        raise ValueError("it ends before it starts")
-    state = said("state")
-    return Line(
-        line_no=number,
-        core_seconds=_scaled(said("quantity"), _SECONDS_OF[profile.quantity_unit], profile.decimal),
-        run_key=said("run_key"),
-        native_id=said("native_id"),
-        task=whole(said("task")) if said("task") else None,
-        username=said("username"),
-        account=said("account"),
-        queue=said("queue"),
-        state=profile.states.get(state, state),
-        cores=whole(said("cores")),
-        nodes=whole(said("nodes")),
-        started=int(start.timestamp()) if start else None,
-        ended=int(end.timestamp()) if end else None,
-        elapsed_s=seconds(said("elapsed")),
-        suspended_s=seconds(said("suspended")),
-        gpu_seconds=whole(said("gpu_seconds"), SECONDS_MAX),
-        amount_micro=_scaled(said("amount"), MICRO, profile.decimal, signed=True) if said("amount") else None,
-        raw=dict(cells),
-    )
+    def line(self, number: int, cells: Mapping[str, str]) -> Line:
+        """One line; ValueError says which word is none."""
+        said = {name: cells[column].strip() for name, column in self._columns.items() if column in cells}
+        word = said.get
+        start, end = self._epoch(word("start", "")), self._epoch(word("end", ""))
+        if start is not None and end is not None and end < start:
+            raise ValueError("it ends before it starts")
+        state, task, amount = word("state", ""), word("task", ""), word("amount", "")
+        return Line(
+            line_no=number,
+            core_seconds=_scaled(word("quantity", ""), self._unit, self._decimal),
+            run_key=word("run_key", ""),
+            native_id=word("native_id", ""),
+            task=whole(task) if task else None,
+            username=word("username", ""),
+            account=word("account", ""),
+            queue=word("queue", ""),
+            state=self._states.get(state, state),
+            cores=whole(word("cores", "")),
+            nodes=whole(word("nodes", "")),
+            started=start,
+            ended=end,
+            elapsed_s=seconds(word("elapsed", "")),
+            suspended_s=seconds(word("suspended", "")),
+            gpu_seconds=whole(word("gpu_seconds", ""), SECONDS_MAX),
+            amount_micro=_scaled(amount, MICRO, self._decimal, signed=True) if amount else None,
+            raw=cells,
+        )
+
+    def _epoch(self, text: str) -> int | None:
+        if text.isascii() and text.isdigit() and text != "0":
+            return whole(text, SECONDS_MAX)
+        found = moment(text, self._zone)
+        return int(found.timestamp()) if found else None
 
 
 def _with_totals(header: Header, cells: Mapping[str, str], profile: Profile) -> Header:
@@ -178,6 +200,8 @@ def _with_totals(header: Header, cells: Mapping[str, str], profile: Profile) -> 
 def _scaled(text: str, factor: int, decimal: str = ".", *, signed: bool = False) -> int:
     """A decimal number times a factor, half up to a whole; thousands are never separated."""
     plain = text.replace(decimal, ".") if decimal != "." else text
+    if (found := _plain(plain, factor)) is not None:
+        return found
     try:
         number = Decimal(plain) * factor
     except InvalidOperation:
@@ -187,7 +211,19 @@ def _scaled(text: str, factor: int, decimal: str = ".", *, signed: bool = False)
     return int((abs(number) + Decimal("0.5")).to_integral_value("ROUND_FLOOR")) * (-1 if number < 0 else 1)
 
 
-def _json(document: bytes, header: Header) -> tuple[list[Line], list[BadLine], Header]:
+def _plain(text: str, factor: int) -> int | None:
+    """Most numbers: digits alone, or no more decimals than micro-units have; None for all others."""
+    before, point, after = text.partition(".")
+    if not (before.isascii() and before.isdigit() and len(before) <= 9):
+        return None
+    if not point:
+        return int(before) * factor
+    if factor == MICRO and after.isascii() and after.isdigit() and len(after) <= 6:
+        return int(before) * MICRO + int(after.ljust(6, "0"))
+    return None
+
+
+def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine], Header]:
     """`{"totals": {"lines", "core_seconds", "amount"}, "lines": [{field: value, …}]}`; fields as in a profile."""
     try:
         found = json.loads(document)
@@ -196,14 +232,14 @@ def _json(document: bytes, header: Header) -> tuple[list[Line], list[BadLine], H
     if not isinstance(found, dict) or not isinstance(found.get("lines"), list):
         raise Unreadable("it has no list `lines`")
     profile = Profile({name: name for name in _FIELDS})
-    lines: list[Line] = []
+    meaning = _Meaning(profile)
     problems: list[BadLine] = []
     for number, item in enumerate(found["lines"], 1):
         try:
             if not isinstance(item, dict):
                 raise ValueError("a line is an object")
             words = {str(k): "" if v is None else str(v) for k, v in item.items()}
-            lines.append(_line(number, words, profile))
+            lines.add(meaning.line(number, words))
         except (ValueError, KeyError, OverflowError) as exc:
             problems.append(BadLine(number, json.dumps(item)[:2000], f"{type(exc).__name__}: {exc}"[:500]))
     totals = found.get("totals")
@@ -214,13 +250,13 @@ def _json(document: bytes, header: Header) -> tuple[list[Line], list[BadLine], H
         if header.lines is None and isinstance(counted, int):
             header = Header(header.period, header.currency, counted, header.core_seconds, header.amount_micro,
                             header.number)  # fmt: skip
-    return lines, problems, header
+    return problems, header
 
 
-def _of_records(reading: Reading) -> tuple[list[Line], list[BadLine]]:
-    lines = [line_of(number, record) for number, record in enumerate(reading.records, 1)]
-    problems = [BadLine(len(lines) + n, p.raw, p.why) for n, p in enumerate(reading.problems, 1)]
-    return lines, problems
+def _of_records(lines: Spool, reading: Reading) -> list[BadLine]:
+    for number, record in enumerate(reading.records, 1):
+        lines.add(line_of(number, record))
+    return [BadLine(lines.lines + n, p.raw, p.why) for n, p in enumerate(reading.problems, 1)]
 
 
 def line_of(number: int, record: UsageRecord) -> Line:

@@ -10,13 +10,13 @@ from sqlalchemy import Connection, select
 
 from accounting import tables
 from accounting.evidence.outbox import put
-from accounting.reconciling.statement import BadLine, Line, Signed, Statement
-from accounting.store.schema import core, insert_all, upsert
+from accounting.reconciling.spool import COLUMNS
+from accounting.reconciling.statement import BadLine, Signed, Statement
+from accounting.store.schema import core, insert_all, insert_rows, upsert
 
 STATEMENTS, LINES = core(tables.StatementRow), core(tables.StatementLineRow)
 SIGNATURES = core(tables.StatementSignatureRow)
 PROBLEMS = core(tables.StatementProblemRow)
-_CHUNK = 5000
 
 
 def save_statement(
@@ -26,14 +26,14 @@ def save_statement(
 
     Its id, and whether it is new (the same bytes again are the same one).
     """
-    header = statement.header
+    header, read = statement.header, statement.read
     row = {
         "site_id": statement.site_id, "period": header.period.name, "starts_at": header.period.start,
         "ends_at": header.period.end, "currency": header.currency, "number": header.number[:100],
         "format": statement.format, "sha256": statement.sha256, "signer": signed.signer[:200],
-        "signature_refused": signed.refused[:500], "lines": len(statement.lines),
-        "problems": len(statement.problems), "core_seconds": statement.core_seconds,
-        "amount_micro": statement.amount_micro, "said_lines": header.lines,
+        "signature_refused": signed.refused[:500], "lines": read.lines,
+        "problems": len(statement.problems), "core_seconds": read.core_seconds,
+        "amount_micro": read.amount_micro, "said_lines": header.lines,
         "said_core_seconds": header.core_seconds, "said_amount_micro": header.amount_micro, "received_by": by,
         "received_at": now,
     }  # fmt: skip
@@ -43,8 +43,8 @@ def save_statement(
         return int(conn.execute(select(STATEMENTS.c.id).where(*where)).scalar_one()), False
     put(conn, "statement", str(made), document, site=statement.site_id, period=header.period.name,
         currency=header.currency)  # fmt: skip
-    for at in range(0, len(statement.lines), _CHUNK):
-        insert_all(conn, LINES, [_line_row(made, line) for line in statement.lines[at : at + _CHUNK]])
+    for rows in read.batches():
+        insert_rows(conn, LINES, ("statement_id", *COLUMNS), [(made, *row) for row in rows], encoded=("raw",))
     problems = [
         {"statement_id": made, "ordinal": n, "line_no": p.line_no, "raw": p.raw.replace("\0", "\ufffd"), "why": p.why}
         for n, p in enumerate(statement.problems, 1)
@@ -66,17 +66,6 @@ def signer_of(conn: Connection, statement_id: int) -> str:
     """The party whose good signature a statement bears; empty where there is none."""
     query = select(SIGNATURES.c.party_id).where(SIGNATURES.c.statement_id == statement_id)
     return str(conn.scalar(query.limit(1)) or "")
-
-
-def _line_row(statement_id: int, line: Line) -> dict[str, Any]:
-    return {
-        "statement_id": statement_id, "line_no": line.line_no, "run_key": line.run_key[:100],
-        "native_id": line.native_id[:64], "task": line.task, "username": line.username[:64],
-        "account": line.account[:100], "queue": line.queue[:64], "state": line.state[:32], "cores": line.cores,
-        "nodes": line.nodes, "started": line.started, "ended": line.ended, "elapsed_s": line.elapsed_s,
-        "suspended_s": line.suspended_s, "core_seconds": line.core_seconds, "gpu_seconds": line.gpu_seconds,
-        "amount_micro": line.amount_micro, "raw": dict(line.raw),
-    }  # fmt: skip
 
 
 def statements(conn: Connection, *, site_ids: Iterable[str] | None = None, period: str = "") -> list[Any]:

@@ -44,11 +44,14 @@ def read_usage(
     format_name: str, fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1
 ) -> UsageRecord | Unreadable | None:
     """The meaning of one framed row; never raises for what a row says."""
-    raw = json.dumps(dict(fields), sort_keys=True, ensure_ascii=True)
     reader = _READERS.get(format_name)
     if reader is None:
-        return Unreadable(site_id, format_name, raw, f"no reader for {format_name!r}")
+        return _unreadable(site_id, format_name, fields, f"no reader for {format_name!r}")
     try:
         return reader(fields, site_id=site_id, cpus_per_core=cpus_per_core)
     except (ValueError, KeyError, OverflowError) as exc:
-        return Unreadable(site_id, format_name, raw, f"{type(exc).__name__}: {exc}")
+        return _unreadable(site_id, format_name, fields, f"{type(exc).__name__}: {exc}")
+
+
+def _unreadable(site_id: str, format_name: str, fields: Mapping[str, str], why: str) -> Unreadable:
+    return Unreadable(site_id, format_name, json.dumps(dict(fields), sort_keys=True, ensure_ascii=True), why)

@@ -29,6 +29,8 @@ def seconds(text: str) -> int:
     """`[D-]HH:MM:SS`, `MM:SS[.mmm]`, hours beyond 24, or plain seconds (a fraction is cut off)."""
     if text in NEVER:
         return 0
+    if text.isascii() and text.isdigit():
+        return whole(text, SECONDS_MAX)
     if match := re.fullmatch(r"(\d{1,10})(?:\.\d*)?", text, re.ASCII):
         return whole(match[1], SECONDS_MAX)
     match = re.fullmatch(r"(?:(\d{1,5})-)?(?:(\d{1,7}):)?(\d{1,2}):(\d{2})(?:\.\d+)?", text, re.ASCII)

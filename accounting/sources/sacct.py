@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
+from functools import lru_cache
 
 from accounting.sources.figures import SECONDS_MAX, mib, moment, seconds, whole
 from accounting.sources.reading import Reading, read_rows
@@ -77,7 +78,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     job_id = fields["JobID"]
     if _NO_RUN.search(job_id):
         return None
-    state = fields["State"].split()[0] if fields["State"].split() else ""
+    state = _state(fields["State"])
     if state not in STATES:
         raise ValueError(f"unknown state {fields['State']!r}")
     if state in LIVE:
@@ -90,11 +91,10 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         start = submit
     if start is not None and end is not None and end < start:
         raise ValueError("it ends before it starts")
-    # A run of 0 s had its nodes; one that was canceled while it waited has a start too in old releases, but no node.
-    ran = start is not None and cpus > 0 and fields.get("NodeList") != "None assigned"
+    ran = _ran(start, cpus, fields.get("NodeList", ""))
     cores = -(-cpus // cpus_per_core)
     tres = _tres(fields.get("AllocTRES", ""))
-    suspended = seconds(fields.get("Suspended", ""))
+    suspended = _suspended(fields.get("Suspended", ""))
     # Nobody can change a submit line later; its first tag is the job name's, whatever paths follow.
     tags = _TAG.findall(" ".join(fields.get(name, "") for name in ("SubmitLine", "JobName", "Comment")))
     fenced = bool(tags) and fields.get("ExitCode") == FENCED_EXIT
@@ -132,6 +132,20 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     )
 
 
+def _state(text: str) -> str:
+    """The state without what follows it: `CANCELLED by 1000` (accounting.md, trap 16)."""
+    words = text.split()
+    return words[0] if words else ""
+
+
+def _ran(start: object, cpus: int, nodes: str) -> bool:
+    """Whether it had resources, whatever became of it.
+
+    A run of 0 s had its nodes; one that was canceled while it waited has a start too in old releases, but no node.
+    """
+    return start is not None and cpus > 0 and nodes != "None assigned"
+
+
 def _run_key(fields: Mapping[str, str]) -> str:
     """The database's own number; a centre that leaves it out is known by id and submission, which a requeue renews."""
     if "DBIndex" in fields:
@@ -139,7 +153,12 @@ def _run_key(fields: Mapping[str, str]) -> str:
     return f"{fields['Cluster']}:{fields['JobIDRaw']}:{fields['Submit']}"
 
 
-def _tres(text: str) -> dict[str, int]:
+def _suspended(text: str) -> int:
+    return 0 if text == "00:00:00" else seconds(text)  # as good as every row
+
+
+@lru_cache(maxsize=4096)
+def _tres(text: str) -> Mapping[str, int]:
     """`cpu=4,mem=400M,gres/gpu=2`: memory in MiB, others counted; unknown names are kept out."""
     found: dict[str, int] = {}
     for item in filter(None, text.split(",")):

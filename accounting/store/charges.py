@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, or_, select
 
 from accounting.agreement import Agreement
 from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
@@ -18,7 +18,7 @@ from accounting.store.contracts import Contracts, Terms, contracts
 from accounting.store.posting import Draft, post
 from accounting.store.prices import price_book
 from accounting.store.readings import Assigned, quarantine, record, record_of, rounds, uncharged
-from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, lock, lock_buckets, upsert
+from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, insert_rows, lock, lock_buckets
 from accounting.tariff import Scope
 from accounting.usage import Meter, Unreadable
 
@@ -45,9 +45,9 @@ def record_and_book(
     """
     recorded = charged = quarantined = 0
     for part in rounds(assigned):
-        fresh = record(conn, part, now=now)
+        fresh, again = record(conn, part, now=now)
         if fresh:
-            drafts, unpriced = _draft(conn, fresh, policy, now)
+            drafts, unpriced = _draft(conn, fresh, again, policy, now)
             quarantined += quarantine(conn, unpriced, now=now)
             post(conn, drafts, now=now)
             recorded, charged = recorded + len(fresh), charged + len(drafts)
@@ -60,27 +60,33 @@ def charge_pending(
     """Charge readings that had no price when they came; `currencies` by project. Returns how many have one now."""
     lock(conn, {"pending"})
     found = {
-        row.id: Assigned(record_of(row), row.job_id, row.project_id, row.user_id, currencies[row.project_id])
+        row.id: Assigned(
+            record_of(row), row.job_id, row.project_id, row.user_id, currencies[row.project_id], row.ordered_grade or ""
+        )
         for row in uncharged(conn)
         if row.project_id in currencies
     }
     if not found:
         return 0
     lock_buckets(conn, "job", {a.job_id for a in found.values()})
-    drafts, _ = _draft(conn, found, policy, now)
+    drafts, _ = _draft(conn, found, {a.record.run_key for a in found.values()}, policy, now)
     post(conn, drafts, now=now)
     return len(drafts)
 
 
 def _draft(
-    conn: Connection, fresh: Mapping[int, Assigned], policy: MeteringPolicy, now: datetime
+    conn: Connection, fresh: Mapping[int, Assigned], again: set[str], policy: MeteringPolicy, now: datetime
 ) -> tuple[list[Draft], list[Unreadable]]:
-    """What each reading costs, and which charges it takes the place of; and those that have no price."""
+    """What each reading costs, and which charges it takes the place of; and those that have no price.
+
+    `again`: the keys of runs that were read before.
+    """
     book, agreed = price_book(conn), contracts(conn)
-    live = _live_charges(conn, {a.job_id for a in fresh.values()})
+    live = _live_charges(conn, fresh.values(), again)
     counts = _Counts(conn, book)
     if book.has_tiers:
         lock(conn, {f"tiers:{a.project_id}" for a in fresh.values()})
+        counts.preload({a.project_id for a in fresh.values()})
     drafts: list[Draft] = []
     unpriced: list[Unreadable] = []
     gone: set[int] = set()
@@ -187,10 +193,16 @@ _LIVE = (
 )  # fmt: skip
 
 
-def _live_charges(conn: Connection, job_ids: set[str]) -> dict[str, list[Any]]:
-    """Charges of these jobs that nothing has replaced, with the run they are for."""
+def _live_charges(conn: Connection, fresh: Collection[Assigned], again: set[str]) -> dict[str, list[Any]]:
+    """Charges that nothing has replaced and one of these readings may, by job: what a gateway's reading gives way to,
+    what a centre's takes the place of (the gateway's of the job, its own of before). Not all of a job: an array of
+    10,000 tasks comes in many calls."""
     found: dict[str, list[Any]] = defaultdict(list)
-    for row in conn.execute(_LIVE.where(among(conn, CHARGES.c.job_id, job_ids))):
+    query = _LIVE.where(among(conn, CHARGES.c.job_id, {a.job_id for a in fresh}))
+    if all(a.record.meter is Meter.CENTRE for a in fresh):
+        of_gateway = CHARGES.c.meter == Meter.GATEWAY.value
+        query = query.where(or_(of_gateway, among(conn, USAGE.c.run_key, again)) if again else of_gateway)
+    for row in conn.execute(query):
         found[row.job_id].append(row)
     return found
 
@@ -227,23 +239,23 @@ class _Counts:
 
     def __init__(self, conn: Connection, book: PriceBook) -> None:
         self._conn, self._book = conn, book
-        self._counts = TierCounts("")
-        self._loaded: set[tuple[str, str]] = set()
+        self._counts = TierCounts("", self._load)
+        self._stored: dict[tuple[str, str], list[int]] = {}
 
     def priced(self, item: Assigned, metered: Any, where: Scope, replaced: Sequence[Any]) -> Charge:
         """Price a reading with what it replaces taken back first."""
         if not self._book.has_tiers:
             return price(item.record, metered, self._book, where)
         self._counts.project_id = item.project_id
-        self._counts.load = self._load
         kept = [s for c in replaced for s in c.segments if s.get("tier_key")]
-        before = self._counts.snapshot()
+        before = self._counts.snapshot() if kept else None
         for s in kept:
             self._counts.remove(s["tier_key"], s["quantity"], s["amount_micro"])
         try:
             charge = price(item.record, metered, self._book, where, counts=self._counts)
         except NoPrice:
-            self._counts.restore(before)
+            if before is not None:
+                self._counts.restore(before)
             raise
         return self._settled(charge, kept)
 
@@ -263,21 +275,34 @@ class _Counts:
         amount = charge.amount_micro + sum(s.amount_micro for s in extra)
         return replace(charge, amount_micro=amount, segments=(*charge.segments, *extra))
 
+    def preload(self, project_ids: Collection[str]) -> None:
+        """The counts of projects as they stand, held until this transaction ends."""
+        query = select(TIER_COUNTS).where(among(self._conn, TIER_COUNTS.c.project_id, project_ids)).with_for_update()
+        for row in self._conn.execute(query.order_by(TIER_COUNTS.c.project_id, TIER_COUNTS.c.tier_key)):
+            self._stored[row.project_id, row.tier_key] = [int(row.quantity), int(row.amount_micro)]
+
     def _load(self, project_id: str, key: str) -> list[int]:
-        """The count as it stands, held until this transaction ends."""
-        row = {"project_id": project_id, "tier_key": key, "quantity": 0, "amount_micro": 0}
-        self._conn.execute(upsert(self._conn, TIER_COUNTS).on_conflict_do_nothing(), [row])
-        query = select(TIER_COUNTS.c.quantity, TIER_COUNTS.c.amount_micro).where(
-            TIER_COUNTS.c.project_id == project_id, TIER_COUNTS.c.tier_key == key
-        )
-        found = self._conn.execute(query.with_for_update()).one()
-        return [int(found.quantity), int(found.amount_micro)]
+        return self._stored.get((project_id, key), [0, 0])
 
     def save(self) -> None:
-        for project_id, key in sorted(self._counts.touched):
-            quantity, amount = self._counts.counts[project_id, key]
-            self._conn.execute(
-                TIER_COUNTS.update()
-                .where(TIER_COUNTS.c.project_id == project_id, TIER_COUNTS.c.tier_key == key)
-                .values(quantity=quantity, amount_micro=amount)
-            )
+        counts, touched = self._counts.counts, sorted(self._counts.touched)
+        rows = [
+            {"in_project": project_id, "in_key": key, "count": counts[project_id, key][0],
+             "micro": counts[project_id, key][1]}
+            for project_id, key in touched if (project_id, key) in self._stored
+        ]  # fmt: skip
+        new = [
+            (project_id, key, *counts[project_id, key])
+            for project_id, key in touched
+            if (project_id, key) not in self._stored
+        ]
+        if rows:
+            self._conn.execute(_SET_COUNT, rows)
+        insert_rows(self._conn, TIER_COUNTS, ("project_id", "tier_key", "quantity", "amount_micro"), new)
+
+
+_SET_COUNT = (
+    TIER_COUNTS.update()
+    .where(TIER_COUNTS.c.project_id == bindparam("in_project"), TIER_COUNTS.c.tier_key == bindparam("in_key"))
+    .values(quantity=bindparam("count"), amount_micro=bindparam("micro"))
+)

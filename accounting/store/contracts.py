@@ -120,23 +120,29 @@ class Contracts:
 
     def __init__(self, in_force: Sequence[InForce], terms: Sequence[Terms]) -> None:
         self._by_site: dict[str, list[InForce]] = {}
-        for item in in_force:
+        for item in reversed(in_force):
             for site_id in item.agreement.site_ids:
                 self._by_site.setdefault(site_id, []).append(item)
         self._terms: dict[str, list[Terms]] = {}
-        for t in terms:
+        for t in sorted(terms, key=lambda t: t.valid_from, reverse=True):
             self._terms.setdefault(t.project_id, []).append(t)
+        self._scopes: dict[tuple[str, ...], Scope] = {}
 
     def agreement(self, site_id: str, at: datetime | None) -> Agreement | None:
         """The agreement with the centre of a site at a moment; the newest where two hold."""
-        if at is None or site_id not in self._by_site:
-            return None
-        return next((i.agreement for i in reversed(self._by_site[site_id]) if i.at(at)), None)
+        if at is not None:
+            for item in self._by_site.get(site_id, ()):
+                if item.at(at):
+                    return item.agreement
+        return None
 
     def terms(self, project_id: str, at: datetime | None) -> Terms:
         """A project's terms at a moment."""
-        dated = self._terms.get(project_id, ())
-        return next((t for t in reversed(dated) if at is not None and t.valid_from <= at), Terms(project_id))
+        if at is not None:
+            for dated in self._terms.get(project_id, ()):
+                if dated.valid_from <= at:
+                    return dated
+        return Terms(project_id)
 
     def scope(
         self, *, site_id: str, queue: str, qos: str, currency: str, project_id: str, at: datetime | None,
@@ -145,7 +151,10 @@ class Contracts:
         """Where and for whom a run is priced: the grade that was ordered, else the agreement's, and the user class."""
         agreement = self.agreement(site_id, at)
         served = grade or ("" if agreement is None else agreement.grade_of(queue))
-        return Scope(currency, site_id, queue, qos, served, self.terms(project_id, at).user_class, project_id)
+        place = (currency, site_id, queue, qos, served, self.terms(project_id, at).user_class, project_id)
+        if place not in self._scopes:
+            self._scopes[place] = Scope(*place)
+        return self._scopes[place]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,15 @@ from accounting.store.schema import (
     PERIODS,
     POSTINGS,
     among,
-    insert_all,
     insert_new,
+    insert_rows,
     lock,
     new_ids,
     upsert,
 )
 
+_ENTRY = ("id", "tenant", "idem_key", "content_sha256", "kind", "effective_at", "service_at", "linked_entry_id", "memo",
+          "recorded_at")  # fmt: skip
 _CLOSED = select(PERIODS.c.tenant, PERIODS.c.starts_at, PERIODS.c.ends_at).where(PERIODS.c.state == "closed")
 
 
@@ -39,24 +41,23 @@ def book(conn: Connection, entries: Sequence[Entry], *, now: datetime) -> dict[s
     entries = in_open_periods(conn, entries, now=now)
     ids = new_ids(conn, ENTRIES, len(entries))
     rows = [
-        {"id": id_, "tenant": e.tenant, "idem_key": e.idem_key, "content_sha256": e.content_sha256, "kind": e.kind,
-         "effective_at": e.effective_at, "service_at": e.service_at, "linked_entry_id": e.linked_entry_id,
-         "memo": e.memo[:500], "recorded_at": now}
+        (id_, e.tenant, e.idem_key, e.content_sha256, e.kind, e.effective_at, e.service_at, e.linked_entry_id,
+         e.memo[:500], now)
         for id_, e in zip(ids, entries, strict=True)
     ]  # fmt: skip
-    stored = insert_new(conn, ENTRIES, rows)
-    fresh = {e.idem_key: id_ for id_, e in zip(ids, entries, strict=True) if id_ in stored}
-    if len(fresh) < len(entries):
-        _assert_same(conn, [(e, row["id"] in stored) for e, row in zip(entries, rows, strict=True)])
+    stored = insert_new(conn, ENTRIES, _ENTRY, rows)
     booked = [(id_, e) for id_, e in zip(ids, entries, strict=True) if id_ in stored]
+    fresh = {e.idem_key: id_ for id_, e in booked}
+    if len(fresh) < len(entries):
+        _assert_same(conn, [(e, id_ in stored) for id_, e in zip(ids, entries, strict=True)])
     accounts = account_ids(conn, {(p.account, p.commodity) for _, e in booked for p in e.postings})
     postings = [
-        {"entry_id": id_, "line": line, "account_id": accounts[p.account, p.commodity], "amount": p.amount}
+        (id_, line, accounts[p.account, p.commodity], p.amount)
         for id_, e in booked
         for line, p in enumerate(e.postings)
     ]
-    insert_all(conn, POSTINGS, postings)
-    insert_all(conn, OUTBOX, rows_of_entries(fresh.values()))
+    insert_rows(conn, POSTINGS, ("entry_id", "line", "account_id", "amount"), postings)
+    insert_rows(conn, OUTBOX, ("kind", "ref", "body"), rows_of_entries(fresh.values()))
     return fresh
 
 

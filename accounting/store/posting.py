@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, select, update
 
 from accounting.agreement import Agreement
 from accounting.errors import AccountingError
@@ -17,7 +17,13 @@ from accounting.price import Charge, segment_json
 from accounting.store.accruals import take_back
 from accounting.store.journal import book
 from accounting.store.readings import Assigned
-from accounting.store.schema import BALANCES, CHARGES, HOLDS, REVERSALS, among, insert_all, new_ids
+from accounting.store.schema import BALANCES, CHARGES, HOLDS, REVERSALS, Row, among, insert_all, insert_rows, new_ids
+
+_MOVE = (
+    update(BALANCES)
+    .where(BALANCES.c.project_id == bindparam("project"), BALANCES.c.commodity == bindparam("in_commodity"))
+    .values(posted=BALANCES.c.posted + bindparam("more", type_=BigInteger))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +64,11 @@ def post(conn: Connection, drafts: Sequence[Draft], *, now: datetime) -> None:
     book(conn, extra, now=now)
     take_back(conn, {d.item.job_id for d in drafts}, [d.item.record for d in drafts], now=now)
     charge_ids = new_ids(conn, CHARGES, len(drafts))
-    insert_all(
-        conn, CHARGES,
-        [_charge_row(d, id_, ids[d.idem_key], d.record_id in over, now)
-         for id_, d in zip(charge_ids, drafts, strict=True)],
-    )  # fmt: skip
+    charges = [
+        _charge_row(d, id_, ids[d.idem_key], d.record_id in over, now)
+        for id_, d in zip(charge_ids, drafts, strict=True)
+    ]
+    insert_rows(conn, CHARGES, _CHARGE, charges)
     insert_all(
         conn, REVERSALS,
         [{"charge_id": c.id, "by_usage_record_id": d.record_id, "entry_id": ids[d.idem_key], "recorded_at": now}
@@ -77,10 +83,10 @@ def _move_balances(conn: Connection, drafts: Sequence[Draft]) -> None:
         sums[d.item.project_id, d.item.currency] += d.delta.amount
         for commodity, quantity in d.used.items():
             sums[d.item.project_id, commodity] += quantity
-    for (project_id, commodity), amount in sorted(sums.items()):
-        if amount:
-            at = (BALANCES.c.project_id == project_id) & (BALANCES.c.commodity == commodity)
-            conn.execute(update(BALANCES).where(at).values(posted=BALANCES.c.posted + amount))
+    moves = [{"project": project_id, "in_commodity": commodity, "more": amount}
+             for (project_id, commodity), amount in sorted(sums.items()) if amount]  # fmt: skip
+    if moves:
+        conn.execute(_MOVE, moves)
 
 
 def _postings(d: Draft, division: Division, payers: Mapping[str, int] | None, used: Mapping[str, int]) -> Any:
@@ -178,15 +184,18 @@ def _charged(conn: Connection, job_ids: set[str]) -> dict[tuple[str, str], int]:
     return found
 
 
-def _charge_row(d: Draft, id_: int, entry_id: int, overage: bool, now: datetime) -> dict[str, Any]:
-    a = d.agreement
-    return {
-        "id": id_, "usage_record_id": d.record_id, "entry_id": entry_id, "job_id": d.item.job_id,
-        "project_id": d.item.project_id, "meter": d.item.record.meter.value, "currency": d.charge.currency,
-        "amount_micro": d.division.amount, "gross_micro": d.division.gross, "borne_micro": d.division.borne,
-        "centre_micro": d.division.centre, "tax_micro": d.division.tax, "core_seconds": d.charge.core_seconds,
-        "agreement_id": None if a is None else a.id, "agreement_version": None if a is None else a.version,
-        "policy_version": d.policy_version, "grade": d.grade, "user_class": d.user_class,
-        "payers": None if d.payers is None else dict(d.payers), "rule": d.charge.rule[:300], "reason": d.reason[:64],
-        "segments": [segment_json(s) for s in d.charge.segments], "overage": overage, "recorded_at": now,
-    }  # fmt: skip
+_CHARGE = (
+    "id", "usage_record_id", "entry_id", "job_id", "project_id", "meter", "currency", "amount_micro", "gross_micro",
+    "borne_micro", "centre_micro", "tax_micro", "core_seconds", "agreement_id", "agreement_version", "policy_version",
+    "grade", "user_class", "payers", "rule", "reason", "segments", "overage", "recorded_at",
+)  # fmt: skip
+
+
+def _charge_row(d: Draft, id_: int, entry_id: int, overage: bool, now: datetime) -> Row:
+    agreement, version = (None, None) if d.agreement is None else (d.agreement.id, d.agreement.version)
+    return (
+        id_, d.record_id, entry_id, d.item.job_id, d.item.project_id, d.item.record.meter.value, d.charge.currency,
+        d.division.amount, d.division.gross, d.division.borne, d.division.centre, d.division.tax,
+        d.charge.core_seconds, agreement, version, d.policy_version, d.grade, d.user_class, d.payers,
+        d.charge.rule[:300], d.reason[:64], [segment_json(s) for s in d.charge.segments], overage, now,
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -82,8 +83,13 @@ def tariffs(conn: Connection) -> list[PriceRule]:
 
 
 def price_book(conn: Connection) -> PriceBook:
-    """All prices and discounts, for pricing many runs."""
-    return PriceBook(tariffs(conn), discounts(conn))
+    """All prices and discounts, for pricing many runs. As long as none changes it is the same object in every call."""
+    return _book(tuple(tariffs(conn)), tuple(discounts(conn)))
+
+
+@lru_cache(maxsize=4)
+def _book(rules: tuple[PriceRule, ...], ratios: tuple[Discount, ...]) -> PriceBook:
+    return PriceBook(rules, ratios)
 
 
 def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from accounting.store.schema import CHARGES, QUARANTINE, USAGE, among, insert_new, lock_buckets, new_ids, upsert
+from accounting.store.schema import CHARGES, QUARANTINE, USAGE, Row, among, insert_new, lock_buckets, new_ids, upsert
 from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue."""
+    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue.
+
+    `statement_id`, `signed_by`: the centre statement that it is a line of, and whose good signature that bears.
+    """
 
     record: UsageRecord
     job_id: str
@@ -23,27 +26,37 @@ class Assigned:
     user_id: str
     currency: str
     grade: str = ""
+    statement_id: int | None = None
+    signed_by: str = ""
 
 
-def quarantine(conn: Connection, unreadable: Sequence[Unreadable], *, now: datetime) -> int:
-    """Keep what cannot be read, once; returns how many were new."""
-    rows = [
-        {"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": u.raw,
-         "why": u.why[:500], "recorded_at": now}
-        for u in unreadable
-    ]  # fmt: skip
+def _as_it_is(found: Unreadable) -> tuple[str, str]:
+    return found.raw, found.why
+
+
+def quarantine(
+    conn: Connection, unreadable: Sequence[Unreadable], *,
+    kept: Callable[[Unreadable], tuple[str, str]] = _as_it_is, now: datetime,
+) -> int:  # fmt: skip
+    """Keep what cannot be read, once; returns how many were new. `kept`: raw text and reason as they are kept."""
+    rows = []
+    for u in unreadable:
+        raw, why = kept(u)
+        rows.append({"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": raw,
+                     "why": why[:500], "recorded_at": now})  # fmt: skip
     query = upsert(conn, QUARANTINE).on_conflict_do_nothing().returning(QUARANTINE.c.site_id)
     return len(conn.execute(query, rows).all()) if rows else 0
 
 
-def record(conn: Connection, assigned: Sequence[Assigned], *, now: datetime) -> dict[int, Assigned]:
+def record(conn: Connection, assigned: Sequence[Assigned], *, now: datetime) -> tuple[dict[int, Assigned], set[str]]:
     """Insert readings that are new or changed, by their ids; the unique key decides between two that try at once.
 
+    The keys of those runs come with them that were read before.
     Of two readings of one run by one meter in the same call the first is kept: pass the other in a later call.
     """
     lock_buckets(conn, "job", {a.job_id for a in assigned})
     newest, older = _known(conn, assigned)
-    rows: list[dict[str, Any]] = []
+    said: list[tuple[Any, str]] = []
     taken: set[tuple[str, str, str]] = set()
     items = []
     for item in assigned:
@@ -58,14 +71,12 @@ def record(conn: Connection, assigned: Sequence[Assigned], *, now: datetime) -> 
             continue  # the centre's log still says what both sides have corrected since
         taken.add(key)
         items.append(item)
-        rows.append(_row(item, before, sha256, now))
-    if not rows:
-        return {}
-    ids = new_ids(conn, USAGE, len(rows))
-    for id_, row in zip(ids, rows, strict=True):
-        row["id"] = id_
-    stored = insert_new(conn, USAGE, rows)
-    return {id_: item for id_, item in zip(ids, items, strict=True) if id_ in stored}
+        said.append((before, sha256))
+    ids = new_ids(conn, USAGE, len(items)) if items else ()
+    rows = [_row(id_, item, *of, now) for id_, item, of in zip(ids, items, said, strict=True)]
+    stored = insert_new(conn, USAGE, _COLUMNS, rows)
+    again = {item.record.run_key for item, (before, _) in zip(items, said, strict=True) if before is not None}
+    return {id_: item for id_, item in zip(ids, items, strict=True) if id_ in stored}, again
 
 
 def rounds(assigned: Sequence[Assigned]) -> list[list[Assigned]]:
@@ -135,20 +146,25 @@ def _known(
 
 def _agreed(conn: Connection, record_id: int) -> bool:
     """Whether a reading came from a settled break (gateway/billing/reconcile.py) and not from the centre's meter."""
-    return "break" in (conn.scalar(select(USAGE.c.raw).where(USAGE.c.id == record_id)) or {})
+    return conn.scalar(select(USAGE.c.statement_id).where(USAGE.c.id == record_id)) is not None
 
 
-def _row(item: Assigned, before: Any, sha256: str, now: datetime) -> dict[str, Any]:
+_COLUMNS = (
+    "id", "site_id", "run_key", "meter", "revision", "supersedes", "content_sha256", "kind", "job_id", "project_id",
+    "user_id", "native_id", "task", "state", "username", "account", "queue", "qos", "cores", "nodes", "elapsed_s",
+    "suspended_s", "core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "submit_time", "start_time",
+    "end_time", "estimated", "exclusive", "requested_cores", "cpus", "threads_per_core", "units", "raw",
+    "ordered_grade", "statement_id", "signed_by", "recorded_at",
+)  # fmt: skip
+
+
+def _row(id_: int, item: Assigned, before: Any, sha256: str, now: datetime) -> Row:
     r = item.record
-    return {
-        "id": 0, "site_id": r.site_id, "run_key": r.run_key, "meter": r.meter.value,
-        "revision": 1 if before is None else before.revision + 1, "supersedes": None if before is None else before.id,
-        "content_sha256": sha256, "kind": r.kind.value, "job_id": item.job_id, "project_id": item.project_id,
-        "user_id": item.user_id, "native_id": r.native_id, "task": r.task, "state": r.state, "username": r.username,
-        "account": r.account, "queue": r.queue, "qos": r.qos, "cores": r.cores, "nodes": r.nodes,
-        "elapsed_s": r.elapsed_s, "suspended_s": r.suspended_s, "core_seconds": r.core_seconds,
-        "node_seconds": r.node_seconds, "gpu_seconds": r.gpu_seconds, "memory_mib_seconds": r.memory_mib_seconds,
-        "submit_time": r.submit_time, "start_time": r.start_time, "end_time": r.end_time, "estimated": r.estimated,
-        "exclusive": r.exclusive, "requested_cores": r.requested_cores, "cpus": r.cpus,
-        "threads_per_core": r.threads_per_core, "units": dict(r.units) or None, "raw": dict(r.raw), "recorded_at": now,
-    }  # fmt: skip
+    revision, supersedes = (1, None) if before is None else (before.revision + 1, before.id)
+    return (
+        id_, r.site_id, r.run_key, r.meter.value, revision, supersedes, sha256, r.kind.value, item.job_id,
+        item.project_id, item.user_id, r.native_id, r.task, r.state, r.username, r.account, r.queue, r.qos, r.cores,
+        r.nodes, r.elapsed_s, r.suspended_s, r.core_seconds, r.node_seconds, r.gpu_seconds, r.memory_mib_seconds,
+        r.submit_time, r.start_time, r.end_time, r.estimated, r.exclusive, r.requested_cores, r.cpus,
+        r.threads_per_core, r.units or None, r.raw, item.grade or None, item.statement_id, item.signed_by or None, now,
+    )  # fmt: skip

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import chain
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, String, Table, bindparam, func, select, text
@@ -15,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import DeclarativeBase
 
 from accounting import tables
+from accounting.json_text import json_text
 
 
 def core(row: type[DeclarativeBase]) -> Table:
@@ -34,10 +37,13 @@ PERIODS, PERIOD_EVENTS = core(tables.PeriodRow), core(tables.PeriodEventRow)
 TIER_COUNTS = core(tables.TierCountRow)
 ACCRUALS, ACCRUAL_REVERSALS = core(tables.AccrualRow), core(tables.AccrualReversalRow)
 PAYMENTS, PAYMENT_ALLOCATIONS = core(tables.PaymentRow), core(tables.PaymentAllocationRow)
+TOP_UP_RECEIPTS, TRANSACTIONS = core(tables.TopUpReceiptRow), core(tables.BankTransactionRow)
 ADJUSTMENTS, DECISIONS = core(tables.AdjustmentRow), core(tables.AdjustmentDecisionRow)
 VOUCHERS, VOUCHER_USES = core(tables.VoucherRow), core(tables.VoucherUseRow)
 BUDGETS, ALERTS = core(tables.BudgetRow), core(tables.BudgetAlertRow)
 
+# What one statement may bind on SQLite is 32,766; with less the text of a statement stays short.
+_PARAMETERS = 8000
 # Beyond this many rows plain tuples go to the driver (COPY on PostgreSQL) instead of through SQLAlchemy.
 _BULK = 200
 
@@ -64,16 +70,24 @@ def new_ids(conn: Connection, table: Table, count: int) -> Sequence[int]:
     return range(first, first + count)
 
 
-def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[int]:
-    """Insert rows with their ids where no unique key forbids it; the ids that were inserted."""
-    if len(rows) <= _BULK or conn.dialect.name != "postgresql":
-        if not rows:
-            return set()
-        if conn.dialect.name != "postgresql":
-            return _insert_or_ignore(conn, table, rows)
+Row = tuple[Any, ...]
+
+
+def insert_new(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row]) -> set[int]:
+    """Insert rows, whose first column is their id, where no unique key forbids it; the ids that were inserted."""
+    if not rows:
+        return set()
+    ids = {row[0] for row in rows}
+    if conn.dialect.name == "sqlite":
+        # Not INSERT OR IGNORE, which would pass over a missing value as well as over a key.
+        done = _insert_sqlite(conn, table, names, rows, " ON CONFLICT DO NOTHING")
+        if done == len(rows):
+            return ids
+        low, high = min(ids), max(ids)
+        return set(conn.scalars(select(table.c.id).where(table.c.id.between(low, high)))) & ids
+    if len(rows) <= _BULK:
         few = pg_insert(table).on_conflict_do_nothing().returning(table.c.id)
-        return set(conn.scalars(few, list(rows)))
-    names = list(rows[0])
+        return set(conn.scalars(few, [dict(zip(names, row, strict=True)) for row in rows]))
     staged = f"staged_{table.name}"
     conn.exec_driver_sql(f"CREATE TEMP TABLE IF NOT EXISTS {staged} (LIKE {table.name}) ON COMMIT DELETE ROWS")
     conn.exec_driver_sql(f"TRUNCATE {staged}")
@@ -85,88 +99,94 @@ def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -
 
 def insert_all(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows that no key forbids; any conflict is an error."""
+    if rows:
+        insert_rows(conn, table, tuple(rows[0]), [tuple(row.values()) for row in rows])
+
+
+def insert_rows(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], *, encoded: Collection[str] = ()
+) -> None:
+    """The same of many rows, which hold the values of `names` in this order; `encoded` ones are JSON text already."""
     if not rows:
         return
-    names = list(rows[0])
-    if conn.dialect.name == "postgresql":
-        if len(rows) > _BULK:
-            _copy(conn, table.name, table, names, rows)
-        else:
-            conn.execute(table.insert(), list(rows))
-        return
-    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
-    conn.exec_driver_sql(
-        f"INSERT INTO {table.name} ({columns}) VALUES ({marks})",  # noqa: S608
-        _tuples(conn, table, names, rows),
-    )
+    if conn.dialect.name == "sqlite":
+        _insert_sqlite(conn, table, names, rows, "", encoded)
+    elif len(rows) > _BULK or encoded:
+        _copy(conn, table.name, table, names, rows, encoded)
+    else:
+        conn.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in rows])
 
 
-def _insert_or_ignore(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> set[int]:
-    names = list(rows[0])
-    columns, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
-    # Not INSERT OR IGNORE, which would pass over a missing value as well as over a key.
-    query = f"INSERT INTO {table.name} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608
-    done = conn.exec_driver_sql(query, _tuples(conn, table, names, rows)).rowcount
-    ids = {row["id"] for row in rows}
-    if done == len(rows):
-        return ids
-    low, high = min(ids), max(ids)
-    return set(conn.scalars(select(table.c.id).where(table.c.id.between(low, high)))) & ids
+def _insert_sqlite(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], tail: str, encoded: Collection[str] = ()
+) -> int:
+    """Insert many rows by one statement each time: the interpreter's lock is free while it runs, not once for each row.
+
+    Else another thread that computes would hold up every single row for the interpreter's switch interval (5 ms).
+    """
+    columns = ", ".join(f'"{name}"' for name in names)
+    head = f"INSERT INTO {table.name} ({columns}) VALUES "  # noqa: S608
+    marks = f"({', '.join('?' * len(names))})"
+    ready = _for_driver(conn, table, names, rows, encoded)
+    size = min(len(ready), _PARAMETERS // len(names))
+    whole = len(ready) // size * size
+    done = 0
+    for at in range(0, whole, size):
+        values = tuple(chain.from_iterable(ready[at : at + size]))
+        done += conn.exec_driver_sql(_many(head, marks, size) + tail, values).rowcount
+    if whole < len(ready):
+        done += conn.exec_driver_sql(head + marks + tail, ready[whole:]).rowcount
+    return done
 
 
-def _copy(conn: Connection, target: str, table: Table, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+@lru_cache(maxsize=64)
+def _many(head: str, marks: str, count: int) -> str:
+    return head + ", ".join([marks] * count)
+
+
+def _copy(
+    conn: Connection, target: str, table: Table, names: Sequence[str], rows: Sequence[Row],
+    encoded: Collection[str] = (),
+) -> None:  # fmt: skip
     columns = ", ".join(f'"{name}"' for name in names)
     cursor = conn.connection.cursor()
     with cursor.copy(f"COPY {target} ({columns}) FROM STDIN") as copy:
-        for row in _tuples(conn, table, names, rows):
+        for row in _for_driver(conn, table, names, rows, encoded):
             copy.write_row(row)
     cursor.close()
 
 
-def _tuples(
-    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[dict[str, Any]]
-) -> list[tuple[Any, ...]]:
-    """Rows as the driver takes them: JSON as text, and on SQLite times as SQLAlchemy writes them."""
-    kinds = [type(table.c[name].type).__name__ for name in names]
-    sqlite = conn.dialect.name == "sqlite"
-    convert = []
-    for name, kind in zip(names, kinds, strict=True):
-        if kind == "JSON":
-            convert.append((name, _json_or_null if table.c[name].nullable else _json))
-        elif kind == "UtcTime" and sqlite:
-            convert.append((name, _sqlite_time))
-    if not convert:
-        return [tuple(row.values()) for row in rows]
-    found = []
-    times: dict[datetime, str | None] = {}  # the moment of recording is the same in every row
-    for row in rows:
-        row = dict(row)
-        for name, how in convert:
-            value = row[name]
-            if how is _sqlite_time and value is not None:
-                shown = times.get(value)
-                if shown is None:
-                    shown = times[value] = _sqlite_time(value)
-                row[name] = shown
-            else:
-                row[name] = how(value)
-        found.append(tuple(row.values()))
+def _for_driver(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], encoded: Collection[str] = ()
+) -> list[Row]:
+    """Rows as the driver takes them, column by column: JSON as text, and on SQLite times as SQLAlchemy writes them."""
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    for at, name in enumerate(names):
+        kind = type(table.c[name].type).__name__
+        if kind == "JSON" and name not in encoded:
+            nothing = None if table.c[name].nullable else "null"
+            columns[at] = [nothing if value is None else json_text(value) for value in columns[at]]
+        elif kind == "UtcTime" and conn.dialect.name == "sqlite":
+            columns[at] = _sqlite_times(columns[at])
+    return list(zip(*columns, strict=True))
+
+
+def _sqlite_times(column: Sequence[datetime | None]) -> list[str | None]:
+    found: list[str | None] = []
+    last: datetime | None = None
+    shown: str | None = None
+    for value in column:
+        if value is not last:  # the moment of recording is the same in every row
+            last, shown = value, _sqlite_time(value)
+        found.append(shown)
     return found
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value)
-
-
-def _json_or_null(value: Any) -> str | None:
-    return None if value is None else json.dumps(value)
 
 
 def _sqlite_time(value: datetime | None) -> str | None:
     if value is None:
         return None
-    naive = (value if value.tzinfo is UTC else value.astimezone(UTC)).replace(tzinfo=None)
-    return naive.isoformat(" ", "microseconds")
+    text = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat(" ", "microseconds")
+    return text[:-6]
 
 
 def lock(conn: Connection, names: Collection[str], *, shared: bool = False) -> None:
@@ -181,4 +201,6 @@ def lock(conn: Connection, names: Collection[str], *, shared: bool = False) -> N
 
 def lock_buckets(conn: Connection, kind: str, keys: Collection[str], buckets: int = 64) -> None:
     """Hold many names by a few locks."""
+    if conn.dialect.name != "postgresql":
+        return
     lock(conn, {f"{kind}:{hashlib.sha256(key.encode()).digest()[0] % buckets}" for key in keys})

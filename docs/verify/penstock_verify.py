@@ -1084,7 +1084,7 @@ def movement(leaf, charged, about):
                 seconds += int(text)
             continue
         currencies.add(commodity)
-        if account.startswith("project:"):
+        if account.startswith("project:") or account == "operator:credits":
             owed += int(text)
         elif account == "operator:borne":
             bearing += int(text)

@@ -31,8 +31,8 @@ Size = Annotated[int | None, Query(ge=0, le=2**62, description="A number of leav
 @router.get("/log", **describe.route(answers.LogStatus))
 def status(services: Svc, _person: Who) -> Response:
     """How far the log is."""
-    name = evidence.origin(services)
     with services.db.read() as conn:
+        name = evidence.origin(services, conn)
         newest = log.checkpoint(conn)
         key = next((k for k in evidence.known_keys(conn, purpose="log") if k.name == name), None)
         return answer({

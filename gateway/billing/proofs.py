@@ -176,7 +176,7 @@ def lines(services: Services, wanted: Wanted, now: datetime) -> Iterator[str]:
 
 def _lines(services: Services, wanted: Wanted) -> Iterator[str]:
     with services.db.read() as conn:
-        log_key = next(k for k in known_keys(conn, purpose="log") if k.name == origin(services)).verifier
+        log_key = next(k for k in known_keys(conn, purpose="log") if k.name == origin(services, conn)).verifier
         witnesses = [k.verifier for k in known_keys(conn, purpose="witness")]
         teller = _Teller(services, conn) if wanted.disclose else None
         yield from bundle(

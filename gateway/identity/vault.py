@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -23,8 +22,7 @@ def keys_of(services: Services, conn: Connection, persons: Iterable[str], now: d
     """The data keys of persons, made where there is none; None for those who were erased. In a write transaction."""
     wanted = sorted(set(persons))
     master = load_or_create(services.settings.effective_master_key_file)
-    rows = conn.execute(select(PERSON_KEYS).where(PERSON_KEYS.c.person.in_(wanted))).all()
-    found = {r.person: _opened(master, r) for r in rows}
+    found = known_keys(services, conn, wanted)
     made = {person: os.urandom(personal.KEY_BYTES) for person in wanted if person not in found}
     if made:
         conn.execute(insert(PERSON_KEYS), [
@@ -32,6 +30,13 @@ def keys_of(services: Services, conn: Connection, persons: Iterable[str], now: d
             for person, key in made.items()
         ])  # fmt: skip
     return found | made
+
+
+def known_keys(services: Services, conn: Connection, persons: Iterable[str]) -> dict[str, bytes | None]:
+    """The data keys of persons who have one; None for those who were erased."""
+    master = load_or_create(services.settings.effective_master_key_file)
+    rows = conn.execute(select(PERSON_KEYS).where(PERSON_KEYS.c.person.in_(sorted(set(persons))))).all()
+    return {r.person: _opened(master, r) for r in rows}
 
 
 def key_of(services: Services, conn: Connection, person: str) -> bytes | None:
@@ -42,12 +47,22 @@ def key_of(services: Services, conn: Connection, person: str) -> bytes | None:
 
 def seal_record(record: UsageRecord, *, person: str, key: bytes | None) -> UsageRecord:
     """The reading as it is stored: of an erased person nothing personal is kept, and the login is a pseudonym."""
-    ref = f"{record.site_id}/{record.run_key}/{record.meter.value}"
+    raw = seal_raw(record.raw, person=person, key=key, ref=ref_of(record))
+    return record.sealed(raw, username=personal.pseudonym(record.username, key))
+
+
+def ref_of(record: UsageRecord) -> str:
+    """By what the sealed part of a reading names it."""
+    return f"{record.site_id}/{record.run_key}/{record.meter.value}"
+
+
+def seal_raw(
+    raw: Mapping[str, Any], *, person: str, key: bytes | None, ref: str, also: Collection[str] = ()
+) -> dict[str, Any]:
+    """What is kept of raw fields: the personal ones (and those in `also`) sealed; none of an erased person's."""
     if key is None:
-        raw: Mapping[str, Any] = personal.public(record.raw)
-    else:
-        raw = personal.seal(record.raw, person=person, key=key, ref=ref)
-    return replace(record, raw=raw, username=personal.pseudonym(record.username, key), job_name="")
+        return personal.public(raw, also)
+    return personal.seal(raw, person=person, key=key, ref=ref, also=also)
 
 
 class Opener:
@@ -68,13 +83,6 @@ class Opener:
             return dict(raw) if sealed is None else personal.whole(raw, key=self.key(sealed["person"]))
         except personal.Erased:
             return {name: value for name, value in raw.items() if name != personal.SEALED}
-
-
-def pseudonyms(services: Services, conn: Connection, logins: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What stands in the books for each (person, login), and the login."""
-    opener = Opener(services, conn)
-    found = {personal.pseudonym(login, opener.key(person)): login for person, login in logins}
-    return {name: login for name, login in found.items() if name}
 
 
 def erase(conn: Connection, person: str, *, now: datetime) -> bool:

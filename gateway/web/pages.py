@@ -21,6 +21,7 @@ from gateway.identity.access import Person, Verb, can
 from gateway.identity.service import PROJECTS
 from gateway.jobs import pending, repository, service, views
 from gateway.jobs.repository import JOBS
+from gateway.jobs.sentence import said
 from gateway.web.texts import language_of, translator
 
 router = APIRouter(include_in_schema=False)
@@ -30,6 +31,7 @@ _PAGES = Environment(
     loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True, extensions=["jinja2.ext.i18n"],
 )  # fmt: skip
+_PAGES.globals["said"] = said
 _LIMIT = 50
 
 

@@ -83,8 +83,7 @@ class RestSubmit:
             return Rejected(str(exc), retryable=True, code="credential")
         try:
             if connection.sock is None:
-                connection.connect()
-                connection.sock.settimeout(_ANSWER_S)
+                _open(connection)
         except OSError as exc:
             return Rejected(f"slurmrestd cannot be reached: {exc}", retryable=True, code="site_down")
         try:
@@ -138,6 +137,12 @@ def job_properties(argv: Sequence[str]) -> dict[str, Any] | Rejected:
         else:
             return Rejected(f"--{name} cannot be given through slurmrestd at this centre", code="unsupported")
     return found
+
+
+def _open(connection: HTTPConnection) -> None:
+    """Connecting is quick or fails; an answer may take as long as a submission does."""
+    connection.connect()
+    connection.sock.settimeout(_ANSWER_S)
 
 
 def read_answer(status: int, body: bytes) -> SubmitOutcome:

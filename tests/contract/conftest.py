@@ -10,6 +10,7 @@ import pytest
 from tests.contract.centre import Centre
 from tests.contract.emulated_centres import openpbs, openpbs_own_logins, slurm, sunway, torque
 from tests.contract.local_centre import local
+from tests.contract.northbound_centre import rest
 from tests.contract.slurm_centres import alpha_here, alpha_rest, alpha_ssh, beta_enforced
 
 CENTRES: dict[str, Callable[[pytest.FixtureRequest, Path], Iterator[Centre]]] = {
@@ -23,6 +24,7 @@ CENTRES: dict[str, Callable[[pytest.FixtureRequest, Path], Iterator[Centre]]] = 
     "pbs-hidden-emulated": openpbs_own_logins,
     "torque-emulated": torque,
     "sunway-emulated": sunway,
+    "northbound-emulated": rest,
 }
 
 

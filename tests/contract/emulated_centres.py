@@ -8,6 +8,7 @@ import pwd
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ def openpbs(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
 
 
 def openpbs_own_logins(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
-    """Others' jobs are hidden, no observer, no log: each account asks for itself, and `qstat -x` is the meter."""
+    """Others' jobs are hidden, no observer, no log: each account asks for itself, and `qstat -x` is the meter.
+
+    Its nodes spool output and copy it back at the end."""
     cluster, site = pbs_centre(folder, query_other_jobs=False)
-    site |= {"credentials": {}, "pbs": {}}
+    site |= {"credentials": {}, "pbs": {"direct_write": False}}
     yield from _served(pbs(folder, cluster, site, "pbs-hidden-emulated"))
 
 
@@ -53,13 +56,14 @@ def torque(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]:
 
 
 def pbs(folder: Path, cluster: PbsCluster, site: dict[str, Any], name: str) -> Centre:
-    deeds = Deeds(cluster)
+    deeds = PbsDeeds(cluster)
     me = pwd.getpwnam(getpass.getuser())
+    reserve = deeds.reserve if not cluster.torque else None  # Torque leaves reservations to its scheduler
     return centre_of(
         site, name=name, account=SiteAccount(me.pw_name, me.pw_dir, os.getuid()), workplace=folder / "work",
         keys=lambda _username: None,
         refused=JobSpec(script="true", attributes=Attributes(queue_name="debug", duration=7200)), down=deeds.down,
-        busy=deeds.busy, rename=deeds.rename, requeue=deeds.requeue,
+        busy=deeds.busy, rename=deeds.rename, requeue=deeds.requeue, reserve=reserve,
     )  # fmt: skip
 
 
@@ -128,6 +132,33 @@ class Deeds:
     def _of(self, native_id: str) -> list[Any]:
         number = int(native_id.partition(".")[0].partition("[")[0])
         return list(self._cluster.jobs("seq = ?", number))
+
+
+class PbsDeeds(Deeds):
+    """By the commands of a centre's own people, where it has them."""
+
+    def requeue(self, native_id: str) -> None:
+        self._as_operator("qrerun", native_id)
+
+    @contextmanager
+    def reserve(self) -> Iterator[str]:
+        begin = datetime.fromtimestamp(self._cluster.now() + 3600, UTC)
+        end = begin + timedelta(hours=1)
+        times = ("-R", f"{begin:%Y%m%d%H%M.%S}", "-E", f"{end:%Y%m%d%H%M.%S}")
+        made = self._as_operator("pbs_rsub", "-N", "service", *times, "--hosts", "cn001", "cn002", "cn003")
+        name = made.split()[0]
+        try:
+            yield name
+        finally:
+            self._as_operator("pbs_rdel", name)
+
+    def _as_operator(self, program: str, *words: str) -> str:
+        self._cluster.put("operators", [getpass.getuser()])
+        try:
+            argv = [self._cluster.root.parent / "bin" / program, *words]
+            return subprocess.run(argv, check=True, env={"TZ": "UTC"}, stdout=subprocess.PIPE, text=True).stdout
+        finally:
+            self._cluster.put("operators", [])
 
 
 class SlurmDeeds(Deeds):

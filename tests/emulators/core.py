@@ -242,6 +242,13 @@ class Cluster:
         self.save(job)
         self.tell_end(job)
 
+    def signal(self, job: Job, number: int) -> bool:
+        """A signal to the processes of a running job; False where it does not run."""
+        if job.state != RUNNING or not job.pid:
+            return False
+        _signal(job.pid, number)
+        return True
+
     def run(self, seq: int, task: int) -> None:
         """One run from start to end: what the process beside it does."""
         with self.locked():
@@ -287,7 +294,7 @@ class Cluster:
             return None
 
     def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> str:
-        cause, killed_at = "", 0.0
+        cause, killed_at, grace_s = "", 0.0, self.get("kill_delay_s", 2.0)
         wish = self.root / "kill" / f"{job.key}.{job.runs}"
         while True:
             try:
@@ -303,7 +310,7 @@ class Cluster:
                 if cause:
                     killed_at = time.monotonic()
                     _signal(process.pid, signal.SIGKILL if cause == "node_fail" else signal.SIGTERM)
-            elif time.monotonic() - killed_at > 2.0 or wish.with_name(f"{wish.name}.now").exists():
+            elif time.monotonic() - killed_at > grace_s or wish.with_name(f"{wish.name}.now").exists():
                 _signal(process.pid, signal.SIGKILL)
         _signal(process.pid, signal.SIGKILL)  # what it left behind
         return cause

@@ -18,9 +18,13 @@ from core import Answer
 from pbs_acts import act
 from pbs_qstat import as_json, pbsnodes, qselect, qstat
 from pbs_qsub import qsub
+from pbs_reservations import pbs_rdel, pbs_rstat, pbs_rsub
 from pbs_server import PbsCluster
 
-PROGRAMS = ("qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qselect", "pbsnodes", "qrerun", "pbs_rstat")
+PROGRAMS = (
+    "qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qsig", "qselect", "pbsnodes", "qrerun",
+    "pbs_rstat", "pbs_rsub", "pbs_rdel",
+)  # fmt: skip
 
 
 def answer(c: PbsCluster, name: str, words: list[str], data: str | None = None) -> Answer:
@@ -36,7 +40,11 @@ def answer(c: PbsCluster, name: str, words: list[str], data: str | None = None) 
     if name == "pbsnodes":
         return pbsnodes(c, words)
     if name == "pbs_rstat":
-        return Answer("")
+        return pbs_rstat(c, words)
+    if name == "pbs_rsub":
+        return pbs_rsub(c, words)
+    if name == "pbs_rdel":
+        return pbs_rdel(c, words)
     return act(c, name, words)
 
 

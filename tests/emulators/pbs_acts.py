@@ -1,7 +1,8 @@
-"""What is done to jobs of the emulated PBS: qdel qhold qrls qalter qmove qrerun."""
+"""What is done to jobs of the emulated PBS: qdel qhold qrls qalter qmove qrerun qsig."""
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from core import ENDED, HELD, QUEUED, RUNNING, Answer, Job, Refusal, me
@@ -11,7 +12,7 @@ from pbs_server import QUEUES, PbsCluster, hms
 
 
 def act(c: PbsCluster, name: str, words: list[str]) -> Answer:
-    """qdel qhold qrls qalter qmove qrerun: each id on its own; the last error is the exit code."""
+    """Each id on its own; the last error is the exit code."""
     options, ids = _options_of(name, words)
     said, code = "", 0
     with c.locked():
@@ -40,6 +41,8 @@ def act(c: PbsCluster, name: str, words: list[str]) -> Answer:
 def _options_of(name: str, words: list[str]) -> tuple[dict[str, Any], list[str]]:
     if name == "qmove":
         return {"-q": words[0]}, words[1:]
+    if name == "qsig":
+        return {"-s": words[1]}, words[2:]
     if name in ("qhold", "qrls") and words[:1] == ["-h"]:
         return {"-h": words[1]}, words[2:]
     return options_of(words)
@@ -64,6 +67,10 @@ def _act_on(c: PbsCluster, name: str, job: Job, options: dict[str, Any], whole: 
         if me() not in c.get("operators", []):
             raise Refusal(f"qrerun: Unauthorized Request  {whole}\n", 159)
         c.kill(job, "rerun")
+        return
+    elif name == "qsig":
+        if not c.signal(job, signal.Signals[options["-s"]]):
+            raise Refusal(f"qsig: Request invalid for state of job {whole}\n", 168)
         return
     elif name == "qalter":
         _alter(job, options, whole)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -73,13 +75,39 @@ class PbsCluster(Cluster):
         return words + [f"Resource_List.{k}={v}" for k, v in sorted(self.resources(job).items())]
 
     def tell_start(self, job: Job) -> None:
+        self._open_output(job)
         taken = job.nodes * self.get("cores_per_node", 4) if job.exclusive else job.cores
         self.log("S", job, *self._about(job), f"resource_assigned.ncpus={taken}")
+
+    def _open_output(self, job: Job) -> None:
+        """Output is spooled at the node, unless it is to be written in place (`-k doe`): then a file is begun anew."""
+        if "deliver" in job.more or job.runs > 1:
+            return
+        if "d" in job.more.get("keep", "n"):
+            for path in {job.stdout, job.stderr}:
+                if Path(path).is_file():
+                    os.truncate(path, 0)
+            return
+        spool = self.root / "spool"
+        spool.mkdir(exist_ok=True)
+        job.more["deliver"] = [job.stdout, job.stderr]
+        joined = job.stdout == job.stderr
+        job.stdout = str(spool / f"{self.id_of(job)}.OU")
+        job.stderr = job.stdout if joined else str(spool / f"{self.id_of(job)}.ER")
+        self.save(job)
+
+    def _deliver(self, job: Job) -> None:
+        """The server copies the spool over whatever is there; without the folder it stays undelivered, unsaid."""
+        for spooled, path in zip((job.stdout, job.stderr), job.more.get("deliver", ()), strict=False):
+            if Path(path).parent.is_dir() and Path(spooled).exists():
+                shutil.copyfile(spooled, path)
 
     def tell_end(self, job: Job) -> None:
         status = exit_status(job)
         if not job.started:
             return
+        if not (job.cause in ("rerun", "node_fail") and job.more.get("rerunnable")):
+            self._deliver(job)
         used = [f"resources_used.{k}={v}" for k, v in sorted(self.used(job).items())]
         again = job.cause in ("rerun", "node_fail") and job.more.get("rerunnable")
         self.log("R" if again else "E", job, *self._about(job), "session=4711", f"end={job.ended}",

@@ -133,7 +133,8 @@ def sacct(c: SlurmCluster, words: list[str]) -> Answer:
         return Answer("", f'sacct: error: Invalid field requested: "{unknown[0]}"\n', 1)
     mark = options.get("delimiter", "|")
     head = [] if {"-n", "--noheader"} & options.keys() else [mark.join(names)]
-    lines = [mark.join(_cell(row, known[name.lower()]) for name in names) for row in rows]
+    tail = mark if {"-p", "--parsable"} & options.keys() else ""
+    lines = [mark.join(_cell(row, known[name.lower()]) for name in names) + tail for row in rows]
     return Answer("".join(f"{line}\n" for line in head + lines))
 
 

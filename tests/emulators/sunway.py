@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import core
 from core import ENDED, QUEUED, RUNNING, Answer, Cluster, Job, me
 
-PROGRAMS = ("bsub", "bjobs", "bkill", "bqueues", "qload", "cnload")
+PROGRAMS = ("bsub", "bjobs", "bkill", "bsignal", "bqueues", "qload", "cnload")
 QUEUES: dict[str, dict[str, Any]] = {
     "q_sw_share": {}, "q_sw_expr": {"walltime_max": 3600, "nodes_max": 16}, "q_x86_share": {"closed": True},
 }  # fmt: skip
@@ -169,6 +169,14 @@ def bkill(c: SunwayCluster, words: list[str]) -> Answer:
     return Answer(said)
 
 
+def bsignal(c: SunwayCluster, words: list[str]) -> Answer:
+    """`bsignal -s 30 ID`; what it prints is nowhere documented."""
+    with c.locked():
+        job = c.job(int(words[2]))
+        known = job is not None and job.user == me() and c.signal(job, int(words[1]))
+    return Answer("" if known else NONE)
+
+
 def bqueues(c: SunwayCluster, words: list[str]) -> Answer:
     rows = [f"{name:<16} {'Closed' if q.get('closed') else 'Open'}" for name, q in c.get("queues", QUEUES).items()]
     return Answer("\n".join(["QUEUE_NAME       STATUS", *rows]) + "\n")
@@ -195,7 +203,15 @@ def cnload(c: SunwayCluster, words: list[str]) -> Answer:
     return Answer("\n".join(rows) + "\n")
 
 
-_COMMANDS = {"bjobs": bjobs, "bkill": bkill, "bqueues": bqueues, "qload": qload, "cnload": cnload, "bsub": bsub}
+_COMMANDS = {
+    "bjobs": bjobs,
+    "bkill": bkill,
+    "bsignal": bsignal,
+    "bqueues": bqueues,
+    "qload": qload,
+    "cnload": cnload,
+    "bsub": bsub,
+}
 
 
 def answer(c: SunwayCluster, name: str, words: list[str]) -> Answer:

@@ -70,6 +70,33 @@ def test_every_text_of_the_command_line_is_translated() -> None:
     assert sorted(asked - translated().keys()) == []
 
 
+def bare_words(node: ast.AST) -> Iterator[str]:
+    """Words in what is printed or raised for people that go round `tr`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("tr", "local_time"):
+        return
+    if isinstance(node, ast.Subscript | ast.Attribute):  # a key, not a word
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield from re.findall(r"[A-Za-z]{3,} [A-Za-z]{2,}", node.value)
+    for child in ast.iter_child_nodes(node):
+        yield from bare_words(child)
+
+
+def test_nothing_is_said_past_the_catalogue() -> None:
+    said = {}
+    for file in sorted((CLIENT / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "click.echo",
+                "click.UsageError",
+                "report.warn",
+            ):
+                words = [word for argument in node.args for word in bare_words(argument)]
+                if words:
+                    said[f"{file.name}:{node.lineno}"] = words
+    assert said == {}
+
+
 def test_a_translation_has_the_places_of_its_text() -> None:
     places = re.compile(r"\{[^}]*\}")
     wrong = [
