@@ -336,8 +336,10 @@ def in_zone(naive, name="UTC"):
 def zone(name):
     if name == "UTC":
         return timezone.utc  # noqa: UP017 - Python 3.8 has no UTC
-    from zoneinfo import ZoneInfo  # Python 3.9; only wanted where a centre or a price keeps another zone than UTC
-
+    try:
+        from zoneinfo import ZoneInfo  # Python 3.9; only wanted where a centre or a price keeps another zone than UTC
+    except ImportError as exc:
+        raise ValueError(f"the zone {name} needs Python 3.9 or later") from exc
     return ZoneInfo(name)
 
 

@@ -7,6 +7,10 @@ from importlib import import_module
 
 import click
 
+from penstock.cli.texts import in_language, tr, use_catalogue
+
+use_catalogue()
+
 # name -> (module, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "login": ("account", "Keep a gateway's address and a token"),
@@ -56,14 +60,18 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"penstock.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
-        return command
+        return in_language(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        with formatter.section(tr("Commands")):
+            formatter.write_dl([(name, tr(text)) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    help=tr("One gate to many supercomputers."),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="penstock")
 def penstock() -> None:
     """One gate to many supercomputers."""

@@ -10,6 +10,7 @@ from penstock import config
 from penstock.api import Client
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, table
+from penstock.cli.texts import tr
 
 
 @click.command()
@@ -17,11 +18,11 @@ from penstock.cli.shared import client, emit, json_option, table
 @click.argument("url")
 def login(url: str, token_stdin: bool) -> int:
     """Keep the gateway at URL and a personal token."""
-    token = sys.stdin.readline().strip() if token_stdin else click.prompt("Token", hide_input=True)
+    token = sys.stdin.readline().strip() if token_stdin else click.prompt(tr("Token"), hide_input=True)
     with Client(url, token) as api:
         me = api.whoami()
     config.save(config.Profile(url.rstrip("/"), token))
-    click.echo(f"Logged in to {url} as {me['name']}")
+    click.echo(tr("Logged in to {url} as {name}", url=url, name=me["name"]))
     return report.OK
 
 
@@ -117,7 +118,7 @@ def account_verify(account_id: str) -> int:
     """Prove a claim: the gateway logs in with the key."""
     with client() as api:
         api.post(f"site-accounts/{account_id}/verify", {})
-    click.echo("verified")
+    click.echo(tr("verified"))
     return report.OK
 
 

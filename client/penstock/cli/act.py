@@ -9,6 +9,7 @@ import click
 from penstock.cli import report
 from penstock.cli.shared import client, emit, find, json_option, last_line
 from penstock.cli.submit import seconds
+from penstock.cli.texts import tr
 
 
 def _act(verb: str, jobs: tuple[str, ...], as_json: bool) -> int:
@@ -18,7 +19,7 @@ def _act(verb: str, jobs: tuple[str, ...], as_json: bool) -> int:
             if as_json:
                 emit(job)
             else:
-                click.echo(f"{job.id}: {job.status.state}" + (f", {job.wish} wished" if job.wish else ""))
+                click.echo(f"{job.id}: {job.status.state}" + (tr(", {wish} wished", wish=job.wish) if job.wish else ""))
     return report.OK
 
 

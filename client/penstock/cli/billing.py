@@ -9,6 +9,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.texts import tr
 
 
 @click.group()
@@ -27,7 +28,7 @@ def _post(path: str, body: dict[str, Any], as_json: bool, told: str) -> int:
     if as_json:
         emit(made)
     else:
-        click.echo(told.format(**made))
+        click.echo(tr(told, **made))
     return report.OK
 
 
@@ -71,8 +72,8 @@ def explain(charge: int, as_json: bool) -> int:
     for step in found["steps"]:
         click.echo(step)
     if found["evidence"]["sides"] == 2:
-        click.echo("confirmed by {signed_by} in its signed statement {statement}".format(**found["evidence"]))
-    click.echo(f"{found['amount']} {found['currency']}" + (" (replaced since)" if found["replaced"] else ""))
+        click.echo(tr("confirmed by {signed_by} in its signed statement {statement}", **found["evidence"]))
+    click.echo(f"{found['amount']} {found['currency']}" + (tr(" (replaced since)") if found["replaced"] else ""))
     return report.OK
 
 
@@ -133,7 +134,7 @@ def period(month: str, step: str, zone: str, leave_unbilled: bool, as_json: bool
     """Open a month, cut it off, or close it for ever (operator)."""
     year, _, number = month.partition("-")
     if not (year.isdigit() and number.isdigit()):
-        raise click.UsageError("Write the month like 2026-11.")
+        raise click.UsageError(tr("Write the month like 2026-11."))
     told = "{starts_at} to {ends_at}: {state}"
     if step == "open":
         return _post("billing/periods", {"year": int(year), "month": int(number), "zone": zone}, as_json, told)

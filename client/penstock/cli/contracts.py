@@ -11,6 +11,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, table
+from penstock.cli.texts import tr
 
 _PATHS = {"agreement": "agreements", "tariff": "tariffs/versions"}
 _KIND = click.Choice(list(_PATHS))
@@ -31,8 +32,10 @@ def list_(kind: str, as_json: bool) -> int:
     if as_json:
         emit(found)
         return report.OK
-    rows = [[d["id"], str(d["version"]), d["sha256"][:16], " ".join(s["party"] for s in d["signatures"]) or "nobody"]
-            for d in found["items"]]  # fmt: skip
+    rows = []
+    for d in found["items"]:
+        by = " ".join(s["party"] for s in d["signatures"]) or tr("nobody")
+        rows.append((d["id"], str(d["version"]), d["sha256"][:16], by))
     table(rows, ("ID", "VERSION", "SHA-256", "SIGNED BY"))
     return report.OK
 
@@ -80,7 +83,8 @@ def sign(kind: str, name: str, version: int, party: str, key_id: str, signature_
     if as_json:
         emit(made)
     else:
-        click.echo(f"{name}/{version} is signed by {' '.join(s['party'] for s in made['signatures'])}")
+        by = " ".join(s["party"] for s in made["signatures"])
+        click.echo(tr("{document} is signed by {parties}", document=f"{name}/{version}", parties=by))
     return report.OK
 
 
@@ -91,4 +95,6 @@ def _find(kind: str, name: str, version: int) -> dict[str, Any]:
         if (document["id"], document["version"]) == (name, version):
             found: dict[str, Any] = document
             return found
-    raise click.UsageError(f"There is no version {version} of {kind} {name!r} that you may see.")
+    raise click.UsageError(
+        tr("There is no version {version} of {kind} {name} that you may see.", version=version, kind=kind, name=name)
+    )

@@ -9,6 +9,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, fetched, json_option, local_time, table
+from penstock.cli.texts import tr
 
 
 @click.group()
@@ -25,8 +26,8 @@ def status(as_json: bool) -> int:
     if as_json:
         emit(found)
     else:
-        click.echo(f"{found['origin']}: {found['size']} leaves, {found['checkpoint'] or 'none'} signed, "
-                   f"{found['waiting']} waiting\nkey {found['vkey'] or '–'}")  # fmt: skip
+        more = {"checkpoint": found["checkpoint"] or 0, "key": found["vkey"] or "–"}
+        click.echo(tr("{origin}: {size} leaves, {checkpoint} signed, {waiting} waiting\nkey {key}", **found | more))
     return report.OK
 
 
@@ -52,7 +53,7 @@ def checkpoint(size: int | None) -> int:
 def bundle(output: Path, **asked: Any) -> int:
     """Everything that the verifier needs about a period. Then: python penstock_verify.py FILE --log-key KEY"""
     if not asked["invoice"] and not (asked["since"] and asked["until"]):
-        raise click.UsageError("Say --since and --until, or --invoice.")
+        raise click.UsageError(tr("Say --since and --until, or --invoice."))
     with client() as api:
         return fetched(api, "evidence/bundle", output, **{k: v for k, v in asked.items() if v not in (None, False)})
 
@@ -90,18 +91,21 @@ def show(settlement_id: str, as_json: bool) -> int:
         return report.OK
     said = found["statement"]
     state = f"{found['state']} ({found['reason']})" if found["reason"] else found["state"]
-    click.echo(f"{found['centre']}, {found['from']} to {found['to']}, revision {found['revision']}: {state}, "
-               f"drawn {local_time(found['drawn_at'])}")  # fmt: skip
+    click.echo(tr("{centre}, {begin} to {end}, revision {revision}: {state}, drawn {at}", centre=found["centre"],
+                  begin=found["from"], end=found["to"], revision=found["revision"], state=state,
+                  at=local_time(found["drawn_at"])))  # fmt: skip
     for name, title in (("grades", "in the period"), ("corrections_of_earlier_periods", "corrections of earlier ones")):
         for line in said[name]:
             hours = int(line["core_seconds"]) / 3600
-            click.echo(f"  {title}, {line['grade'] or 'no grade'}: {line['entries']} entries, {hours:.2f} core-hours")
+            click.echo(tr("  {title}, {grade}: {entries} entries, {hours} core-hours", title=tr(title),
+                          grade=line["grade"] or tr("no grade"), entries=line["entries"],
+                          hours=f"{hours:.2f}"))  # fmt: skip
     for name in ("earned", "tax", "centre_share", "fees", "withheld", "net", "pay", "opening", "paid", "closing"):
         currency = found["pay_currency" if name in ("pay", "opening", "paid", "closing") else "currency"]
-        click.echo(f"  {name.replace('_', ' '):13} {found[name]:>24} {currency}")
+        click.echo(f"  {tr(name.replace('_', ' ')):13} {found[name]:>24} {currency}")
     for held in said["disputed"]:
-        click.echo(f"  in dispute, carried forward: {held['entry']} ({held['reason']})")
-    click.echo(f"  signed by {', '.join(found['signed_by'])}; sha256 {found['sha256']}")
+        click.echo(tr("  in dispute, carried forward: {entry} ({reason})", entry=held["entry"], reason=held["reason"]))
+    click.echo(tr("  signed by {sides}; sha256 {hash}", sides=", ".join(found["signed_by"]), hash=found["sha256"]))
     return report.OK
 
 
@@ -126,9 +130,9 @@ def download(settlement_id: str, output: Path) -> int:
 @click.option("--key-id", help="The name under which the operator knows this key")
 @json_option
 def sign(settlement_id: str, jws: Any, key: Path | None, key_id: str | None, as_json: bool) -> int:
-    """Sign a statement with --key and --key-id (openssl does it, the key stays here), or hand in a JWS made elsewhere."""
+    """Sign a statement with --key and --key-id (openssl does it, the key stays here), or hand in a JWS."""
     if (key is None) == (jws is None) or (key is None) != (key_id is None):
-        raise click.UsageError("Give --key and --key-id, or a file with the JWS (- reads standard input).")
+        raise click.UsageError(tr("Give --key and --key-id, or a file with the JWS (- reads standard input)."))
     with client() as api:
         if key is not None and key_id is not None:
             from penstock.signing import settlement_jws
@@ -140,7 +144,7 @@ def sign(settlement_id: str, jws: Any, key: Path | None, key_id: str | None, as_
     if as_json:
         emit(done)
     else:
-        click.echo(f"{done['state']}: {done['pay']} {done['pay_currency']} will be paid")
+        click.echo(tr("{state}: {pay} {pay_currency} will be paid", **done))
     return report.OK
 
 

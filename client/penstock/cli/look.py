@@ -8,6 +8,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, core_hours, emit, find, json_option, last_line, local_time, table
+from penstock.cli.texts import tr
 
 
 @click.command()
@@ -47,13 +48,15 @@ def show(job: str, as_json: bool) -> int:
         emit(found)
         return report.OK
     click.echo(last_line(found))
-    click.echo(f"  id {found.id}, at {found.site} as {found.native_job_id or '–'}, attempt {found.attempt}")
-    click.echo(f"  submitted {local_time(found.created_at)}, started {local_time(found.started_at)}, "
-               f"ended {local_time(found.ended_at)}")  # fmt: skip
+    click.echo(tr("  id {id}, at {site} as {native}, attempt {attempt}", id=found.id, site=found.site,
+                  native=found.native_job_id or "–", attempt=found.attempt))  # fmt: skip
+    click.echo(tr("  submitted {submitted}, started {started}, ended {ended}", submitted=local_time(found.created_at),
+                  started=local_time(found.started_at), ended=local_time(found.ended_at)))  # fmt: skip
     if found.status.message:
         click.echo(f"  {found.status.message}")
     if found.status.stale_since:
-        click.echo(f"  the site has not answered since {local_time(found.status.stale_since)}")
+        since = local_time(found.status.stale_since)
+        click.echo(tr("  the site has not answered since {since}", since=since))
     return report.OK
 
 
@@ -92,7 +95,7 @@ def logs(job: str, follow: bool, stream: str, task: int | None, offset: int) -> 
                     sys.stdout.write(text)
                     sys.stdout.flush()
             except KeyboardInterrupt:
-                report.warn(f"\nDetached. Attach again: penstock logs -f {job_id}")
+                report.warn(tr("\nDetached. Attach again: penstock logs -f {job}", job=job_id))
             return report.OK
         while True:
             chunk = api.log(job_id, stream=stream, offset=offset, limit=1 << 20, task=task)
@@ -146,16 +149,18 @@ def charges(job: str, as_json: bool) -> int:
         emit(found)
         return report.OK
     for charge in found["charges"]:
-        click.echo(f"{charge['meter']} meter: {charge['rule']} = {charge['core_seconds']} core-seconds")
+        click.echo(tr("{meter} meter: {rule} = {core_seconds} core-seconds", **charge))
         for part in charge["segments"]:
-            click.echo(f"  {part['quantity']} {part['resource']} at {part['price']} {charge['currency']} "
-                       f"for {part['per']} = {part['amount']} {charge['currency']}")  # fmt: skip
+            click.echo(tr("  {quantity} {resource} at {price} {currency} for {per} = {amount} {currency}",
+                          **part | {"currency": charge["currency"]}))  # fmt: skip
     total = found["total"]
     if total is None:
-        click.echo("Nothing is charged.")
+        click.echo(tr("Nothing is charged."))
     else:
-        word = "provisional, until the centre's record comes" if found["provisional"] else "the centre's record governs"
-        click.echo(f"Total {total['amount']} {total['currency']}, {core_hours(found['core_seconds'])} ({word})")
+        told = tr("provisional, until the centre's record comes")
+        word = told if found["provisional"] else tr("the centre's record governs")
+        click.echo(tr("Total {amount} {currency}, {hours} ({word})", amount=total["amount"], currency=total["currency"],
+                      hours=core_hours(found["core_seconds"]), word=word))  # fmt: skip
     return report.OK
 
 
@@ -188,9 +193,11 @@ def sites(as_json: bool) -> int:
         return report.OK
     rows = []
     for site in found:
-        state = f"closed: {site['closed_reason']}" if not site["open"] else "stale" if site["stale_since"] else "open"
+        state = tr("stale") if site["stale_since"] else tr("open")
+        if not site["open"]:
+            state = tr("closed: {reason}", reason=site["closed_reason"])
         account = site["account"]
-        login = "no account" if account is None else f"{account['username']} ({account['status']})"
+        login = tr("no account") if account is None else f"{account['username']} ({account['status']})"
         queues = ",".join(q["name"] for q in site["queues"]) or "–"
         rows.append((site["id"], site["scheduler"], state[:60], login, str(site["waiting"]["total"]), queues))
     table(rows, ("SITE", "SCHEDULER", "STATE", "YOUR LOGIN", "WAITING HERE", "QUEUES"))

@@ -11,6 +11,7 @@ from penstock.api import Client
 from penstock.cli import report
 from penstock.cli.recon import show_statements
 from penstock.cli.shared import client, emit, fetched, json_option, local_time, table
+from penstock.cli.texts import tr
 
 _KEYS = ("project", "user", "site", "queue", "state", "day", "month")
 _BAR = 24
@@ -49,11 +50,14 @@ def spend(
     ]  # fmt: skip
     table(rows, (*(k.upper() for k in found["by"]), "RUNS", "CORE-HOURS", "AMOUNT", "IN", ""))
     for total in found["totals"]:
-        waits = f", of which {total['provisional']} provisional" if float(total["provisional"]) else ""
-        click.echo(f"Total {total['amount']} {total['currency']}{waits} · {total['runs']} runs · "
-                   f"{_hours(total['core_seconds'])} core-hours")  # fmt: skip
+        waits = (
+            tr(", of which {amount} provisional", amount=total["provisional"]) if float(total["provisional"]) else ""
+        )
+        click.echo(tr("Total {amount} {currency}{waits} · {runs} runs · {hours} core-hours", amount=total["amount"],
+                      currency=total["currency"], waits=waits, runs=total["runs"],
+                      hours=_hours(total["core_seconds"])))  # fmt: skip
     if not found["totals"]:
-        click.echo("Nothing was spent.")
+        click.echo(tr("Nothing was spent."))
     return report.OK
 
 
@@ -105,14 +109,14 @@ def dispute(number: str | None, line: int | None, reason: str | None, project: s
         if number is None:
             found: Any = api.ask("billing/disputes", project=project)["items"]
         elif line is None or not reason:
-            raise click.UsageError("Say which line, and --reason why.")
+            raise click.UsageError(tr("Say which line, and --reason why."))
         else:
             found = [api.post("billing/disputes", {"invoice": number, "line": line, "reason": reason})]
     if as_json:
         emit(found if number is None else found[0])
         return report.OK
     rows = [(d["id"], d["invoice"], str(d["line"]), d["site"], d["amount"], d["currency"], d["state"],
-             "OVERDUE" if d["overdue"] else local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
+             tr("OVERDUE") if d["overdue"] else local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
     table(rows, ("ID", "INVOICE", "LINE", "SITE", "AMOUNT", "IN", "STATE", "ANSWER BY"))
     return report.OK
 
@@ -121,8 +125,7 @@ def dispute(number: str | None, line: int | None, reason: str | None, project: s
 @click.argument("name")
 @json_option
 def month(name: str, as_json: bool) -> int:
-    """NAME (like 2026-11): charged, provisional, billed, owed, in dispute, not matched; centres' statements and their
-    differences. Close it with: penstock billing period NAME close"""
+    """NAME (like 2026-11) on one page; close it with: penstock billing period NAME close"""
     with client() as api:
         found = api.get(f"billing/months/{name}")
         found["statements"] = api.ask("billing/statements", period=name)["items"]
@@ -132,12 +135,13 @@ def month(name: str, as_json: bool) -> int:
     for key, label in (("charged", "Charged by the centres' meters"), ("provisional", "Provisional, no record yet"),
                        ("not_billed", "Charged and not billed")):  # fmt: skip
         for x in found[key]:
-            click.echo(f"{label}: {x['amount']} {x['currency']} ({x['runs']} runs)")
+            click.echo(tr("{label}: {amount} {currency} ({runs} runs)", **x | {"label": tr(label)}))
     for x in found["documents"]:
-        click.echo(f"{x['count']} {x['kind'].replace('_', ' ')}(s): {x['gross']} {x['currency']}")
+        kind = tr(x["kind"].replace("_", " "))
+        click.echo(tr("{count} {kind}(s): {gross} {currency}", **x | {"kind": kind}))
     for key, label in (("disputed", "In dispute"), ("unallocated", "Received and not matched")):
         for x in found[key]:
-            click.echo(f"{label}: {x['amount']} {x['currency']}")
+            click.echo(f"{tr(label)}: {x['amount']} {x['currency']}")
     rows = [(x["number"], x["payer"], x["open"], x["currency"], x["disputed"], str(x["days_overdue"]),
              str(x["dunning_level"])) for x in found["open"]]  # fmt: skip
     table(rows, ("OPEN INVOICE", "PAYER", "OPEN", "IN", "DISPUTED", "DAYS OVERDUE", "REMINDER"))
@@ -158,27 +162,28 @@ def _all(api: Client, path: str) -> list[dict[str, Any]]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    kind = found["kind"].replace("_", " ")
-    corrects = f" for {found['corrects']}" if found["corrects"] else ""
+    kind = tr(found["kind"].replace("_", " "))
+    corrects = tr(" for {invoice}", invoice=found["corrects"]) if found["corrects"] else ""
     click.echo(f"{found['number']}  {kind}{corrects}  {found['project']}  {found['reason']}".rstrip())
     rows = [(str(x["line"]), x["kind"], x["site"], x["user"], _month(x["service_start"]), str(x["runs"]),
              _hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
     c = found["currency"]
-    click.echo(f"Net {found['net']} {c} + tax {found['tax']} {c} = {found['gross']} {c}")
+    click.echo(tr("Net {net} {currency} + tax {tax} {currency} = {gross} {currency}", **found))
     if found["open"] is not None:
-        click.echo(f"Open {found['open']} {c}, due {local_time(found['due_at'])[:10]}")
+        due = local_time(found["due_at"])[:10]
+        click.echo(tr("Open {open} {currency}, due {due}", open=found["open"], currency=c, due=due))
     if found["unbilled"]["runs"]:
-        click.echo(f"{found['unbilled']['runs']} more runs ({found['unbilled']['amount']} {c}) wait for the centre's "
-                   "record and are not billed.")  # fmt: skip
-    click.echo(f"Why a line: penstock invoices {found['number']} --why LINE")
+        click.echo(tr("{runs} more runs ({amount} {currency}) wait for the centre's record and are not billed.",
+                      **found["unbilled"] | {"currency": c}))  # fmt: skip
+    click.echo(tr("Why a line: penstock invoices {number} --why LINE", number=found["number"]))
 
 
 def _show_why(charges: list[dict[str, Any]]) -> None:
     for c in charges:
-        sign = "taken back: " if c["kind"] == "reversal" else ""
+        sign = tr("taken back: ") if c["kind"] == "reversal" else ""
         click.echo(f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{c['rule']} → {c['amount']}")
-    click.echo("The arithmetic of a job: penstock charges JOB")
+    click.echo(tr("The arithmetic of a job: penstock charges JOB"))
 
 
 def _month(start: str) -> str:

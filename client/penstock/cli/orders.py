@@ -9,6 +9,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.texts import tr
 
 
 @click.group()
@@ -44,8 +45,8 @@ def show(name: str, as_json: bool) -> int:
         emit(found)
         return report.OK
     if path == "orders":
-        click.echo(f"{found['id']}  {found['kind']} of {found['amount']} {found['commodity']} for {found['project']}")
-        click.echo(f"  allocations: {' '.join(found['allocations']) or 'none'}")
+        click.echo(tr("{id}  {kind} of {amount} {commodity} for {project}", **found))
+        click.echo(tr("  allocations: {ids}", ids=" ".join(found["allocations"]) or tr("none")))
     for opening in found["openings"] if path == "orders" else [found]:
         _show(opening)
     return report.OK
@@ -144,5 +145,5 @@ def _show(opening: dict[str, Any]) -> None:
     for event in opening["events"]:
         click.echo(f"    {local_time(event['at'])}  {event['act']:7} {event['state']:8} {event['detail']}".rstrip())
     for job in opening["jobs"]:
-        costs = ", ".join(f"{c['amount']} {c['currency']}" for c in job["charges"]) or "not charged yet"
+        costs = ", ".join(f"{c['amount']} {c['currency']}" for c in job["charges"]) or tr("not charged yet")
         click.echo(f"    {job['id']}  {job['state']}  {costs}")

@@ -10,6 +10,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.texts import tr
 
 _FORMATS = ("csv", "json", "ogf-ur", "sacct", "pbs-log", "lsb.acct", "condor", "apel", "sunway-report")
 
@@ -64,7 +65,7 @@ def send(
     for text in made["findings"]:
         click.echo(text)
     for line in made["unreadable_lines"]:
-        click.echo(f"line {line['line']}: {line['why']}: {line['raw']}")
+        click.echo(tr("line {line}: {why}: {raw}", **line))
     return report.OK
 
 
@@ -78,7 +79,7 @@ def compare(number: int, as_json: bool) -> int:
     if as_json:
         emit(made)
     else:
-        click.echo(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in made["counts"].items()))
+        click.echo(", ".join(f"{tr(name.replace('_', ' '))}: {count}" for name, count in made["counts"].items()))
     return report.OK
 
 
@@ -176,8 +177,9 @@ def reopen(number: int, note: str, as_json: bool) -> int:
 
 def show_statements(found: list[dict[str, Any]]) -> None:
     """Statements as a table; the month's page has it too."""
+    settled = {True: tr("yes"), False: tr("no")}
     rows = [(str(s["id"]), s["site"], s["period"], str(s["lines"]), str(s["agreed"]), str(s["open_breaks"]),
-             s["open_amount"], s["currency"], str(s["oldest_days"]), str(s["late"]), "yes" if s["signed_off"] else "no")
+             s["open_amount"], s["currency"], str(s["oldest_days"]), str(s["late"]), settled[s["signed_off"]])
             for s in found]  # fmt: skip
     table(rows, ("STATEMENT", "SITE", "MONTH", "LINES", "AGREED", "OPEN", "MONEY", "IN", "OLDEST DAYS", "LATE RUNS",
                  "SETTLED"))  # fmt: skip

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from penstock.cli.texts import tr
 from penstock.errors import Forbidden, NeedsLogin, NoCredit, NotReachable, PenstockError, Refused, SiteDown
 from penstock.models import Job
 
@@ -27,7 +28,7 @@ def explain(error: Exception) -> int:
         if error.remedy:
             click.echo(f"  → {error.remedy}", err=True)
     elif isinstance(error, NotReachable):
-        click.echo("  → Is the address right? `penstock login URL`", err=True)
+        click.echo(tr("  → Is the address right? `penstock login URL`"), err=True)
     return _code(error)
 
 

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from penstock.api import Client
+from penstock.cli.texts import tr
 from penstock.models import Job
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output")
@@ -37,15 +38,28 @@ def find(api: Client, wanted: str) -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise click.UsageError(f"{wanted!r} is the beginning of {len(matches)} jobs; give more of the id.")
+        raise click.UsageError(
+            tr("{id} is the beginning of {count} jobs; give more of the id.", id=wanted, count=len(matches))
+        )
     return wanted
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
-    """Columns as wide as they need."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    """Columns as wide as they need, under headings in the reader's language."""
+    lines = [[tr(cell) if cell else "" for cell in header], *rows]
+    widths = [max(_width(row[i]) for row in lines) for i in range(len(header))]
+    for row in lines:
+        cells = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: a Chinese character takes two."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import east_asian_width
+
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def local_time(stamp: str | None) -> str:
@@ -58,7 +72,7 @@ def local_time(stamp: str | None) -> str:
 
 
 def core_hours(core_seconds: int) -> str:
-    return f"{core_seconds / 3600:.3f} core-hours"
+    return tr("{hours} core-hours", hours=f"{core_seconds / 3600:.3f}")
 
 
 def last_line(job: Job) -> str:
@@ -67,9 +81,10 @@ def last_line(job: Job) -> str:
     if job.status.reason:
         parts.append(job.status.reason)
     if job.status.exit_code is not None:
-        parts.append(f"exit code {job.status.exit_code}")
+        parts.append(tr("exit code {code}", code=job.status.exit_code))
     if job.usage is not None:
-        parts.append(f"{job.usage.core_seconds} core-seconds ({core_hours(job.usage.core_seconds)})")
+        seconds = job.usage.core_seconds
+        parts.append(tr("{seconds} core-seconds ({hours})", seconds=seconds, hours=core_hours(seconds)))
     if job.charge is not None:
         parts.append(str(job.charge))
     return " · ".join(parts)
@@ -81,5 +96,5 @@ def fetched(api: Client, path: str, file: Path, **params: Any) -> int:
     with part.open("wb") as out:
         size = api.download(path, out, **params)
     part.replace(file)
-    print(f"{file}: {size} bytes", file=sys.stderr)
+    print(tr("{file}: {size} bytes", file=file, size=size), file=sys.stderr)
     return 0

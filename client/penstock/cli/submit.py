@@ -13,6 +13,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, last_line
+from penstock.cli.texts import tr
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?\Z")
 _MEMORY = re.compile(r"(\d+)([KMGT]?)i?B?\Z", re.IGNORECASE)
@@ -136,7 +137,10 @@ def _submit(spec: dict[str, Any], key: str | None, as_json: bool, *, follow: boo
         if as_json:
             emit(job)
         else:
-            click.echo(f"{job.id}  {job.name}  at {job.site}" + (f"  at most {job.estimate}" if job.estimate else ""))
+            click.echo(
+                tr("{id}  {name}  at {site}", id=job.id, name=job.name, site=job.site)
+                + (tr("  at most {estimate}", estimate=job.estimate) if job.estimate else "")
+            )
         if not follow or job.array is not None:
             return report.OK
         try:
@@ -146,7 +150,7 @@ def _submit(spec: dict[str, Any], key: str | None, as_json: bool, *, follow: boo
                     sys.stdout.flush()
             job = api.wait(job.id)
         except KeyboardInterrupt:
-            report.warn(f"\nDetached; the job goes on. Attach again: penstock logs -f {job.id}")
+            report.warn(tr("\nDetached; the job goes on. Attach again: penstock logs -f {job}", job=job.id))
             return report.OK
         if as_json:
             emit(job)
@@ -168,9 +172,9 @@ def _plan(spec: dict[str, Any], as_json: bool) -> int:
         click.echo(f"{'✓' if candidate['ok'] else '✗'} {candidate['resource_id']}" + (f": {reasons}" * bool(reasons)))
     if found.estimate:
         e = found.estimate
-        click.echo(f"At most {e['amount']} {e['currency']}: {e['basis']} = {e['core_seconds_max']} core-seconds")
+        click.echo(tr("At most {amount} {currency}: {basis} = {core_seconds_max} core-seconds", **e))
     if found.charged.get("grade"):
-        click.echo(f"Service grade: {found.charged['grade']}")
+        click.echo(tr("Service grade: {grade}", grade=found.charged["grade"]))
     if found.script:
         click.echo(f"\n$ {' '.join(found.argv)}\n{found.script}")
     return report.OK if found.ok else report.FAILURE
@@ -178,13 +182,13 @@ def _plan(spec: dict[str, Any], as_json: bool) -> int:
 
 def _from_files(script: str | None, spec_file: str | None, options: dict[str, Any]) -> dict[str, Any]:
     if (script is None) == (spec_file is None):
-        raise click.UsageError("Give either a SCRIPT or --spec FILE.")
+        raise click.UsageError(tr("Give either a SCRIPT or --spec FILE."))
     given = spec_of(options)
     if spec_file is not None:
         try:
             kept = json.loads(Path(spec_file).read_text("utf-8"))
         except ValueError as exc:
-            raise click.UsageError(f"{spec_file} is no JSON: {exc}") from exc
+            raise click.UsageError(tr("{file} is no JSON: {why}", file=spec_file, why=exc)) from exc
         return {**kept, **given}
     text = sys.stdin.read() if script == "-" else Path(script or "").read_text("utf-8", "surrogateescape")
     named = given if "name" in given or script == "-" else {"name": Path(script or "").stem, **given}
@@ -198,7 +202,7 @@ def _said(values: dict[str, Any]) -> dict[str, Any]:
 def _pairs(words: tuple[str, ...], option: str) -> dict[str, str]:
     wrong = next((word for word in words if "=" not in word), None)
     if wrong is not None:
-        raise click.UsageError(f"{option} {wrong!r}: write it as NAME=VALUE")
+        raise click.UsageError(tr("{option} {word}: write it as NAME=VALUE", option=option, word=wrong))
     return dict(word.split("=", 1) for word in words)
 
 

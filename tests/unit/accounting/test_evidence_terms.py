@@ -1,0 +1,96 @@
+"""The independent verifier prices by what both sides signed: tariff versions, grades, liability, threads, shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from types import ModuleType
+
+import pytest
+
+from accounting import store as books
+from accounting.agreement import Tax, TaxKind
+from accounting.calendar import Window
+from accounting.evidence.about import About
+from accounting.evidence.bundle import bundle
+from accounting.meter import Bears, MeteringPolicy
+from accounting.parties import Signature
+from accounting.store import contracts
+from accounting.tariff import PriceRule, Tariff
+from gateway.billing.signing import verify
+from gateway.db import Database
+from tests.unit.accounting.evidence_case import LOG, MICRO, T0, append_all, book, checkpoint
+from tests.unit.accounting.test_evidence_verifier import MONTH, check, verifier
+from tests.unit.accounting.test_settlement import AGREEMENT, PARTY_KEYS, T1, sign_agreement
+
+_ = verifier  # the fixture
+
+AGREED = replace(
+    AGREEMENT, tax=Tax(TaxKind.INCLUSIVE, "VAT", 6, 100), grades={"gpu": "super", "*": "economy"},
+    metering=MeteringPolicy(
+        version="m1", liability={"NODE_FAIL": Bears(1, 1, 0), "BOOT_FAIL": Bears(0, 0, 1)}, bill_requeued=False,
+        held_while_suspended=("core_seconds", "gpu_seconds"), threads_per_core={"gpu": 2},
+    ),
+)  # fmt: skip
+
+
+def tariff(version: int, micro: int, **more: object) -> Tariff:
+    day = PriceRule(0, "CNY", micro, T1, grade="economy")
+    night = PriceRule(
+        0, "CNY", micro // 2, T1, grade="economy", window=Window(20 * 60, 23 * 60 + 17), zone="Asia/Tokyo"
+    )
+    return Tariff("t1", version, "a1", T1, (day, night, PriceRule(0, "CNY", 3 * micro, T1, grade="super")))
+
+
+@pytest.fixture
+def lines(db_url: str) -> Iterator[list[str]]:
+    found = Database(db_url)
+    with found.write() as conn:
+        sign_agreement(conn, AGREED)
+        for version, micro, at in ((1, 360_001, T1), (2, 299_999, T0 + timedelta(hours=3, minutes=7))):
+            document = tariff(version, micro)
+            contracts.save_tariff(conn, document, now=T1)
+            for party, key in PARTY_KEYS.items():
+                signature = Signature(party, party, key.sign(document.payload), at)
+                contracts.sign(conn, document.sha256, signature, verify)
+        books.open_project_accounts(conn, "p1", currency="CNY")
+        books.grant_credit(conn, project_id="p1", commodity="CNY", amount=10**6 * MICRO, idem_key="g", now=T0)
+        book(conn, range(40))
+        for number, state in ((50, "NODE_FAIL"), (51, "BOOT_FAIL"), (52, "REQUEUED"), (53, "CANCELLED by 5")):
+            book(conn, [number], State=state, Suspended="00:01:40")
+        append_all(conn)
+        checkpoint(conn)
+        yield list(bundle(conn, MONTH_OF_P1, log_key=LOG))
+    found.dispose()
+
+
+MONTH_OF_P1 = About(MONTH.start, MONTH.end, "p1")
+
+
+def test_signed_terms_are_applied_again_and_none_of_the_prices_is_taken_on_trust(
+    lines: list[str], verifier: ModuleType
+) -> None:
+    findings, notes, _ = verifier.main_of(iter(lines), verifier.Options(LOG.vkey, [], None, 1))
+    assert findings == []
+    assert not [text for text in notes if "not in the bundle" in text or "not derived" in text]
+    charges = [c["charge"] for line in lines if '"charges":[{' in line for c in json.loads(line)["charges"]]
+    assert {c["grade"] for c in charges} == {"economy", "super"}
+    assert max(len(c["segments"]) for c in charges) >= 2
+    assert {c["reason"] for c in charges} >= {"", "liability:NODE_FAIL", "liability:BOOT_FAIL"}
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_a_signature_that_is_missing_is_found(lines: list[str], verifier: ModuleType, which: int) -> None:
+    """Two under the agreement, two under each version of the tariff."""
+    at = [i for i, line in enumerate(lines) if line.startswith('{"t":"signature"')]
+    assert len(at) == 6
+    assert check(verifier, [line for i, line in enumerate(lines) if i != at[which]])
+
+
+def test_a_signature_of_another_key_is_found(lines: list[str], verifier: ModuleType) -> None:
+    first = next(i for i, line in enumerate(lines) if line.startswith('{"t":"signature"'))
+    value = json.loads(lines[first])
+    value["key"] = value["key"][:5] + ("A" if value["key"][5] != "A" else "B") + value["key"][6:]
+    assert check(verifier, [*lines[:first], json.dumps(value), *lines[first + 1 :]])
