@@ -181,11 +181,10 @@ def _mark_duplicates(conn: Connection) -> None:
         .where(THEIRS.c.run_key != "")
         .group_by(THEIRS.c.run_key)
         .having(func.count() > 1)
+        .subquery()
     )
-    for key, first in conn.execute(again).all():
-        conn.execute(
-            update(THEIRS).where(THEIRS.c.run_key == key, THEIRS.c.line_no != first).values(of_line=first)
-        )  # fmt: skip
+    others = (THEIRS.c.run_key == again.c.run_key, THEIRS.c.line_no != again.c.first)
+    conn.execute(update(THEIRS).where(*others).values(of_line=again.c.first))
 
 
 def _same_key() -> Any:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, select, update
 
 from accounting import store as books
 from accounting.sources import read_usage
+from accounting.store.schema import among
 from accounting.usage import Kind, Unreadable, UsageRecord
 from gateway.db import table_of
 from gateway.identity import vault
@@ -39,6 +40,8 @@ LONG_LOOK = timedelta(days=35)
 # How much is asked for at once, so that a look of weeks at a big centre fits in memory.
 _FIRST_SPAN, _SHORTEST, _ROWS, _FASTER = timedelta(days=1), timedelta(hours=1), 20_000, 16
 _CHUNK = 1000
+# After this many new records the planner's picture of the books is old.
+_MANY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,9 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
             return replace(report, good=False)
         report += _book(services, lease, batch, now)
         start, span = end, _next_span(span, len(batch.usages))
+    if report.recorded >= _MANY:
+        with services.db.write() as conn:
+            books.refresh_statistics(conn)
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(collected_until=now))
@@ -225,7 +231,7 @@ def _jobs_by_tag(conn: Connection, site_id: str, tags: Iterable[str]) -> dict[st
         select(JOBS.c.id, JOBS.c.tag, JOBS.c.project_id, JOBS.c.user_id, project.c.currency, account.c.username)
         .join(project, project.c.id == JOBS.c.project_id)
         .join(account, account.c.id == JOBS.c.site_account_id)
-        .where(JOBS.c.site_id == site_id, JOBS.c.tag.in_(sorted(tags)))
+        .where(JOBS.c.site_id == site_id, among(conn, JOBS.c.tag, tags))
     )
     return {row.tag: row for row in conn.execute(query)}
 
