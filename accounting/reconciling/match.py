@@ -78,16 +78,22 @@ _SETTINGS = {"sqlite": ("PRAGMA temp.cache_size = -65536",), "postgresql": ("SET
 _RESET = {"sqlite": (), "postgresql": ("RESET work_mem", "RESET jit")}
 
 
-def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, basis: str, margin_s: int) -> None:
+def stage(
+    conn: Connection, *, statement_id: int, site_id: str, period: Period, basis: str, margin_s: int,
+    logins: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Copy both sides into temporary tables. `basis` is the column of a charge that the centre bills.
 
+    `logins`: by what stands for them in the books (an erased person's run has neither).
     Our side reaches `margin_s` beyond the period: what the centre counts elsewhere is a cut-off, not an unknown run.
     """
     drop(conn)
     for setting in _SETTINGS[conn.dialect.name]:
         conn.execute(text(setting))
-    for table in (OURS, THEIRS):
+    for table in (OURS, THEIRS, NAMES):
         table.create(conn)
+    if logins:
+        conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
     conn.execute(insert(OURS).from_select([c.name for c in OURS.c], _our_runs(site_id, period, basis, margin_s)))
     names = [c.name for c in THEIRS.c if c.name != "of_line"]
     conn.execute(
@@ -101,15 +107,6 @@ def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, 
     if conn.dialect.name == "postgresql":
         conn.execute(text("ANALYZE recon_ours"))
         conn.execute(text("ANALYZE recon_theirs"))
-
-
-def name_people(conn: Connection, logins: Mapping[str, str]) -> None:
-    """Put logins where our side has pseudonyms of them (an erased person's run has neither)."""
-    if logins:
-        NAMES.create(conn)
-        conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
-        login = select(NAMES.c.login).where(NAMES.c.pseudonym == OURS.c.username).scalar_subquery()
-        conn.execute(update(OURS).values(username=func.coalesce(login, OURS.c.username)))
 
 
 def drop(conn: Connection) -> None:
@@ -127,14 +124,16 @@ def _our_runs(site_id: str, period: Period, basis: str, margin_s: int) -> Select
     inside = and_(USAGE.c.end_time >= period.start, USAGE.c.end_time < period.end)
     return (
         select(
-            USAGE.c.id, USAGE.c.run_key, USAGE.c.native_id, USAGE.c.task, USAGE.c.username, USAGE.c.account,
-            USAGE.c.queue, USAGE.c.state, USAGE.c.meter, USAGE.c.cores, USAGE.c.requested_cores, USAGE.c.nodes,
-            epoch_of(USAGE.c.start_time), epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s, USAGE.c.core_seconds,
+            USAGE.c.id, USAGE.c.run_key, USAGE.c.native_id, USAGE.c.task,
+            func.coalesce(NAMES.c.login, USAGE.c.username), USAGE.c.account, USAGE.c.queue, USAGE.c.state,
+            USAGE.c.meter, USAGE.c.cores, USAGE.c.requested_cores, USAGE.c.nodes, epoch_of(USAGE.c.start_time),
+            epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s, USAGE.c.core_seconds,
             CHARGES.c[basis], USAGE.c.job_id, USAGE.c.project_id,
             case((inside, 1), else_=0),
         )
         .outerjoin(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
         .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .outerjoin(NAMES, NAMES.c.pseudonym == USAGE.c.username)
         .where(
             USAGE.c.site_id == site_id, USAGE.c.kind == "run", REVERSALS.c.charge_id.is_(None),
             or_(CHARGES.c.id.is_not(None), USAGE.c.meter == "centre"), USAGE.c.id.not_in(older),

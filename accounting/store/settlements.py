@@ -182,7 +182,8 @@ def _sums(
     late = func.coalesce(ENTRIES.c.service_at, ENTRIES.c.effective_at) < start
     grade = func.coalesce(CHARGES.c.grade, "")
     query = (
-        select(late.label("late"), grade.label("grade"), func.sum(case((POSTINGS.c.line == 0, 1), else_=0)).label("entries"),
+        select(late.label("late"), grade.label("grade"),
+               func.sum(case((POSTINGS.c.line == 0, 1), else_=0)).label("entries"),
                *(value.label(name) for name, value in _amounts(currency).items()))
         .select_from(ITEMS)
         .join(ENTRIES, ENTRIES.c.id == ITEMS.c.entry_id)

@@ -6,7 +6,7 @@ The centre's record governs: it replaces the gateway's provisional charge and po
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -225,7 +225,7 @@ def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | 
     return None
 
 
-def _jobs_by_tag(conn: Connection, site_id: str, tags: Iterable[str]) -> dict[str, Any]:
+def _jobs_by_tag(conn: Connection, site_id: str, tags: Collection[str]) -> dict[str, Any]:
     project, account = table_of(ProjectRow), repository.ACCOUNTS
     query = (
         select(JOBS.c.id, JOBS.c.tag, JOBS.c.project_id, JOBS.c.user_id, project.c.currency, account.c.username)
