@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.installed
 TOOLS := .venv/tools/.installed
-.PHONY: help demo demo-stop test lint bench soak clean
+.PHONY: help demo demo-stop demo-reset test lint bench soak clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -25,10 +25,13 @@ $(TOOLS): $(STAMP)
 	@touch $@
 
 demo: $(STAMP)   ## a small federation on this machine, and a job through all of it
-	@$(PY) -m gateway demo
+	@$(PY) -m gateway.admin.demo
 
 demo-stop: $(STAMP) ## stop the demo's gateway
-	@$(PY) -m gateway demo --stop
+	@$(PY) -m gateway.admin.demo --stop
+
+demo-reset: $(STAMP) ## forget the demo: its gateway, its centres, its jobs
+	@$(PY) -m gateway.admin.demo --reset
 
 lint: $(STAMP)   ## ruff, mypy --strict, import contracts, alembic check
 	.venv/bin/ruff check .

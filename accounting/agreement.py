@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from accounting.meter import MeteringPolicy
+from accounting.meter import CENTRE, Bears, MeteringPolicy
 
 
 class Model(StrEnum):
@@ -182,12 +182,16 @@ class Agreement:
     statements: StatementTerms = field(default_factory=StatementTerms)
     zone: str = "Asia/Shanghai"  # of the billing calendar
     no_rise_after_days: int | None = None  # no bill rises later than this after the work; None: whenever
+    # Who bears a credit note that a dispute ended with. The centre's part was never earned: each loses its share of it.
+    credits_borne: Bears = CENTRE
 
     def __post_init__(self) -> None:
         if {self.seller_of_record, self.collector} - {self.operator_id, self.centre_id}:
             raise ValueError("seller and collector are parties of the agreement")
         if {p.party_id for p in self.shares.parts} - {self.operator_id, self.centre_id}:
             raise ValueError("charges are shared between the parties of the agreement")
+        if self.credits_borne.payer or not self.credits_borne.centre + self.credits_borne.operator:
+            raise ValueError("what a payer is given back the centre or the operator bears")
         if self.valid_to is not None and self.valid_to <= self.valid_from:
             raise ValueError("an agreement ends after it begins")
 

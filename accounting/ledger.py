@@ -24,6 +24,7 @@ REVENUE = "operator:revenue"
 USED = "operator:usage"  # of resources: what was delivered
 GRANTS = "operator:grants"
 BORNE = "operator:borne"  # what payers were let off at the operator's cost
+CREDITS = "operator:credits"  # what payers were given back of bills, as far as the operator bears it
 ADJUSTED = "operator:adjustments"
 BAD_DEBT = "operator:bad-debt"
 CASH = "operator:cash"

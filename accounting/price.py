@@ -77,6 +77,14 @@ class PriceBook:
     def prices(self, resource: str) -> bool:
         return resource in self._resources
 
+    def grades(self, *, site_id: str, currency: str, at: datetime) -> set[str]:
+        """The service grades that have a price of their own at a site."""
+        return {
+            rule.grade for rule in self._rules
+            if rule.grade and rule.currency == currency and rule.site_id in (None, site_id)
+            and rule.valid_from <= at and (rule.valid_to is None or at < rule.valid_to)
+        }  # fmt: skip
+
     def rules(self, where: Scope, resource: str) -> tuple[PriceRule, ...]:
         """Every rule for a resource that holds there at some time."""
         key = (where, resource)

@@ -27,7 +27,8 @@ from sqlalchemy import select
 from accounting import price
 from accounting import store as books
 from accounting.evidence import log, merkle, note, personal
-from accounting.evidence.bundle import About, bundle
+from accounting.evidence.about import About
+from accounting.evidence.bundle import bundle
 from accounting.evidence.canonical import canonical, sha256_hex
 from accounting.evidence.documents import stamp
 from accounting.evidence.outbox import OUTBOX
@@ -191,7 +192,7 @@ def numbered(entry: dict[str, Any], n: int) -> tuple[int, int]:
     start, end = stamp(item.start_time), stamp(item.end_time)
     record |= {"run": item.run_key, "personal": item.raw[personal.SEALED]["commitment"],
                "fields": {k: v for k, v in item.raw.items() if k != personal.SEALED}}  # fmt: skip
-    names = ("core_seconds", "node_seconds", "memory_mib_seconds", "elapsed_s", "cores")
+    names = ("core_seconds", "node_seconds", "memory_mib_seconds", "elapsed_s", "cores", "cpus")
     record["read"] |= {name: str(getattr(item, name)) for name in names} | {"start": start, "end": end}
     charge["segments"][0] |= {
         "start": start,

@@ -1,4 +1,4 @@
-"""`python -m gateway serve|worker|demo|admin …`: the commands of whoever runs a gateway."""
+"""`python -m gateway serve|worker|admin …`: the commands of whoever runs a gateway."""
 
 from __future__ import annotations
 

@@ -16,8 +16,10 @@ from gateway.api import (
     contracts,
     describe,
     evidence,
+    hot,
     invoices,
     jobs,
+    meters,
     openings,
     payments,
     problems,
@@ -51,7 +53,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.doorkeeper = Doorkeeper(services)
     app.state.streams = Streams(services, app.state.doorkeeper)
     app.state.lanes = HotLanes(services)
-    problems.install(app)
+    problems.install(app, pages.problem_page)
     describe.install(app)
     for router in (
         jobs.verbs,
@@ -64,6 +66,7 @@ def create_app(services: Services) -> FastAPI:
         reports.router,
         settlements.router,
         reconciliation.router,
+        meters.router,
         evidence.router,
         contracts.router,
         allocations.router,
@@ -75,4 +78,5 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(sites.open_router, prefix="/api/v2")
     app.include_router(pages.router)
     app.include_router(agents.router)
+    hot.install(app)
     return app

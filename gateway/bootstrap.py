@@ -20,6 +20,7 @@ from gateway.identity.service import key_source
 from gateway.jobs import repository
 from gateway.jobs.tables import GatewayRow
 from gateway.migrations import schema
+from gateway.pace import Paces
 from gateway.services import Services, Sites
 from gateway.settings import Settings
 from site_adapters.config import load_sites
@@ -59,19 +60,20 @@ def compose(
     master = load_or_create(settings.effective_master_key_file)
     hub = Hub()
     agents = hub.channel if settings.hub_url is None else relayed(settings.hub_url)
-    sites = load_adapters(settings.effective_sites_dir, db, master, agents)
+    paces = Paces(clock)
+    sites = load_adapters(settings.effective_sites_dir, db, master, agents, paces)
     with db.write() as conn:
         gateway_id = ensure_gateway(conn)
         for site_id in sites:
             repository.ensure_site(conn, site_id)
-    return Services(settings, db, gateway_id, sites, clock, wake, hub)
+    return Services(settings, db, gateway_id, sites, clock, wake, hub, paces)
 
 
 def load_adapters(
-    folder: Path, db: Database, master: MasterKey, agents: AgentChannels | None = None
+    folder: Path, db: Database, master: MasterKey, agents: AgentChannels | None = None, paces: Paces | None = None
 ) -> dict[str, SiteAdapter]:
     """The docked centres of a folder of site files."""
-    adapters = Sites()
+    adapters = Sites(paces or Paces())
     for config in load_sites(folder):
         adapter = build(config, keys=key_source(db, master, config.site), agents=agents)
         adapters[adapter.site_id] = adapter

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import Connection, func, select, update
 
 from gateway import leases
+from gateway.billing import evidence
 from gateway.db import table_of
 from gateway.jobs import lookup, repository, standby
 from gateway.jobs.ids import Manifest, parse_manifest, tag_of
@@ -32,16 +33,19 @@ class RecoveryReport:
     rebuilt: list[str] = field(default_factory=list)  # jobs without a row
     foreign: int = 0  # bear a tag of ours, but cannot be read
     unreachable: dict[str, str] = field(default_factory=dict)
+    origin: str = ""  # the evidence log's new name
 
 
 def recover(
-    services: Services, *, back: timedelta, now: datetime, skip: frozenset[str] = frozenset()
+    services: Services, *, back: timedelta, now: datetime, skip: frozenset[str] = frozenset(), keep_log: bool = False
 ) -> RecoveryReport:
     """Ask every site for all that bears our tags. Writes are accepted afterwards only if every site answered.
 
-    A site in `skip` stays closed until a person opens it.
+    A site in `skip` stays closed until a person opens it. The evidence log goes on under a new name, unless `keep_log`
+    says that nothing was signed after the copy was made (a move to another machine).
     """
     report = RecoveryReport()
+    restored = not standby.accepting(services.db)
     for site_id, adapter in services.sites.items():
         if site_id in skip or adapter.closed_reason is not None:
             _close(services, site_id, "not looked at during recovery")
@@ -62,7 +66,10 @@ def recover(
         _adopt_all(services, lease, look.runs, report, now)
     if not report.unreachable:
         with services.db.write() as conn:
+            if restored and not keep_log:
+                report.origin = evidence.restart_log(services, conn, reason="restored from a backup", now=now)
             standby.end(conn)
+        evidence.append(services, None, now)
     return report
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.db import Database
 from gateway.hub import Hub
+from gateway.pace import Paces, paced
 from gateway.settings import Settings
 from site_adapters.interfaces import SiteAdapter
 
@@ -22,14 +23,18 @@ class Lease:
 
 
 class Sites(dict[str, SiteAdapter]):
-    """The docked centres by id, each as its own service last described it."""
+    """The docked centres by id, each as its own service last described it, and under its calls a minute."""
+
+    def __init__(self, paces: Paces) -> None:
+        super().__init__()
+        self._paces = paces
 
     def __getitem__(self, site_id: str) -> SiteAdapter:
-        return super().__getitem__(site_id).as_told()
+        return paced(super().__getitem__(site_id).as_told(), self._paces.of(site_id))
 
     def get(self, site_id: str, default: Any = None) -> Any:
         found = super().get(site_id)
-        return default if found is None else found.as_told()
+        return default if found is None else self[site_id]
 
     def items(self) -> Any:
         return [(site_id, self[site_id]) for site_id in self]
@@ -49,6 +54,7 @@ class Services:
     clock: Callable[[], datetime]
     wake: Callable[[str], None]
     hub: Hub = field(default_factory=Hub)
+    paces: Paces = field(default_factory=Paces)
 
     def close(self) -> None:
         """Give back the connections to the sites and to the database."""

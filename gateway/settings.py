@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     collect_s: float = 30.0
     facts_s: float = 60.0
     orders_s: float = Field(default=5.0, description="How often centres are told what is to be opened there")
+    meters_s: float = Field(default=600.0, description="How often the gateway's meter is compared with the centres'")
     evidence_s: float = Field(default=10.0, description="How often booked things become leaves of the log")
     evidence_origin: str = Field(
         default="", description="The log's name, like `gw.example/log`; default: by gateway id"

@@ -11,6 +11,7 @@ import structlog
 
 from gateway.billing.collect import collect
 from gateway.billing.evidence import append
+from gateway.billing.meters import watch_meters
 from gateway.billing.openings import open_orders
 from gateway.billing.upkeep import upkeep
 from gateway.jobs.dispatch import dispatch
@@ -39,6 +40,7 @@ TICKS = (
     Tick("collect", collect, lambda s: s.collect_s),
     Tick("orders", open_orders, lambda s: s.orders_s),
     Tick("upkeep", upkeep, lambda s: s.facts_s),
+    Tick("meters", watch_meters, lambda s: s.meters_s),
     Tick("evidence", append, lambda s: s.evidence_s),
     Tick("facts", facts, lambda s: s.facts_s),
 )

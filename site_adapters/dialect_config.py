@@ -29,7 +29,7 @@ class PbsConfig(Strict):
 
     flavour: Literal["openpbs", "torque"] = "openpbs"
     name_max: int = Field(default=230, ge=1, le=236, description="Longest job name; older servers take 15")
-    direct_write: bool = Field(default=True, description="Output is written in place (`-k doe`); False: after the end")
+    direct_write: bool = Field(default=True, description="`-k doe`: PBS has no output of its own to deliver at the end")
     accounting_log: str = Field(
         default="",
         pattern=r"^(/[^\x00\n]*)?$",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from site_adapters import directives_pbs
 from site_adapters.types import Array
 
 
@@ -71,11 +72,11 @@ PASSED = frozenset(
 
 
 def lift(script: str) -> Lifted:
-    """Take the directives out of a script."""
-    fields: dict[str, Any] = {}
+    """Take the directives out of a script, whichever scheduler they are written for."""
+    said: dict[str, dict[str, Any]] = {"SBATCH": {}, "PBS": {}}
     problems: list[DirectiveProblem] = []
     lines = script.split("\n")
-    commands_began = False
+    shell, last_pbs, commands_began = shell_of(lines[0]), 0, False
     for index, line in enumerate(lines):
         match = _LINE.match(line.rstrip("\r"))
         if match is None:
@@ -85,18 +86,40 @@ def lift(script: str) -> Lifted:
         lines[index] = f"## lifted by penstock: {line[1:]}"
         if commands_began:
             continue  # no scheduler reads directives after the first command
-        if match[1] == "PBS":
-            problems.append(
-                DirectiveProblem(
-                    index + 1, "#PBS directives are not read here yet.", "Write them as fields or #SBATCH."
-                )
-            )
-            continue
+        kind, fields = match[1], said[match[1]]
+        last_pbs = index + 1 if kind == "PBS" else last_pbs
         try:
-            _read(shlex.split(match[2], comments=True), fields)
+            words = shlex.split(match[2], comments=True)
+            directives_pbs.read_line(words, fields, shell) if kind == "PBS" else _read(words, fields)
         except ValueError as exc:
-            problems.append(DirectiveProblem(index + 1, str(exc), "Write it as a field of the job, or remove it."))
+            problems.append(_problem(index + 1, exc))
+    try:
+        shell = directives_pbs.finish(said["PBS"])
+        fields = _agreed(said["SBATCH"], said["PBS"])
+    except ValueError as exc:
+        return Lifted("\n".join(lines), {}, (*problems, _problem(last_pbs, exc)))
+    lines = [f"#!{shell}", *lines] if shell else lines
     return Lifted("\n".join(lines), fields, tuple(problems))
+
+
+def shell_of(first: str) -> str:
+    """The program that a script's first line names; empty where it names none."""
+    if not first.startswith("#!"):
+        return ""
+    words = first[2:].split()
+    return words[1] if len(words) > 1 and words[0].endswith("/env") else "".join(words[:1])
+
+
+def _problem(line: int, exc: ValueError) -> DirectiveProblem:
+    return DirectiveProblem(line, str(exc), "Write it as a field of the job, or remove it.")
+
+
+def _agreed(slurm: dict[str, Any], pbs: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a script that is written for both; raises `ValueError` where its halves disagree."""
+    for name in slurm.keys() & pbs.keys():
+        if slurm[name] != pbs[name]:
+            raise ValueError(f"for {name} the #SBATCH lines say {slurm[name]!r}, the #PBS lines {pbs[name]!r}")
+    return {**slurm, **pbs}
 
 
 def _read(words: list[str], fields: dict[str, Any]) -> None:

@@ -12,6 +12,12 @@ from site_adapters.errors import SiteClosed, SiteError
 from site_adapters.if2.channel import Channel, HttpChannel, Seal
 from site_adapters.if2.client import Docked, adapter_of
 from site_adapters.interfaces import SiteAdapter
+from site_adapters.local import reasons as _local
+from site_adapters.northbound import reasons as _northbound
+from site_adapters.pbs import reasons as _pbs
+from site_adapters.slurm import reasons as _slurm
+from site_adapters.states import Reason, Why
+from site_adapters.sunway import reasons as _sunway
 from site_adapters.transport import Logins
 from site_adapters.transport.pool import KeySource, SiteLogins
 from site_adapters.types import Policy
@@ -20,6 +26,30 @@ BUILDERS: dict[str, Callable[[SiteConfig, Logins], SiteAdapter]] = {
     "local": local.build, "slurm": slurm.build, "pbs": pbs.build, "sunway": sunway.build,
     "northbound": northbound.build,
 }  # fmt: skip
+
+
+# What each scheduler's own words for waiting mean: (native state, native reason) -> in our words.
+WAITING: dict[str, Callable[[str, str], Why]] = {
+    "slurm": lambda _state, reason: _slurm.reason_of(reason),
+    "pbs": lambda state, comment: _pbs.reason_of(*_letter_and_substate(state), comment),
+    "sunway": lambda _state, reason: _sunway.reason_of(reason),
+    "northbound": _northbound.reason_of,
+    "local": _local.reason_of,
+}
+
+
+def why_waiting(scheduler: str, native_state: str, native_reason: str) -> Why:
+    """Why a job waits at a centre, for people; a word that we do not know is told as it is."""
+    known = WAITING.get(scheduler)
+    if known is not None:
+        return known(native_state, native_reason)
+    told = f"The scheduler says: {native_reason}." if native_reason else "The scheduler gives no reason."
+    return Why(Reason.OTHER, told)
+
+
+def _letter_and_substate(native_state: str) -> tuple[str, str]:
+    letter, _, substate = native_state.partition("/")
+    return letter, substate
 
 
 # Where agents dial in: a channel to the agent of a site. The gateway gives it; at a centre there is none.

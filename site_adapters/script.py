@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from site_adapters.quoting import quote
-from site_adapters.types import Submission
+from site_adapters.types import JobSpec, Submission
 
 # Where a script's own interpreter line may begin.
 _SHEBANG = "#!"
@@ -76,6 +77,34 @@ def output_paths(
 
     stdout = placed(spec.stdout_path, f"{base}{task}.out")
     return stdout, placed(spec.stderr_path, f"{base}{task}.err")
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a script itself writes to, as shell words; `anew`: its first run begins the files anew."""
+
+    stdout: str
+    stderr: str
+    anew: bool
+
+
+def own_output(spec: JobSpec, stdout: str, stderr: str) -> Output:
+    """For schedulers whose own output file another copy of the attempt may write to: behind the fence, by the script.
+
+    A file that all tasks of an array share is never begun anew: nobody knows which of them is the first.
+    """
+    named = spec.stdout_path is not None or spec.stderr_path is not None
+    apart = spec.array is None or all("{task}" in path for path in (stdout, stderr))
+    return Output(_shell_path(stdout), _shell_path(stderr), anew=named and apart)
+
+
+def spool_path(submission: Submission, root: str) -> str:
+    """Where a scheduler may put what it opens itself: nothing but what a script says before its fence."""
+    return f"{root}/out/{submission.fence_name}.spool"
+
+
+def _shell_path(path: str) -> str:
+    return '"$PENSTOCK_ARRAY_TASK"'.join(quote(part) for part in path.split("{task}"))
 
 
 def command_words(submission: Submission) -> tuple[str, ...]:

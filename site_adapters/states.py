@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -53,6 +54,15 @@ class Reason(StrEnum):
     NEEDS_DECISION = "needs_decision"  # only a person may say what happens next
     SITE_UNREACHABLE = "site_unreachable"
     OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """A reason, a sentence for people, and what they can do (empty: nothing but wait)."""
+
+    reason: Reason
+    sentence: str
+    action: str = ""
 
 
 class CredentialKind(StrEnum):

@@ -35,6 +35,7 @@ class Attributes:
     account: str | None = None
     reservation_id: str | None = None
     qos: str | None = None
+    service_grade: str | None = None  # what is ordered and priced; no scheduler knows it
     priority: int | None = None
     submit_as_hold: bool = False
     rerunnable: bool = False

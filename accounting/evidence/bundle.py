@@ -2,10 +2,11 @@
 
 bundle      what it is about, the log's key, the witnesses, the size of the tree
 checkpoint  the signed note with its cosignatures; `older`: one that the reader has kept, with the proof to this one
-leaf        a document (tariff, settlement …) with its leaf
+leaf        a document (tariff, agreement with its signatures, invoice, settlement …) with its leaf
 entry       a journal entry with its leaf, its charges and their raw records, as the books have them now
 gaps        the hashes between the leaves, from left to right, with which the root can be computed
-bill        the lines and totals that the charges must sum to
+bill        the lines and totals that the charges must sum to; where documents were issued, these are the bill, and
+items       says which charges stand on which of their lines
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, String, cast, func, select
 
-from accounting.evidence import log, merkle
-from accounting.evidence.documents import price_rule, stamp
+from accounting.evidence import billed, log, merkle
+from accounting.evidence.about import About, NothingToShow
+from accounting.evidence.documents import stamp
 from accounting.evidence.leaves import Charged, entries
 from accounting.evidence.note import Verifier
 from accounting.evidence.outbox import ENTRY
+from accounting.evidence.terms import Named, terms
 from accounting.signing import key_id_of
-from accounting.store.schema import AGREEMENTS, CHARGES, ENTRIES, REVERSALS, RULES, USAGE
+from accounting.store.schema import CHARGES, ENTRIES, REVERSALS, USAGE
 from accounting.store.settlements import ITEMS, one
 
 _BATCH = 1000
@@ -35,21 +37,6 @@ _T = TypeVar("_T")
 
 # What may be shown of a person: their fields and the salt, or None.
 Shown = Callable[[Charged], Mapping[str, Any] | None]
-
-
-class NothingToShow(Exception):
-    """There is no checkpoint yet, or nothing of this in the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """Charges of a project, or of a centre, or both, whose runs ended in [start, end); or what a settlement settles."""
-
-    start: datetime
-    end: datetime
-    project_id: str | None = None
-    site_id: str | None = None
-    settlement_id: str | None = None
 
 
 def bundle(
@@ -61,11 +48,16 @@ def bundle(
     checkpoint = log.checkpoint(conn)
     if checkpoint is None:
         raise NothingToShow("no checkpoint is signed yet")
+    issued = billed.documents(conn, about, checkpoint.size) if about.billed else []
+    if issued:
+        start, end = billed.span(issued)
+        about = replace(about, start=start, end=end, payer_id=issued[0][0].payer_id)
     entry_ids = _entry_ids(conn, about, checkpoint.size)
-    documents = [*_rules(conn, checkpoint.size), *_agreements(conn, about, checkpoint.size)]
+    documents = [*terms(conn, checkpoint.size, *_terms(conn, about, checkpoint.size))]
     yield _line({
         "t": "bundle", "v": 1, "log": log_key.vkey, "witnesses": [w.vkey for w in witnesses], "size": checkpoint.size,
         "about": {"project": about.project_id, "site": about.site_id, "settlement": about.settlement_id,
+                  "payer": about.payer_id, "document": about.document,
                   "from": stamp(about.start), "to": stamp(about.end)},
     })  # fmt: skip
     yield _line({"t": "checkpoint", "note": checkpoint.note})
@@ -73,8 +65,9 @@ def bundle(
         yield _older(conn, seen, checkpoint.size)
     if about.settlement_id is not None:
         documents.append(_statement(conn, about.settlement_id, checkpoint.size, signers))
+    documents += billed.lines(conn, issued)
     yield from (_line(document) for document in documents)
-    indices = [document["seq"] for document in documents if document["t"] == "leaf"]
+    indices = [document["seq"] for document in documents if "leaf" in document]
     for wanted in _batches(entry_ids):
         yield from _entries(conn, dict(wanted), shown)
         indices += [seq for _, seq in wanted]
@@ -82,7 +75,7 @@ def bundle(
     gaps = merkle.gaps(indices, checkpoint.size, log.tiles(conn))
     for hashes in _batches(gaps):
         yield _line({"t": "gaps", "hashes": [base64.b64encode(h).decode() for h in hashes]})
-    if about.settlement_id is None:
+    if about.settlement_id is None and not about.billed:
         yield _line(_bill(conn, about, checkpoint.size))
 
 
@@ -129,6 +122,8 @@ def _entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int
     """(entry, leaf number), in the order of the log: charges, and what of them went beyond a hold."""
     if about.settlement_id is not None:
         return _items(conn, about.settlement_id, size)
+    if about.billed:
+        return billed.entry_ids(conn, about, size)
     query = _logged(about, size, CHARGES.c.entry_id, log.LEAVES.c.seq).distinct()
     over_leaf = log.LEAVES.alias()
     charged = _logged(about, size, CHARGES.c.entry_id)
@@ -161,31 +156,20 @@ def _statement(conn: Connection, settlement_id: str, size: int, signers: Mapping
             "signatures": signatures}  # fmt: skip
 
 
-def _rules(conn: Connection, size: int) -> Iterator[dict[str, Any]]:
-    """Every price with its leaf: which of them apply is for the reader to see."""
-    query = select(RULES, log.LEAVES.c.seq, log.LEAVES.c.payload).join(
-        log.LEAVES, (log.LEAVES.c.kind == "price_rule") & (log.LEAVES.c.ref == cast(RULES.c.id, String))
-    )
-    rows = conn.execute(query.where(log.LEAVES.c.seq < size).order_by(log.LEAVES.c.seq)).mappings()
-    for row in map(dict[str, Any], rows):
-        yield {"t": "leaf", "seq": row["seq"], "leaf": json.loads(row["payload"]), "content": price_rule(row)}
-
-
-def _agreements(conn: Connection, about: About, size: int) -> Iterator[dict[str, Any]]:
-    """The agreements that the charges name."""
-    columns = (CHARGES.c.agreement_id, CHARGES.c.agreement_version)
+def _terms(conn: Connection, about: About, size: int) -> tuple[set[Named], set[str]]:
+    """The agreements that the charges name, and the projects they are of."""
+    columns = (CHARGES.c.agreement_id, CHARGES.c.agreement_version, CHARGES.c.project_id)
     query = _logged(about, size, *columns)
-    named: set[tuple[Any, ...]] = set()
+    named: set[Named] = set()
     if about.settlement_id is not None:
         agreement_id, _, version = one(conn, about.settlement_id).said["agreement"].rpartition("/")
         named.add((agreement_id, int(version)))
         items = select(ITEMS.c.entry_id).where(ITEMS.c.settlement_id == about.settlement_id)
         query = select(*columns).where(CHARGES.c.entry_id.in_(items))
-    named |= {tuple(row) for row in conn.execute(query.distinct())}
-    for row in conn.execute(select(AGREEMENTS).order_by(AGREEMENTS.c.id, AGREEMENTS.c.version)):
-        leaf = log.find(conn, "agreement", f"{row.id}/{row.version}") if (row.id, row.version) in named else None
-        if leaf is not None and leaf.seq < size:
-            yield {"t": "leaf", "seq": leaf.seq, "leaf": json.loads(leaf.payload), "content": json.loads(row.payload)}
+    if about.billed:
+        query = select(*columns).where(CHARGES.c.id.in_(billed.charges_of(about)))
+    rows = conn.execute(query.distinct()).all()
+    return named | {(r.agreement_id, r.agreement_version) for r in rows if r.agreement_id}, {r.project_id for r in rows}
 
 
 def _entries(conn: Connection, seqs: Mapping[int, int], shown: Shown) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-# What a rule says for ever; `valid_to` of an own rule may still be set, once, and is no part of it.
+# What a rule says for ever; the end of an own rule may be set later, once, and is a leaf of its own then.
 _OF_A_RULE = ("currency", "price_micro", "per", "resource", "site_id", "queue", "qos", "grade", "user_class",
               "project_id", "window", "tier_from", "zone", "valid_from", "tariff_sha256")  # fmt: skip
 
@@ -14,6 +14,19 @@ _OF_A_RULE = ("currency", "price_micro", "per", "resource", "site_id", "queue", 
 def price_rule(row: Mapping[str, Any]) -> dict[str, Any]:
     """A dated price as its leaf commits to it."""
     return {"v": 1, **{name: plain(row[name]) for name in _OF_A_RULE}}
+
+
+def price_end(row: Mapping[str, Any]) -> dict[str, Any]:
+    """When a price ends, as its leaf commits to it."""
+    return {"v": 1, "rule": str(row["id"]), "valid_to": stamp(row["valid_to"])}
+
+
+_OF_A_DISCOUNT = ("project_id", "numerator", "denominator", "valid_from", "valid_to", "site_id", "grade", "resource")
+
+
+def discount(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A contract's ratio as its leaf commits to it."""
+    return {"v": 1, **{name: plain(row[name]) for name in _OF_A_DISCOUNT}}
 
 
 def plain(value: Any) -> Any:

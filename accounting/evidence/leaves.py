@@ -6,7 +6,8 @@
 
 Quantities are decimal strings, so that no reader rounds them. `personal` is a commitment to the fields that say who it
 was (personal.py). `one_sided`: the centre did not sign the record, we read it there; a reading that was posted from a
-line of a statement that the centre signed is not. `replaces`: entries whose charge
+line of a statement that the centre signed is not, and of others a later leaf says that the centre has confirmed them
+(reconciling/confirmed.py). `replaces`: entries whose charge
 this one took the place of, with what they had charged. What these objects hold is fixed by `v`: old leaves are made
 from the books again and again, so a later form is version 2 beside this one.
 """
@@ -24,9 +25,6 @@ from accounting.evidence.canonical import canonical, sha256_hex
 from accounting.evidence.documents import plain, stamp
 from accounting.evidence.personal import SEALED
 from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, REVERSALS, USAGE
-
-# In a reading from a statement's line: the party that signed the statement (empty: nobody).
-SIGNED_BY = "statement signed by"
 
 _READ = ("core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "elapsed_s", "suspended_s", "cores",
          "nodes", "threads_per_core")  # fmt: skip
@@ -133,7 +131,7 @@ def record_of(row: Mapping[str, Any]) -> tuple[dict[str, Any], str, str]:
     record = {
         "v": 1, "site": row["usage_site_id"], "run": row["usage_run_key"], "meter": row["usage_meter"],
         "revision": row["usage_revision"], "fields": plain(fields), "personal": seal.get("commitment"),
-        "one_sided": not fields.get(SIGNED_BY),
+        "one_sided": not row["usage_signed_by"],
         "read": {"start": stamp(row["usage_start_time"]), "end": stamp(row["usage_end_time"]),
                  **{name: row[f"usage_{name}"] for name in _SAID},
                  **{name: str(row[f"usage_{name}"]) for name in _READ},

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection, Table, insert, select
 
 from accounting.evidence.canonical import canonical, sha256_hex
-from accounting.tables.evidence import OutboxRow
+from accounting.tables.evidence import LeafRow, OutboxRow
 
-OUTBOX = cast(Table, OutboxRow.__table__)
+OUTBOX, LEAVES = cast(Table, OutboxRow.__table__), cast(Table, LeafRow.__table__)
 ENTRY = "entry"
 
 
@@ -30,6 +30,21 @@ def put(conn: Connection, kind: str, ref: str, content: Any, **facts: str) -> st
     body: Mapping[str, Any] = {"v": 1, "t": kind, "ref": ref, "sha256": digest, **facts}
     conn.execute(insert(OUTBOX), [{"kind": kind, "ref": ref, "body": canonical(body).decode()}])
     return digest
+
+
+def put_source(conn: Connection, kind: str, content: Any, **facts: str) -> str:
+    """A source document, by its hash: what comes again is no new leaf. Returns the hash."""
+    digest = sha256_bytes(content) if isinstance(content, bytes) else sha256_hex(content)
+    for table in (OUTBOX, LEAVES):
+        if conn.scalar(select(table.c.ref).where(table.c.kind == kind, table.c.ref == digest).limit(1)) is not None:
+            return digest
+    return put(conn, kind, digest, content, **facts)
+
+
+def put_rows(conn: Connection, site_id: str, records: Sequence[str], unreadable: Sequence[str]) -> str:
+    """What a centre's meter gave becomes a leaf with what is kept of it: each row by its hash, unreadable ones too."""
+    content = {"v": 1, "site": site_id, "records": list(records), "unreadable": list(unreadable)}
+    return put_source(conn, "meter_log", content, site=site_id)
 
 
 def sha256_bytes(content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,8 +14,9 @@ from accounting.errors import InvoiceRefused
 from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.disputes import DISPUTE_WITHIN, LIVE, Dispute, DisputeState, Side, Step, advance, answer_due
 from accounting.invoicing.invoice import Document, DocumentKind
+from accounting.invoicing.items import ITEMS
 from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, load, lock
-from accounting.store.schema import core
+from accounting.store.schema import CHARGES, ENTRIES, core
 
 DISPUTES = core(tables.DisputeRow)
 EVENTS = core(tables.DisputeEventRow)
@@ -125,6 +126,27 @@ def disputed_minor(conn: Connection) -> dict[str, int]:
     for dispute in _disputes(conn, [EVENTS.c.state.in_([s.value for s in LIVE])]):
         sums[dispute.invoice] = sums.get(dispute.invoice, 0) + dispute.amount_minor
     return sums
+
+
+def entries_in_dispute(conn: Connection, site_ids: Collection[str]) -> dict[str, str]:
+    """Keys of the entries that charged what payers dispute of these sites' work, and why: not to be settled yet."""
+    found: dict[str, str] = {}
+    for dispute in _disputes(conn, [EVENTS.c.state.in_([s.value for s in LIVE]), DISPUTES.c.site_id.in_(site_ids)]):
+        document = load(conn, dispute.invoice)
+        line = next(x for x in document.lines if x.number == dispute.line) if document is not None else None
+        if line is None:
+            continue
+        charged = (
+            select(CHARGES.c.entry_id)
+            .join(ITEMS, ITEMS.c.charge_id == CHARGES.c.id)
+            .where(ITEMS.c.document == dispute.invoice, ITEMS.c.site_id == line.site_id,
+                   ITEMS.c.user_id == line.user_id, ITEMS.c.service_start == line.service_start)
+        )  # fmt: skip
+        over = (ENTRIES.c.kind == "overage") & ENTRIES.c.linked_entry_id.in_(charged)
+        keys = conn.scalars(select(ENTRIES.c.idem_key).where(ENTRIES.c.id.in_(charged) | over))
+        why = f"line {dispute.line} of {dispute.invoice} is disputed ({dispute.id})"
+        found |= dict.fromkeys(keys, why)
+    return found
 
 
 def events(conn: Connection, dispute_id: str) -> list[DisputeEvent]:

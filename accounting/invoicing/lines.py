@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting.invoicing.invoice import Document, Line, LineKind
-from accounting.invoicing.store import ITEMS
+from accounting.invoicing.items import ITEMS
 from accounting.store.schema import CHARGES, USAGE
 
 

@@ -15,11 +15,10 @@ Where prices include tax, the charge has a leg for it already (`operator:tax`): 
 from __future__ import annotations
 
 from accounting.invoicing.invoice import Document
-from accounting.ledger import TAX, Posting, paid
+from accounting.ledger import CREDITS, TAX, Posting, paid
 from accounting.minor_units import to_micro
 
 ROUNDING = "operator:rounding"
-CREDITS = "operator:credits"
 
 
 def payer_receivable(payer_id: str) -> str:

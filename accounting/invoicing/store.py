@@ -32,6 +32,7 @@ from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
 from accounting.invoicing import legal_entities
 from accounting.invoicing.credit_notes import Credit, Credited, credit_note
+from accounting.invoicing.credit_shares import share_credit
 from accounting.invoicing.invoice import (
     Document,
     DocumentKind,
@@ -42,6 +43,7 @@ from accounting.invoicing.invoice import (
     document,
     from_snapshot,
 )
+from accounting.invoicing.items import ITEMS, items_of, items_sha256
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
 from accounting.invoicing.tax import TaxKind, TaxRule, tax_rule_at
@@ -53,7 +55,6 @@ from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
 from accounting.tables import UtcTime
 
 DOCUMENTS = core(tables.BillingDocumentRow)
-ITEMS = core(tables.BillingItemRow)
 PAID = core(tables.InvoicePaymentRow)
 
 
@@ -131,6 +132,8 @@ def issue_credit_note(
     before = settled_minor(conn, invoice_number)
     again = settled_micro(invoice, before, before - made.gross_minor)
     _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
+    entry_id = conn.scalar(select(DOCUMENTS.c.entry_id).where(DOCUMENTS.c.number == number))
+    share_credit(conn, made, entry_id=int(entry_id or 0), now=now)
     may_spend_again(conn, invoice, again)
     return made
 
@@ -326,4 +329,6 @@ def _keep(conn: Connection, made: Document, serial: int, postings: Sequence[Post
         tax_minor=made.tax_minor, gross_minor=made.gross_minor, corrects=made.corrects or None, entry_id=entry_id,
         snapshot=made.snapshot, sha256=made.sha256, recorded_at=now,
     ))  # fmt: skip
-    put(conn, made.kind.value, made.number, made.snapshot.encode(), project=made.project_id)
+    items = items_sha256(items_of(conn, made))
+    put(conn, made.kind.value, made.number, made.snapshot.encode(), project=made.project_id, payer=made.payer.id,
+        items_sha256=items)  # fmt: skip

@@ -12,6 +12,7 @@ from datetime import datetime
 from accounting.errors import PaymentRefused
 
 AMOUNT_MINOR_MAX = 10**15
+NAMED = "named in the reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +102,21 @@ def allocate(transaction: BankTransaction, open_documents: Sequence[OpenDocument
         return []
     fitting = [d for d in open_documents if d.currency == transaction.currency and d.open_minor > 0]
     purse = _Purse(transaction.amount_minor)
-    named = [(at, d) for d in fitting if (at := _mention(d.number, transaction.remittance)) is not None]
+    named = [(at, d) for d in fitting if (at := mention(d.number, transaction.remittance)) is not None]
     for _, document in sorted(named, key=lambda pair: (pair[0], pair[1].due_at, pair[1].number)):
-        purse.pay(document, "named in the reference")
+        purse.pay(document, NAMED)
     if named:
         return purse.found
     same = [d for d in fitting if d.open_minor == transaction.amount_minor]
     if len(same) > 1:
-        name = _squeezed(transaction.payer_name)
-        same = [d for d in same if name and _squeezed(d.payer_name) == name]
+        name = squeezed(transaction.payer_name)
+        same = [d for d in same if name and squeezed(d.payer_name) == name]
     if len(same) == 1:
         purse.pay(same[0], "the only open document of this amount")
     return purse.found
 
 
-def _mention(number: str, text: str) -> int | None:
+def mention(number: str, text: str) -> int | None:
     """Where a number stands in free text, or None."""
     parts = re.findall(r"[A-Za-z]+|\d+", number)
     pattern = r"[\s\-_/.:#]*".join(re.escape(part) for part in parts)
@@ -123,5 +124,5 @@ def _mention(number: str, text: str) -> int | None:
     return None if match is None else match.start()
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
     return "".join(c for c in text.casefold() if c.isalnum())

@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
-from accounting import tables
 from accounting.errors import PaymentRefused
 from accounting.invoicing.invoice import DocumentKind
 from accounting.invoicing.legal_entities import ENTITIES, SERIES
@@ -19,32 +18,37 @@ from accounting.invoicing.postings import allocation_postings, receipt_postings,
 from accounting.invoicing.store import DOCUMENTS, PAID, load, may_spend_again, settled_minor
 from accounting.ledger import Entry
 from accounting.minor_units import plain
-from accounting.payments.payment import Allocation, BankTransaction, OpenDocument, allocate
+from accounting.payments.payment import NAMED, Allocation, BankTransaction, OpenDocument, allocate
+from accounting.payments.top_up import Recognised, recognise
+from accounting.payments.top_up_store import lock_money, match_import, waiting
 from accounting.store import book
-from accounting.store.schema import core, upsert
+from accounting.store.schema import TOP_UP_RECEIPTS, TRANSACTIONS, upsert
 
-TRANSACTIONS = core(tables.BankTransactionRow)
 _CHUNK = 200
+BY_REFERENCE = "its bank reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What one import did; `known`: transactions that came before."""
+    """What one import did; `known`: transactions that came before, `top_ups`: recorded by hand before, recognised."""
 
     new: int
     known: int
     allocated_minor: Mapping[str, int]
     unallocated: int
+    top_ups: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A transaction as it stands: how much of it is allocated, and to what."""
+    """A transaction as it stands: how much of it is allocated, and to what. `perhaps`: top-ups that it may be."""
 
     id: int
     transaction: BankTransaction
     allocated_minor: int
     documents: tuple[tuple[str, int], ...]
+    top_ups: tuple[tuple[str, int], ...] = ()
+    perhaps: tuple[str, ...] = ()
 
     @property
     def unallocated_minor(self) -> int:
@@ -76,10 +80,18 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
         TRANSACTIONS.c.id, TRANSACTIONS.c.account, TRANSACTIONS.c.bank_ref), rows)  # fmt: skip
     ids = {(r.account, r.bank_ref): int(r.id) for r in made}
     sums: dict[str, int] = defaultdict(int)
-    waiting = 0
+    left_over = recognised = 0
     owed = {d.number: d for d in open_documents(conn)}
+    recorded = {top_up.id: top_up for top_up in waiting(conn)}
     for t in fresh:
         found = allocate(t, list(owed.values()))
+        top_up = recognise(t, list(recorded.values()))
+        if top_up.top_up is not None and not any(a.how == NAMED for a in found):
+            match_import(conn, ids[t.account, t.bank_ref], t, recorded.pop(top_up.top_up.id), how=BY_REFERENCE, now=now)
+            recognised += 1
+            continue
+        if top_up.top_up is not None or top_up.perhaps:  # may be either: only what it names is paid by itself
+            found = [a for a in found if a.how == NAMED and top_up.top_up is None]
         _save(conn, ids[t.account, t.bank_ref], t, found, now)
         for a in found:
             sums[t.currency] += a.amount_minor
@@ -87,8 +99,8 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
             left = before.open_minor - a.amount_minor
             owed[a.document] = OpenDocument(before.number, before.payer_id, before.payer_name, before.currency, left,
                                             before.due_at)  # fmt: skip
-        waiting += sum(a.amount_minor for a in found) != t.amount_minor
-    return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), waiting)
+        left_over += sum(a.amount_minor for a in found) != t.amount_minor
+    return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), left_over, recognised)
 
 
 def allocate_by_hand(
@@ -148,7 +160,9 @@ def received(conn: Connection, *, only_unallocated: bool = False, limit: int = 5
     query = select(TRANSACTIONS).order_by(TRANSACTIONS.c.id.desc()).limit(limit)
     if only_unallocated:
         used = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.transaction_id == TRANSACTIONS.c.id)
-        query = query.where(TRANSACTIONS.c.amount_minor != used.scalar_subquery())
+        in_top_ups = select(func.coalesce(func.sum(TOP_UP_RECEIPTS.c.amount_minor), 0))
+        in_top_ups = in_top_ups.where(TOP_UP_RECEIPTS.c.transaction_id == TRANSACTIONS.c.id)
+        query = query.where(TRANSACTIONS.c.amount_minor != used.scalar_subquery() + in_top_ups.scalar_subquery())
     return _received(conn, query)
 
 
@@ -162,6 +176,7 @@ def _key(t: BankTransaction) -> str:
 
 def _lock(conn: Connection) -> None:
     """One import or allocation at a time: what is open must not change between the look and the posting."""
+    lock_money(conn)
     conn.execute(select(SERIES.c.kind).order_by(SERIES.c.issuer_id, SERIES.c.kind).with_for_update()).all()
 
 
@@ -213,12 +228,18 @@ def _received(conn: Connection, query: Any) -> list[Received]:
     )
     for transaction_id, document, minor in conn.execute(sums.group_by(PAID.c.transaction_id, PAID.c.document)):
         paid[transaction_id][document] = int(minor)
-    return [
-        Received(
-            r.id,
-            BankTransaction(r.account, r.bank_ref, r.booked_on, r.currency, r.amount_minor, r.payer_name,
-                            r.remittance, r.source),
-            sum(paid[r.id].values()), tuple(sorted((d, m) for d, m in paid[r.id].items() if m)),
-        )
-        for r in rows
-    ]  # fmt: skip
+    came: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    receipts = select(TOP_UP_RECEIPTS).where(TOP_UP_RECEIPTS.c.transaction_id.in_(ids))
+    for r in conn.execute(receipts.order_by(TOP_UP_RECEIPTS.c.payment_id)):
+        came[r.transaction_id].append((r.payment_id, int(r.amount_minor)))
+    recorded = waiting(conn)
+    found = []
+    for r in rows:
+        t = BankTransaction(r.account, r.bank_ref, r.booked_on, r.currency, r.amount_minor, r.payer_name,
+                            r.remittance, r.source)  # fmt: skip
+        used = sum(paid[r.id].values()) + sum(minor for _, minor in came[r.id])
+        maybe = recognise(t, recorded) if used != t.amount_minor else Recognised()
+        perhaps = maybe.perhaps if maybe.top_up is None else (maybe.top_up,)
+        documents = tuple(sorted((d, m) for d, m in paid[r.id].items() if m))
+        found.append(Received(r.id, t, used, documents, tuple(came[r.id]), tuple(p.id for p in perhaps)))
+    return found

@@ -5,7 +5,7 @@ Pure. `Rules` are the contract's: what may be accepted without a person, and up 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,13 +85,19 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the books know beside the runs: other runs of a job, prices by version, logins of people, our tags."""
+    """What the books know beside the runs: other runs of a job, prices by version, logins of people, our tags.
+
+    `kept_login`, `kept_text`: what is kept of a login, of a text with logins; `opened`: a line's fields as they came.
+    """
 
     siblings: Mapping[tuple[str, int | None], Sequence[Any]] = field(default_factory=dict)
     logins: frozenset[str] = frozenset()
     tag_prefix: str = ""
     tagged_lines: frozenset[int] = frozenset()
     pseudonyms: Mapping[str, str] = field(default_factory=dict)  # what stands for a login in the books -> the login
+    kept_login: Callable[[str], str] = str
+    kept_text: Callable[[str], str] = str
+    opened: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
 def drafts(matched: Matched, findings: Iterable[Finding], rules: Rules, known: Known) -> list[Draft]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +34,10 @@ class Pair:
 
 @dataclass(slots=True)
 class Matched:
-    """What the comparison found; only what differs is here as rows."""
+    """What the comparison found; only what differs is here as rows.
+
+    `agreeing`: reading, line, reading, line … of what agrees, where that is asked for (flat: there may be a million).
+    """
 
     lines: int = 0
     runs: int = 0
@@ -43,3 +48,9 @@ class Matched:
     unknown: list[Any] = field(default_factory=list)
     missing: list[Any] = field(default_factory=list)
     sums: list[tuple[Any, int, int | None]] = field(default_factory=list)
+    agreeing: array[int] = field(default_factory=lambda: array("q"))
+
+    def agreed_runs(self) -> Iterator[tuple[int, int]]:
+        """(reading, line) of what agrees."""
+        flat = iter(self.agreeing)
+        return zip(flat, flat, strict=True)

@@ -22,8 +22,10 @@ from sqlalchemy import (
     Table,
     and_,
     case,
+    false,
     func,
     insert,
+    not_,
     or_,
     select,
     text,
@@ -84,7 +86,7 @@ def stage(
 ) -> None:  # fmt: skip
     """Copy both sides into temporary tables. `basis` is the column of a charge that the centre bills.
 
-    `logins`: by what stands for them in the books (an erased person's run has neither).
+    `logins`: by what stands for them on either side; an erased person's pseudonym stays, the same on both.
     Our side reaches `margin_s` beyond the period: what the centre counts elsewhere is a cut-off, not an unknown run.
     """
     drop(conn)
@@ -96,11 +98,10 @@ def stage(
         conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
     conn.execute(insert(OURS).from_select([c.name for c in OURS.c], _our_runs(site_id, period, basis, margin_s)))
     names = [c.name for c in THEIRS.c if c.name != "of_line"]
-    conn.execute(
-        insert(THEIRS).from_select(
-            names, select(*(LINES.c[n] for n in names)).where(LINES.c.statement_id == statement_id)
-        )
-    )
+    login = func.coalesce(NAMES.c.login, LINES.c.username)
+    lines = select(*(login if name == "username" else LINES.c[name] for name in names))
+    lines = lines.select_from(LINES).outerjoin(NAMES, NAMES.c.pseudonym == LINES.c.username)
+    conn.execute(insert(THEIRS).from_select(names, lines.where(LINES.c.statement_id == statement_id)))
     # After the load: sorting once is much faster than finding the place of each row.
     for index in _INDICES[conn.dialect.name]:
         conn.execute(text(f"CREATE INDEX {index}"))
@@ -145,8 +146,8 @@ def _our_runs(site_id: str, period: Period, basis: str, margin_s: int) -> Select
 # ---------------------------------------------------------------- matching
 
 
-def match(conn: Connection, tolerance: Tolerance) -> Matched:
-    """Compare what is staged."""
+def match(conn: Connection, tolerance: Tolerance, *, name_agreed: bool = False) -> Matched:
+    """Compare what is staged. `name_agreed`: also say which runs agree with which lines."""
     found = Matched()
     _mark_duplicates(conn)
     found.lines = int(conn.scalar(select(func.count()).select_from(THEIRS)) or 0)
@@ -164,7 +165,13 @@ def match(conn: Connection, tolerance: Tolerance) -> Matched:
     found.agreed = found.lines - len(found.duplicates) - len(found.pairs) - len(rest_theirs)
     second = list(_by_id_and_start(single, rest_ours, tolerance))
     found.pairs += [pair for pair in second if _differs(pair, tolerance)]
-    found.agreed += sum(1 for pair in second if not _differs(pair, tolerance))
+    alike = [pair for pair in second if not _differs(pair, tolerance)]
+    found.agreed += len(alike)
+    if name_agreed:
+        for row in conn.execute(_agreeing_by_key(tolerance)):
+            found.agreeing.extend(row)
+        for pair in alike:
+            found.agreeing.extend((pair.ours.id, pair.theirs.line_no))
     single, rest_ours = _without(second, single, rest_ours)
     found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
     found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
@@ -190,18 +197,29 @@ def _same_key() -> Any:
     return and_(THEIRS.c.run_key == OURS.c.run_key, THEIRS.c.run_key != "")
 
 
-def _different_by_key(tolerance: Tolerance) -> Select[Any]:
-    """Lines whose run differs, and those of whose key we have no run, in one pass."""
+def _differs_by_key(tolerance: Tolerance) -> Any:
     apart = func.abs(THEIRS.c.core_seconds - OURS.c.core_seconds)
     quantity = and_(apart > tolerance.seconds * OURS.c.cores, apart * 1_000_000 > tolerance.ppm * OURS.c.core_seconds)
     money = func.abs(THEIRS.c.amount_micro - func.coalesce(OURS.c.amount_micro, 0)) > tolerance.micro
     person = and_(THEIRS.c.username != "", OURS.c.username != "", THEIRS.c.username != OURS.c.username)
+    return or_(quantity, money, person, OURS.c.in_period == 0)
+
+
+def _different_by_key(tolerance: Tolerance) -> Select[Any]:
+    """Lines whose run differs, and those of whose key we have no run, in one pass."""
     return (
         select(*(c.label(f"t_{c.name}") for c in THEIRS.c), *(c.label(f"o_{c.name}") for c in OURS.c))
         .outerjoin(OURS, _same_key())
-        .where(THEIRS.c.of_line.is_(None), or_(OURS.c.id.is_(None), quantity, money, person, OURS.c.in_period == 0))
+        .where(THEIRS.c.of_line.is_(None), or_(OURS.c.id.is_(None), _differs_by_key(tolerance)))
         .order_by(THEIRS.c.line_no)
     )
+
+
+def _agreeing_by_key(tolerance: Tolerance) -> Select[Any]:
+    """Reading and line; a sum that the line does not give (NULL) does not differ."""
+    differs = func.coalesce(_differs_by_key(tolerance), false())
+    query = select(OURS.c.id, THEIRS.c.line_no).select_from(THEIRS).join(OURS, _same_key())
+    return query.where(THEIRS.c.of_line.is_(None), not_(differs)).order_by(OURS.c.id)
 
 
 def _ours_alone() -> Select[Any]:

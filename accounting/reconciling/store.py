@@ -58,14 +58,18 @@ def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> 
     recon_match.stage(conn, statement_id=statement_id, site_id=row.site_id, period=period, basis=rules.basis,
                       margin_s=MARGIN_S, logins=known.pseudonyms)  # fmt: skip
     try:
-        matched = recon_match.match(conn, rules.tolerance)
+        matched = recon_match.match(conn, rules.tolerance, name_agreed=bool(signer_of(conn, statement_id)))
         known = replace(
             known, siblings=_siblings(conn, matched), tagged_lines=_tagged(conn, statement_id, matched, known)
         )
     finally:
         recon_match.drop(conn)
     findings = [*_whole(conn, row, rules), *_replaced(conn, row)]
-    return Compared(row, matched, tuple(drafts(matched, findings, rules, known)))
+    found = [
+        replace(d, username=known.kept_login(d.username), explanation=known.kept_text(d.explanation))
+        for d in drafts(matched, findings, rules, known)
+    ]
+    return Compared(row, matched, tuple(found))
 
 
 def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
@@ -118,7 +122,7 @@ def _tagged(conn: Connection, statement_id: int, matched: Matched, known: Known)
             LINES.c.statement_id == statement_id, LINES.c.line_no.in_(numbers[at : at + 500])
         )
         for line in conn.execute(query):
-            if any(known.tag_prefix in str(value) for value in line.raw.values()):
+            if any(known.tag_prefix in str(value) for value in known.opened(line.raw).values()):
                 tagged.add(line.line_no)
     return frozenset(tagged)
 

@@ -42,7 +42,8 @@ def rules_of(agreement: Agreement | None, *, coin_micro: int, rates: Iterable[Ra
     causes = CENTRE_GOVERNS if terms.auto_causes is None else frozenset(Cause(c) for c in terms.auto_causes)
     return Rules(
         version=f"{agreement.id}/{agreement.version}",
-        tolerance=Tolerance(seconds=2 * allowed.seconds_per_boundary, ppm=allowed.quantity_ppm,
+        # Start and end are both cut to whole seconds: what is between them is off by less than one, not by two.
+        tolerance=Tolerance(seconds=allowed.seconds_per_boundary, ppm=allowed.quantity_ppm,
                             micro=allowed.line_micro, statement_micro=allowed.statement_minor_units * coin_micro),
         ground=Ground(skew_s=allowed.clock_skew_s, rates=tuple(rates), taxes=_taxes(agreement)),
         auto_causes=causes, auto_break_micro=limits.line_micro, auto_statement_micro=limits.statement_micro,

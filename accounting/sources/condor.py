@@ -38,8 +38,7 @@ def read_document(text: str, *, site_id: str, cpus_per_core: int = 1) -> Reading
 
 def frame(text: str) -> Iterator[dict[str, str]]:
     """One row for each ad, its values as JSON words."""
-    head = text.lstrip()[:1]
-    if head not in ("[", "{"):
+    if not re.search(r"(?m)^\s*[\[{]", text):
         for block in re.split(r"\n\s*\n", text):
             if block.strip():
                 yield _long_form(block)

@@ -37,5 +37,8 @@ def holes(records: Iterable[UsageRecord], *, at_least: int = HOLE_MIN) -> list[H
         return []
     steps = sorted(after - before - 1 for before, after in pairwise(ids))
     usual = steps[len(steps) // 2]
-    wide = max(at_least, 10 * usual)
-    return [Hole(a + 1, b - 1, usual) for a, b in pairwise(ids) if b - a - 1 >= wide]
+    return [Hole(a + 1, b - 1, usual) for a, b in pairwise(ids) if _means_something(b - a - 1, usual, at_least)]
+
+
+def _means_something(missing: int, usual: int, at_least: int) -> bool:
+    return missing >= max(at_least, 10 * usual)

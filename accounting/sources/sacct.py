@@ -78,7 +78,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     job_id = fields["JobID"]
     if _NO_RUN.search(job_id):
         return None
-    state = fields["State"].split()[0] if fields["State"].split() else ""
+    state = _state(fields["State"])
     if state not in STATES:
         raise ValueError(f"unknown state {fields['State']!r}")
     if state in LIVE:
@@ -91,8 +91,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         start = submit
     if start is not None and end is not None and end < start:
         raise ValueError("it ends before it starts")
-    # A run of 0 s had its nodes; one that was canceled while it waited has a start too in old releases, but no node.
-    ran = start is not None and cpus > 0 and fields.get("NodeList") != "None assigned"
+    ran = _ran(start, cpus, fields.get("NodeList", ""))
     cores = -(-cpus // cpus_per_core)
     tres = _tres(fields.get("AllocTRES", ""))
     suspended = _suspended(fields.get("Suspended", ""))
@@ -131,6 +130,20 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         tag=tags[0] if tags else "",
         raw=dict(fields),
     )
+
+
+def _state(text: str) -> str:
+    """The state without what follows it: `CANCELLED by 1000` (accounting.md, trap 16)."""
+    words = text.split()
+    return words[0] if words else ""
+
+
+def _ran(start: object, cpus: int, nodes: str) -> bool:
+    """Whether it had resources, whatever became of it.
+
+    A run of 0 s had its nodes; one that was canceled while it waited has a start too in old releases, but no node.
+    """
+    return start is not None and cpus > 0 and nodes != "None assigned"
 
 
 def _run_key(fields: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from accounting.errors import AccountingError, CreditExhausted
 from accounting.ledger import EXPIRED, REVENUE, Entry, Posting, credit, grant_postings, receivable
 from accounting.store.holds import credit_line, give, open_account, raise_limit
 from accounting.store.journal import book
-from accounting.store.prices import add_discount
+from accounting.store.prices import add_discount, discounts
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
     ALLOCATIONS,
@@ -87,11 +87,30 @@ def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
     if order.price_micro and order.commodity == "core-seconds":
         paid_for = Discount(0, order.project_id, 0, 1, order.starts_at, order.ends_at, resource=CORE_SECONDS,
                             reason=f"paid with order {order.id}")  # fmt: skip
-        add_discount(conn, paid_for, now=now)
+        for start, end in _not_yet_paid(conn, paid_for):
+            add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
     if order.kind == "subscription":
         renew(conn, order, now=now)
         return
     _give(conn, order, order.id, order.starts_at, order.ends_at, now)
+
+
+def _not_yet_paid(conn: Connection, wanted: Discount) -> list[tuple[datetime, datetime | None]]:
+    """The spans of an order in which no earlier order of the project has made core-hours cost nothing more."""
+    paid = [d for d in discounts(conn) if d.scope == wanted.scope and d.numerator == 0]
+    spans: list[tuple[datetime, datetime | None]] = []
+    start = wanted.valid_from
+    for other in sorted(paid, key=lambda d: d.valid_from):
+        if other.valid_to is not None and other.valid_to <= start:
+            continue
+        if wanted.valid_to is not None and other.valid_from >= wanted.valid_to:
+            break
+        if other.valid_from > start:
+            spans.append((start, other.valid_from))
+        if other.valid_to is None:
+            return spans
+        start = other.valid_to
+    return spans if wanted.valid_to is not None and start >= wanted.valid_to else [*spans, (start, wanted.valid_to)]
 
 
 def renew(conn: Connection, order: Order, *, now: datetime) -> int:

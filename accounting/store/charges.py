@@ -60,7 +60,9 @@ def charge_pending(
     """Charge readings that had no price when they came; `currencies` by project. Returns how many have one now."""
     lock(conn, {"pending"})
     found = {
-        row.id: Assigned(record_of(row), row.job_id, row.project_id, row.user_id, currencies[row.project_id])
+        row.id: Assigned(
+            record_of(row), row.job_id, row.project_id, row.user_id, currencies[row.project_id], row.ordered_grade or ""
+        )
         for row in uncharged(conn)
         if row.project_id in currencies
     }

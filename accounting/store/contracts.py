@@ -90,7 +90,8 @@ def sign(conn: Connection, document_sha256: str, signature: Signature, verify: V
            "signature": signature.signature, "signed_at": signature.signed_at}  # fmt: skip
     query = upsert(conn, SIGNATURES).on_conflict_do_nothing().returning(SIGNATURES.c.party_id)
     if conn.execute(query, [row]).all():
-        put(conn, "signature", f"{document_sha256}/{signature.party_id}", signature.signature, key=signature.key_id)
+        put(conn, "signature", f"{document_sha256}/{signature.party_id}", signature.signature, key=signature.key_id,
+            at=signature.signed_at.isoformat())  # fmt: skip
 
 
 def signatures(conn: Connection, document_sha256: str) -> list[Signature]:

@@ -140,6 +140,13 @@ def of_project(conn: Connection, project_id: str) -> Sequence[Any]:
     return conn.execute(select(OPENINGS).where(OPENINGS.c.project_id == project_id).order_by(OPENINGS.c.id)).all()
 
 
+def open_at(conn: Connection, site_id: str) -> Sequence[Any]:
+    """What is open at a centre and not being closed, newest first."""
+    o = OPENINGS.c
+    query = select(OPENINGS).where(o.site_id == site_id, o.state == "opened", o.closing.is_(False))
+    return conn.execute(query.order_by(o.opened_at.desc(), o.id.desc())).all()
+
+
 def events(conn: Connection, opening_id: str) -> Sequence[Any]:
     query = select(OPENING_EVENTS).where(OPENING_EVENTS.c.opening_id == opening_id)
     return conn.execute(query.order_by(OPENING_EVENTS.c.n)).all()

@@ -1,6 +1,6 @@
 """Prepaid money: received once by the bank's own key, given to projects to spend, and what is left paid back.
 
-Money that pays invoices is `payment_store`'s.
+Money of the bank's files is that of `accounting/payments`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ class Part:
     invoice_id: str | None = None
 
 
-def receive_payment(conn: Connection, payment: Payment, *, now: datetime) -> bool:
-    """Book money that came in; False where this reference was booked before (other content: `KeyReused`)."""
+def receive_payment(conn: Connection, payment: Payment, *, out_of: str = CASH, now: datetime) -> bool:
+    """Book money that came in; False where this reference was booked before (other content: `KeyReused`).
+
+    `out_of`: the account that it is taken from, where the money was booked already.
+    """
     if payment.amount_micro <= 0:
         raise AccountingError("a payment is more than nothing")
     postings = (
-        Posting(CASH, payment.currency, payment.amount_micro),
+        Posting(out_of, payment.currency, payment.amount_micro),
         Posting(unallocated(payment.payer_id), payment.currency, -payment.amount_micro),
     )
     key = f"payment:{payment.source}:{payment.reference}"

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from accounting.calendar import Window
 from accounting.errors import AccountingError, TariffOverlap
-from accounting.evidence.documents import price_rule
+from accounting.evidence.documents import discount as discount_json
+from accounting.evidence.documents import price_end, price_rule
 from accounting.evidence.outbox import put
 from accounting.price import PriceBook, quote
 from accounting.store.schema import AGREEMENTS, DISCOUNTS, RULES, SIGNATURES, TARIFFS
@@ -43,6 +44,8 @@ def insert_rule(conn: Connection, rule: PriceRule, *, tariff_sha256: str | None,
     query = insert(RULES).values(**values, window=window, tariff_sha256=tariff_sha256, created_at=now)
     rule_id = int(conn.execute(query.returning(RULES.c.id)).scalar_one())
     put(conn, "price_rule", str(rule_id), price_rule({**values, "window": window, "tariff_sha256": tariff_sha256}))
+    if tariff_sha256 is None and rule.valid_to is not None:
+        put(conn, "price_end", str(rule_id), price_end({"id": rule_id, "valid_to": rule.valid_to}))
     return rule_id
 
 
@@ -54,7 +57,10 @@ def close_tariff(conn: Connection, rule_id: int, *, valid_to: datetime) -> bool:
         RULES.c.valid_from < valid_to,
         RULES.c.tariff_sha256.is_(None),
     )
-    return conn.execute(query.values(valid_to=valid_to)).rowcount == 1
+    closed = conn.execute(query.values(valid_to=valid_to)).rowcount == 1
+    if closed:
+        put(conn, "price_end", str(rule_id), price_end({"id": rule_id, "valid_to": valid_to}))
+    return closed
 
 
 def tariffs(conn: Connection) -> list[PriceRule]:
@@ -94,7 +100,10 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
         if other.scope == discount.scope and not (ends or begins):
             raise TariffOverlap(f"discount {other.id} of the same scope holds from {other.valid_from.isoformat()}")
     values = {k: v for k, v in asdict(discount).items() if k != "id"}
-    return int(conn.execute(insert(DISCOUNTS).values(**values, created_at=now).returning(DISCOUNTS.c.id)).scalar_one())
+    query = insert(DISCOUNTS).values(**values, created_at=now).returning(DISCOUNTS.c.id)
+    made = int(conn.execute(query).scalar_one())
+    put(conn, "discount", str(made), discount_json(values))
+    return made
 
 
 def discounts(conn: Connection) -> list[Discount]:

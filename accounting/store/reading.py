@@ -82,6 +82,11 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
         f"the {reading.meter}'s meter read run {reading.run_key} at {reading.site_id}, revision {reading.revision}: "
         f"{reading.state}, {reading.cores} cores, {reading.elapsed_s} s, suspended {reading.suspended_s} s",
         f"policy {charge.policy_version}: {charge.rule}",
+        *(
+            [f"service grade {charge.grade}: {'ordered with the job' if reading.ordered_grade else 'of its queue'}"]
+            if charge.grade
+            else []
+        ),
         *(_arithmetic(s) for s in charge.segments),
         f"together {charge.gross_micro} micro-{charge.currency}",
     ]
@@ -136,3 +141,18 @@ def balances(
     if code:
         query = query.where(ACCOUNTS.c.code.startswith(code, autoescape=True))
     return {(r[0], r[1]): int(r[2]) for r in conn.execute(query)}
+
+
+def core_seconds_at(conn: Connection, site_id: str) -> int:
+    """What our jobs have used at a site in all its time, by the latest readings of whichever meter says more."""
+    later = USAGE.alias("later")
+    replaced = select(later.c.id).where(
+        later.c.site_id == site_id, later.c.run_key == USAGE.c.run_key, later.c.meter == USAGE.c.meter,
+        later.c.revision > USAGE.c.revision,
+    )  # fmt: skip
+    query = (
+        select(USAGE.c.meter, func.sum(USAGE.c.core_seconds))
+        .where(USAGE.c.site_id == site_id, USAGE.c.job_id.is_not(None), ~replaced.exists())
+        .group_by(USAGE.c.meter)
+    )
+    return max((int(used) for _, used in conn.execute(query)), default=0)

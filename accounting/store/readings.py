@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,10 @@ from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue."""
+    """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue.
+
+    `statement_id`, `signed_by`: the centre statement that it is a line of, and whose good signature that bears.
+    """
 
     record: UsageRecord
     job_id: str
@@ -23,15 +26,24 @@ class Assigned:
     user_id: str
     currency: str
     grade: str = ""
+    statement_id: int | None = None
+    signed_by: str = ""
 
 
-def quarantine(conn: Connection, unreadable: Sequence[Unreadable], *, now: datetime) -> int:
-    """Keep what cannot be read, once; returns how many were new."""
-    rows = [
-        {"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": u.raw,
-         "why": u.why[:500], "recorded_at": now}
-        for u in unreadable
-    ]  # fmt: skip
+def _as_it_is(found: Unreadable) -> tuple[str, str]:
+    return found.raw, found.why
+
+
+def quarantine(
+    conn: Connection, unreadable: Sequence[Unreadable], *,
+    kept: Callable[[Unreadable], tuple[str, str]] = _as_it_is, now: datetime,
+) -> int:  # fmt: skip
+    """Keep what cannot be read, once; returns how many were new. `kept`: raw text and reason as they are kept."""
+    rows = []
+    for u in unreadable:
+        raw, why = kept(u)
+        rows.append({"content_sha256": u.content_sha256, "site_id": u.site_id, "format": u.format, "raw": raw,
+                     "why": why[:500], "recorded_at": now})  # fmt: skip
     query = upsert(conn, QUARANTINE).on_conflict_do_nothing().returning(QUARANTINE.c.site_id)
     return len(conn.execute(query, rows).all()) if rows else 0
 
@@ -134,14 +146,15 @@ def _known(
 
 def _agreed(conn: Connection, record_id: int) -> bool:
     """Whether a reading came from a settled break (gateway/billing/reconcile.py) and not from the centre's meter."""
-    return "break" in (conn.scalar(select(USAGE.c.raw).where(USAGE.c.id == record_id)) or {})
+    return conn.scalar(select(USAGE.c.statement_id).where(USAGE.c.id == record_id)) is not None
 
 
 _COLUMNS = (
     "id", "site_id", "run_key", "meter", "revision", "supersedes", "content_sha256", "kind", "job_id", "project_id",
     "user_id", "native_id", "task", "state", "username", "account", "queue", "qos", "cores", "nodes", "elapsed_s",
     "suspended_s", "core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "submit_time", "start_time",
-    "end_time", "estimated", "exclusive", "requested_cores", "cpus", "threads_per_core", "units", "raw", "recorded_at",
+    "end_time", "estimated", "exclusive", "requested_cores", "cpus", "threads_per_core", "units", "raw",
+    "ordered_grade", "statement_id", "signed_by", "recorded_at",
 )  # fmt: skip
 
 
@@ -153,5 +166,5 @@ def _row(id_: int, item: Assigned, before: Any, sha256: str, now: datetime) -> R
         item.project_id, item.user_id, r.native_id, r.task, r.state, r.username, r.account, r.queue, r.qos, r.cores,
         r.nodes, r.elapsed_s, r.suspended_s, r.core_seconds, r.node_seconds, r.gpu_seconds, r.memory_mib_seconds,
         r.submit_time, r.start_time, r.end_time, r.estimated, r.exclusive, r.requested_cores, r.cpus,
-        r.threads_per_core, r.units or None, r.raw, now,
+        r.threads_per_core, r.units or None, r.raw, item.grade or None, item.statement_id, item.signed_by or None, now,
     )  # fmt: skip

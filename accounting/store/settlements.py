@@ -15,10 +15,10 @@ from accounting import settle, tables
 from accounting.agreement import Agreement
 from accounting.errors import AccountingError
 from accounting.evidence.outbox import put
-from accounting.ledger import BORNE, TAX, Entry, Posting, payable
+from accounting.ledger import BORNE, CREDITS, TAX, Entry, Posting, payable
 from accounting.settle import Held, Rate, Sums
 from accounting.store.journal import book
-from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, core, lock
+from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, among, core, lock
 
 SETTLEMENTS, ITEMS = core(tables.SettlementRow), core(tables.SettlementItemRow)
 SIGNED, ENDS = core(tables.SettlementSignatureRow), core(tables.SettlementEndRow)
@@ -142,6 +142,12 @@ def _take_items(
         conn.exec_driver_sql(f"ANALYZE {ITEMS.name}")
 
 
+def still_open(conn: Connection, centre: str, currency: str, end: datetime, keys: Set[str]) -> set[str]:
+    """Which of these entries a statement until `end` would settle."""
+    query = select(ENTRIES.c.idem_key).where(*_open_entries(centre, currency, end))
+    return set(conn.scalars(query.where(among(conn, ENTRIES.c.idem_key, keys))))
+
+
 def _held(conn: Connection, centre: str, currency: str, end: datetime, disputed: Mapping[str, str]) -> list[Held]:
     mine = (ACCOUNTS.c.code == payable(centre)) & (ACCOUNTS.c.commodity == currency)
     query = (
@@ -159,7 +165,8 @@ def _held(conn: Connection, centre: str, currency: str, end: datetime, disputed:
 
 
 def _amounts(currency: str) -> dict[str, Any]:
-    """What the postings of an entry come to, by the accounts they are on."""
+    """What the postings of an entry come to, by the accounts they are on. What is taken off the operator's credits was
+    given back to a payer and not earned (accounting/invoicing/credit_shares.py)."""
     money = ACCOUNTS.c.commodity == currency
     of_project = ACCOUNTS.c.code.startswith("project:")
 
@@ -167,7 +174,8 @@ def _amounts(currency: str) -> dict[str, Any]:
         return func.coalesce(func.sum(case((condition, sign * POSTINGS.c.amount), else_=0)), 0)
 
     return {
-        "owed": total(money & of_project), "borne": total(money & (ACCOUNTS.c.code == BORNE)),
+        "owed": total(money & (of_project | (ACCOUNTS.c.code == CREDITS))),
+        "borne": total(money & (ACCOUNTS.c.code == BORNE)),
         "centre": total(money & ACCOUNTS.c.code.startswith("centre:"), -1),
         "tax": total(money & (ACCOUNTS.c.code == TAX), -1),
         "core_seconds": total(of_project & (ACCOUNTS.c.commodity == "core-seconds")),

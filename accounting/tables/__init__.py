@@ -1,5 +1,6 @@
 """The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
+from accounting.tables.alarms import MeterAlarmRow
 from accounting.tables.base import (
     Base,
     Id,
@@ -23,6 +24,7 @@ from accounting.tables.books import (
     PostingRow,
     TierCountRow,
 )
+from accounting.tables.confirmations import RecordConfirmationRow
 from accounting.tables.contracts import (
     AgreementRow,
     AllocationEventRow,
@@ -68,6 +70,7 @@ from accounting.tables.money import (
     VoucherUseRow,
 )
 from accounting.tables.openings import OpeningEventRow, OpeningRow
+from accounting.tables.origins import LogOriginRow
 from accounting.tables.recon import (
     BreakEventRow,
     BreakRow,
@@ -85,6 +88,7 @@ from accounting.tables.settlement import (
     SettlementRow,
     SettlementSignatureRow,
 )
+from accounting.tables.top_ups import TopUpReceiptRow
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
 APPEND_ONLY = append_only_tables()
@@ -106,4 +110,5 @@ __all__ = [
     "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
+    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow", "LogOriginRow",
 ]  # fmt: skip

@@ -12,7 +12,12 @@ from accounting.tables.base import HISTORY, Base, Id, UtcTime
 
 
 class UsageRecordRow(Base):
-    """What a meter read of one run; a changed reading is revision n+1, and the older one stays."""
+    """What a meter read of one run; a changed reading is revision n+1, and the older one stays.
+
+    `ordered_grade`: the service grade that the job asked for; None: the agreement's for its queue.
+    `statement_id`: the reading is a line of that centre statement, posted from a break; `signed_by`: the party whose
+    signature under it the gateway has verified. Nothing that a raw record says can set them.
+    """
 
     __tablename__ = "usage_record"
     __table_args__ = (
@@ -58,6 +63,9 @@ class UsageRecordRow(Base):
     threads_per_core: Mapped[int] = mapped_column(Integer)
     units: Mapped[dict[str, int] | None] = mapped_column(JSON)
     raw: Mapped[dict[str, Any]] = mapped_column(JSON)
+    ordered_grade: Mapped[str | None] = mapped_column(String(32))
+    statement_id: Mapped[int | None] = mapped_column(BigInteger)
+    signed_by: Mapped[str | None] = mapped_column(String(32))
     recorded_at: Mapped[datetime] = mapped_column(UtcTime)
 
 

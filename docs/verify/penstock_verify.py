@@ -5,11 +5,14 @@
 
 The bundle is lines of JSON (plain or .gz). What is checked, from the raw record upwards:
   raw record -> usage    the scheduler's own fields are read again, cores x seconds are computed again
-  usage -> charge        each segment is priced again, in integers; segments cover the run and sum to the charge
+  usage -> charge        the agreed policy meters again, the prices that held then split and price the run again, by
+                         the hour and by volume too, in integers
+  terms                  agreements and tariffs bear both sides' signatures, and are leaves of the log like all else
   charge -> entry        the postings of its entry balance, and are what the charge (less what it replaces) says
   entry -> log           the entry is a leaf of the log (RFC 6962): the root is computed from the leaves
   log -> signatures      the operator signed that root, witnesses cosigned it (C2SP), older trees are its beginning
-  charges -> bill        the lines and totals of the bill are the sums of the charges, no run twice, none left out
+  charges -> bill        the lines and totals of the bill are the sums of the charges, no run twice, none left out;
+                         an invoice's lines, its tax and its one rounding are computed again, credit notes with it
   bill -> settlement     shares, fees, tax and exchange are computed again, both sides' signatures are checked
 
 Exit code 0: everything fits. 1: something does not; each finding is one line. 2: the bundle cannot be read.
@@ -18,6 +21,7 @@ Keys are yours to know: take them from a contract or a person, not from the bund
 
 import argparse
 import base64
+import gc
 import gzip
 import hashlib
 import hmac
@@ -27,7 +31,7 @@ import os
 import re
 import sys
 import threading
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from itertools import islice
 
@@ -276,10 +280,14 @@ def mebibytes(text):
 def from_sacct(f):
     """What Slurm's own row says was used: allocated CPUs x elapsed seconds; memory and GPUs also while suspended."""
     submit, start, end = clock(f["Submit"]), clock(f["Start"]), clock(f["End"])
-    elapsed, cpus, nodes = int(f["ElapsedRaw"] or 0), int(f["AllocCPUS"] or 0), int(f.get("AllocNodes") or 0)
+    elapsed, cpus, nodes = (
+        int(f["ElapsedRaw"] or 0) if "ElapsedRaw" in f else span(f["Elapsed"]),
+        int(f["AllocCPUS"] or 0),
+        int(f.get("AllocNodes") or 0),
+    )
     if None not in (submit, start, end) and submit > start:  # the second row of a resized job
         elapsed, start = min(elapsed, max(0, end - submit)), submit
-    ran = start is not None and elapsed > 0 and cpus > 0
+    ran = start is not None and cpus > 0 and f.get("NodeList") != "None assigned"
     held = elapsed + span(f.get("Suspended", ""))
     alloc = f.get("AllocTRES", "")
     return {
@@ -289,7 +297,7 @@ def from_sacct(f):
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
         "state": f["State"].split()[0], "queue": f.get("Partition", ""),
-        "maybe_fenced": f.get("ExitCode") == "75:0",
+        "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(f["ReqCPUS"]) if f.get("ReqCPUS") else None,
     }  # fmt: skip
 
 
@@ -306,19 +314,227 @@ def from_local(f):
     }  # fmt: skip
 
 
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_C_TIME = re.compile(r"(?:[A-Z][a-z]{2} +)?([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d)(?: (\d{4}))?")
+
+
+def c_time(text, year=None):
+    """A wall clock's time like `Mon Nov 23 06:34:36 2026`, without its zone."""
+    match = _C_TIME.fullmatch(text.strip())
+    if match is None or match[1] not in MONTHS:
+        raise ValueError(f"{text!r} is no time")
+    month, day, hour, minute, second = (MONTHS.index(match[1]) + 1, *map(int, match.groups()[1:5]))
+    return datetime(int(match[6] or year), month, day, hour, minute, second)  # noqa: DTZ001 - its zone comes beside it
+
+
+def in_zone(naive, name="UTC"):
+    """Seconds since 1970 of a zone's wall clock."""
+    return int(naive.replace(tzinfo=zone(name)).timestamp())
+
+
+@lru_cache(maxsize=64)
+def zone(name):
+    if name == "UTC":
+        return timezone.utc  # noqa: UP017 - Python 3.8 has no UTC
+    from zoneinfo import ZoneInfo  # Python 3.9; only wanted where a centre or a price keeps another zone than UTC
+
+    return ZoneInfo(name)
+
+
+def usage(cores, nodes, elapsed, start, end, state, queue, *, suspended=0, gpus=0, memory=0, ran=None, fenced=False,
+          exclusive=False, requested=None):  # fmt: skip
+    """What is compared, of a scheduler that counts cores: cores x seconds."""
+    held = elapsed + suspended
+    return {
+        "ran": elapsed > 0 if ran is None else ran, "cpus": cores, "nodes": nodes, "elapsed_s": elapsed,
+        "core_seconds": cores * elapsed, "node_seconds": nodes * elapsed, "gpu_seconds": gpus * held,
+        "memory_mib_seconds": memory * held, "suspended_s": suspended, "start": start, "end": end, "state": state,
+        "queue": queue, "maybe_fenced": fenced, "exclusive": exclusive, "requested": requested,
+    }  # fmt: skip
+
+
+# Ends that the PBS server writes itself (openpbs src/include/job.h).
+PBS_ENDS = {-11: "REQUEUED", -20: "NODE_FAIL", -25: "OUT_OF_CPU", -27: "OUT_OF_MEMORY", -29: "TIMEOUT"}
+_PBS_LINE = re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d;([A-Za-z]);([^;]*);(.*)", re.DOTALL)
+_PBS_WORD = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)=("(?:[^"\\]|\\.)*"|\S*)')
+SKEW_S = 2
+
+
+def pbs_words(line):
+    """(record type, job, its words) of a line of the server's log."""
+    match = _PBS_LINE.fullmatch(line)
+    if match is None:
+        return "", "", {}
+    found, text, at = {}, match[3], 0
+    while True:
+        word = _PBS_WORD.match(text, at)
+        if word is None:
+            break
+        value = word[2]
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            value = re.sub(r"\\(.)", r"\1", value[1:-1])
+        found[word[1]], at = value, word.end()
+    return match[1], match[2], found
+
+
+def pbs_state(status, requeued):
+    if status < 0:
+        return PBS_ENDS[status]
+    if requeued:
+        return "REQUEUED"
+    return "COMPLETED" if status == 0 else "CANCELLED" if status == 271 else "FAILED"
+
+
+def kib(text):
+    """Memory of PBS in KiB: a bare number is KiB, `b` bytes."""
+    match = re.fullmatch(r"(\d+)([kmgtp]?)(b?)", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is no amount of memory")
+    if match[3] and not match[2]:
+        return int(match[1]) // 1024
+    return int(match[1]) * 1024 ** "kmgtp".index(match[2] or "k")
+
+
+def pbs_took(said, assigned):
+    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else what was asked."""
+    parts = [part for chunk in re.findall(r"\(([^()]*)\)", said.get("exec_vnode", "")) for part in chunk.split("+")]
+    hosts = {re.split(r"[:\[]", part)[0] for part in parts}
+    sums = {"ncpus": 0, "ngpus": 0, "mem": 0}
+    for part in parts:
+        for item in part.split(":")[1:]:
+            name, _, value = item.partition("=")
+            if name in sums:
+                sums[name] += kib(value) // 1024 if name == "mem" else int(value or 0)
+    cores = int(assigned.get("resource_assigned.ncpus") or 0) if "resource_assigned.ncpus" in assigned else (
+        sums["ncpus"] or int(said.get("Resource_List.ncpus") or 0))  # fmt: skip
+    memory = assigned.get("resource_assigned.mem", said.get("Resource_List.mem", ""))
+    gpus = assigned.get("resource_assigned.ngpus", said.get("Resource_List.ngpus", ""))
+    nodes = len(hosts) or int(said.get("Resource_List.nodect") or 0)
+    return cores, nodes, int(gpus) if gpus else sums["ngpus"], kib(memory) // 1024 if memory else sums["mem"]
+
+
+def pbs_asked(said):
+    alone = bool(re.search(r"\bexcl(host)?\b", said.get("Resource_List.place", "")))
+    return {"exclusive": alone, "requested": int(said.get("Resource_List.ncpus") or 0)}
+
+
+def from_pbs_log(f):
+    """A line of the PBS server's accounting log that ends a run, with the S line that began it."""
+    kind, _, said = pbs_words(f["line"])
+    start, end, suspended = int(said["start"]), int(said["end"]), int(f.get("suspended_s") or 0)
+    span_s, walltime = end - start, span(said.get("resources_used.walltime", ""))
+    if "resources_used.walltime" not in said or (walltime == 0 and abs(span_s - suspended) > SKEW_S):
+        walltime = max(0, span_s - suspended)
+    cores, nodes, gpus, memory = pbs_took(said, pbs_words(f.get("S", ""))[2])
+    status = int(said["Exit_status"])
+    return usage(cores, nodes, walltime, start, end, pbs_state(status, kind == "R"), said.get("queue", ""),
+                 suspended=suspended, gpus=gpus, memory=memory, fenced=status == 75, **pbs_asked(said))  # fmt: skip
+
+
+def from_pbs_qstat(f):
+    """A finished job of `qstat -x -f`, asked with TZ=UTC."""
+    start, end = in_zone(c_time(f["stime"])), in_zone(c_time(f.get("obittime") or f["mtime"]))
+    walltime = span(f.get("resources_used.walltime", ""))
+    elapsed = walltime if walltime or end - start <= SKEW_S else end - start
+    cores, nodes, gpus, memory = pbs_took(f, {})
+    status = int(f["Exit_status"])
+    return usage(cores, nodes, elapsed, start, end, pbs_state(status, False), f.get("queue", ""), gpus=gpus,
+                 memory=memory, fenced=status == 75, **pbs_asked(f))  # fmt: skip
+
+
+SUNWAY_ENDS = {"DONE": "COMPLETED", "EXIT": "FAILED", "CANCELED": "CANCELLED", "TERM": "CANCELLED"}
+
+
+def sunway_cores(f, nodes):
+    """Core groups x cores of one; whole nodes where nodes are exclusive."""
+    groups = int(f.get("cgs") or 0)
+    if f.get("cgs_per_node") and nodes:
+        groups = max(groups, nodes * int(f["cgs_per_node"]))
+    if not groups:
+        raise ValueError("it names no core groups")
+    return groups * int(f.get("cores_per_cg") or 65)
+
+
+def from_sunway_block(f):
+    """A block of `bjobs -l`: its event lines, in order, by the centre's wall clock."""
+    head, *lines = f["block"].strip().split("\n")
+    said, year, at = dict(re.findall(r"(\w+)<([^<>]*)>", head)), int(f["year"]), {}
+    before = None
+    for line in lines:
+        match = re.match(r"([A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d): (.*)", line.strip())
+        if match is None:
+            continue
+        moment = in_zone(c_time(match[1], year), f.get("zone", "UTC"))
+        if before is not None and moment < before - 180 * 86400:  # New Year
+            year += 1
+            moment = in_zone(c_time(match[1], year), f.get("zone", "UTC"))
+        before = moment
+        for name, pattern in (("start", "Started"), ("end", "(?i)(End|Exit|Done|Cancel|Term)")):
+            if re.match(pattern, match[2]):
+                at[name] = moment
+    start, end = at.get("start"), at["end"]
+    using = re.search(r"using <(\d+)> nodes", " ".join(lines))
+    nodes = int(f["nodes"]) if f.get("nodes") else int(using[1]) if using else 0
+    cores = sunway_cores(f, nodes)
+    if start is None:
+        return usage(0, nodes, 0, None, end, SUNWAY_ENDS[said["Status"]], said.get("Queue", ""))
+    return usage(cores, nodes, end - start, start, end, SUNWAY_ENDS[said["Status"]], said.get("Queue", ""))
+
+
+def from_sunway_report(f):
+    """A row of a centre's report: WallTime(sec) is numProc x elapsed, ExitCode a wait status; times in UTC."""
+    words = f["line"].split()
+    cores, nodes, total, status = int(words[2]), int(words[3]), int(words[4]), int(words[6])
+    start, end = (clock(" ".join(words[i : i + 2]).replace("/", "-")) for i in (8, 10))
+    code = status >> 8 if status >= 256 else 128 + status if status else 0
+    return usage(cores, nodes, total // cores, start, end, "FAILED" if code else "COMPLETED", words[7])
+
+
+def from_sunway_wrapper(f):
+    """What the wrapper around a Sunway job wrote, where its block tells no end any more."""
+    start, end, nodes = int(f["start"]), int(f["end"]), int(f.get("nodes") or 0)
+    state = "FAILED" if int(f["exit_code"] or 0) else "COMPLETED"
+    return usage(sunway_cores(f, nodes), nodes, end - start, start, end, state, "", fenced=f["exit_code"] == "75")
+
+
+def from_northbound(f):
+    """A row of a northbound centre's history."""
+    at = {}
+    for name in ("jobStartTime", "jobEndTime"):
+        text = f.get(name, "")
+        at[name] = in_zone(datetime.fromisoformat(text), f.get("zone", "UTC")) if text else None
+    start, end = at["jobStartTime"], at["jobEndTime"]
+    elapsed, cores = (0 if start is None else end - start), int(f.get("procNumUsed") or 0)
+    state = "COMPLETED" if f["jobStatus"] == "statC" else "CANCELLED"
+    if f["jobStatus"] == "statC" and f.get("exitCode", "0") not in ("0", ""):
+        state = "FAILED"
+    return usage(cores, int(f.get("nodeNumUsed") or 0), elapsed, start, end, state, f.get("queue", ""),
+                 gpus=int(f.get("gpuNumUsed") or 0), ran=elapsed > 0 and cores > 0)  # fmt: skip
+
+
+# Which scheduler wrote a record, by the names of its fields.
+READERS = (
+    (("AllocCPUS", "State"), from_sacct), (("run_key", "exit_code"), from_local),
+    (("block", "year"), from_sunway_block),
+    (("Job_Id", "stime"), from_pbs_qstat), (("jobStatus", "jobEndTime"), from_northbound),
+    (("native_id", "exit_code", "cgs"), from_sunway_wrapper), (("line", "suspended_s"), from_pbs_log),
+    (("line",), from_sunway_report),
+)  # fmt: skip
+
+
 def reader_of(fields):
-    """Which scheduler wrote a record, by the names of its fields."""
-    if "ElapsedRaw" in fields and "AllocCPUS" in fields:
-        return from_sacct
-    if "run_key" in fields and "exit_code" in fields:
-        return from_local
+    if "break" in fields:  # agreed from a line of the centre's statement: the statement says it, no scheduler
+        return None
+    for names, reader in READERS:
+        if all(name in fields for name in names):
+            return reader
     return None
 
 
 _QUANTITIES = ("core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "elapsed_s", "suspended_s")
 
 
-def check_record(record, tell, note):
+def check_record(record, shown, tell, note):
     """Read the raw fields again; what Penstock says of the run must follow from them."""
     read, fields = record["read"], record["fields"]
     if record["meter"] != "centre":
@@ -326,19 +542,28 @@ def check_record(record, tell, note):
         return
     if record["one_sided"]:
         note("records that the centre did not sign (one-sided)")
+    if shown:
+        fields = {**fields, **shown}
     reader = reader_of(fields)
     if reader is None:
-        note("records of a scheduler that this verifier cannot read again")
+        note("records that no scheduler wrote, or one that this verifier cannot read again")
         return
     found = reader(fields)
     cores, threads = int(read["cores"]), int(read["threads_per_core"])
+    requested, cpus = found.get("requested"), found["cpus"]
     if threads > 1:
-        note("records whose CPUs are threads: their cores were computed from the CPUs")
-        found["cpus"] = whole_cores(found["cpus"], found["nodes"], threads)
+        found["cpus"] = -(-cpus // threads)
         found["core_seconds"] = cores * found["elapsed_s"]
+        requested = requested and -(-requested // threads)
     for name in _QUANTITIES:
         if str(found[name]) != read[name]:
             tell(f"the raw record gives {name} {found[name]}, the usage says {read[name]}")
+    asked = read["requested_cores"] and int(read["requested_cores"])
+    if (read["exclusive"], asked) != (found.get("exclusive", False), requested):
+        tell(f"the raw record asked for {requested} cores (whole nodes: {found.get('exclusive', False)}), "
+             f"the usage says {asked} ({read['exclusive']})")  # fmt: skip
+    if read["cpus"] not in (None, str(cpus)):
+        tell(f"the raw record has {cpus} CPUs, the usage says {read['cpus']}")
     if cores != found["cpus"]:
         tell(f"the raw record gives {found['cpus']} cores, the usage says {cores}")
     kinds = ("run",) if found["ran"] else ("never_ran",)
@@ -382,91 +607,376 @@ def rate(quantity, price, per):
 SUMS = ("gross", "amount", "borne", "centre", "tax")
 
 
-def check_charge(charge, record, terms, tell, note):
-    """Segments cover the run, are priced by their rule, and sum to the charge; its parts are what was agreed."""
+def check_charge(charge, record, terms, project, tell, note):
+    """Metered by the agreed policy, priced by the rules that held, summed; its parts are what was agreed."""
     read = record["read"]
-    core_seconds = int(charge["core_seconds"])
     gross, amount, bearing, centre, tax = (int(charge[name]) for name in SUMS)
     if charge["record"] != hashed(record) or charge["meter"] != record["meter"]:
         tell("the charge names another raw record")
-    if read["kind"] != "run" and (core_seconds or gross):
+    if read["kind"] != "run" and (int(charge["core_seconds"]) or gross):
         tell(f"a {read['kind']} is charged")
-    check_core_seconds(charge["rule"], core_seconds, read, tell, note)
-    total, metered, edges = 0, None, {}
+    agreed = terms["agreements"].get(charge["agreement"])
+    if charge["agreement"] is not None and agreed is None:
+        note("charges whose agreement is not in the bundle: the centre's share was not computed")
+    policy = agreed["metering"] if agreed is not None else DEFAULT_POLICY
+    total, quantities, by_resource = 0, {}, {}
     for s in charge["segments"]:
         total += int(s["amount_micro"])
-        if s["resource"] == "core_seconds":
-            metered = (metered or 0) + int(s["quantity"])
-        check_segment(s, charge, record, terms["rules"], tell, note)
-        if s["resource"] != "minimum" and not s.get("tier_key"):
-            start, end = edges.setdefault(s["resource"], [s["start"], s["start"]])
-            if end != s["start"] or s["end"] <= s["start"]:
-                tell(f"the segments of {s['resource']} do not follow each other: {end}, {s['start']} to {s['end']}")
-            edges[s["resource"]][1] = s["end"]
-    for resource, (start, end) in edges.items():
-        if (start, end) != (read["start"], read["end"]):
-            tell(f"the segments of {resource} cover {start} to {end}, the run {read['start']} to {read['end']}")
+        quantities[s["resource"]] = quantities.get(s["resource"], 0) + int(s["quantity"])
+        by_resource.setdefault(s["resource"], []).append(s)
+        check_segment(s, charge, terms, project, tell, note)
+    if charge["agreement"] is None or agreed is not None:
+        check_metered(charge, read, quantities, policy, tell, note)
+    where = (
+        charge["currency"],
+        record["site"],
+        read["queue"],
+        read["qos"],
+        charge["grade"],
+        charge["user_class"],
+        project,
+    )
+    for resource, segments in by_resource.items():
+        if resource == "minimum":
+            check_minimum(segments, total, where, read, terms, tell)
+        else:
+            check_segments(resource, segments, where, read, terms, tell, note)
     if total != gross:
         tell(f"the segments sum to {total}, the charge says {gross}")
-    if metered is not None and metered != core_seconds:
-        tell(f"the segments have {metered} core-seconds, the charge {core_seconds}")
-    if (amount, bearing) != (gross, 0):
-        if not charge["reason"]:
-            tell(f"the price is {gross}, {amount} is owed and {bearing} borne by the operator, and no reason is given")
-        note("charges of which the operator or the centre bears a part")
+    check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell, note)
     if charge["payers"] is not None and sum(map(int, charge["payers"].values())) != amount:
         tell("the payers' parts do not sum to what is owed")
-    check_shares(charge, amount + bearing, centre, tax, terms["agreements"], tell, note)
+    check_shares(charge, amount + bearing, centre, tax, agreed, tell)
 
 
-def check_core_seconds(rule, core_seconds, read, tell, note):
-    billed = re.match(r"(\d+) (.+?) × (\d+) s", rule)
-    if core_seconds and not billed:
-        tell(f"core-seconds without a rule that gives them: {rule!r}")
-    elif core_seconds and billed[2] == "allocated cores":
-        more = int(read["cores"]) * (int(billed[3]) - int(read["elapsed_s"]))  # suspended time, where it is billed
-        if core_seconds != int(read["core_seconds"]) + more or billed[1] != read["cores"]:
-            tell(f"{core_seconds} core-seconds are charged of {read['core_seconds']} ({rule})")
-    elif core_seconds:
+# ---------------------------------------------------------------- what is billed of a run (docs/metering-rules.md)
+
+DEFAULT_POLICY = {
+    "basis": "allocated", "exclusive_whole_nodes": True, "cores_per_node": {}, "threads_per_core": {},
+    "held_while_suspended": ["gpu_seconds", "memory_mib_seconds"], "bill_requeued": True, "liability": {},
+}  # fmt: skip
+
+
+def check_metered(charge, read, quantities, policy, tell, note):
+    """The quantities that are priced are those of the record, by the policy of the agreement."""
+    core_seconds = int(charge["core_seconds"])
+    if quantities.get("core_seconds", core_seconds) != core_seconds:
+        tell(f"the segments have {quantities['core_seconds']} core-seconds, the charge {core_seconds}")
+    if not core_seconds and not quantities:
+        return
+    elapsed, suspended, held = int(read["elapsed_s"]), int(read["suspended_s"]), policy["held_while_suspended"]
+    time = elapsed + suspended if "core_seconds" in held else elapsed
+    cores = billed_cores(read, policy)
+    expected = int(read["core_seconds"]) + cores * (time - elapsed) if cores == int(read["cores"]) else cores * time
+    if core_seconds != expected or (read["state"] == "REQUEUED" and not policy["bill_requeued"]):
+        tell(f"{core_seconds} core-seconds are charged, by the agreement they are {expected} ({charge['rule']})")
+    if cores != int(read["cores"]):
         note("charges for other cores than the allocated ones, by the agreement")
-        if int(billed[1]) * int(billed[3]) != core_seconds:
-            tell(f"{billed[0]} are not {core_seconds} core-seconds")
+    for resource, quantity in quantities.items():
+        if resource in ("core_seconds", "minimum"):
+            continue
+        metered = int((read["units"] or {}).get(resource[5:], 0) if resource[:5] == "unit:" else read[resource])
+        if suspended and resource == "node_seconds" and resource in held:
+            metered += int(read["nodes"]) * suspended
+        elif suspended and resource in ("gpu_seconds", "memory_mib_seconds") and resource not in held:
+            metered = metered * elapsed // (elapsed + suspended)
+        if quantity != metered:
+            tell(f"{quantity} {resource} are charged, by the record they are {metered}")
 
 
-def check_segment(s, charge, record, rules, tell, note):
+def billed_cores(read, policy):
+    queue = read["queue"]
+    if read["exclusive"] and policy["exclusive_whole_nodes"]:
+        per_node = policy["cores_per_node"].get(queue, policy["cores_per_node"].get("*"))
+        if per_node is not None and int(read["nodes"]):
+            return int(per_node) * int(read["nodes"])
+    if policy["basis"] == "requested" and read["requested_cores"] is not None:
+        return int(read["requested_cores"])
+    threads = policy["threads_per_core"].get(queue, policy["threads_per_core"].get("*"))
+    if threads is not None and read["cpus"] is not None:
+        return whole_cores(int(read["cpus"]), int(read["nodes"]), int(threads))
+    return int(read["cores"])
+
+
+# ---------------------------------------------------------------- which price holds (docs/metering-rules.md)
+
+SCOPE = ("currency", "site_id", "queue", "qos", "grade", "user_class", "project_id")
+SPECIFIC = ("project_id", "site_id", "queue", "qos", "grade", "user_class", "window")
+
+
+def check_segment(s, charge, terms, project, tell, note):
+    """A segment's own arithmetic, and its price by the rule that it names."""
     quantity, price, per, part = (int(s[name]) for name in ("quantity", "price_micro", "per", "amount_micro"))
     up, down = int(s.get("numerator") or 1), int(s.get("denominator") or 1)
-    if s.get("tier_key"):
-        note("segments at tiered prices: the month's total has the price, a segment is by how much it rose")
-    elif s["resource"] != "minimum" and part != rate(quantity, price * up, per * down):
+    if s["resource"] != "minimum" and not s.get("tier_key") and part != rate(quantity, price * up, per * down):
         tell(f"{quantity} at {price} for {per} are {rate(quantity, price * up, per * down)}, not {part}")
-    if (up, down) != (1, 1):
-        note("segments with a contract's discount")
-    rule = rules.get(s["rule"])
+    if s.get("discount") is not None:
+        given = terms["discounts"].get(str(s["discount"]))
+        if given is None:
+            note("segments with a contract's discount that is not in the bundle")
+        elif (int(given["numerator"]), int(given["denominator"]), given["project_id"]) != (up, down, project):
+            tell(f"discount {s['discount']} is {given['numerator']}/{given['denominator']}, the segment {up}/{down}")
+    elif (up, down) != (1, 1):
+        tell("a price is cut without a contract's discount")
+    rule = terms["rules"].get(s["rule"])
     if rule is None:
         note("segments whose price rule is not in the bundle: the price itself was not compared")
         return
     said = (rule["price_micro"], rule["per"], rule["resource"], rule["currency"])
-    if not s.get("tier_key") and said != (s["price_micro"], s["per"], s["resource"], charge["currency"]):
+    if said != (s["price_micro"], s["per"], s["resource"], charge["currency"]):
         tell(f"rule {s['rule']} has {said}, the segment {price} for {per} {s['resource']}")
-    read = record["read"]
-    for name, value in (("site_id", record["site"]), ("queue", read["queue"]), ("qos", read["qos"]),
-                        ("grade", charge["grade"]), ("user_class", charge["user_class"])):  # fmt: skip
-        if rule[name] not in (None, value):
-            tell(f"rule {s['rule']} is for {name} {rule[name]}, the run was {value!r}")
-    if clock(s["start"]) < clock(rule["valid_from"]):
-        tell(f"rule {s['rule']} holds from {rule['valid_from']}, the segment begins {s['start']}")
 
 
-def check_shares(charge, earned, centre, tax, agreements, tell, note):
-    """What the centre gets of what was earned: tax first, then the agreed ratio, cut towards zero."""
-    if charge["agreement"] is None:
-        if centre or tax:
-            tell("a share of a centre without an agreement")
+def check_segments(resource, segments, where, read, terms, tell, note):
+    """Derive again how the run is split: which rule holds at each moment, and how much falls to each part."""
+    start, end = micros(read["start"]), micros(read["end"])
+    s = segments[0]
+    if len(segments) == 1 and s["rule"] == plain(resource, where, start, end, terms) and not s.get("discount") and (
+        (s["start"], s["end"], s.get("tier_key")) == (read["start"], read["end"], None)
+    ):  # fmt: skip
         return
-    agreed = agreements.get(charge["agreement"])
+    said, edges = [], []
+    for s in segments:
+        if s.get("tier_key") and s["quantity"] == "0":
+            continue  # brings a month's total to its price after a correction
+        begin, off = micros(s["start"]), str(s.get("discount") or "")
+        said.append((begin, s["rule"], off, int(s["quantity"]), s.get("tier_key", "")))
+        edges.append((begin, micros(s["end"])))
+    follow = [a for a, _ in edges[1:]] == [b for _, b in edges[:-1]] and all(a < b for a, b in edges)
+    if edges and not (follow and (edges[0][0], edges[-1][1]) == (start, end)):
+        tell(f"the segments of {resource} do not cover the run from {read['start']} to {read['end']} without a gap")
+        return
+    try:
+        expected = derived(resource, sum(q for _, _, _, q, _ in said), start, end, where, terms)
+    except Unknown as exc:
+        note(str(exc))
+        return
+    if said and said != expected:
+        tell(f"{resource} is priced in parts {told(said)}, by the prices that held it is {told(expected)}")
+
+
+def plain(resource, where, start, end, terms):
+    """The rule that prices all of a run, where only one is there and nothing else has a say; else None."""
+    rules = applying(resource, where, terms)
+    if len(rules) != 1 or terms["incomplete"] or terms["discounts"]:
+        return None
+    only = rules[0]
+    return None if only.window or only.tiered or not only.valid(start, end) else only.ref
+
+
+def told(parts):
+    return ", ".join(f"{q} from {at} by rule {r}" + (f" less {d}" if d else "") for at, r, d, q, _ in parts)
+
+
+class Unknown(Exception):
+    """What was priced cannot be derived from what is in the bundle."""
+
+
+def derived(resource, quantity, start, end, where, terms):
+    """[(from, rule, discount, quantity, tier key)] as the published rules split a run."""
+    rules = applying(resource, where, terms)
+    if terms["incomplete"]:
+        raise Unknown("segments whose price was not derived again: a tariff's signatures are not in the bundle")
+    cuts, timed = [start], resource[:5] != "unit:"  # what is counted, not timed, happened at the price of its start
+    if timed:
+        cuts = boundaries(rules, start, end)
+    discounts = [d for d in terms["discounts"].items() if fits(d[1], resource, where)]
+    if timed and discounts:
+        dates = {micros(d[name]) for _, d in discounts for name in ("valid_from", "valid_to") if d[name]}
+        cuts = sorted({*cuts, *(m for m in dates if start < m < end)})
+    spans = []
+    for moment in cuts:
+        rule = first_of(rules, moment)
+        if rule is None:
+            return []
+        cut_by = [(ref, d) for ref, d in discounts if in_force(d, moment)]
+        off = max(cut_by, key=narrowest)[0] if cut_by else ""
+        key = f"{rule.ref}:{off}:{month_start(moment, rule.zone)}" if rule.tiered else ""
+        if not spans or spans[-1][1:] != (rule.ref, off, key):
+            spans.append((moment, rule.ref, off, key))
+    ends = [at for at, *_ in spans[1:]] + [end]
+    shares = apportion(quantity, [b - a for (a, *_), b in zip(spans, ends)])  # noqa: B905 - Python 3.8
+    return [(at, ref, off, q, key) for (at, ref, off, key), q in zip(spans, shares)]  # noqa: B905
+
+
+def first_of(rules, moment):
+    """The rule that prices a moment: the most specific one, in its first tier."""
+    holding = (r for r in rules if r.holds(moment))
+    return max(holding, key=lambda r: (r.specific, -r.tier_from, r.number), default=None)
+
+
+def narrowest(discount):
+    return [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")], int(discount[0])
+
+
+def fits(discount, resource, where):
+    return (discount["project_id"] == where[6] and discount["site_id"] in (None, where[1])
+            and discount["grade"] in (None, where[4]) and discount["resource"] in (None, resource))  # fmt: skip
+
+
+def in_force(discount, moment):
+    return micros(discount["valid_from"]) <= moment and (
+        discount["valid_to"] is None or moment < micros(discount["valid_to"])
+    )
+
+
+def applying(resource, where, terms):
+    """The rules for a resource that hold there at some time; looked up once for each place."""
+    cache = terms["cache"]
+    if (resource, where) not in cache:
+        cache[resource, where] = [
+            r for r in terms["prices"] if r.resource == resource
+            and all(mine is None or mine == theirs for mine, theirs in zip(r.scope, where))  # noqa: B905 - Python 3.8
+        ]  # fmt: skip
+    return cache[resource, where]
+
+
+class Price:
+    """A rule with the time in which it holds."""
+
+    def __init__(self, ref, rule, begin, end, tiered):
+        self.ref, self.number, self.resource, self.zone = ref, int(ref), rule["resource"], rule["zone"]
+        self.scope, self.begin, self.end = tuple(rule[name] for name in SCOPE), begin, end
+        self.specific = tuple(rule[name] is not None for name in SPECIFIC)
+        self.window, self.tier_from, self.tiered = rule["window"], int(rule["tier_from"]), tiered
+
+    def valid(self, start, end):
+        return self.begin <= start and (self.end is None or end <= self.end)
+
+    def holds(self, moment):
+        if self.begin > moment or (self.end is not None and moment >= self.end):
+            return False
+        return self.window is None or self.at_this_hour(moment)
+
+    def at_this_hour(self, moment):
+        """By the wall clock; a window over midnight belongs to the weekday that it begins on."""
+        at = wall(moment, self.zone)
+        minute, day = at.hour * 60 + at.minute, at.weekday()
+        low, high = int(self.window["from_minute"]), int(self.window["to_minute"])
+        days = [int(d) for d in self.window["weekdays"]]
+        if low < high:
+            return day in days and low <= minute < high
+        return (day in days and minute >= low) or ((day - 1) % 7 in days and minute < high)
+
+
+def boundaries(rules, start, end):
+    """Every moment in the run at which another rule may hold. One that changes nothing does no harm."""
+    found = {start}
+    for r in rules:
+        found |= {m for m in (r.begin, r.end) if m is not None}
+        if r.window is not None:
+            found |= hours(start, end, r.zone, int(r.window["from_minute"]), int(r.window["to_minute"]))
+        if r.tiered:
+            found |= {m for m in hours(start, end, r.zone, 0, 0) if wall(m, r.zone).day == 1}
+    return sorted(m for m in found if start <= m < end)
+
+
+@lru_cache(maxsize=1024)
+def hours(start, end, name, low, high):
+    """Minutes of the day by the wall clock on each day that a run touches, and where the clock is changed."""
+    found, day = set(), wall(start - DAY, name).date()
+    while day <= wall(end + DAY, name).date():
+        for minute in (low, high, 0):
+            at = datetime(day.year, day.month, day.day) + timedelta(minutes=minute)  # noqa: DTZ001 - by the wall clock
+            found |= {int(at.replace(tzinfo=zone(name), fold=fold).timestamp()) * 10**6 for fold in (0, 1)}
+        day += timedelta(days=1)
+    for quarter in range(start // QUARTER, end // QUARTER + 1):
+        before, after = (wall(m, name).utcoffset() for m in (quarter * QUARTER - 1, quarter * QUARTER))
+        if before != after:
+            found.add(quarter * QUARTER)
+    return found
+
+
+DAY, QUARTER = 86400 * 10**6, 900 * 10**6
+
+
+def wall(moment, name):
+    return datetime.fromtimestamp(moment // 10**6, zone(name))
+
+
+def month_start(moment, name):
+    at = wall(moment, name)
+    first = datetime(at.year, at.month, 1, tzinfo=zone(name)).astimezone(timezone.utc)  # noqa: UP017
+    return first.isoformat()
+
+
+@lru_cache(maxsize=4096)
+def micros(text):
+    """Microseconds since 1970 of a time that names its zone."""
+    at = datetime.fromisoformat(text)
+    whole = at - datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017
+    return (whole.days * 86400 + whole.seconds) * 10**6 + whole.microseconds
+
+
+def apportion(quantity, weights):
+    """Whole shares that sum to the quantity: largest remainder, the earlier first."""
+    total = sum(weights)
+    if len(weights) == 1 or total == 0:
+        return [quantity] + [0] * (len(weights) - 1)
+    shares = [quantity * w // total for w in weights]
+    for i in sorted(range(len(weights)), key=lambda i: (-(quantity * weights[i] % total), i))[: quantity - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def check_minimum(segments, total, where, read, terms, tell):
+    """The least that a run costs, where it would cost less."""
+    least, start = segments[0], micros(read["start"])
+    rule = first_of(applying("minimum", where, terms), start)
+    if len(segments) != 1 or total != int(least["price_micro"]) or int(least["amount_micro"]) <= 0 or (
+        not terms["incomplete"] and (rule is None or rule.ref != least["rule"])
+    ):  # fmt: skip
+        tell(f"a minimum of {least['price_micro']} by rule {least['rule']} does not bring the charge to it")
+
+
+def month_price(key, quantity, terms):
+    """What a month's total costs: each tier's part at its own price, rounded half up once."""
+    ref, off, _ = key.split(":", 2)
+    first, given = terms["rules"][ref], terms["discounts"].get(off)
+    up, down = (int(given["numerator"]), int(given["denominator"])) if off else (1, 1)
+    total, tiers = 0, tiers_of(first, terms["rules"])
+    for tier, bound in zip(tiers, [int(t["tier_from"]) for t in tiers[1:]] + [None]):  # noqa: B905 - Python 3.8
+        part = (quantity if bound is None else min(quantity, bound)) - int(tier["tier_from"])
+        if part > 0:
+            total += rate(part, int(tier["price_micro"]) * up, int(tier["per"]) * down)
+    return total
+
+
+_SAME = (*SCOPE, "resource", "window", "zone", "valid_from", "tariff_sha256")
+
+
+def tiers_of(first, rules):
+    more = [r for r in rules.values() if int(r["tier_from"]) and all(r[name] == first[name] for name in _SAME)]
+    return [first, *sorted(more, key=lambda r: int(r["tier_from"]))]
+
+
+# ---------------------------------------------------------------- who bears it, and the centre's share
+
+
+def check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell, note):
+    """What of the price is owed, and what the operator or the centre bears, by the state in which the run ended."""
+    bears = policy["liability"].get(read["state"])
+    if bears is None and (amount, bearing) == (gross, 0):
+        return
+    bears = bears or {"payer": 1, "centre": 0, "operator": 0}
+    owed, _, borne = apportion(gross, [int(bears[name]) for name in ("payer", "centre", "operator")])
+    if charge["reason"] == "late_increase":
+        note("charges that came too late to rise: the operator bears what they would have added")
+        if amount + bearing != owed + borne or amount > owed:
+            tell(f"{amount} owed and {bearing} borne are not what {owed} and {borne} come to")
+    elif (amount, bearing) != (owed, borne):
+        tell(
+            f"of {gross} the project owes {owed} and the operator bears {borne}; the charge says {amount} and {bearing}"
+        )
+    elif (owed, borne) != (gross, 0):
+        note("charges of which the operator or the centre bears a part, by the agreement")
+
+
+def check_shares(charge, earned, centre, tax, agreed, tell):
+    """What the centre gets of what was earned: tax first, then the agreed ratio, cut towards zero."""
+    if charge["agreement"] is None and (centre or tax):
+        tell("a share of a centre without an agreement")
     if agreed is None:
-        note("charges whose agreement is not in the bundle: the centre's share was not computed")
         return
     rule = agreed["tax"]
     expected_tax = 0
@@ -499,28 +1009,36 @@ ACCOUNTS = {"project": "amount", "operator:borne": "borne", "centre": "centre", 
             "operator:revenue": "rest"}  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
+def account_of(account):
+    """(what of a charge it is posted for, the project whose account it is)"""
+    head, _, rest = account.partition(":")
+    return ACCOUNTS.get(account if head == "operator" else head), rest.split(":")[0] if head == "project" else ""
+
+
 def check_entry(line, terms, about, tell, note):
     """One entry with its charges. Returns what the whole is summed from."""
     leaf, charged = line["leaf"], line["charges"]
     if leaf["charges"] != [hashed(c["charge"]) for c in charged]:
         tell("the charges are not those that the leaf commits to")
-    sums, posted = {}, {}
+    sums, posted, project = {}, {}, ""
     for account, commodity, text in leaf["postings"]:
         value = int(text)
         sums[commodity] = sums.get(commodity, 0) + value
-        kind = account.split(":")[0]
-        kind = ACCOUNTS.get(account if kind == "operator" else kind)
+        kind, of = account_of(account)
         if kind:
             posted[commodity, kind] = posted.get((commodity, kind), 0) + value
-        if account.startswith("project:") and about.get("project") and account.split(":")[1] != about["project"]:
-            tell(f"the entry is about {account}, the bill about project {about['project']}")
+        if of:
+            project = of
+            if about.get("project") and of != about["project"]:
+                tell(f"the entry is about {account}, the bill about project {about['project']}")
     if any(sums.values()):
         tell(f"the postings do not balance: {sums}")
-    made, parts, expected = [], [], {}
+    made, parts, expected, counted = [], [], {}, None
     for c in charged:
         charge, record = c["charge"], c["record"]
-        check_record(record, tell, note)
-        check_charge(charge, record, terms, tell, note)
+        check_record(record, (c.get("shown") or {}).get("fields"), tell, note)
+        check_charge(charge, record, terms, project, tell, note)
         if c.get("shown"):
             check_personal(record, c["shown"], tell)
         check_about(record, about, tell)
@@ -535,17 +1053,24 @@ def check_entry(line, terms, about, tell, note):
             centre = 0
         rest = amount + bearing - tax - centre
         said = {"amount": amount, "borne": bearing, "centre": -centre, "tax": -tax, "rest": -rest}
+        currency = charge["currency"]
         for name, value in said.items():
-            expected[charge["currency"], name] = expected.get((charge["currency"], name), 0) + value
+            expected[currency, name] = expected.get((currency, name), 0) + value
         expected["core-seconds", "amount"] = expected.get(("core-seconds", "amount"), 0) + seconds
         key = (record["site"], record["read"]["queue"], charge["grade"], charge["currency"])
-        made.append((leaf["key"], values, key, (record["run"], record["meter"], record["revision"])))
+        more = (charge["meter"], record["read"]["end"], charge["payers"], project) if about.get("payer") else None
+        made.append((leaf["key"], values, key, (record["run"], record["meter"], record["revision"]), more))
+        by_count = terms["tiered"] and [
+                    (s["tier_key"], int(s["count_before"]), int(s["quantity"]), int(s["amount_micro"]))
+                    for s in charge["segments"] if s.get("tier_key")]  # fmt: skip
+        if by_count:
+            counted = (leaf["key"], project, by_count, [r["entry"] for r in charge["replaces"]])
     off = {}
     if charged or leaf["kind"] == "overage":
         for name, value in posted.items():
             expected[name] = expected.get(name, 0) - value
         off = {k: v for k, v in expected.items() if v and (k[0] == "core-seconds" or len(k[0]) == 3)}
-    return made, parts, (leaf["link"] or leaf["key"], off)
+    return made, parts, (leaf["link"] or leaf["key"], off), counted
 
 
 def movement(leaf, charged, about):
@@ -557,7 +1082,7 @@ def movement(leaf, charged, about):
                 seconds += int(text)
             continue
         currencies.add(commodity)
-        if account.startswith("project:"):
+        if account.startswith("project:") or account == "operator:credits":
             owed += int(text)
         elif account == "operator:borne":
             bearing += int(text)
@@ -584,8 +1109,8 @@ def period(begin, finish):
 
 
 def check_about(record, about, tell):
-    if about.get("settlement"):
-        return  # what is settled in a period may have run earlier
+    if about.get("settlement") or about.get("payer"):
+        return  # what is settled or billed in a period may have run earlier
     if about.get("site") and record["site"] != about["site"]:
         tell(f"the run was at {record['site']}, the bill is about {about['site']}")
     end = record["read"]["end"]
@@ -600,7 +1125,7 @@ def check_about(record, about, tell):
 def check_chunk(task):
     """Lines of entries. Returns findings, notes, leaf hashes by number, charges made and replaced, sums that differ."""
     lines, terms, about = task
-    findings, notes, leaves, made, replaced, offs, moved = [], {}, [], [], [], [], []
+    findings, notes, leaves, made, replaced, offs, moved, booked, tiers = [], {}, [], [], [], [], [], [], []
 
     def note(text):
         notes[text] = notes.get(text, 0) + 1
@@ -612,7 +1137,11 @@ def check_chunk(task):
             where = f"leaf {line['seq']} ({line['leaf']['key']})"
             said = []
             leaves.append((line["seq"], leaf_hash(line["leaf"])))
-            more, parts, off = check_entry(line, terms, about, said.append, note)
+            more, parts, off, counted = check_entry(line, terms, about, said.append, note)
+            if counted:
+                tiers.append((line["seq"], *counted))
+            if line["leaf"]["kind"] in ("invoice", "credit_note"):
+                booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
             made += more
             replaced += [(line["leaf"]["key"], *part) for part in parts]
@@ -622,7 +1151,7 @@ def check_chunk(task):
                 moved.append(movement(line["leaf"], line["charges"], about))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
             findings.append(f"{where}: cannot be read ({type(exc).__name__}: {exc})")
-    return findings, notes, leaves, made, replaced, offs, moved
+    return findings, notes, leaves, made, replaced, offs, moved, booked, tiers
 
 
 def main_of(lines, options):
@@ -643,6 +1172,7 @@ def main_of(lines, options):
     stream = rest()
     entries = iter(lambda: list(islice(stream, CHUNK)), [])
     first = next(entries, [])
+    state.prices()
     if len(first) < CHUNK or options.processes == 1:
         for chunk in (first, *entries):
             state.take(check_chunk((chunk, state.terms, state.about)))
@@ -674,7 +1204,10 @@ class Whole:
     def __init__(self, head, options):
         self.head, self.about, self.options = head, head["about"], options
         self.findings, self.notes, self.leaves = [], {}, []
-        self.terms = {"rules": {}, "agreements": {}}
+        self.terms = {"rules": {}, "agreements": {}, "discounts": {}}
+        self.ends, self.tariffs, self.signed = {}, {}, {}
+        self.documents, self.items, self.booked, self.tiers = [], [], {}, []
+        self.billed, self.credited = {}, {}
         self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
         self.made, self.replaced, self.readings = {}, {}, set()
         self.sums, self.older = {}, []
@@ -699,6 +1232,10 @@ class Whole:
             self.bill = line
         elif kind == "leaf":
             self.leaf(line)
+        elif kind == "signature":
+            self.signature(line)
+        elif kind == "items":
+            self.items.append(line)
         elif kind == "statement":
             self.remark("a statement that is not agreed yet: it is in no log")
             self.settlements.append((line["content"], line["signatures"]))
@@ -713,8 +1250,16 @@ class Whole:
             self.tell(f"leaf {line['seq']}: the {leaf['t']} is not the one that the log commits to")
         if leaf["t"] == "price_rule":
             self.terms["rules"][leaf["ref"]] = content
+        elif leaf["t"] == "price_end":
+            self.ends[content["rule"]] = micros(content["valid_to"])
+        elif leaf["t"] == "discount":
+            self.terms["discounts"][leaf["ref"]] = content
+        elif leaf["t"] == "tariff":
+            self.tariffs[leaf["sha256"]] = (leaf["ref"], content)
         elif leaf["t"] == "agreement":
             self.terms["agreements"][leaf["ref"]] = content
+        elif leaf["t"] in ("invoice", "credit_note"):
+            self.documents.append((line["seq"], leaf, content))
         elif leaf["t"] == "settlement":
             self.settlements.append((content, line["signatures"]))
             for one in line["signatures"]:
@@ -723,16 +1268,75 @@ class Whole:
             if len(line["signatures"]) != 2:
                 self.tell("an agreed statement has two signatures")
 
+    def signature(self, line):
+        """One side's signature under an agreement or a tariff: Ed25519 over its canonical bytes."""
+        leaf, signature = line["leaf"], b64(line["signature"])
+        self.leaves.append((line["seq"], leaf_hash(leaf)))
+        document, _, party = leaf["ref"].partition("/")
+        if leaf["t"] != "signature" or leaf["sha256"] != hashlib.sha256(signature).hexdigest():
+            self.tell(f"leaf {line['seq']}: the signature is not the one that the log commits to")
+        content = next((c for c in self.signable() if hashed(c) == document), None)
+        if content is None:
+            self.tell(f"leaf {line['seq']}: a signature under nothing that is in the bundle")
+        elif line["algorithm"] != "Ed25519":
+            self.remark(f"signatures of a kind that this verifier cannot check: {line['algorithm']}")
+        elif not ed25519(b64(line["key"]), jcs(content), signature):
+            self.tell(f"the signature of {party} under {content['id']}/{content['version']} is false")
+        elif b64(line["key"]) not in self.options.signers.values():
+            self.remark(f"the key of {party} was taken from the bundle: compare it with the contract's, {line['key']}")
+        self.signed.setdefault(document, {})[party] = leaf.get("at")
+
+    def signable(self):
+        return [*self.terms["agreements"].values(), *(content for _, content in self.tariffs.values())]
+
+    def prices(self):
+        """When each price held: an own rule by its leaves, one of a tariff while its version was signed and newest."""
+        terms, holds, incomplete = self.terms, {}, False
+        for ref, content in terms["agreements"].items():
+            missing = {content["operator_id"], content["centre_id"]} - set(self.signed.get(hashed(content), ()))
+            if missing:
+                self.tell(f"agreement {ref} is not signed by {' and '.join(sorted(missing))}")
+        versions = {}
+        for sha256, (_, content) in self.tariffs.items():
+            at = list(self.signed.get(sha256, {}).values())
+            incomplete |= None in at
+            if len(at) == 2 and None not in at:  # it holds from its date on, but never before the second signature
+                begin = max(micros(utc(content["valid_from"])), *map(micros, at))
+                versions.setdefault(content["id"], []).append((content["version"], sha256, begin))
+        for listed in versions.values():
+            listed.sort()
+            for i, (_, sha256, begin) in enumerate(listed):
+                holds[sha256] = (begin, min((b for _, _, b in listed[i + 1 :]), default=None))
+        prices = []
+        for ref, rule in terms["rules"].items():
+            begin, end = micros(rule["valid_from"]), self.ends.get(ref)
+            tariff = rule["tariff_sha256"]
+            if tariff is not None:
+                if tariff not in self.tariffs:
+                    incomplete = True
+                    continue
+                stated = next((r for r in self.tariffs[tariff][1]["rules"] if same_rule(r, rule)), None)
+                if stated is None:
+                    self.tell(f"rule {ref} is not in tariff {self.tariffs[tariff][0]}")
+                if stated is None or tariff not in holds:
+                    continue  # not signed by both: it prices nothing
+                dates = [stated["valid_to"] and micros(utc(stated["valid_to"])), holds[tariff][1]]
+                begin, end = max(begin, holds[tariff][0]), min((d for d in dates if d), default=None)
+            prices.append(Price(ref, rule, begin, end, len(tiers_of(rule, terms["rules"])) > 1))
+        terms.update(prices=prices, incomplete=incomplete, cache={}, tiered=any(p.tiered for p in prices) or incomplete)
+
     def take(self, result):
-        findings, notes, leaves, made, replaced, offs, moved = result
+        findings, notes, leaves, made, replaced, offs, moved, booked, tiers = result
+        self.booked.update(booked)
+        self.tiers += tiers
         self.findings += findings
         self.leaves += leaves
         for text, count in notes.items():
             self.notes[text] = self.notes.get(text, 0) + count
-        for key, values, of, (run, meter, revision) in made:
+        for key, values, of, (run, meter, revision), more in made:
             if key in self.made:
                 self.tell(f"{key} is there twice")
-            self.made[key] = (tuple(values), of)
+            self.made[key] = (tuple(values), of, more)
             reading = f"{of[0]}\n{run}\n{meter}\n{revision}"
             if reading in self.readings:
                 self.tell(f"{key}: this reading of run {run} at {of[0]} is charged twice")
@@ -763,6 +1367,7 @@ class Whole:
         for link, late, currency, values in self.over:  # its grade is that of the charge that it goes with
             self.settle(late, self.made[link][1][2] if link in self.made else "", currency, values)
         self.check_replaced()
+        self.check_tiers()
         self.check_log()
         self.check_bill()
         if self.about.get("settlement") and len(self.settlements) != 1:
@@ -770,6 +1375,36 @@ class Whole:
         for content, signatures in self.settlements:
             check_settlement(content, signatures, self, self.tell, self.remark)
         return self.findings, self.notes, self.summary()
+
+    def check_tiers(self):
+        """Each part at a tiered price is by how much the month's total rose when it was counted."""
+        counted, kept = {}, {}
+        for _, key, project, parts, replaced in sorted(self.tiers):
+            gone = {}
+            for before in replaced:
+                for tier, quantity, micro in kept.get(before, ()):
+                    at = gone.setdefault(tier, [0, 0])
+                    at[0], at[1] = at[0] + quantity, at[1] + micro
+                    counted[project, tier] -= quantity
+            if any(before not in kept for before in replaced if before not in self.made):
+                self.remark("corrections at tiered prices of charges that are not in this bundle")
+                gone = None
+            for tier, before, quantity, micro in parts:
+                if tier.partition(":")[0] not in self.terms["rules"]:
+                    self.remark("tiered prices whose rule is not in the bundle")
+                    continue
+                taken, given = (0, 0) if gone is None else gone.pop(tier, (0, 0))
+                rise = month_price(tier, before + quantity, self.terms) - month_price(tier, before + taken, self.terms)
+                if gone is not None and micro != rise + given:
+                    self.tell(
+                        f"{key}: from {before} to {before + quantity} the month rises by {rise + given}, not {micro}"
+                    )
+                if before < counted.get((project, tier), 0):
+                    self.tell(f"{key}: {before} were counted before it, the charges before it have more")
+                elif before > counted.get((project, tier), 0):
+                    self.remark("tiered prices that count charges which are not in this bundle too")
+                counted[project, tier] = counted.get((project, tier), 0) + quantity
+                kept.setdefault(key, []).append((tier, quantity, micro))
 
     def check_replaced(self):
         for before, (key, values) in self.replaced.items():
@@ -821,7 +1456,7 @@ class Whole:
 
     def check_bill(self):
         """Live charges (those that nothing replaced) summed by site, queue, grade and currency."""
-        for key, (values, of) in self.made.items():
+        for key, (values, of, _) in self.made.items():
             if key not in self.replaced:
                 at = self.sums.setdefault(of, [0] * (len(SUMS) + 2))
                 for i, value in enumerate(values):
@@ -829,6 +1464,9 @@ class Whole:
                 at[-1] += 1
         if self.about.get("settlement"):
             return  # the statement is the bill: it sums what entries moved, not what charges stand at
+        if self.about.get("payer"):
+            check_documents(self)
+            return
         if self.bill is None:
             self.tell("there is no bill in the bundle")
             return
@@ -860,9 +1498,258 @@ class Whole:
         return lines
 
 
+def utc(text):
+    return text[:-1] + "+00:00" if text.endswith("Z") else text
+
+
+def same_rule(stated, rule):
+    """Whether a rule of a tariff's document is the one that was stored of it."""
+    for name, value in rule.items():
+        if name in ("v", "tariff_sha256"):
+            continue
+        other = stated[name]
+        if name == "valid_from":
+            if micros(utc(other)) != micros(value):
+                return False
+        elif json.loads(json.dumps(other), parse_int=str) != value:
+            return False
+    return True
+
+
 def money(micro):
     sign = "-" if micro < 0 else ""
     return f"{sign}{abs(micro) // 10**6}.{abs(micro) % 10**6:06d}"
+
+
+# ---------------------------------------------------------------- charges -> invoices and credit notes
+
+# Decimals of the currencies that have not two (Unicode CLDR, currencyData/fractions).
+_NONE_AT_ALL = """
+ADP AFN ALL BIF BYR CLP DJF ESP GNF IQD IRR ISK ITL JPY KMF KPW KRW LAK LBP LUF MGA MGF MMK MRO PYG RSD
+RWF SLL SOS STD SYP TMM TRL UGX UYI VND VUV XAF XOF XPF YER ZMK ZWD"""
+DECIMALS = {**dict.fromkeys(_NONE_AT_ALL.split(), 0), "CLF": 4, "UYW": 4}
+DECIMALS.update(dict.fromkeys(("BHD", "JOD", "KWD", "LYD", "OMR", "TND"), 3))
+
+
+def check_documents(whole):
+    """Every document of a payer: its lines from the charges on them, tax and rounding once, its entry in the books."""
+    about, tell = whole.about, whole.tell
+    whole.documents.sort(key=lambda one: one[0])
+    items, issued = items_by_document(whole), {}
+    for _, leaf, said in whole.documents:
+        number = said["number"]
+        if number in issued or (leaf["ref"], leaf["t"], leaf["project"]) != (number, said["kind"], said["project_id"]):
+            tell(f"{number} is there twice, or its leaf names another document")
+        issued[number] = said
+        named = (about["document"], about["project"] or said["project_id"])
+        if said["payer"]["id"] != about["payer"] or said["project_id"] != named[1] or (
+            named[0] and named[0] not in (number, said["corrects"])
+        ):  # fmt: skip
+            tell(f"{number} is no document of what the bundle is about")
+        mine = items.pop(number, [])
+        listed = "".join("\t".join(item) + "\n" for item in mine).encode()
+        if "items_sha256" not in leaf:
+            whole.remark("documents whose leaf does not say which charges are on them: the sums alone were checked")
+        elif leaf["items_sha256"] != hashlib.sha256(listed).hexdigest():
+            tell(f"{number}: the charges on it are not those that the log commits to")
+        if said["corrects"]:
+            check_credit(said, mine, whole)
+        else:
+            check_lines(said, mine, whole)
+            check_tax(said, lambda text, n=number: tell(f"{n}: {text}"))
+        check_booked(said, whole)
+    spans = [(said["period_start"], said["period_end"]) for said in issued.values()]
+    if not spans or (min(a for a, _ in spans), max(b for _, b in spans)) != (about["from"], about["to"]):
+        tell("the documents are not of the time that the bundle is about")
+    if items:
+        tell(f"there are charges on documents that are not in the bundle: {sorted(items)}")
+    check_billed_once(whole)
+
+
+def items_by_document(whole):
+    found = {}
+    for line in whole.items:
+        found.setdefault(line["document"], []).extend(tuple(item) for item in line["items"])
+    return found
+
+
+def check_lines(said, items, whole):
+    """Each line is the sum of the charges on it, as they were booked."""
+    number, found = said["number"], {}
+    for item in items:
+        line, kind, entry, part, seconds, micro = item
+        if (kind, entry, part) in whole.billed:
+            whole.tell(f"{number}: {kind} {entry} is billed twice")
+        whole.billed[kind, entry, part] = number
+        charge = whole.made.get(entry)
+        if charge is None:
+            whole.tell(f"{number}: {entry} is on it, and not in the bundle")
+            continue
+        for text in wrong_item(said, line, kind, part, seconds, micro, charge):
+            whole.tell(f"{number}: {kind} {entry}: {text}")
+        if kind == "reversal" and entry not in whole.replaced:
+            whole.tell(f"{number}: {entry} is taken back, and nothing took its place")
+        at = found.setdefault(line, [0, 0, 0])
+        at[0], at[1], at[2] = at[0] + (kind == "charge"), at[1] + int(seconds), at[2] + int(micro)
+    lines = {line["number"]: line for line in said["lines"]}
+    if list(lines) != [str(n) for n in range(1, len(said["lines"]) + 1)]:
+        whole.tell(f"{number}: its lines are not numbered from 1")
+    for n in sorted(lines.keys() | found.keys()):
+        line = lines.get(n)
+        sums = None if line is None else [int(line[name]) for name in ("runs", "core_seconds", "amount_micro")]
+        if sums != found.get(n):
+            whole.tell(f"{number}, line {n}: it says {sums}, the charges on it come to {found.get(n)}")
+        late = line is not None and micros(line["service_start"]) < micros(said["period_start"])
+        if line is not None and line["kind"] != ("correction" if late else "usage"):
+            whole.tell(f"{number}, line {n}: it is called {line['kind']}")
+
+
+def wrong_item(said, n, kind, part, seconds, micro, charge):
+    """What of a charge on a line is not as it was booked."""
+    values, (site, _, _, currency), (meter, end, payers, project) = charge
+    line = next((line for line in said["lines"] if line["number"] == n), None)
+    if line is None or kind not in ("charge", "reversal"):
+        return [f"there is no line {n}, or no {kind}"]
+    found, amount, core_seconds, way = [], values[1], values[5], 1 if kind == "charge" else -1
+    if payers is not None or part:
+        share = int((payers or {}).get(part, 0))
+        core_seconds = cut(core_seconds, sign(amount) * (share * 10**6 // abs(amount)), 10**6) if amount else 0
+        amount = share
+        if part != said["payer"]["id"]:
+            found.append(f"it is the part of {part!r}")
+    if (int(micro), int(seconds)) != (way * amount, way * core_seconds):
+        found.append(f"{micro} for {seconds} core-seconds, booked were {amount} for {core_seconds}")
+    if (site, currency, project) != (line["site_id"], said["currency"], said["project_id"]):
+        found.append(f"it ran at {site} for {project} in {currency}")
+    if meter != "centre":
+        found.append("no centre's meter has read it")
+    if not micros(line["service_start"]) <= micros(end) < micros(line["service_end"]):
+        found.append(f"it ended {end}, outside the line's period")
+    if micros(end) >= micros(said["period_end"]):
+        found.append(f"it ended {end}, after what is billed")
+    return found
+
+
+def check_tax(said, tell):
+    """The sum of the lines rounded once, taxed, and shared out to the lines by largest remainder."""
+    amounts = [int(line["amount_micro"]) for line in said["lines"]]
+    rate_ppm, coin = int(said["tax"]["rate_ppm"]), minor(said)
+    rounded = away(sum(amounts), coin)
+    inside = said["tax"]["inclusive"]
+    whole = 10**6 + rate_ppm if inside else 10**6
+    tax = away(rounded * rate_ppm, whole)
+    parts = largest(rounded, amounts, coin)
+    taxes = largest(tax, [amount * rate_ppm for amount in amounts], coin * whole)
+    nets = [part - share for part, share in zip(parts, taxes)] if inside else parts  # noqa: B905 - Python 3.8
+    expected = {
+        "net_minor": rounded - tax if inside else rounded, "tax_minor": tax,
+        "gross_minor": rounded if inside else rounded + tax, "rounding_micro": rounded * coin - sum(amounts),
+    }  # fmt: skip
+    for name, value in expected.items():
+        if int(said[name]) != value:
+            tell(f"{name} is {value}, it says {said[name]}")
+    stated = [(int(line["net_minor"]), int(line["tax_minor"])) for line in said["lines"]]
+    if stated != list(zip(nets, taxes)):  # noqa: B905
+        tell(f"net and tax of the lines are {list(zip(nets, taxes))}, it says {stated}")  # noqa: B905
+    if said["tax"]["kind"] != "standard" and rate_ppm:
+        tell(f"a supply that is {said['tax']['kind']} bears no tax")
+
+
+def minor(said):
+    """Micro-units in the smallest coin."""
+    return 10 ** (6 - DECIMALS.get(said["currency"], 2))
+
+
+def away(numerator, denominator):
+    """Half away from zero."""
+    return sign(numerator) * ((2 * abs(numerator) + denominator) // (2 * denominator))
+
+
+def largest(total, exact, scale):
+    """Whole parts that sum to the total, each next to its exact value."""
+    parts = [value // scale for value in exact]
+    for i in sorted(range(len(exact)), key=lambda i: (-(exact[i] % scale), i))[: max(0, total - sum(parts))]:
+        parts[i] += 1
+    return parts
+
+
+def check_credit(said, items, whole):
+    """A credit that somebody decided: never more than the line has left, its tax by the share of the line."""
+    number, invoice = said["number"], next((d for _, _, d in whole.documents if d["number"] == said["corrects"]), None)
+    if items or said["kind"] != "credit_note" or not said["reason"]:
+        whole.tell(f"{number}: a credit gives a reason, and no charge is on it")
+    if invoice is None:
+        whole.tell(f"{number}: the invoice {said['corrects']} that it is about is not in the bundle")
+        return
+    billed = {line["number"]: line for line in invoice["lines"]}
+    for line in said["lines"]:
+        n, net, tax = line["number"], -int(line["net_minor"]), -int(line["tax_minor"])
+        before = whole.credited.setdefault((invoice["number"], n), [0, 0])
+        of, after = billed.get(n, {"net_minor": 0, "tax_minor": 0}), before[0] + net
+        share = int(of["tax_minor"]) * after // int(of["net_minor"]) - before[1] if int(of["net_minor"]) else 0
+        exact = -(net + (tax if said["tax"]["inclusive"] else 0)) * minor(said)
+        if net <= 0 or after > int(of["net_minor"]) or tax != share or int(line["amount_micro"]) != exact:
+            whole.tell(f"{number}, line {n}: {net} + tax {tax} of {of['net_minor']} + {of['tax_minor']}, given back "
+                       f"before {before}")  # fmt: skip
+        for name in ("site_id", "user_id", "user", "service_start", "service_end"):
+            if line[name] != of.get(name):
+                whole.tell(f"{number}, line {n}: its {name} is not that of the invoice's line")
+        if (line["kind"], int(line["runs"]), int(line["core_seconds"])) != ("credit", 0, 0):
+            whole.tell(f"{number}, line {n}: a credit has no runs of its own")
+        before[0], before[1] = after, before[1] + tax
+    sums = [sum(int(line[name]) for line in said["lines"]) for name in ("net_minor", "tax_minor")]
+    if [int(said[name]) for name in ("net_minor", "tax_minor", "gross_minor", "rounding_micro")] != [
+        *sums,
+        sum(sums),
+        0,
+    ]:
+        whole.tell(f"{number}: its totals are not the sums of its lines, {sums}")
+    for name in ("issuer", "payer", "project_id", "currency", "tax", "period_start", "period_end"):
+        if said[name] != invoice[name]:
+            whole.tell(f"{number}: its {name} is not that of the invoice")
+
+
+def check_booked(said, whole):
+    """The document's entry in the books moves what the document says."""
+    coin, net, tax, gross = minor(said), *(int(said[f"{name}_minor"]) for name in ("net", "tax", "gross"))
+    owed = (f"payer:{said['payer']['id']}:receivable", gross * coin)
+    taxed = f"tax:{said['issuer']['id']}:{said['tax']['code']}"
+    inside, expected = said["tax"]["inclusive"], [owed]
+    if said["corrects"]:
+        expected += [("operator:credits", -net * coin), ("operator:tax" if inside else taxed, -tax * coin)]
+    else:
+        exact = sum(int(line["amount_micro"]) for line in said["lines"])
+        expected += [(f"project:{said['project_id']}:invoiced", -exact), (taxed, 0 if inside else -tax * coin),
+                     ("operator:rounding", -int(said["rounding_micro"]))]  # fmt: skip
+    settled = (f"project:{said['project_id']}:invoiced", f"project:{said['project_id']}:paid")
+    booked = whole.booked.get(f"{said['kind']}:{said['number']}")
+    if booked is None:
+        whole.tell(f"{said['number']}: its entry is not in the bundle")
+        return
+    found = {}
+    for account, commodity, micro in booked:
+        if not (said["corrects"] and account in settled):  # what a credit settles of the usage: even in itself
+            found[account, commodity] = found.get((account, commodity), 0) + int(micro)
+    wanted = {}
+    for account, micro in expected:
+        wanted[account, said["currency"]] = wanted.get((account, said["currency"]), 0) + micro
+    if {k: v for k, v in found.items() if v} != {k: v for k, v in wanted.items() if v}:
+        whole.tell(f"{said['number']}: booked is {found}, by the document it is {wanted}")
+
+
+def check_billed_once(whole):
+    """Of a run that was read again only the newest reading stays billed."""
+    for kind, entry, part in whole.billed:
+        if kind != "charge" or entry not in whole.replaced:
+            continue
+        again = ("charge", whole.replaced[entry][0], part) in whole.billed
+        if again and ("reversal", entry, part) not in whole.billed:
+            whole.tell(f"{entry} and {whole.replaced[entry][0]}, which took its place, are both billed")
+    waiting = [key for key, (_, _, more) in whole.made.items() if more[0] == "centre" and key not in whole.replaced
+               and not any((kind, key, part) in whole.billed for kind in ("charge",)
+                           for part in ("", whole.about["payer"]))]  # fmt: skip
+    if waiting:
+        whole.remark(f"charges that none of these documents bills: {len(waiting)}")
 
 
 # ---------------------------------------------------------------- settlement
@@ -1047,6 +1934,7 @@ def main(arguments=None):
     )
     parser.add_argument("--processes", type=int)
     given = parser.parse_args(arguments)
+    gc.disable()  # nothing here refers to itself
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
         options = Options(given.log_key, given.witness, seen, given.processes, given.signer)

@@ -17,7 +17,7 @@ from accounting.money import parse_amount
 from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway import recovery
-from gateway.admin import demo, docking, reconciling, serving
+from gateway.admin import checking, docking, reconciling, serving
 from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
@@ -34,13 +34,6 @@ def add_to(subs: Any) -> None:
     """Every command with its arguments."""
     _add(subs, "serve", serving.serve, "Serve HTTP (and, by default, run the ticks)")
     _add(subs, "worker", serving.work, "Run the ticks only (PostgreSQL)")
-    _add(
-        subs,
-        "demo",
-        demo.run,
-        "Set up a small federation and run a job through it",
-        ("--stop", {"action": "store_true"}),
-    )
     admin = _add_group(subs, "admin", "Look after the gateway")
     _add(admin, "init", init, "The first admin and a token", ("name", {}))
     _add(admin, "user", user, "A new person", ("name", {}), ("--admin", {"action": "store_true"}))
@@ -60,12 +53,14 @@ def add_to(subs: Any) -> None:
          ("--url", {"default": ""}), ("--ca", {"default": ""}))  # fmt: skip
     _add(admin, "dock-rotate", docking.dock_rotate, "A new docking key towards a centre", ("site", {}))
     _add(admin, "rotate-keys", rotate_keys, "A new master key; every stored key is sealed anew")
-    _add(admin, "check", check, "Probe every site and check the books")
+    _add(admin, "check", checking.check, "Probe every site and check the books")
     _add(admin, "backup", backup, "Copy the database while it is used", ("file", {}))
     _add(admin, "restore", restore, "Put a copy back", ("file", {}), ("--force", {"action": "store_true"}))
     _add(admin, "recover", recover, "After a restore: ask every site, then accept writes",
          ("--back-hours", {"type": int, "default": 48}),
-         ("--skip-site", {"action": "append", "default": []}))  # fmt: skip
+         ("--skip-site", {"action": "append", "default": []}),
+         ("--keep-log", {"action": "store_true", "help": "nothing was signed after the copy: the same evidence log"})
+         )  # fmt: skip
     _add(admin, "statement", reconciling.receive, "Receive a centre's statement from a file", ("site", {}),
          ("period", {}), ("file", {}), ("--currency", {"default": "CNY"}), ("--format", {"default": "csv"}),
          ("--profile", {"default": None}), ("--signature", {"default": "", "help": "a file with the centre's JWS"}),
@@ -76,6 +71,9 @@ def add_to(subs: Any) -> None:
          ("--json", {"action": "store_true"}))  # fmt: skip
     _add(admin, "breaks", reconciling.breaks, "Differences that are not settled", ("--site", {"default": ""}),
          ("--period", {"default": ""}), ("--json", {"action": "store_true"}))  # fmt: skip
+    _add(
+        admin, "alarms", reconciling.alarms, "What is wrong with centres' meters", ("--json", {"action": "store_true"})
+    )
     _add(admin, "open-site", open_site, "Lift the reason for which a site was closed", ("site", {}))
 
 
@@ -211,26 +209,6 @@ def _project(conn: Any, name: str) -> str:
 # ---------------------------------------------------------------- sites, books, copies
 
 
-def check(_args: argparse.Namespace) -> int:
-    services = compose(Settings())
-    failed = 0
-    for site_id, adapter in sorted(services.sites.items()):
-        if adapter.closed_reason is not None:
-            print(f"✗ {site_id}: closed: {adapter.closed_reason}")
-            failed += 1
-            continue
-        for result in adapter.auth.check():
-            mark = "✓" if result.ok else "✗"
-            print(f"{mark} {site_id}: {result.name}: {result.detail}" + (f" → {result.remedy}" * (not result.ok)))
-            failed += not result.ok
-    with services.db.read() as conn:
-        off = books.check_books(conn)
-    for line in off:
-        print(f"✗ books: {line}")
-    print("✓ books: every entry sums to zero, every balance is its postings" if not off else "")
-    return 1 if failed or off else 0
-
-
 def backup(args: argparse.Namespace) -> None:
     print(copies.backup(Settings(), Path(args.file), now=utc_now()))
 
@@ -246,9 +224,9 @@ def restore(args: argparse.Namespace) -> None:
 def recover(args: argparse.Namespace) -> int:
     services = compose(Settings())
     report = recovery.recover(services, back=timedelta(hours=args.back_hours), now=utc_now(),
-                              skip=frozenset(args.skip_site))  # fmt: skip
+                              skip=frozenset(args.skip_site), keep_log=args.keep_log)  # fmt: skip
     print(json.dumps({"attached": report.attached, "rebuilt": report.rebuilt, "foreign": report.foreign,
-                      "unreachable": report.unreachable}))  # fmt: skip
+                      "unreachable": report.unreachable, "evidence_origin": report.origin}))  # fmt: skip
     return 1 if report.unreachable else 0
 
 

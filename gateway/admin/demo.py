@@ -1,14 +1,18 @@
-"""The demo: a small federation on this machine, and one real job through all of it.
+"""The demo: a small federation on this machine, and one real job through each of its centres.
 
-No root, no server, nothing beyond the virtual environment: an embedded SQLite, this machine as centre `local`, and two
-emulated centres, Jinan (PBS) and Wuxi (Sunway): their schedulers are small programs of tests/emulators that run real
-processes here. Where `scontrol ping` answers, this machine's Slurm stands for Kunshan.
+No root, no server, nothing beyond the virtual environment: an embedded SQLite, this machine as centre `local`, and
+three emulated centres, Kunshan (Slurm), Jinan (PBS) and Wuxi (Sunway), by the site files of site_configs/centres:
+their schedulers are small programs of tests/emulators that run real processes here. Where `scontrol ping` answers, this
+machine's own Slurm joins as `slurm`.
+
+A second run shows what is there. It imports nothing of the gateway, so that it is there at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import hashlib
 import json
 import os
 import shutil
@@ -21,188 +25,184 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-HOME = Path(".penstock/demo")
-PORT = 8642
+from gateway.admin import demo_sites
+
+HOME = Path(os.environ.get("PENSTOCK_DEMO_HOME", ".penstock/demo"))
+PORT = int(os.environ.get("PENSTOCK_DEMO_PORT", "8642"))
+URL = f"http://127.0.0.1:{PORT}"
 PROGRAM = Path("docs/examples/pi_mpi.py")
+_STATE = HOME / "demo.json"
+_PID = HOME / "gateway.pid"
 
 
-def run(args: argparse.Namespace) -> int:
-    """Set up what is missing, start the gateway if it does not run, and show one job."""
-    if args.stop:
-        return stop()
-    HOME.mkdir(parents=True, exist_ok=True)
-    settings = {"PENSTOCK_HOME": str(HOME.resolve()), "PENSTOCK_PORT": str(PORT), "PENSTOCK_COLLECT_S": "2",
-                "PENSTOCK_WATCH_S": "1"}  # fmt: skip
-    sites = _sites()
-    state = HOME / "demo.json"
-    tokens = json.loads(state.read_text()) if state.exists() else _set_up(settings, state)
-    if tokens.get("sites") != sites:
-        stop()
-        tokens = _link(settings, sites, state, tokens)
-    url = _start(settings)
-    client = _Client(url, tokens["token"])
-    print(f"Penstock runs at {url}   (token of researcher «alice»: {tokens['token']})\n")
-    for site in sites:
-        print(f"--- {site}: {SITES[site]} ---")
-        _show_job(client, site)
+def run() -> None:
+    """Set up what is missing, start the gateway if it does not run, and show a job at each centre."""
+    state = _state()
+    if not _is_ours():
+        if _answers():
+            raise SystemExit(
+                f"demo: another gateway answers at {URL}; stop it, or set PENSTOCK_DEMO_PORT to a free port"
+            )
+        HOME.mkdir(parents=True, exist_ok=True)
+        sites = demo_sites.write(HOME)
+        if state is None:
+            state = _set_up()
+        _link(sites, state)
+        _start()
+    assert state is not None
+    client = _Client(state["token"])
+    print(f"Penstock runs at {URL}   (token of researcher «alice»: {state['token']})")
+    print(demo_sites.HONESTLY)
+    missing = [site for site in state["sites"] if site not in state["jobs"]]
+    for site in missing:
+        print(f"\n--- {site}: {demo_sites.WHAT[site]} ---")
+        state["jobs"][site] = _show_job(client, site)
+        _save(state)
+    if not missing:
+        print("\nThe jobs of the first run (make demo-reset forgets them):\n")
+        client("jobs")
     client("balance")
-    print(f"\nThe gateway goes on running: open {url} and sign in with the token above.")
+    print(f"The gateway goes on running: open {URL} and sign in with the token above.")
     print("Stop it with:  make demo-stop")
-    return 0
 
 
-def stop() -> int:
+def stop() -> None:
     """End the gateway that the demo started."""
-    file = HOME / "gateway.pid"
-    if file.exists():
-        try:
-            os.kill(int(file.read_text()), signal.SIGTERM)
-        except ProcessLookupError:
-            print("it was not running")
-        file.unlink()
+    if _PID.exists() and _lives(pid := int(_PID.read_text())):
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(200):
+            if not _lives(pid):
+                break
+            time.sleep(0.05)
+    _PID.unlink(missing_ok=True)
     print("stopped")
-    return 0
 
 
-# What each centre of the demo really is.
-SITES = {
-    "local": "processes of this machine",
-    "kunshan": "this machine's Slurm, in the place of NSCC Kunshan",
-    "jinan": "EMULATED: a PBS that stands for NSCC Jinan; nothing leaves this machine",
-    "wuxi": "EMULATED: a Sunway that stands for NSCC Wuxi; nothing leaves this machine",
-}
-_EMULATED = """site: {site}
-title: {{en: "{en} (emulated)", zh: "{zh}（模拟）"}}
-scheduler: {scheduler}
-transport: {{kind: local}}
-credentials: {{observer: {{username: {me}}}, meter: {{username: {me}}}}}
-staging_root: "{root}/staging"
-environment: {{PATH: "{root}/bin:/usr/local/bin:/usr/bin:/bin"}}
-{more}
-"""
+def reset() -> None:
+    """Forget the demo: its gateway, its centres, its jobs."""
+    stop()
+    shutil.rmtree(HOME, ignore_errors=True)
+    print(f"forgotten: {HOME}")
 
 
-def _sites() -> list[str]:
-    """The centres of this machine, each with its site file."""
-    folder = HOME / "sites"
-    folder.mkdir(exist_ok=True)
-    local = "site: local\ntitle: {en: This machine, zh: 本机}\nscheduler: local\ntransport: {kind: local}\n"
-    (folder / "local.yaml").write_text(local + f'staging_root: "{HOME.resolve()}/staging"\n', "utf-8")
-    (folder / "slurm.yaml").unlink(missing_ok=True)
-    sites = ["local"]
-    if _slurm_answers():
-        me, conf = getpass.getuser(), os.environ.get("SLURM_CONF")
-        (folder / "kunshan.yaml").write_text(
-            "site: kunshan\ntitle: {en: Kunshan (Slurm of this machine), zh: 昆山（本机 Slurm）}\nscheduler: slurm\n"
-            f"transport: {{kind: local}}\ncredentials: {{observer: {{username: {me}}}}}\n"
-            + (f"environment: {{SLURM_CONF: {conf}}}\n" if conf else ""),
-            "utf-8",
-        )
-        sites.append("kunshan")
-    else:
-        (folder / "kunshan.yaml").unlink(missing_ok=True)
-    root = (HOME / "jinan").resolve()
-    _emulate("pbs", root, "nodes=2", "cores_per_node=4")
-    log = f"pbs: {{accounting_log: {root}/state/accounting}}"
-    _write(folder, "jinan", "NSCC Jinan", "济南", "pbs", root, log)
-    root = (HOME / "wuxi").resolve()
-    _emulate("sunway", root, "nodes=2", "cores_per_node=4")
-    zone = Path("/etc/timezone").read_text().strip() if Path("/etc/timezone").exists() else "UTC"
-    queues = f"queues: {{share: {{native: q_sw_share}}}}\nzone: {zone.removeprefix('Etc/') or 'UTC'}"
-    _write(folder, "wuxi", "NSCC Wuxi", "无锡", "sunway", root, queues)
-    return [*sites, "jinan", "wuxi"]
+# ---------------------------------------------------------------- what is there
 
 
-def _slurm_answers() -> bool:
-    if shutil.which("scontrol") is None:
-        return False
+def _state() -> dict[str, Any] | None:
+    """What the first run left; a sentence where it is of another version, or half made."""
     try:
-        return subprocess.run(["scontrol", "ping"], capture_output=True, timeout=20, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
+        state: dict[str, Any] | None = json.loads(_STATE.read_text()) if _STATE.exists() else None
+    except ValueError:
+        state = {}
+    if state is None and not (HOME / "penstock.db").exists():
+        return None
+    if state is None or state.get("made_by") != _version():
+        raise SystemExit(
+            f"demo: {HOME} is half made or of another version of Penstock; type: make demo-reset && make demo"
+        )
+    return state
+
+
+def _version() -> str:
+    """By the schema: what the gateway's migrations and this file say."""
+    files = [*sorted(Path("gateway/migrations/versions").glob("*.py")), Path(demo_sites.__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def _save(state: dict[str, Any]) -> None:
+    draft = _STATE.with_suffix(".part")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(state))
+    draft.replace(_STATE)
+
+
+def _is_ours() -> bool:
+    return _PID.exists() and _lives(int(_PID.read_text())) and _answers()
+
+
+def _lives(pid: int) -> bool:
+    """Whether it is a gateway's process; a dead one that nobody reaped has no words."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"gateway" in words
+
+
+def _answers() -> bool:
+    try:
+        with urllib.request.urlopen(f"{URL}/healthz", timeout=2) as answer:  # noqa: S310 - our own loopback address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
         return False
 
 
-def _emulate(kind: str, root: Path, *settings: str) -> None:
-    """A small scheduler of tests/emulators: its commands in `bin`, its jobs in `state`."""
-    argv = [sys.executable, f"tests/emulators/{kind}.py", "install", str(root / "state"), str(root / "bin"), *settings]
-    subprocess.run(argv, check=True)
+# ---------------------------------------------------------------- set up and start
 
 
-def _write(folder: Path, site: str, en: str, zh: str, scheduler: str, root: Path, more: str) -> None:
-    text = _EMULATED.format(site=site, en=en, zh=zh, scheduler=scheduler, me=getpass.getuser(), root=root, more=more)
-    (folder / f"{site}.yaml").write_text(text, "utf-8")
+def _environment() -> dict[str, str]:
+    own = {"PENSTOCK_HOME": str(HOME.resolve()), "PENSTOCK_PORT": str(PORT), "PENSTOCK_COLLECT_S": "2",
+           "PENSTOCK_WATCH_S": "1"}  # fmt: skip
+    return {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")} | own
 
 
-def _admin(settings: dict[str, str], *words: str) -> str:
+def _admin(*words: str) -> str:
     """One of the operator's commands."""
     argv = [sys.executable, "-m", "gateway", "admin", *words]
-    done = subprocess.run(argv, env=os.environ | settings, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"demo: {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise SystemExit(f"demo: {' '.join(words)}: {said[-1] if said else 'failed without a word'}")
     return done.stdout.strip()
 
 
-def _link(settings: dict[str, str], sites: list[str], state: Path, tokens: dict[str, Any]) -> dict[str, Any]:
+def _set_up() -> dict[str, Any]:
+    """Researcher, project, credit, tariff: by the admin commands, as an operator would."""
+    print("Setting up: an admin, researcher «alice», project «demo» with 100 CNY, 0.10 CNY per core-hour …", flush=True)
+    _admin("init", "operator")
+    _admin("user", "alice")
+    _admin("project", "demo", "--owner", "alice")
+    _admin("credit", "demo", "100")
+    _admin("tariff", "0.10")
+    state = {"made_by": _version(), "token": _admin("token", "alice"), "sites": [], "jobs": {}}
+    _save(state)
+    return state
+
+
+def _link(sites: list[str], state: dict[str, Any]) -> None:
     """The researcher's account at each centre that is new."""
     for site in sites:
-        if site not in tokens.get("sites", []):
-            _admin(settings, "account", "alice", site, getpass.getuser())
-    tokens = {**tokens, "sites": sites}
-    state.write_text(json.dumps(tokens))
-    return tokens
+        if site not in state["sites"]:
+            _admin("account", "alice", site, getpass.getuser())
+    state["sites"] = sites
+    _save(state)
 
 
-def _set_up(settings: dict[str, str], state: Path) -> dict[str, Any]:
-    """Researcher, project, credit, tariff: by the admin commands, as an operator would."""
-
-    def admin(*words: str) -> str:
-        return _admin(settings, *words)
-
-    print("Setting up: an admin, researcher «alice», project «demo» with 100 CNY, 0.10 CNY per core-hour …")
-    admin("init", "operator")
-    admin("user", "alice")
-    admin("project", "demo", "--owner", "alice")
-    admin("credit", "demo", "100")
-    admin("tariff", "0.10")
-    token = admin("token", "alice")
-    state.touch(mode=0o600)
-    state.write_text(json.dumps({"token": token}))
-    return {"token": token, "sites": []}
-
-
-def _start(settings: dict[str, str]) -> str:
-    """The gateway in the background, if it is not there already; its address."""
-    url = f"http://127.0.0.1:{PORT}"
-    if _answers(url):
-        return url
+def _start() -> None:
+    """The gateway in the background."""
     with (HOME / "gateway.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "serve"], env=os.environ | settings, stdout=log, stderr=log,
+            [sys.executable, "-m", "gateway", "serve"], env=_environment(), stdout=log, stderr=log,
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-    (HOME / "gateway.pid").write_text(str(process.pid))
+    _PID.write_text(str(process.pid))
     for _ in range(600):
-        if _answers(url):
-            return url
+        if _answers():
+            return
         if process.poll() is not None:
             raise SystemExit(f"demo: the gateway ended at once; see {HOME / 'gateway.log'}")
         time.sleep(0.1)
     raise SystemExit(f"demo: the gateway does not answer; see {HOME / 'gateway.log'}")
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:  # noqa: S310 - our own loopback address
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+# ---------------------------------------------------------------- show
 
 
 class _Client:
     """The `penstock` command, shown as it is typed."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self._env = os.environ | {"PENSTOCK_URL": url, "PENSTOCK_TOKEN": token}
+    def __init__(self, token: str) -> None:
+        self._env = os.environ | {"PENSTOCK_URL": URL, "PENSTOCK_TOKEN": token}
         self._program = str(Path(sys.executable).with_name("penstock"))
 
     def __call__(self, *words: str, quiet: bool = False) -> str:
@@ -216,21 +216,42 @@ class _Client:
         return (done.stdout or "").strip()
 
 
-def _show_job(client: _Client, site: str) -> None:
-    """Submit, follow, and show what was sent and what it cost."""
-    command = _mpi_command()
-    queue = ("--queue", "share") if site == "wuxi" else ()
-    client("run", "--site", site, *queue, "--name", "pi-by-mpi", "-n", "2", "-t", "5m", "--", *command)
+def _show_job(client: _Client, site: str) -> str:
+    """Submit, follow, and show what was sent and what it cost; the job's id."""
+    queue = ("--queue", demo_sites.QUEUE[site]) if site in demo_sites.QUEUE else ()
+    if site == "kunshan":
+        script = HOME / "pi-on-a-dcu.sh"
+        script.write_text(
+            "#!/bin/bash\n#SBATCH --ntasks=2 --time=5\n#SBATCH --gres=dcu:1\n" + " ".join(_command()) + "\n"
+        )
+        print(f"$ cat {script}\n{script.read_text()}", flush=True)
+        client("submit", "--site", site, *queue, "--name", "pi-by-mpi", "--follow", str(script))
+    else:
+        client("run", "--site", site, *queue, "--name", "pi-by-mpi", "-n", "2", "-t", "5m", "--", *_command())
     job = json.loads(client("jobs", "--json", "--limit", "1", quiet=True).splitlines()[0])
     client("script", job["id"])
     client("wait", "--charged", job["id"], quiet=True)
     client("charges", job["id"])
+    return str(job["id"])
 
 
-def _mpi_command() -> list[str]:
+def _command() -> list[str]:
     """The program under `mpiexec` where the MPI wheel is there, else with processes of its own."""
     program = str(PROGRAM.resolve())
     mpiexec = Path(sys.executable).with_name("mpiexec")
     if mpiexec.exists():
         return [str(mpiexec), "-n", "2", sys.executable, program]
     return [sys.executable, program]
+
+
+def main() -> None:
+    """`make demo`, `make demo-stop`, `make demo-reset`."""
+    parser = argparse.ArgumentParser(prog="demo", description=run.__doc__)
+    parser.add_argument("--stop", action="store_true", help=stop.__doc__)
+    parser.add_argument("--reset", action="store_true", help=reset.__doc__)
+    args = parser.parse_args()
+    (reset if args.reset else stop if args.stop else run)()
+
+
+if __name__ == "__main__":
+    main()

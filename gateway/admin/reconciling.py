@@ -16,7 +16,9 @@ from accounting.reconciling.statement_formats import RECORD_FORMATS, Profile, Un
 from accounting.reconciling.statement_store import statement_row, statements
 from accounting.reconciling.terms import Narrower
 from accounting.sources.gaps import Hole, holes
+from accounting.store import alarms as meter_alarms
 from gateway.billing import reconcile
+from gateway.billing.names import Names
 from gateway.billing.recon_rules import rules_for
 from gateway.bootstrap import compose
 from gateway.errors import GatewayError
@@ -95,22 +97,35 @@ def breaks(args: argparse.Namespace) -> None:
         with services.db.read() as conn:
             sites = [args.site] if args.site else None
             found = [b for b in recon_store.breaks(conn, site_ids=sites, period=args.period) if b.state not in FINAL]
+            names = Names(services, conn, None)
         if args.json:
-            print(json.dumps([_json(services, item) for item in found]))
+            print(json.dumps([_json(services, names, item) for item in found]))
             return
         for item in found:
             row = item.row
             print(f"{row.id} {row.category} {item.state} {item.age_days(services.clock())} d "
                   f"{format_micro(reconcile.delta_micro(item))} {row.currency} {row.site_id} {row.native_id}: "
-                  f"{row.explanation}")  # fmt: skip
+                  f"{names.shown(row.explanation)}")  # fmt: skip
 
 
-def _json(services: Services, item: recon_store.BreakNow) -> dict[str, Any]:
+def alarms(args: argparse.Namespace) -> None:
+    """What stands of the meters' alarms, the newest day first."""
+    with closing(compose(Settings())) as services:
+        with services.db.read() as conn:
+            found = meter_alarms.alarms(conn)
+        if args.json:
+            print(json.dumps([asdict(a) | {"since": a.since.isoformat()} for a in found]))
+            return
+        for a in found:
+            print(f"{a.site_id} {a.kind} {a.day or '-'}: {a.text} (since {a.since.isoformat()})")
+
+
+def _json(services: Services, names: Names, item: recon_store.BreakNow) -> dict[str, Any]:
     row = item.row
     return {"id": row.id, "category": row.category, "state": item.state.value, "site": row.site_id,
             "period": row.period, "native_id": row.native_id, "delta": format_micro(reconcile.delta_micro(item)),
             "currency": row.currency, "age_days": item.age_days(services.clock()),
-            "causes": row.causes, "explanation": row.explanation}  # fmt: skip
+            "causes": row.causes, "explanation": names.shown(row.explanation)}  # fmt: skip
 
 
 def _without_statement(services: Services, period: str, have: set[str]) -> list[str]:

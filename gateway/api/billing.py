@@ -7,19 +7,21 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastapi import APIRouter, Path, Query
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from starlette.responses import Response
 
 from accounting import store as books
+from accounting.errors import PaymentRefused
 from accounting.ledger import CORE_SECONDS
 from accounting.money import format_micro
+from accounting.payments.top_up_store import top_up as top_up_of
+from accounting.reconciling.confirmed import confirmed
 from accounting.store import adjustments, budgets, payments, periods
 from accounting.store.adjustments import Adjustment
 from accounting.store.budgets import Budget
-from accounting.store.payments import Part, Payment
+from accounting.store.payments import Payment
 from accounting.store.periods import Period
 from accounting.store.reading import charge_page
-from accounting.store.schema import PAYMENTS
 from gateway.api import billing_models as models
 from gateway.api import describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
@@ -27,7 +29,7 @@ from gateway.api.idempotency import Once
 from gateway.api.projects import micro_of, project_row
 from gateway.api.schemas import Instant
 from gateway.billing import closing
-from gateway.errors import Invalid, NotFound, Problem
+from gateway.errors import Conflict, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.identity.vault import Opener
 from gateway.ids import new_id
@@ -62,7 +64,8 @@ def explain(services: Svc, person: Who, charge: Number) -> Response:
         found = books.explain(conn, charge)
         if found is None or not _may_see(person, found):
             raise NotFound(f"There is no charge {charge} that you may see.")
-        return answer(_explained(found, Opener(services, conn)(found.reading.raw)))
+        seen = _explained(found, Opener(services, conn)(found.reading.raw))
+        return answer(seen | {"evidence": _evidence(conn, found.reading)})
 
 
 # ---------------------------------------------------------------- months
@@ -97,10 +100,14 @@ def begin_closing(services: Svc, admin: Admin, year: Number, month: Number) -> R
 
 
 @router.post("/periods/{year}/{month}/close", **describe.route(models.Period, refuses=(403, 404, 409)))
-def close_period(services: Svc, admin: Admin, year: Number, month: Number) -> Response:
-    """Close a month for ever; what comes late is a correction in the open one (operator)."""
+def close_period(services: Svc, admin: Admin, year: Number, month: Number, leave_unbilled: bool = False) -> Response:
+    """Close a month for ever; what comes late is a correction in the open one (operator).
+
+    Refused while runs of it are on no document, unless `leave_unbilled` says that the next invoices take them up.
+    """
     with services.db.write() as conn:
-        periods.close_period(conn, _find(conn, year, month), by=admin.user_id, now=services.clock())
+        closing.close(conn, _find(conn, year, month), by=admin.user_id, leave_unbilled=leave_unbilled,
+                      now=services.clock())  # fmt: skip
         return answer(_period(conn, _find(conn, year, month)))
 
 
@@ -111,7 +118,10 @@ def close_period(services: Svc, admin: Admin, year: Number, month: Number) -> Re
     models.TopUp, status=201, body=models.TopUpIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def top_up(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Money that came in for a project to spend; the same bank reference again is the same money (operator)."""
+    """Money that came in for a project to spend; the same bank reference again is the same money (operator).
+
+    It is booked once, whether the bank's file is imported before or after.
+    """
     wanted = read(models.TopUpIn, body)
     now = services.clock()
     amount = micro_of(wanted.amount, "/amount")
@@ -120,12 +130,12 @@ def top_up(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
         payment = Payment(new_id("y", now), wanted.payer, row.currency, amount, wanted.received_at, wanted.source,
                           wanted.reference)  # fmt: skip
-        if payments.receive_payment(conn, payment, now=now):
-            key = f"top-up:{payment.id}"
-            payments.allocate_payment(conn, payment.id, [Part(row.id, amount)], idem_key=key, now=now)
-        at = (PAYMENTS.c.source == wanted.source) & (PAYMENTS.c.reference == wanted.reference)
-        return {"id": str(conn.scalar(select(PAYMENTS.c.id).where(at))), "project": row.id,
-                "amount": format_micro(amount), "currency": row.currency}  # fmt: skip
+        try:
+            made = top_up_of(conn, payment, project_id=row.id, transaction_id=wanted.transaction,
+                             separate=wanted.separate, now=now)  # fmt: skip
+        except PaymentRefused as exc:
+            raise Conflict(str(exc)) from exc
+        return {"id": made, "project": row.id, "amount": format_micro(amount), "currency": row.currency}
 
     return answer(Once.of(admin, idempotency_key, "POST /billing/top-ups", body).made(services, make), 201)
 
@@ -279,6 +289,16 @@ def _explained(found: books.Explained, raw: Mapping[str, Any]) -> dict[str, Any]
         "segments": list(c.segments), "reading": {name: getattr(reading, name) for name in shown},
         "raw": dict(raw),
     }  # fmt: skip
+
+
+def _evidence(conn: Connection, reading: Any) -> dict[str, Any]:
+    """Whether the centre has put its name to a reading, and where."""
+    if reading.signed_by:
+        return {"sides": 2, "signed_by": reading.signed_by, "statement": reading.statement_id, "line": None}
+    found = confirmed(conn, [reading.id]).get(reading.id)
+    if found is None:
+        return {"sides": 1, "signed_by": None, "statement": None, "line": None}
+    return {"sides": 2, "signed_by": found.signed_by, "statement": found.statement_id, "line": found.line_no}
 
 
 def _find(conn: Connection, year: int, month: int) -> Period:

@@ -145,7 +145,10 @@ class PeriodIn(_In):
 
 
 class TopUpIn(_In):
-    """Money that came in for a project; `source` and `reference` are the bank's own key."""
+    """Money that came in for a project; `source` and `reference` are the bank's own key.
+
+    `transaction`: the imported payment that it is part of. `separate`: it is none of those that may be it.
+    """
 
     project: Name
     payer: Name
@@ -153,6 +156,8 @@ class TopUpIn(_In):
     received_at: Instant
     source: Annotated[Plain, Field(min_length=1, max_length=64)] = "bank"
     reference: Annotated[Plain, Field(min_length=1, max_length=120)]
+    transaction: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    separate: bool = False
 
 
 class RefundIn(_In):
@@ -276,6 +281,15 @@ class ChargeList(_Out):
     next: int | None = Field(description="`before` of the next page")
 
 
+class Sides(_Out):
+    """1: we read it at the centre. 2: the centre has confirmed it, by a line of a statement that it signed."""
+
+    sides: int
+    signed_by: str | None
+    statement: int | None
+    line: int | None
+
+
 class Explanation(ChargeShort):
     """A charge down to the raw record: rule, arithmetic, shares."""
 
@@ -290,6 +304,7 @@ class Explanation(ChargeShort):
     segments: list[dict[str, Any]]
     reading: dict[str, Any]
     raw: dict[str, Any]
+    evidence: Sides
 
 
 class Period(_Out):

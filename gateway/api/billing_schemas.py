@@ -139,6 +139,12 @@ class AllocateIn(_In):
     amount: AmountText
 
 
+class MatchIn(_In):
+    """The transaction is the money of this top-up."""
+
+    top_up: Short
+
+
 class Entity(_Out):
     """Who issues or pays."""
 
@@ -318,6 +324,7 @@ class PaymentsImported(_Out):
     known: int
     left_out: int
     unallocated: int
+    top_ups: int
     allocated: list[Amount]
     problems: list[ImportProblem]
 
@@ -327,8 +334,15 @@ class PaysFor(_Out):
     amount: str
 
 
+class TopUpPart(_Out):
+    """What of a payment is prepaid money."""
+
+    id: str
+    amount: str
+
+
 class Payment(_Out):
-    """Money that came in."""
+    """Money that came in. `perhaps_top_ups`: recorded by hand, and perhaps this very money: a person says."""
 
     id: int
     account: str
@@ -340,6 +354,8 @@ class Payment(_Out):
     payer_name: str
     remittance: str
     pays: list[PaysFor]
+    top_ups: list[TopUpPart]
+    perhaps_top_ups: list[str]
 
 
 class Payments(_Out):

@@ -98,6 +98,8 @@ def payment_json(found: Received) -> dict[str, Any]:
         "unallocated": plain(found.unallocated_minor, t.currency), "payer_name": t.payer_name,
         "remittance": t.remittance,
         "pays": [{"invoice": number, "amount": plain(minor, t.currency)} for number, minor in found.documents],
+        "top_ups": [{"id": payment, "amount": plain(minor, t.currency)} for payment, minor in found.top_ups],
+        "perhaps_top_ups": list(found.perhaps),
     }  # fmt: skip
 
 

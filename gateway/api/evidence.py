@@ -12,7 +12,7 @@ from sqlalchemy import Connection, or_, select
 from starlette.responses import Response, StreamingResponse
 
 from accounting.evidence import log
-from accounting.evidence.bundle import About
+from accounting.evidence.about import About
 from gateway.api import answers, describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
@@ -31,8 +31,8 @@ Size = Annotated[int | None, Query(ge=0, le=2**62, description="A number of leav
 @router.get("/log", **describe.route(answers.LogStatus))
 def status(services: Svc, _person: Who) -> Response:
     """How far the log is."""
-    name = evidence.origin(services)
     with services.db.read() as conn:
+        name = evidence.origin(services, conn)
         newest = log.checkpoint(conn)
         key = next((k for k in evidence.known_keys(conn, purpose="log") if k.name == name), None)
         return answer({
@@ -71,21 +71,25 @@ def tile(services: Svc, _person: Who, path: Word) -> Response:
 
 @router.get("/bundle", **describe.route("application/x-ndjson", refuses=(403, 404, 409, 422)))
 def bundle(
-    services: Svc, person: Who, since: datetime, until: datetime, project: Word | None = None,
-    site: Word | None = None, seen: Size = None, disclose: bool = False,
+    services: Svc, person: Who, since: datetime | None = None, until: datetime | None = None,
+    project: Word | None = None, site: Word | None = None, payer: Word | None = None, invoice: Word | None = None,
+    seen: Size = None, disclose: bool = False,
 ) -> Response:  # fmt: skip
-    """All that the independent verifier needs about a period: what ended in [since, until) of a project or a site.
+    """All that the independent verifier needs about a period: what ended in [since, until) of a project or a site; with
+    `payer` the documents that bill that time; with `invoice` that one (and its credit notes), whenever it was.
 
     `seen`: the size of a checkpoint that one has kept, so that the bundle leads on from it.
     """
-    if since.tzinfo is None or until.tzinfo is None or since >= until:
+    if invoice is not None:
+        since = until = datetime.now(UTC)  # the document knows its own
+    elif since is None or until is None or since.tzinfo is None or until.tzinfo is None or since >= until:
         problem = Problem("/until", "Two times with their zone, the later one last.", "invalid", "2026-11-01T00:00:00Z")
         raise Invalid("The period cannot be read.", problems=(problem,))
     with services.db.read() as conn:
         project_id = None if project is None else _project_id(conn, project)
-    about = About(since.astimezone(UTC), until.astimezone(UTC), project_id, site)
+    about = About(since.astimezone(UTC), until.astimezone(UTC), project_id, site, payer_id=payer, document=invoice)
     wanted = proofs.Wanted(about, seen, disclose)
-    proofs.assert_may_have(person, wanted)
+    proofs.assert_may_have(services, person, wanted)
     lines = proofs.lines(services, wanted, services.clock())
     return StreamingResponse(lines, media_type="application/x-ndjson")
 

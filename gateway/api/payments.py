@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from accounting.errors import AccountingError, PaymentRefused
+from accounting.evidence.outbox import put_source
 from accounting.invoicing import dispute_store
 from accounting.invoicing.ageing import aged, standings
 from accounting.invoicing.dispute_store import Evidence, disputed_minor, raise_dispute, take
@@ -22,6 +23,7 @@ from accounting.payments.bank_csv import CsvProfile, minor_of, read_csv
 from accounting.payments.camt import read_camt
 from accounting.payments.payment import BankStatement
 from accounting.payments.store import allocate_by_hand, find, import_payments, open_documents, received
+from accounting.payments.top_up_store import match_by_hand
 from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views
 from gateway.api import describe
@@ -49,15 +51,17 @@ def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
     wanted = read(schemas.PaymentsIn, body)
     statement = _statement(wanted)
     problems = [{"where": p.where, "why": p.why} for p in statement.problems[:100]]
-    found = {"new": 0, "known": 0, "unallocated": 0, "allocated": []}
+    found = {"new": 0, "known": 0, "unallocated": 0, "top_ups": 0, "allocated": []}
     if not problems and not wanted.dry_run:
         try:
             with services.db.write() as conn:
+                put_source(conn, "bank_file", _document(wanted), format=wanted.format)
                 done = import_payments(conn, statement.transactions, now=services.clock())
         except PaymentRefused as exc:
             raise Conflict(str(exc)) from exc
         sums = [{"amount": plain(minor, c), "currency": c} for c, minor in sorted(done.allocated_minor.items())]
-        found = {"new": done.new, "known": done.known, "unallocated": done.unallocated, "allocated": sums}
+        found = {"new": done.new, "known": done.known, "unallocated": done.unallocated, "top_ups": done.top_ups,
+                 "allocated": sums}  # fmt: skip
     elif not problems:
         found["new"] = len(statement.transactions)
     return answer(found | {"left_out": statement.left_out, "problems": problems})
@@ -91,6 +95,28 @@ def allocate(
         return views.payment_json(after)
 
     once = Once.of(admin, idempotency_key, f"POST /billing/payments/{transaction_id}/allocate", body)
+    return answer(once.made(services, make))
+
+
+@router.post("/payments/{transaction_id}/top-up", **describe.route(
+    schemas.Payment, body=schemas.MatchIn, refuses=(403, 404, 409, 422)
+))  # fmt: skip
+def match_top_up(
+    services: Svc, admin: Admin, transaction_id: TransactionId, body: Body, idempotency_key: IdemHeader = None
+) -> Response:
+    """Say that imported money is that of a top-up which was recorded by hand (operator): it is booked once."""
+    wanted = read(schemas.MatchIn, body)
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        try:
+            match_by_hand(conn, transaction_id, wanted.top_up, by=admin.name, now=services.clock())
+        except PaymentRefused as exc:
+            raise Conflict(str(exc)) from exc
+        after = find(conn, transaction_id)
+        assert after is not None
+        return views.payment_json(after)
+
+    once = Once.of(admin, idempotency_key, f"POST /billing/payments/{transaction_id}/top-up", body)
     return answer(once.made(services, make))
 
 
@@ -229,16 +255,21 @@ def _dispute(conn: Connection, person: Person, dispute_id: str) -> Dispute:
     return found
 
 
-def _statement(wanted: schemas.PaymentsIn) -> BankStatement:
+def _document(wanted: schemas.PaymentsIn) -> bytes:
+    """The bank's file, byte for byte."""
     if bool(wanted.content) == bool(wanted.content_base64):
         problem = Problem("/content", "Give either `content` or `content_base64`.", "required")
         raise Invalid("Where is the file?", problems=(problem,))
     try:
-        data = (
-            base64.b64decode(wanted.content_base64, validate=True) if wanted.content_base64 else wanted.content.encode()
-        )
+        if not wanted.content_base64:
+            return wanted.content.encode()
+        return base64.b64decode(wanted.content_base64, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise Invalid("The file is no base64.", problems=(Problem("/content_base64", str(exc), "invalid"),)) from exc
+
+
+def _statement(wanted: schemas.PaymentsIn) -> BankStatement:
+    data = _document(wanted)
     if wanted.format == "csv" and wanted.profile is None:
         problem = Problem("/profile", "A CSV needs a profile that names its columns.", "required")
         raise Invalid("How is the CSV written?", problems=(problem,))

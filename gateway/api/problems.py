@@ -1,9 +1,12 @@
-"""Errors as problem+json (RFC 9457): what, where (JSON pointer) and what to do; never a 500 for bad input."""
+"""Errors as problem+json (RFC 9457): what, where (JSON pointer) and what to do; never a 500 for bad input.
+
+A browser that asked for a page is given a page that says the same.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -24,6 +27,8 @@ from gateway.errors import Conflict, CreditExhausted, Forbidden, GatewayError, I
 log = structlog.get_logger()
 
 _MEDIA = "application/problem+json"
+# Shows a problem document to a person.
+Page = Callable[[Request, dict[str, Any]], Response]
 # What the design promises and this gateway does not do yet: told apart from a typing mistake.
 _LATER = frozenset({"container", "stage_in", "stage_out", "cleanup", "template", "objective"})
 
@@ -78,41 +83,51 @@ def no_credit(error: NoCredit) -> CreditExhausted:
     return CreditExhausted(detail, remedy="Ask for less time or fewer cores, or ask the project owner for credit.")
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, page: Page) -> None:
     """Every way an error can leave this process."""
 
+    def reply(request: Request, error: GatewayError) -> Response:
+        return page(request, _clean(body(error))) if wants_page(request) else answer(error)
+
     @app.exception_handler(GatewayError)
-    def _ours(_request: Request, exc: GatewayError) -> Response:
-        return answer(exc)
+    def _ours(request: Request, exc: GatewayError) -> Response:
+        return reply(request, exc)
 
     @app.exception_handler(NoCredit)
-    def _credit(_request: Request, exc: NoCredit) -> Response:
-        return answer(no_credit(exc))
+    def _credit(request: Request, exc: NoCredit) -> Response:
+        return reply(request, no_credit(exc))
 
     @app.exception_handler(FourEyes)
-    def _four_eyes(_request: Request, exc: FourEyes) -> Response:
-        return answer(Forbidden(str(exc), remedy="Ask another operator."))
+    def _four_eyes(request: Request, exc: FourEyes) -> Response:
+        return reply(request, Forbidden(str(exc), remedy="Ask another operator."))
 
     @app.exception_handler(AccountingError)
-    def _books(_request: Request, exc: AccountingError) -> Response:
-        return answer(Conflict(f"The books refuse this: {exc}."))
+    def _books(request: Request, exc: AccountingError) -> Response:
+        return reply(request, Conflict(f"The books refuse this: {exc}."))
 
     @app.exception_handler(RequestValidationError)
-    def _invalid(_request: Request, exc: RequestValidationError) -> Response:
+    def _invalid(request: Request, exc: RequestValidationError) -> Response:
         problems = of_validation(list(exc.errors()), skip=1)
-        return answer(as_invalid(problems))
+        return reply(request, as_invalid(problems))
 
     @app.exception_handler(ValidationError)
-    def _model(_request: Request, exc: ValidationError) -> Response:
-        return answer(as_invalid(of_validation(exc.errors(include_url=False))))
+    def _model(request: Request, exc: ValidationError) -> Response:
+        return reply(request, as_invalid(of_validation(exc.errors(include_url=False))))
 
     @app.exception_handler(HTTPException)
-    def _http(_request: Request, exc: HTTPException) -> Response:
+    def _http(request: Request, exc: HTTPException) -> Response:
         found = {"type": "about:blank", "title": str(exc.detail), "status": exc.status_code,
                  "detail": str(exc.detail), "code": f"http_{exc.status_code}"}  # fmt: skip
+        if wants_page(request):
+            return page(request, found)
         return JSONResponse(found, exc.status_code, exc.headers, media_type=_MEDIA)
 
     app.add_middleware(_Guard)
+
+
+def wants_page(request: Request) -> bool:
+    """A person's browser, outside the API."""
+    return not request.url.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
 
 
 class _Guard:

@@ -198,3 +198,39 @@ class Breaks(_Out):
 
     items: list[Break]
     cursor: str | None
+
+
+class MeterAlarm(_Out):
+    """Something wrong with a centre's meter; kind: not_read, gap, control_total; state: raised, over."""
+
+    site: str
+    kind: str
+    day: str | None
+    state: str
+    text: str
+    figures: dict[str, str]
+    since: str
+
+
+class MeterAlarms(_Out):
+    """Alarms, the newest day first."""
+
+    items: list[MeterAlarm]
+
+
+class DayOfMeters(_Out):
+    """A day by both meters; `missing`: jobs without a record of the centre, the sums are of the others."""
+
+    day: str
+    jobs: int
+    missing: int
+    gateway_core_seconds: int
+    centre_core_seconds: int
+    slack: int
+    agrees: bool
+
+
+class ControlTotals(_Out):
+    """Days, the newest first."""
+
+    items: list[DayOfMeters]

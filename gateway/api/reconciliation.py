@@ -26,6 +26,7 @@ from gateway.api import recon_schemas as schemas
 from gateway.api.context import Admin, Body, Svc, Who, Word, answer, read
 from gateway.api.paging import cursor_of, from_cursor
 from gateway.billing import reconcile
+from gateway.billing.names import Names
 from gateway.billing.recon_rules import rules_for
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
@@ -126,9 +127,10 @@ def list_breaks(
     with services.db.read() as conn:
         found = recon_store.breaks(conn, site_ids=_sites(services, person, site), period=period or "",
                                    after=int(after or 0), state=state, limit=limit + 1)  # fmt: skip
-    items = found[:limit]
+        items, names = found[:limit], Names(services, conn, None)
+        shown = [_break(services, names, item) for item in items]
     last = str(items[-1].row.id) if len(found) > limit else None
-    return answer({"items": [_break(services, item) for item in items], "cursor": cursor_of(last)})
+    return answer({"items": shown, "cursor": cursor_of(last)})
 
 
 @router.get("/breaks/{number}", **describe.route(schemas.BreakShown, refuses=(404,)))
@@ -235,7 +237,11 @@ def _statement(services: Services, conn: Connection, row: Any) -> dict[str, Any]
 
 
 def _received(services: Services, conn: Connection, number: int) -> dict[str, Any]:
-    bad = [{"line": p.line_no, "raw": p.raw, "why": p.why} for p in statement_problems(conn, number)[:100]]
+    names = Names(services, conn, None)
+    bad = [
+        {"line": p.line_no, "raw": names.opened(p.raw), "why": names.shown(p.why)}
+        for p in statement_problems(conn, number)[:100]
+    ]
     return _statement(services, conn, statement_row(conn, number)) | {"unreadable_lines": bad}
 
 
@@ -244,13 +250,14 @@ def _reconciliation(row: Any) -> dict[str, Any]:
             "counts": row.counts, "rules": row.rules, "by": row.by, "at": stamp(row.at)}  # fmt: skip
 
 
-def _break(services: Services, item: BreakNow) -> dict[str, Any]:
+def _break(services: Services, names: Names, item: BreakNow) -> dict[str, Any]:
     row = item.row
     return {
         "id": row.id, "statement": row.statement_id, "site": row.site_id, "period": row.period,
         "category": row.category, "kind": Category(row.category).name.lower(), "state": item.state.value,
-        "causes": row.causes, "explanation": row.explanation, "tier": row.tier, "line": row.line_no, "job": row.job_id,
-        "native_id": row.native_id, "username": row.username, "currency": row.currency,
+        "causes": row.causes, "explanation": names.shown(row.explanation), "tier": row.tier, "line": row.line_no,
+        "job": row.job_id, "native_id": row.native_id, "username": names.shown(row.username),
+        "currency": row.currency,
         "ours_core_seconds": row.ours_core_seconds, "theirs_core_seconds": row.theirs_core_seconds,
         "ours_amount": _money(row.ours_micro), "theirs_amount": _money(row.theirs_micro),
         "delta_amount": format_micro(reconcile.delta_micro(item)), "opened_at": stamp(row.opened_at),
@@ -259,13 +266,13 @@ def _break(services: Services, item: BreakNow) -> dict[str, Any]:
 
 
 def _shown(services: Services, conn: Connection, item: BreakNow) -> Mapping[str, Any]:
-    line = recon_store.line_of_break(conn, item.row)
+    line, names = recon_store.line_of_break(conn, item.row), Names(services, conn, None)
     events = [
-        {"act": e.act.value, "state": e.state.value, "by": e.by, "at": stamp(e.at), "note": e.note,
+        {"act": e.act.value, "state": e.state.value, "by": e.by, "at": stamp(e.at), "note": names.shown(e.note),
          "resolution": e.resolution}
         for e in recon_store.history(conn, item.row.id)
     ]  # fmt: skip
-    return _break(services, item) | {"history": events, "raw": None if line is None else line.raw}
+    return _break(services, names, item) | {"history": events, "raw": None if line is None else names.raw(line.raw)}
 
 
 def _money(micro: int | None) -> str | None:

@@ -102,13 +102,17 @@ class ResourcesIn(_In):
 
 
 class AttributesIn(_In):
-    """Where and for how long. `duration` in seconds, or ISO 8601 (`PT1H`)."""
+    """Where and for how long. `duration` in seconds, or ISO 8601 (`PT1H`).
+
+    `service_grade`: what is ordered, at its price (`economy`, `quality`, `super`, or as the centre's agreement says).
+    """
 
     duration: Seconds | None = None
     queue_name: Text | None = None
     account: Text | None = None
     reservation_id: Text | None = None
     qos: Text | None = None
+    service_grade: Annotated[str, Field(min_length=1, max_length=32)] | None = None
     priority: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_SMALL)] | None = None
     submit_as_hold: bool = False
     rerunnable: bool = False

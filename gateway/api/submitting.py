@@ -160,23 +160,30 @@ def _accepted(services: Services, ready: Sequence[_Ready]) -> list[str | Excepti
     if not ready:
         return []
     wanted = [item.wanted for item in ready]
-    with services.db.write() as conn:
-        made = _tried(partial(_all_of, services, conn, wanted))
-        if not isinstance(made, Exception):
-            answers: list[str | Exception] = list(made)
-        elif len(wanted) == 1:
-            answers = [made]
-        else:  # one of them is refused (no credit, a key used for something else): each for itself
-            alone = [_tried(partial(_all_of, services, conn, [want])) for want in wanted]
-            answers = [one if isinstance(one, Exception) else one[0] for one in alone]
+    answers: list[str | Exception]
+    try:
+        with services.db.write() as conn:
+            answers = [*_all_of(services, conn, wanted)]
+    except Exception as exc:  # noqa: BLE001 - raised again to whom it belongs
+        answers = [exc] if len(wanted) == 1 else _one_by_one(services, wanted)
     for site_id in {item.site_id for item, answer in zip(ready, answers, strict=True) if isinstance(answer, str)}:
         services.wake(site_id)
     return answers
 
 
+def _one_by_one(services: Services, wanted: Sequence[Wanted]) -> list[str | Exception]:
+    """One of them is refused (no credit, a key used for something else), and nothing of the batch was kept."""
+
+    def alone(conn: Connection, want: Wanted) -> str:
+        with conn.begin_nested():
+            return _all_of(services, conn, [want])[0]
+
+    with services.db.write() as conn:
+        return [_tried(partial(alone, conn, want)) for want in wanted]
+
+
 def _all_of(services: Services, conn: Connection, wanted: Sequence[Wanted]) -> list[str]:
-    with conn.begin_nested():
-        return [made.job_id for made in service.accept_all(services, conn, wanted, now=services.clock())]
+    return [made.job_id for made in service.accept_all(services, conn, wanted, now=services.clock())]
 
 
 def _gone(job_id: str) -> NotFound:

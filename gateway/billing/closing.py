@@ -1,4 +1,5 @@
-"""Cut a month off: what still runs is accrued as far as its time limit goes, and taken back by its final record."""
+"""Cut a month off: what still runs is accrued as far as its time limit goes, and taken back by its final record; close
+it for ever once it is billed."""
 
 from __future__ import annotations
 
@@ -8,11 +9,15 @@ from typing import Any
 from sqlalchemy import Connection, or_, select
 
 from accounting import store as books
+from accounting.errors import PeriodClosed
+from accounting.invoicing.unbilled import Waiting, waiting_to_be_billed
+from accounting.money import format_micro
 from accounting.price import PriceBook
 from accounting.store import accruals, contracts, periods
 from accounting.store.accruals import Running, capped_seconds
 from accounting.store.contracts import Contracts
 from accounting.store.periods import Period
+from accounting.store.schema import lock
 from gateway.db import table_of
 from gateway.identity.tables import ProjectRow
 from gateway.jobs.repository import JOBS, RUNS
@@ -27,6 +32,29 @@ def begin(conn: Connection, period: Period, *, by: str, now: datetime) -> int:
     going = _going(conn, period.ends_at)
     running = [found for row in going if (found := _running(prices, agreed, row, period.ends_at)) is not None]
     return accruals.accrue(conn, running, period_end=period.ends_at, now=now)
+
+
+def close(conn: Connection, period: Period, *, by: str, leave_unbilled: bool = False, now: datetime) -> str:
+    """Close the month for ever; its seal. Raises `PeriodClosed` while runs of it are on no document.
+
+    `leave_unbilled`: close it all the same; the next month's invoices take them up as corrections.
+    """
+    lock(conn, {f"period:{period.tenant}"})  # what is charged from now on counts in the next month
+    if not leave_unbilled:
+        left = waiting_to_be_billed(conn, period.ends_at)
+        if left:
+            raise PeriodClosed(_told(conn, left))
+    return periods.close_period(conn, period, by=by, now=now)
+
+
+def _told(conn: Connection, left: list[Waiting]) -> str:
+    names = {r.id: r.name for r in conn.execute(select(_PROJECTS.c.id, _PROJECTS.c.name))}
+    shown = [
+        f"{names.get(w.project_id, w.project_id)} {w.runs} runs, {format_micro(w.amount_micro)} {w.currency}"
+        for w in left[:5]
+    ]
+    more = f" and {len(left) - 5} more projects" if len(left) > 5 else ""
+    return f"not billed yet: {'; '.join(shown)}{more}. Bill the month first, or close it with leave_unbilled"
 
 
 def _going(conn: Connection, at: datetime) -> list[Any]:
@@ -45,7 +73,8 @@ def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Ru
     seconds = capped_seconds(row.start_time, at, limit_s=row.duration_max)
     core_seconds = (row.cores or row.cores_charged) * seconds
     where = agreed.scope(site_id=row.site_id, queue=row.queue, qos=row.spec.get("attributes", {}).get("qos") or "",
-                         currency=row.currency, project_id=row.project_id, at=row.start_time)  # fmt: skip
+                         currency=row.currency, project_id=row.project_id, at=row.start_time,
+                         grade=row.spec.get("attributes", {}).get("service_grade") or "")  # fmt: skip
     micro = books.estimate(prices, where, core_seconds=core_seconds, at=row.start_time)
     if micro is None or core_seconds == 0:
         return None

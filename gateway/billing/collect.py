@@ -17,9 +17,11 @@ import structlog
 from sqlalchemy import Connection, select, update
 
 from accounting import store as books
+from accounting.evidence.outbox import put_rows
 from accounting.sources import read_usage
 from accounting.store.schema import among
 from accounting.usage import Kind, Unreadable, UsageRecord
+from gateway.billing.names import Names
 from gateway.db import table_of
 from gateway.identity import vault
 from gateway.identity.tables import ProjectRow
@@ -121,7 +123,10 @@ def _book(services: Services, lease: Lease, batch: UsageBatch, now: datetime) ->
     if unreadable:
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
-            quarantined = books.quarantine(conn, unreadable, now=now)
+            names = Names(services, conn, lease.site_id, make=now)
+            quarantined = books.quarantine(conn, unreadable, kept=names.unreadable, now=now)
+            if quarantined:
+                put_rows(conn, lease.site_id, [], [row.content_sha256 for row in unreadable])
     return CollectReport(len(batch.usages) + len(batch.problems), ours, recorded, quarantined)
 
 
@@ -140,7 +145,10 @@ def _no_search_for_cycles() -> Iterator[None]:
 def _record(services: Services, lease: Lease, sealed: Sequence[books.Assigned], now: datetime) -> int:
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
-        return books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
+        recorded = books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
+        if recorded:
+            put_rows(conn, lease.site_id, [item.record.content_sha256 for item in sealed], [])
+        return recorded
 
 
 def _since(services: Services, site_id: str, now: datetime) -> datetime:
@@ -180,7 +188,8 @@ def _assign(conn: Connection, gateway_id: str, site_id: str, records: Sequence[U
             continue
         known = _as_we_know(conn, job.id, record) if record.kind is Kind.FENCED_COPY else record
         if known is not None:
-            assigned.append(books.Assigned(known, job.id, job.project_id, job.user_id, job.currency))
+            item = books.Assigned(known, job.id, job.project_id, job.user_id, job.currency, job.grade or "")
+            assigned.append(item)
     return assigned
 
 
@@ -210,7 +219,7 @@ def _sealed(services: Services, lease: Lease, records: Sequence[UsageRecord], no
             keys = vault.keys_of(services, conn, persons, now)
     return [
         books.Assigned(vault.seal_record(a.record, person=a.user_id, key=keys[a.user_id]), a.job_id, a.project_id,
-                       a.user_id, a.currency)
+                       a.user_id, a.currency, a.grade)
         for a in assigned
     ]  # fmt: skip
 
@@ -228,7 +237,15 @@ def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | 
 def _jobs_by_tag(conn: Connection, site_id: str, tags: Collection[str]) -> dict[str, Any]:
     project, account = table_of(ProjectRow), repository.ACCOUNTS
     query = (
-        select(JOBS.c.id, JOBS.c.tag, JOBS.c.project_id, JOBS.c.user_id, project.c.currency, account.c.username)
+        select(
+            JOBS.c.id,
+            JOBS.c.tag,
+            JOBS.c.project_id,
+            JOBS.c.user_id,
+            project.c.currency,
+            account.c.username,
+            repository.ORDERED_GRADE,
+        )
         .join(project, project.c.id == JOBS.c.project_id)
         .join(account, account.c.id == JOBS.c.site_account_id)
         .where(JOBS.c.site_id == site_id, among(conn, JOBS.c.tag, tags))
@@ -243,7 +260,7 @@ def _attempts_by_native_id(conn: Connection, site_id: str, native_ids: Iterable[
     project, account = table_of(ProjectRow), repository.ACCOUNTS
     query = (
         select(JOBS.c.id, JOBS.c.project_id, JOBS.c.user_id, project.c.currency, account.c.username,
-               ATTEMPTS.c.native_id, JOBS.c.native_submit_time)
+               ATTEMPTS.c.native_id, JOBS.c.native_submit_time, repository.ORDERED_GRADE)
         .join(JOBS, JOBS.c.id == ATTEMPTS.c.job_id)
         .join(project, project.c.id == JOBS.c.project_id)
         .join(account, account.c.id == JOBS.c.site_account_id)

@@ -14,14 +14,18 @@ from sqlalchemy import Connection, Table, insert, select, update
 
 from accounting.evidence import log as evidence
 from accounting.evidence import note
+from accounting.evidence.outbox import put
 from accounting.tables.evidence import SigningKeyRow
+from accounting.tables.origins import LogOriginRow
 from gateway.identity.keys import MasterKey, load_or_create
 from gateway.ids import new_id
+from gateway.jobs import standby
 from gateway.services import Lease, Services
 
 log = structlog.get_logger()
 
 KEYS = cast(Table, SigningKeyRow.__table__)
+ORIGINS = cast(Table, LogOriginRow.__table__)
 
 OPERATOR = "operator"
 _BATCH = 2000  # about 50 ms of a write transaction: submissions go on between two of them
@@ -29,7 +33,12 @@ _BATCHES = 100
 
 
 def append(services: Services, _lease: Lease | None, now: datetime) -> int:
-    """Append what waits, batch by batch, and sign the tree as it is then. Any process may run it at any time."""
+    """Append what waits, batch by batch, and sign the tree as it is then. Any process may run it at any time.
+
+    A gateway that was restored signs nothing before `recover` has decided under which name.
+    """
+    if not standby.accepting(services.db):
+        return 0
     appended = 0
     for _ in range(_BATCHES):
         with services.db.read() as conn:
@@ -47,13 +56,35 @@ def append(services: Services, _lease: Lease | None, now: datetime) -> int:
     return appended
 
 
-def origin(services: Services) -> str:
-    """The name of this gateway's log: the settings' (a URL without scheme), else by the gateway's id."""
+def origin(services: Services, conn: Connection) -> str:
+    """The name of this gateway's log: that of its last recovery, else the settings', else by the gateway's id."""
+    restarted = conn.scalar(select(ORIGINS.c.name).order_by(ORIGINS.c.started_at.desc()).limit(1))
+    return str(restarted) if restarted is not None else _first_origin(services)
+
+
+def _first_origin(services: Services) -> str:
+    """A URL without scheme, or a name of our own."""
     return services.settings.evidence_origin or f"penstock.local/{services.gateway_id}"
 
 
+def restart_log(services: Services, conn: Connection, *, reason: str, now: datetime) -> str:
+    """Go on under a new name and key from the leaves that are here: more may have been signed under the old one.
+
+    A copy of the books cannot know what was signed after it was made. To sign other leaves under the same name would be
+    two histories of one log, which every witness refuses, rightly. The first new leaf says what was before.
+    """
+    before, size = origin(services, conn), evidence.tree_size(conn)
+    name = f"{_first_origin(services)}/{now:%Y%m%dT%H%M%SZ}"
+    conn.execute(insert(ORIGINS), [
+        {"started_at": now, "name": name, "before": before, "size": size, "reason": reason[:200]}
+    ])  # fmt: skip
+    put(conn, "origin", name, {"v": 1, "before": before, "size": str(size), "reason": reason})
+    log.warning("evidence_log_restarted", origin=name, before=before, size=size)
+    return name
+
+
 def log_signer(services: Services, conn: Connection, now: datetime) -> Callable[[int, bytes], str]:
-    name = origin(services)
+    name = origin(services, conn)
     key = operator_key(services, conn, "log", name, now)
     return lambda size, root: note.sign(name, size, root, key.private)
 

@@ -13,13 +13,15 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting.evidence import log, merkle, note, personal
-from accounting.evidence.bundle import About, NothingToShow, bundle
+from accounting.evidence.about import About, NothingToShow
+from accounting.evidence.bundle import bundle
 from accounting.evidence.documents import stamp
 from accounting.evidence.leaves import Charged
 from accounting.evidence.outbox import ENTRY
 from accounting.store import contracts, settlements
 from accounting.store.schema import CHARGES, USAGE
 from gateway.billing.evidence import KnownKey, known_keys, origin
+from gateway.billing.invoices import document_row
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity import vault
 from gateway.identity.access import Person, Verb, can
@@ -141,13 +143,18 @@ class Wanted:
     disclose: bool = False
 
 
-def assert_may_have(person: Person, wanted: Wanted) -> None:
+def assert_may_have(services: Services, person: Person, wanted: Wanted) -> None:
     """A project's own people see it all; a centre's staff what ran at their centre; the operator everything."""
     about = wanted.about
+    if about.document is not None:
+        with services.db.read() as conn:
+            document_row(conn, person, about.document)  # raises where it is not theirs to see
+        return
     if about.project_id is None and about.site_id is None and not can(person, Verb.OPERATE):
         raise Forbidden("Only the operator may have everything.", remedy="Name a project or a site.")
-    mine = about.project_id is not None and can(person, Verb.SEE_PROJECT, ("project", about.project_id))
-    ours = about.site_id is not None and can(person, Verb.SEE_SITE, ("site", about.site_id))
+    verb = Verb.SEE_BILL if about.billed else Verb.SEE_PROJECT
+    mine = about.project_id is not None and can(person, verb, ("project", about.project_id))
+    ours = about.site_id is not None and not about.billed and can(person, Verb.SEE_SITE, ("site", about.site_id))
     if not (mine or ours or can(person, Verb.OPERATE)):
         raise NotFound("There is no such project or site that you may see.")
 
@@ -169,7 +176,7 @@ def lines(services: Services, wanted: Wanted, now: datetime) -> Iterator[str]:
 
 def _lines(services: Services, wanted: Wanted) -> Iterator[str]:
     with services.db.read() as conn:
-        log_key = next(k for k in known_keys(conn, purpose="log") if k.name == origin(services)).verifier
+        log_key = next(k for k in known_keys(conn, purpose="log") if k.name == origin(services, conn)).verifier
         witnesses = [k.verifier for k in known_keys(conn, purpose="witness")]
         teller = _Teller(services, conn) if wanted.disclose else None
         yield from bundle(

@@ -18,8 +18,8 @@ from accounting import store as books
 from accounting.agreement import Agreement, Bills
 from accounting.calendar import month
 from accounting.errors import AccountingError
-from accounting.evidence.leaves import SIGNED_BY
 from accounting.ledger import Entry, Posting, payable
+from accounting.reconciling import confirmed
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import FINAL, Act, Category, Event, Refused, State
 from accounting.reconciling.drafts import Known, Rules
@@ -31,11 +31,11 @@ from accounting.reconciling.terms import COLUMN
 from accounting.store import USAGE, contracts
 from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
 from accounting.usage import Kind, Meter, UsageRecord
+from gateway.billing.names import Names
 from gateway.billing.recon_rules import agreement_between, agreement_for
 from gateway.billing.signing import by_keys_of
 from gateway.db import Database
 from gateway.identity import vault
-from gateway.jobs.repository import ACCOUNTS
 from gateway.services import Services
 
 # Where the difference between what a centre claims and what we rated stays until it is settled.
@@ -90,7 +90,8 @@ def receive(
         must_be_signed=agreement is not None and agreement.statements.must_be_signed,
     )  # fmt: skip
     with services.db.write() as conn:
-        statement_id, new = save_statement(conn, statement, document, signed, by=by, now=now)
+        kept = Names(services, conn, site_id, make=now).statement(statement)
+        statement_id, new = save_statement(conn, kept, document, signed, by=by, now=now)
         if signed.signer:
             sign_statement(conn, statement_id, signed, now=now)
     texts = tuple(f"{f.category}: {f.text}" for f in findings)
@@ -100,34 +101,33 @@ def receive(
 def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -> Reconciled:
     """Compare, keep the breaks, and post what the contract lets stand. A second call finds nothing new to do."""
     now = services.clock()
-    compared = look(services.db, statement_id, rules, gateway_id=services.gateway_id, names=partial(_names, services))
+    compared = look(services.db, statement_id, rules, known=partial(_known, services))
     with services.db.write() as conn:
         run_id, accepted = recon_store.save_comparison(
             conn, compared, rules_json=rules_json(rules), by=by, now=now
         )  # fmt: skip
+        confirmed.confirm(conn, compared.row, compared.matched.agreed_runs(), run_id=run_id)
         for item in recon_store.breaks(conn, ids=accepted) if accepted else ():
             recon_store.accept_by_contract(conn, item.row.id, version=rules.version, now=now)
-            _post(conn, item.row, by="contract", now=now)
+            _post(services, conn, item.row, by="contract", now=now)
     return Reconciled(run_id, compared.counts, len(accepted))
 
 
 def look(
-    db: Database, statement_id: int, rules: Rules, *, gateway_id: str = "",
-    names: Callable[[Connection], Mapping[str, str]] = lambda _conn: {},
-) -> Compared:  # fmt: skip
-    """The comparison alone, which writes nothing: it may take seconds, and nobody waits for it.
-
-    `names`: logins by what stands for them in the books.
-    """
+    db: Database, statement_id: int, rules: Rules, *, known: Callable[[Connection], Known] = lambda _conn: Known()
+) -> Compared:
+    """The comparison alone, which writes nothing: it may take seconds, and nobody waits for it."""
     with db.read() as conn:
-        logins = frozenset(conn.scalars(select(ACCOUNTS.c.username)))
-        known = Known(logins=logins, tag_prefix=f"p{gateway_id}" if gateway_id else "", pseudonyms=names(conn))
-        return recon_store.compare(conn, statement_id, rules, known)
+        return recon_store.compare(conn, statement_id, rules, known(conn))
 
 
-def _names(services: Services, conn: Connection) -> dict[str, str]:
-    accounts = conn.execute(select(ACCOUNTS.c.user_id, ACCOUNTS.c.username).distinct()).all()
-    return vault.pseudonyms(services, conn, [(row.user_id, row.username) for row in accounts])
+def _known(services: Services, conn: Connection) -> Known:
+    """The logins at every centre (people have one name at several), and our tag."""
+    names = Names(services, conn, None)
+    return Known(
+        logins=names.logins, tag_prefix=f"p{services.gateway_id}", pseudonyms=names.pseudonyms,
+        kept_login=names.login, kept_text=names.text, opened=names.raw,
+    )  # fmt: skip
 
 
 def act(
@@ -135,6 +135,7 @@ def act(
 ) -> Event:
     """One person's act on a break. A countersigned proposal is carried out at once; raises `Refused`."""
     now = services.clock()
+    note = Names(services, conn, None).text(note)
     event = recon_store.record_act(conn, break_id, wanted, by=by, now=now, note=note, resolution=resolution)
     if event.act is not Act.COUNTERSIGN:
         return event
@@ -142,15 +143,15 @@ def act(
     proposal = next(e for e in reversed(recon_store.history(conn, break_id)) if e.act is Act.PROPOSE)
     if proposal.resolution == Act.WAIVE:
         return recon_store.record_act(conn, break_id, Act.WAIVE, by=by, now=now, note="as agreed")
-    return _post(conn, item.row, by=by, now=now)
+    return _post(services, conn, item.row, by=by, now=now)
 
 
-def _post(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
+def _post(services: Services, conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
     """Book what a break comes to, once: its number is the entry's key."""
     key = f"recon:{row.id}"
     line = recon_store.line_of_break(conn, row)
     if Category(row.category) in _OF_QUANTITY and row.usage_record_id is not None and line is not None:
-        assigned = _reading(conn, row, line)
+        assigned = _reading(services, conn, row, line, now)
         if assigned is not None:
             books.record_and_book(conn, [assigned], now=now)
             return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key,
@@ -182,7 +183,7 @@ def _due(conn: Connection, row: Any, agreement: Agreement, delta: int) -> int:
     return agreement.shares.split(delta - agreement.tax.within(delta)).get(agreement.centre_id, 0)
 
 
-def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:
+def _reading(services: Services, conn: Connection, row: Any, line: Any, now: datetime) -> books.Assigned | None:
     """The run's reading with the centre's figures; None where nobody of ours pays for it."""
     old = conn.execute(select(USAGE).where(USAGE.c.id == row.usage_record_id)).one()
     if old.job_id is None or old.project_id is None or old.user_id is None:
@@ -194,16 +195,23 @@ def _reading(conn: Connection, row: Any, line: Any) -> books.Assigned | None:
     end = old.end_time if not elapsed or start is None else start + timedelta(seconds=elapsed + old.suspended_s)
     same = ("native_id", "task", "state", "username", "account", "queue", "qos", "suspended_s", "gpu_seconds",
             "memory_mib_seconds", "submit_time")  # fmt: skip
+    opened = vault.Opener(services, conn)(line.raw)
     record = UsageRecord(
         site_id=old.site_id, run_key=old.run_key if old.meter == "centre" else (line.run_key or old.run_key),
         meter=Meter.CENTRE, kind=Kind.RUN, cores=cores, nodes=line.nodes or old.nodes,
         elapsed_s=elapsed or old.elapsed_s, core_seconds=line.core_seconds,
         node_seconds=(line.nodes or old.nodes) * (elapsed or old.elapsed_s), start_time=start, end_time=end,
-        raw={**{str(k): str(v) for k, v in line.raw.items()}, "statement": str(row.statement_id),
-             SIGNED_BY: signer_of(conn, row.statement_id), "line": str(line.line_no), "break": str(row.id)},
+        raw={**{str(k): str(v) for k, v in opened.items()}, "statement": str(row.statement_id),
+             "line": str(line.line_no), "break": str(row.id)},
         **{name: getattr(old, name) for name in same},
     )  # fmt: skip
-    return books.Assigned(record, old.job_id, old.project_id, old.user_id, str(currency))
+    key = vault.keys_of(services, conn, [old.user_id], now)[old.user_id]
+    hidden = opened.keys() - line.raw.keys()
+    raw = vault.seal_raw(record.raw, person=old.user_id, key=key, ref=vault.ref_of(record), also=hidden)
+    return books.Assigned(
+        replace(record, raw=raw), old.job_id, old.project_id, old.user_id, str(currency), old.ordered_grade or "",
+        statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id),
+    )  # fmt: skip
 
 
 def rules_json(rules: Rules) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from accounting.invoicing import texts as invoice_texts
 from accounting.invoicing.ageing import aged
 from accounting.invoicing.dispute_store import disputed_minor, disputes
 from accounting.invoicing.disputes import LIVE
-from accounting.invoicing.store import DOCUMENTS, ITEMS
+from accounting.invoicing.items import ITEMS
+from accounting.invoicing.store import DOCUMENTS
 from accounting.minor_units import to_minor
 from accounting.money import format_micro
 from accounting.payments.store import open_documents, received

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from accounting.agreement import Agreement
 from accounting.errors import AccountingError
-from accounting.evidence.bundle import About
+from accounting.evidence.about import About
+from accounting.invoicing.dispute_store import entries_in_dispute
 from accounting.money import format_micro
 from accounting.parties import SigningKey
 from accounting.signing import BadSignature, key_id_of, sign_jws, verify_jws
@@ -34,8 +35,14 @@ def draw(
     services: Services, conn: Connection, *, centre_id: str, start: datetime, end: datetime,
     disputed: Mapping[str, str], now: datetime,
 ) -> Settlement:  # fmt: skip
-    """Draw a centre's statement and sign it for the operator; in a write transaction."""
+    """Draw a centre's statement and sign it for the operator; in a write transaction.
+
+    What payers dispute is held back by itself, beside what `disputed` names; the next statement takes it up again.
+    """
     agreement = _agreement(conn, centre_id, end)
+    by_payers = entries_in_dispute(conn, agreement.site_ids)
+    waiting = settlements.still_open(conn, centre_id, agreement.currency, end, by_payers.keys())
+    disputed = {key: why for key, why in by_payers.items() if key in waiting} | dict(disputed)
     try:
         drawn = settlements.draw(conn, agreement, settlement_id=new_id("s", now), start=start, end=end,
                                  disputed=disputed, now=now)  # fmt: skip

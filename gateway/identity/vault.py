@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -47,12 +47,22 @@ def key_of(services: Services, conn: Connection, person: str) -> bytes | None:
 
 def seal_record(record: UsageRecord, *, person: str, key: bytes | None) -> UsageRecord:
     """The reading as it is stored: of an erased person nothing personal is kept, and the login is a pseudonym."""
-    ref = f"{record.site_id}/{record.run_key}/{record.meter.value}"
-    if key is None:
-        raw: Mapping[str, Any] = {n: v for n, v in record.raw.items() if n.lower() not in personal.PERSONAL}
-    else:
-        raw = personal.seal(record.raw, person=person, key=key, ref=ref)
+    raw = seal_raw(record.raw, person=person, key=key, ref=ref_of(record))
     return record.sealed(raw, username=personal.pseudonym(record.username, key))
+
+
+def ref_of(record: UsageRecord) -> str:
+    """By what the sealed part of a reading names it."""
+    return f"{record.site_id}/{record.run_key}/{record.meter.value}"
+
+
+def seal_raw(
+    raw: Mapping[str, Any], *, person: str, key: bytes | None, ref: str, also: Collection[str] = ()
+) -> dict[str, Any]:
+    """What is kept of raw fields: the personal ones (and those in `also`) sealed; none of an erased person's."""
+    if key is None:
+        return personal.public(raw, also)
+    return personal.seal(raw, person=person, key=key, ref=ref, also=also)
 
 
 class Opener:
@@ -73,13 +83,6 @@ class Opener:
             return dict(raw) if sealed is None else personal.whole(raw, key=self.key(sealed["person"]))
         except personal.Erased:
             return {name: value for name, value in raw.items() if name != personal.SEALED}
-
-
-def pseudonyms(services: Services, conn: Connection, logins: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What stands in the books for each (person, login), and the login."""
-    opener = Opener(services, conn)
-    found = {personal.pseudonym(login, opener.key(person)): login for person, login in logins}
-    return {name: login for name, login in found.items() if name}
 
 
 def erase(conn: Connection, person: str, *, now: datetime) -> bool:

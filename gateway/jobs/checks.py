@@ -53,7 +53,8 @@ def _texts(spec: JobSpec) -> list[Problem]:
         "/stdin_path": spec.stdin_path, "/stdout_path": spec.stdout_path, "/stderr_path": spec.stderr_path,
         "/pre_launch": spec.pre_launch, "/post_launch": spec.post_launch, "/launcher": spec.launcher,
         "/attributes/queue_name": spec.attributes.queue_name, "/attributes/account": spec.attributes.account,
-        "/attributes/qos": spec.attributes.qos, "/attributes/reservation_id": spec.attributes.reservation_id,
+        "/attributes/qos": spec.attributes.qos, "/attributes/service_grade": spec.attributes.service_grade,
+        "/attributes/reservation_id": spec.attributes.reservation_id,
         **{f"/arguments/{i}": a for i, a in enumerate(spec.arguments)},
         **{f"/environment/{_escaped(k)}": v for k, v in spec.environment.items()},
     }  # fmt: skip
@@ -188,6 +189,7 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
         over("/array/indices", size, policy.queued_jobs_per_person_max, "tasks")
         if "arrays" not in adapter.capabilities:
             problems.append(Problem("/array", f"{adapter.site_id} has no job arrays.", "unsupported"))
+    problems += _over_share(spec, adapter, queue)
     if queue is not None:
         over("/resources/node_count", nodes, queue.nodes_max or queue.nodes_total, "nodes")
         over("/attributes/duration", duration, queue.duration_max, "s")
@@ -204,6 +206,22 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
             problems.append(Problem("/attributes/account", detail, "invalid", f"It takes: {', '.join(allowed)}."))
     problems += _foreign_attributes(spec, adapter)
     return tuple(problems)
+
+
+def _over_share(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> list[Problem]:
+    """A job that is larger than all of the contracted share would wait for ever."""
+    share = adapter.policy.share_core_seconds
+    if share is None:
+        return []
+    try:
+        tasks = len(expand(spec.array.indices)) if spec.array is not None else 1
+    except ValueError:
+        return []  # said by the check of the array itself
+    asked = cores_charged(spec, queue) * (spec.attributes.duration or duration_default(adapter, queue)) * tasks
+    if asked <= share:
+        return []
+    detail = f"It may use {asked} core-seconds; all of our share at {adapter.site_id} is {share}."
+    return [Problem("/attributes/duration", detail, "over_share", "Ask for less time or fewer cores.")]
 
 
 def _foreign_attributes(spec: JobSpec, adapter: SiteAdapter) -> list[Problem]:
@@ -269,7 +287,7 @@ def merge_lifted(spec: JobSpec, lifted: Mapping[str, Any]) -> tuple[JobSpec, tup
         asked = getattr(current, field)
         default = next(f for f in fields(current) if f.name == field)
         unset = asked is None or asked == default.default or asked == {} or asked == ()
-        if field == "custom_attributes":
+        if field in ("custom_attributes", "environment"):
             changes[field] = {**value, **asked}
         elif unset or asked == value:
             changes[field] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,7 +16,11 @@ from gateway.jobs.ids import parse_manifest, site_name
 from gateway.jobs.lifecycle import Event, Phase, State
 from gateway.jobs.line import Load, Waiter, choose
 from gateway.jobs.maintenance import in_the_way, planned
+from gateway.jobs.moving import Move, move_all
+from gateway.jobs.opened import open_there, under_its_opening
 from gateway.jobs.repository import JOBS
+from gateway.jobs.share import ShareLeft, nodes_in_use, nodes_of
+from gateway.pace import calls_left
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteError
 from site_adapters.interfaces import SiteAdapter
@@ -83,16 +87,18 @@ def _hand_over(services: Services, lease: Lease, adapter: SiteAdapter) -> Dispat
     """Batch after batch until the line is empty: while one is at the site, the next is claimed."""
     report = DispatchReport()
     begun = services.clock()
+    with services.db.read() as conn:
+        share = ShareLeft.of(conn, lease.site_id, adapter.policy)
     with ThreadPoolExecutor(1) as pool:
 
         def begin(claimed: list[_Claimed]) -> Future[list[SubmitOutcome]]:
             return pool.submit(adapter.management.submit, [c.submission for c in claimed])
 
-        claimed = _claim(services, lease, adapter, services.clock())
+        claimed = _claim(services, lease, adapter, share, services.clock())
         answer = begin(claimed) if claimed else None
         while answer is not None:
             more = services.clock() - begun < AT_MOST and not report.deferred
-            following = _claim(services, lease, adapter, services.clock()) if more else []
+            following = _claim(services, lease, adapter, share, services.clock()) if more else []
             outcomes = answer.result()
             answer = begin(following) if following else None
             report += _keep_answers(services, lease, claimed, outcomes, services.clock())
@@ -142,23 +148,26 @@ def _end_doomed(services: Services, lease: Lease, now: datetime) -> None:
 # ---------------------------------------------------------------- claim
 
 
-def _claim(services: Services, lease: Lease, adapter: SiteAdapter, now: datetime) -> list[_Claimed]:
+def _claim(services: Services, lease: Lease, adapter: SiteAdapter, share: ShareLeft, now: datetime) -> list[_Claimed]:
     """Choose, and commit the intent of each chosen job before anything is said to the site."""
     most = services.settings.dispatch_batch
     with services.db.read() as conn:
-        chosen = choose(_waiters(conn, lease.site_id, now, most), adapter.policy,
-                        _load(conn, lease.site_id, now), now=now, most=most)  # fmt: skip
+        load = _load(services, conn, adapter, share, now)
+        chosen = choose(_waiters(conn, adapter, now, most), adapter.policy, load, now=now, most=most)
         rows = _rows(conn, [w.job_id for w in chosen])
         accounts = repository.site_accounts(conn, {r.site_account_id for r in rows})
+        opened = open_there(conn, lease.site_id, now) if rows else []
     if not rows:
         return []
-    prepared = [r for r in (_render(adapter, row, accounts[row.site_account_id]) for row in rows) if r is not None]
+    share.take(chosen)
+    ready = (_render(adapter, row, accounts[row.site_account_id], opened, now) for row in rows)
+    prepared = [one for one in ready if one is not None]
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
-        return _intend(conn, lease, prepared, now)
+        return _intend(conn, prepared, now)
 
 
-def _waiters(conn: Connection, site_id: str, now: datetime, most: int) -> list[Waiter]:
+def _waiters(conn: Connection, adapter: SiteAdapter, now: datetime, most: int) -> list[Waiter]:
     """The front of each person's line: at most `most` of each, so that one person's 100,000 jobs hide nobody.
 
     What could not end before a maintenance is not among them.
@@ -167,7 +176,7 @@ def _waiters(conn: Connection, site_id: str, now: datetime, most: int) -> list[W
     ready = (
         select(JOBS.c.id, JOBS.c.user_id, JOBS.c.array_size, JOBS.c.cores_charged, JOBS.c.duration_max, place)
         .where(
-            JOBS.c.site_id == site_id,
+            JOBS.c.site_id == adapter.site_id,
             JOBS.c.phase == Phase.WAITING.value,
             JOBS.c.blocked_by == 0,
             JOBS.c.wish == "",
@@ -175,16 +184,26 @@ def _waiters(conn: Connection, site_id: str, now: datetime, most: int) -> list[W
         )
         .subquery()
     )
-    rows = conn.execute(select(ready).where(ready.c.place <= most))
-    spans = planned(conn, site_id)
-    return [Waiter(r.id, r.user_id, weight=r.array_size or 1, cores=r.cores_charged) for r in rows
-            if in_the_way(spans, r.duration_max, now) is None]  # fmt: skip
+    rows = conn.execute(select(ready).where(ready.c.place <= most)).all()
+    spans = planned(conn, adapter.site_id)
+    counted = adapter.policy.nodes_in_use_max is not None
+    nodes = nodes_of(conn, JOBS.c.id.in_([r.id for r in rows])) if counted else {}
+    return [
+        Waiter(r.id, r.user_id, weight=r.array_size or 1, cores=r.cores_charged, nodes=nodes.get(r.id, 1),
+               duration_s=r.duration_max)
+        for r in rows if in_the_way(spans, r.duration_max, now) is None
+    ]  # fmt: skip
 
 
-def _load(conn: Connection, site_id: str, now: datetime) -> Load:
+def _load(services: Services, conn: Connection, adapter: SiteAdapter, share: ShareLeft, now: datetime) -> Load:
+    site_id, policy = adapter.site_id, adapter.policy
     rows = repository.count_by_person(conn, site_id)
     submits = repository.submits_since(conn, site_id, now - timedelta(seconds=60))
-    return Load({r.user_id: int(r.places) for r in rows}, {r.user_id: int(r.cores) for r in rows}, submits)
+    nodes = nodes_in_use(conn, site_id) if policy.nodes_in_use_max is not None else 0
+    return Load(
+        {r.user_id: int(r.places) for r in rows}, {r.user_id: int(r.cores) for r in rows}, submits, nodes=nodes,
+        calls_left=calls_left(services.paces.of(site_id), policy, submits), share_left=share.core_seconds,
+    )  # fmt: skip
 
 
 def _rows(conn: Connection, job_ids: Sequence[str]) -> list[Any]:
@@ -192,7 +211,7 @@ def _rows(conn: Connection, job_ids: Sequence[str]) -> list[Any]:
     if not job_ids:
         return []
     columns = (JOBS.c.id, JOBS.c.name, JOBS.c.spec, JOBS.c.tag, JOBS.c.attempt, JOBS.c.manifest,
-               JOBS.c.user_id, JOBS.c.project_id)  # fmt: skip
+               JOBS.c.user_id, JOBS.c.project_id, JOBS.c.queue)  # fmt: skip
     found = conn.execute(select(*columns, JOBS.c.site_account_id).where(JOBS.c.id.in_(job_ids)))
     by_id = {row.id: row for row in found}
     return [by_id[job_id] for job_id in job_ids if job_id in by_id]
@@ -205,17 +224,23 @@ def _released(spec: JobSpec) -> JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
+    """A job with the row of its attempt, or why there can be none."""
+
     claimed: _Claimed
-    rendered: RenderedJob | None
-    refusal: str
+    attempt_row: Mapping[str, Any] | None
+    refusal: str = ""
 
 
-def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready | None:
+def _render(
+    adapter: SiteAdapter, row: Any, account: SiteAccount, opened: Sequence[Any], now: datetime
+) -> _Ready | None:
     """None: a docked centre has not yet told how it renders, so the job stays in the line."""
     attempt = row.attempt + 1
     manifest = parse_manifest(row.manifest)
+    spec = under_its_opening(_released(repository.spec_from_json(row.spec)), opened, project_id=row.project_id,
+                             username=account.username, queue=row.queue, policy=adapter.policy)  # fmt: skip
     submission = Submission(
-        spec=_released(repository.spec_from_json(row.spec)),
+        spec=spec,
         account=account,
         tag=row.tag,
         attempt=attempt,
@@ -226,30 +251,25 @@ def _render(adapter: SiteAdapter, row: Any, account: SiteAccount) -> _Ready | No
     )
     claimed = _Claimed(row.id, attempt, submission)
     try:
-        return _Ready(claimed, adapter.management.render(submission), "")
+        rendered = adapter.management.render(submission)
     except SiteError as exc:
         return None if exc.retryable else _Ready(claimed, None, str(exc))
+    return _Ready(claimed, _attempt_row(adapter.site_id, claimed, rendered, now))
 
 
-def _intend(conn: Connection, lease: Lease, prepared: Sequence[_Ready], now: datetime) -> list[_Claimed]:
+def _intend(conn: Connection, prepared: Sequence[_Ready], now: datetime) -> list[_Claimed]:
     """Write down what is about to be said; without jobs that left the line meanwhile or cannot be rendered."""
-    claimed, attempts, events = [], [], []
+    moves = []
     for ready in prepared:
-        job, rendered = ready.claimed, ready.rendered
-        if rendered is None:
+        if ready.attempt_row is None:
             _refuse(conn, ready, now)
             continue
-        event = repository.moved(
-            conn, job.job_id, Event.INTENT, now=now, expected=Phase.WAITING, at_attempt=job.attempt - 1,
-            payload={"attempt": job.attempt}, attempt=job.attempt,
-        )  # fmt: skip
-        if event is not None:
-            claimed.append(job)
-            events.append(event)
-            attempts.append(_attempt_row(lease, job, rendered, now))
-    repository.insert_attempts(conn, attempts)
-    repository.insert_events(conn, events)
-    return claimed
+        attempt = ready.claimed.attempt
+        moves.append(Move(ready.claimed.job_id, attempt - 1, {"attempt": attempt}, {"attempt": attempt}))
+    moved = move_all(conn, Event.INTENT, moves, now=now, expected=Phase.WAITING)
+    chosen = [ready for ready in prepared if ready.claimed.job_id in moved]
+    repository.insert_attempts(conn, [ready.attempt_row for ready in chosen if ready.attempt_row is not None])
+    return [ready.claimed for ready in chosen]
 
 
 def _refuse(conn: Connection, ready: _Ready, now: datetime) -> None:
@@ -259,11 +279,11 @@ def _refuse(conn: Connection, ready: _Ready, now: datetime) -> None:
                            payload={"message": ready.refusal}, message=ready.refusal)  # fmt: skip
 
 
-def _attempt_row(lease: Lease, job: _Claimed, rendered: RenderedJob, now: datetime) -> dict[str, Any]:
+def _attempt_row(site_id: str, job: _Claimed, rendered: RenderedJob, now: datetime) -> dict[str, Any]:
     return {
         "job_id": job.job_id,
         "attempt": job.attempt,
-        "site_id": lease.site_id,
+        "site_id": site_id,
         "outcome": "intent",
         "site_name": job.submission.site_name,
         "stdout_path": rendered.stdout_path,
@@ -303,16 +323,14 @@ def _keep_answers(
 
 
 def _accepted(conn: Connection, answered: Sequence[tuple[_Claimed, Accepted]], now: datetime) -> None:
-    events = [
-        repository.moved(
-            conn, job.job_id, Event.ACCEPTED, now=now, expected=Phase.SUBMITTING, at_attempt=job.attempt,
-            payload={"native_id": outcome.native_id, "cluster": outcome.cluster}, native_id=outcome.native_id,
-            cluster=outcome.cluster, native_submit_time=None, restarts=0, submitted_at=now, missing_looks=0,
-            observed_digest="", message=outcome.message,
-        )
+    moves = [
+        Move(job.job_id, job.attempt, {
+            "native_id": outcome.native_id, "cluster": outcome.cluster, "native_submit_time": None, "restarts": 0,
+            "submitted_at": now, "missing_looks": 0, "observed_digest": "", "message": outcome.message,
+        }, {"native_id": outcome.native_id, "cluster": outcome.cluster})
         for job, outcome in answered
     ]  # fmt: skip
-    repository.insert_events(conn, [event for event in events if event is not None])
+    move_all(conn, Event.ACCEPTED, moves, now=now, expected=Phase.SUBMITTING)
     attempts = [(job.job_id, job.attempt, outcome.native_id, outcome.cluster) for job, outcome in answered]
     repository.accept_attempts(conn, attempts, now=now)
 

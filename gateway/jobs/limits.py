@@ -61,6 +61,7 @@ def _limit_hit(conn: Connection, job: Any, prices: PriceBook, agreed: Contracts,
         where = agreed.scope(
             site_id=job.site_id, queue=job.queue, qos=job.spec.get("attributes", {}).get("qos") or "",
             currency=amount.get("currency", ""), project_id=job.project_id, at=now,
+            grade=job.spec.get("attributes", {}).get("service_grade") or "",
         )  # fmt: skip
         cost = books.estimate(prices, where, core_seconds=used, at=now)
         if cost is not None and cost >= job.max_cost_micro:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from accounting import store as books
 from gateway.jobs import dependencies, provisional, repository
 from gateway.jobs.lifecycle import SEEN, Event, Phase, State, array_state
+from gateway.jobs.moving import Move, move_all
 from gateway.jobs.repository import RUNS
 from gateway.services import Services
 from site_adapters.indices import expand
@@ -44,9 +45,9 @@ class Seen:
 
 @dataclass(slots=True)
 class _News:
-    """What is written for all jobs at once: events, and who has begun to run."""
+    """What is written for all jobs at once: those that are as they were but for this, and who has begun to run."""
 
-    events: list[dict[str, Any]] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
 
 
@@ -58,7 +59,7 @@ def apply_runs(conn: Connection, services: Services, seen: Sequence[Seen], now: 
     news = _News()
     for one, mine in zip(seen, runs, strict=True):
         _apply(conn, services, one, mine, news, now)
-    repository.insert_events(conn, news.events)
+    move_all(conn, Event.OBSERVED, news.moves, now=now, expected=Phase.AT_SITE)
     if news.started:
         books.mark_in_flight(conn, job_ids=news.started)
 
@@ -96,10 +97,8 @@ def _apply(
         # Nothing that people would call news (a node list, a restart count): no event.
         repository.set_columns(conn, job.id, **changes)
         return
-    reason = newest.reason.value
-    event = repository.moved(conn, job.id, Event.OBSERVED, now=now, expected=Phase.AT_SITE, at_attempt=job.attempt,
-                             state=state.value, reason=reason, payload=payload, **changes)  # fmt: skip
-    news.events += [] if event is None else [event]
+    shown = {"state": state.value, "reason": newest.reason.value}
+    news.moves.append(Move(job.id, job.attempt, changes | shown, payload))
     if started is not None and job.started_at is None:
         dependencies.parent_changed(conn, job.id, state, started=True, now=now)
 

@@ -10,13 +10,18 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from gateway.db import table_of
+from gateway.jobs import share
+from gateway.jobs.checks import node_shape
 from gateway.jobs.lifecycle import FINAL, Phase
+from gateway.jobs.line import share_over
 from gateway.jobs.maintenance import in_the_way, planned
-from gateway.jobs.repository import JOBS, SITES, count_by_person, submits_since
+from gateway.jobs.repository import JOBS, SITES, count_by_person, spec_from_json, submits_since
+from gateway.jobs.sentence import Sentence
 from gateway.jobs.tables import DependencyRow
+from gateway.pace import calls_left
 from gateway.services import Services
-from site_adapters.policy import open_at
-from site_adapters.slurm.reasons import reason_of
+from site_adapters.policy import Policy, open_at
+from site_adapters.registry import why_waiting
 from site_adapters.states import Reason
 
 
@@ -45,7 +50,7 @@ def why(services: Services, conn: Connection, job: Any, now: datetime) -> Why:
         Phase.DECISION.value: lambda: _why(
             job, job.message or "Nobody can say whether it runs.", "Decide: adopt, resubmit or cancel."
         ),
-        Phase.AT_SITE.value: lambda: _at_site(conn, job),
+        Phase.AT_SITE.value: lambda: _at_site(services, conn, job),
     }
     return tell[job.phase]()
 
@@ -97,14 +102,14 @@ def _in_line(services: Services, conn: Connection, job: Any, now: datetime) -> W
                     closed or (adapter.closed_reason if adapter is not None else "") or "")  # fmt: skip
     if not open_at(adapter.policy, now):
         spans = ", ".join(f"{start}–{end}" for start, end in adapter.policy.hours)
-        return _why(job, f"{job.site_id} takes our jobs only at {spans} ({adapter.policy.zone}).")
+        return _why(job, Sentence("{site} takes our jobs only at {hours} ({zone}).", site=job.site_id, hours=spans,
+                                  zone=adapter.policy.zone))  # fmt: skip
     span = in_the_way(planned(conn, job.site_id), job.duration_max, now)
     if span is not None:
-        sentence = (
-            f"It could not end before the maintenance of {job.site_id}, which begins {span.start:%Y-%m-%d %H:%M} UTC."
-        )
+        pattern, moment = "It could not end before the maintenance of {site}, which begins {moment} UTC.", span.start
         if span.start <= now:
-            sentence = f"{job.site_id} is under maintenance until {span.end:%Y-%m-%d %H:%M} UTC."
+            pattern, moment = "{site} is under maintenance until {moment} UTC.", span.end
+        sentence = Sentence(pattern, site=job.site_id, moment=f"{moment:%Y-%m-%d %H:%M}")
         return _why(job, sentence, "Wait, ask for less time, or submit it elsewhere.", f"reservation {span.name}")
     ahead = conn.scalar(
         select(func.count()).where(
@@ -112,23 +117,63 @@ def _in_line(services: Services, conn: Connection, job: Any, now: datetime) -> W
             JOBS.c.id < job.id,
         )
     )  # fmt: skip
-    limit = _limit_reached(conn, adapter.policy, job, now)
-    sentence = limit or "It is handed over in the next moments."
-    return _why(job, sentence, evidence=f"{ahead} of your own jobs are ahead of it here")
+    limit = _share_spent(conn, adapter.policy, job, now) or _limit_reached(services, conn, adapter.policy, job, now)
+    sentence, action = limit or (Sentence("It is handed over in the next moments."), "")
+    return _why(job, sentence, action, evidence=f"{ahead} of your own jobs are ahead of it here")
 
 
-def _limit_reached(conn: Connection, policy: Any, job: Any, now: datetime) -> str:
-    places = {r.user_id: int(r.places) for r in count_by_person(conn, job.site_id)}
-    total, mine = sum(places.values()), places.get(job.user_id, 0)
-    if policy.queued_jobs_max is not None and total >= policy.queued_jobs_max:
-        return f"{job.site_id} lets {policy.queued_jobs_max} of our jobs wait there, and {total} do."
-    if policy.queued_jobs_per_person_max is not None and mine >= policy.queued_jobs_per_person_max:
-        return f"{job.site_id} lets {policy.queued_jobs_per_person_max} of your jobs wait there, and {mine} do."
-    if policy.submits_per_minute is not None:
-        lately = submits_since(conn, job.site_id, now - timedelta(seconds=60))
-        if lately >= policy.submits_per_minute:
-            return f"{job.site_id} takes {policy.submits_per_minute} submissions a minute, and it had {lately}."
-    return ""
+_Told = tuple[Sentence, str]
+
+
+def _share_spent(conn: Connection, policy: Policy, job: Any, now: datetime) -> _Told | None:
+    """What was contracted with the centre: for how long, and how much."""
+    action = "Wait for the contract to be renewed, or submit it elsewhere."
+    if share_over(policy, now):
+        until = f"{policy.share_until:%Y-%m-%d %H:%M}"
+        return Sentence("Our contracted share of {site} ended {moment} UTC.", site=job.site_id, moment=until), action
+    if policy.share_core_seconds is None:
+        return None
+    left = policy.share_core_seconds - share.taken(conn, job.site_id)
+    needed = job.cores_charged * (job.array_size or 1) * job.duration_max
+    if needed <= left:
+        return None
+    return Sentence(
+        "It may use {needed} core-seconds, and of our contracted share of {site} ({share}) only {left} are neither "
+        "used nor promised to jobs that are there.",
+        needed=needed, site=job.site_id, share=policy.share_core_seconds, left=max(0, left),
+    ), "Wait until jobs there have ended, ask for less time, or submit it elsewhere."  # fmt: skip
+
+
+def _limit_reached(services: Services, conn: Connection, policy: Policy, job: Any, now: datetime) -> _Told | None:
+    rows = count_by_person(conn, job.site_id)
+    mine = next((int(r.places) for r in rows if r.user_id == job.user_id), 0)
+    size, wait = job.array_size or 1, "Wait until jobs there have ended, ask for less, or submit it elsewhere."
+    limits: list[tuple[int | None, Callable[[], int], int, str, str]] = [
+        (policy.queued_jobs_max, lambda: sum(int(r.places) for r in rows), size,
+         "{site} lets {most} of our jobs wait there, and {now} do.", ""),
+        (policy.queued_jobs_per_person_max, lambda: mine, size,
+         "{site} lets {most} of your jobs wait there, and {now} do.", ""),
+        (policy.cores_in_use_max, lambda: sum(int(r.cores) for r in rows), size * job.cores_charged,
+         "{site} lets our jobs there take {most} cores together, and they take {now}.", wait),
+        (policy.nodes_in_use_max, lambda: share.nodes_in_use(conn, job.site_id),
+         size * node_shape(spec_from_json(job.spec))[0],
+         "{site} lets our jobs there take {most} nodes together, and they take {now}.", wait),
+        (policy.submits_per_minute, lambda: _lately(conn, job, now), 1,
+         "{site} takes {most} submissions a minute, and it had {now}.", ""),
+    ]  # fmt: skip
+    for most, taken, needed, pattern, action in limits:
+        if most is not None and (there := taken()) + needed > most:
+            return Sentence(pattern, site=job.site_id, most=most, now=there), action
+    if policy.calls_per_minute is None:
+        return None
+    if calls_left(services.paces.of(job.site_id), policy, _lately(conn, job, now)) == 0:
+        return Sentence("{site} lets us ask its scheduler {most} times a minute; those for handing over are used.",
+                        site=job.site_id, most=policy.calls_per_minute), ""  # fmt: skip
+    return None
+
+
+def _lately(conn: Connection, job: Any, now: datetime) -> int:
+    return submits_since(conn, job.site_id, now - timedelta(seconds=60))
 
 
 def _parents(conn: Connection, job_id: str) -> list[str]:
@@ -137,13 +182,15 @@ def _parents(conn: Connection, job_id: str) -> list[str]:
     return [f"{r.parent_id} ({r.condition})" for r in conn.execute(query)]
 
 
-def _at_site(conn: Connection, job: Any) -> Why:
+def _at_site(services: Services, conn: Connection, job: Any) -> Why:
     stale = conn.scalar(select(SITES.c.stale_since).where(SITES.c.id == job.site_id))
     if stale is not None:
         since = f"{stale:%Y-%m-%d %H:%M:%S} UTC"
         return _why(job, f"{job.site_id} has not answered since {since}; this is what was last known.")
     if job.state in ("queued", "held"):
-        told = reason_of(job.native_reason)
+        adapter = services.sites.get(job.site_id)
+        scheduler = adapter.scheduler if adapter is not None else ""
+        told = why_waiting(scheduler, job.native_state, job.native_reason)
         return Why(told.sentence, job.reason, job.native_reason, job.native_reason, told.action, job.observed_at)
     sentences = {"active": "It runs.", "suspended": "The centre has stopped it for now."}
     return _why(

@@ -24,7 +24,7 @@ def book_job(conn: Connection, services: Services, *, job_id: str, now: datetime
     """Charge every run of an ended job by what the gateway saw, and give its hold back."""
     job = conn.execute(
         select(JOBS.c.id, JOBS.c.project_id, JOBS.c.user_id, JOBS.c.site_id, JOBS.c.tag, JOBS.c.queue, JOBS.c.native_id,
-               JOBS.c.cores_charged, JOBS.c.site_account_id).where(JOBS.c.id == job_id)
+               JOBS.c.cores_charged, JOBS.c.site_account_id, repository.ORDERED_GRADE).where(JOBS.c.id == job_id)
     ).one()  # fmt: skip
     currency = repository.project_currency(conn, job.project_id)
     username = repository.site_account(conn, job.site_account_id).username
@@ -32,7 +32,12 @@ def book_job(conn: Connection, services: Services, *, job_id: str, now: datetime
     key = vault.keys_of(services, conn, [job.user_id], now)[job.user_id]
     assigned = [
         books.Assigned(
-            vault.seal_record(record, person=job.user_id, key=key), job.id, job.project_id, job.user_id, currency
+            vault.seal_record(record, person=job.user_id, key=key),
+            job.id,
+            job.project_id,
+            job.user_id,
+            currency,
+            job.grade or "",
         )
         for record in _records(job, username, runs)
     ]

@@ -34,6 +34,9 @@ SITES = table_of(SiteRow)
 ACCOUNTS = table_of(SiteAccountRow)
 _PROJECTS = table_of(ProjectRow)
 
+# The service grade that a job asked for; NULL: none.
+ORDERED_GRADE = JOBS.c.spec["attributes"]["service_grade"].as_string().label("grade")
+
 
 class StaleLease(Exception):
     """This worker no longer serves the site: whatever it was about to write belongs to another one now."""
@@ -389,9 +392,13 @@ def _is_final(state: Any) -> Any:
     return or_(*(state == word for word in ("completed", "failed", "canceled")))
 
 
+# What may be at the site, or may still come to be there.
+AT_OR_ON_THE_WAY = (Phase.SUBMITTING.value, Phase.LOOKUP.value, Phase.AT_SITE.value)
+
+
 def count_by_person(conn: Connection, site_id: str) -> list[Any]:
     """What each person has at the site now: queue places taken and cores in use."""
-    live = JOBS.c.phase.in_([Phase.SUBMITTING.value, Phase.LOOKUP.value, Phase.AT_SITE.value])
+    live = JOBS.c.phase.in_(AT_OR_ON_THE_WAY)
     size = func.coalesce(JOBS.c.array_size, 1)
     place = case((JOBS.c.state == "active", 0), else_=size)
     query = (

@@ -19,8 +19,9 @@ from accounting.store.contracts import Contracts
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
-from gateway.jobs import checks, repository
+from gateway.jobs import checks, grades, repository
 from gateway.jobs.ids import site_name, tag_of
+from gateway.jobs.opened import open_there, under_its_opening
 from gateway.jobs.repository import Standing
 from gateway.services import Services
 from site_adapters.directives import lift
@@ -54,6 +55,7 @@ class Prepared:
     enforce_duration: bool
     estimate: Estimate
     holds: Mapping[str, int]
+    grade: str  # the service grade that it is priced by: the one asked for, else the agreement's for the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +153,19 @@ def plan(
     if best is None and candidates:
         problems = problems + candidates[0].problems
     asked = asdict(spec.resources) | {"duration": spec.attributes.duration, "queue_name": spec.attributes.queue_name}
+    asked |= {"service_grade": spec.attributes.service_grade}
     if best is None or problems:
         return Plan(False, problems, None, None, (), None, candidates, asked, {}, {})
     problems += _credit_problems(conn, best)
     adapter = services.sites[best.site_id]
     account = repository.site_account(conn, best.site_account_id)
-    script, argv, more = _dry_render(services, adapter, best, account, now)
+    opened = open_there(conn, best.site_id, now)
+    sent = under_its_opening(best.spec, opened, project_id=best.project_id, username=account.username,
+                             queue=best.queue, policy=adapter.policy)  # fmt: skip
+    script, argv, more = _dry_render(services, adapter, replace(best, spec=sent), account, now)
     given = {"site": best.site_id, "cores": best.cores_charged, "tasks": best.array_size or 1}
     given |= {"duration": best.duration_max, "queue_name": best.spec.attributes.queue_name}
-    charged = {"cores": best.cores_charged, "core_seconds_max": best.estimate.core_seconds}
+    charged = {"cores": best.cores_charged, "core_seconds_max": best.estimate.core_seconds, "grade": best.grade}
     problems += more
     return Plan(not problems, problems, best.site_id, script, argv, best.estimate, candidates, asked, given, charged)
 
@@ -239,8 +245,14 @@ def _at_site(
         remedy = f"`penstock account link {adapter.site_id} USERNAME`, then `penstock account verify`."
         problem = Problem("/placement/resource_ids", f"You have no account at {adapter.site_id}.", "no_account", remedy)
         return Candidate(adapter.site_id, (problem,), None)
+    agreement = facts.contracts(project_id).agreement(adapter.site_id, now)
+    spec = grades.in_a_queue_of_its_grade(spec, site.queues, agreement)
     queue, problems = checks.queue_of(spec, site.queues, adapter.site_id)
     problems += checks.site_limits(spec, adapter, queue)
+    problems += grades.problems_of(
+        spec.attributes.service_grade, site_id=adapter.site_id, queue=_queue_name(spec, queue), currency=site.currency,
+        agreement=agreement, prices=facts.prices, at=now,
+    )  # fmt: skip
     if problems or not sound:
         return Candidate(adapter.site_id, problems, None)
     prepared = _prepared(facts, adapter, spec, project_id, site, queue, now)
@@ -262,12 +274,12 @@ def _prepared(
     duration = spec.attributes.duration or checks.duration_default(adapter, queue)
     size = len(expand(spec.array.indices)) if spec.array else None
     core_seconds = cores * duration * (size or 1)
-    queue_name = spec.attributes.queue_name or (queue.name if queue else "")
+    queue_name = _queue_name(spec, queue)
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
     where = facts.contracts(project_id).scope(
         site_id=adapter.site_id, queue=queue_name, qos=spec.attributes.qos or "", currency=currency, at=now,
-        project_id=project_id,
+        project_id=project_id, grade=spec.attributes.service_grade or "",
     )  # fmt: skip
     price = books.estimate(facts.prices, where, core_seconds=core_seconds, at=now)
     if price is None:
@@ -283,8 +295,13 @@ def _prepared(
     enforce = "enforces_walltime" not in adapter.capabilities
     estimate = Estimate(core_seconds, Money(price, currency), basis)
     return Prepared(
-        spec, project_id, adapter.site_id, account_id, queue_name, cores, duration, size, enforce, estimate, holds
-    )
+        spec, project_id, adapter.site_id, account_id, queue_name, cores, duration, size, enforce, estimate, holds,
+        where.grade,
+    )  # fmt: skip
+
+
+def _queue_name(spec: JobSpec, queue: Queue | None) -> str:
+    return spec.attributes.queue_name or (queue.name if queue else "")
 
 
 def _dependency_problems(conn: Connection, person: Person, spec: JobSpec) -> tuple[Problem, ...]:

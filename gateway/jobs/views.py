@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Subquery, bindparam, case, func, literal, select
+from sqlalchemy import Connection, Row, Select, Subquery, bindparam, func, select
 
 from accounting.money import format_micro
 from accounting.store import CHARGES, REVERSALS, USAGE
@@ -15,7 +15,7 @@ from gateway.db import table_of
 from gateway.identity.access import Person, Verb, can
 from gateway.identity.tables import ProjectRow, UserRow
 from gateway.jobs import listing
-from gateway.jobs.lifecycle import FINAL
+from gateway.jobs.lifecycle import FINAL, Phase
 from gateway.jobs.listing import JobFilter
 from gateway.jobs.repository import ATTEMPTS, JOBS, RUNS, SITES, Owner
 from gateway.jobs.tables import EventRow
@@ -63,21 +63,20 @@ def _live_charges() -> Select[Any]:
 
 def _whole_jobs() -> Select[Any]:
     charged: Subquery = _live_charges().where(CHARGES.c.job_id.in_(_IDS)).subquery("charged")
-    line = JOBS.alias("line")
-    ahead = (
-        select(literal(1))
-        .where(line.c.site_id == JOBS.c.site_id, line.c.phase == "waiting", line.c.id < JOBS.c.id)
-        .limit(_AHEAD_MAX)
-        .correlate(JOBS)
-        .subquery("ahead")
-    )
-    counted = select(func.count()).select_from(ahead).scalar_subquery()
     figures = [charged.c[name] for name in ("micro", "core_seconds", "meter", "node_seconds", "elapsed_s")]
-    query = _shown_with(JOBS.c.spec, *figures, case((JOBS.c.phase == "waiting", counted)).label("ahead"))
+    query = _shown_with(JOBS.c.spec, *figures)
     return query.outerjoin(charged, charged.c.job_id == JOBS.c.id).where(JOBS.c.id.in_(_IDS))
 
 
-_SHOW, _SHOW_MANY, _CHARGED_MANY = _whole_jobs(), _shown_with(), _live_charges()
+def _front_of_line() -> Select[Any]:
+    """Those of the ids that are among the first of a site's line, each with the number of jobs before it."""
+    front = select(JOBS.c.id).where(JOBS.c.site_id == bindparam("site"), JOBS.c.phase == Phase.WAITING.value)
+    line = front.order_by(JOBS.c.id).limit(_AHEAD_MAX).subquery("line")
+    placed = select(line.c.id, (func.row_number().over(order_by=line.c.id) - 1).label("ahead")).subquery("placed")
+    return select(placed.c.id, placed.c.ahead).where(placed.c.id.in_(_IDS))
+
+
+_SHOW, _SHOW_MANY, _CHARGED_MANY, _FRONT = _whole_jobs(), _shown_with(), _live_charges(), _front_of_line()
 
 
 def show(conn: Connection, person: Person, job_id: str) -> dict[str, Any] | None:
@@ -91,16 +90,29 @@ def show_each(conn: Connection, asked: Sequence[tuple[Person, str]]) -> list[dic
         return []
     rows = {row.id: row for row in conn.execute(_SHOW, {"job_ids": sorted({job_id for _, job_id in asked})})}
     counts = _counts(conn, [row.id for row in rows.values() if row.array_size is not None])
-    return [_seen_by(person, rows.get(job_id), counts) for person, job_id in asked]
+    ahead = _ahead(conn, [row for row in rows.values() if row.phase == Phase.WAITING.value])
+    return [_seen_by(person, rows.get(job_id), counts, ahead) for person, job_id in asked]
 
 
-def _seen_by(person: Person, row: Any | None, counts: Mapping[str, dict[str, int]]) -> dict[str, Any] | None:
+def _ahead(conn: Connection, waiting: Sequence[Any]) -> dict[str, int]:
+    """How many jobs wait before each of these: one short walk for each site, whatever the number of jobs."""
+    found = dict.fromkeys((row.id for row in waiting), _AHEAD_MAX)
+    for site_id in sorted({row.site_id for row in waiting}):
+        here = [row.id for row in waiting if row.site_id == site_id]
+        found.update((row.id, row.ahead) for row in conn.execute(_FRONT, {"site": site_id, "job_ids": here}))
+    return found
+
+
+def _seen_by(
+    person: Person, row: Any | None, counts: Mapping[str, dict[str, int]], line: Mapping[str, int]
+) -> dict[str, Any] | None:
     owner = None if row is None else Owner(row.user_id, row.project_id, row.site_id)
     if row is None or owner is None or not can(person, Verb.SEE_JOB, ("job", owner)):
         return None
     whole = can(person, Verb.READ_OUTPUT, ("job", owner))
     charged = None if row.micro is None else _Charged.of(row)
-    waiting = None if row.ahead is None else {"ahead": row.ahead, "sentence": _line_sentence(row)}
+    ahead = line.get(row.id)
+    waiting = None if ahead is None else {"ahead": ahead, "sentence": _line_sentence(row, ahead)}
     return _job(row, charged, counts.get(row.id, {}), spec=_spec(row.spec, whole), waiting=waiting)
 
 
@@ -204,13 +216,13 @@ def _counts(conn: Connection, job_ids: Sequence[str]) -> dict[str, dict[str, int
     return found
 
 
-def _line_sentence(row: Any) -> str:
+def _line_sentence(row: Any, ahead: int) -> str:
     if row.wish == "hold":
         return "You hold it."
     if row.blocked_by:
         return "It waits for other jobs."
-    ahead = f"{row.ahead} or more" if row.ahead >= _AHEAD_MAX else str(row.ahead)
-    return f"{ahead} jobs were accepted earlier for {row.site_id}; people take turns."
+    said = f"{ahead} or more" if ahead >= _AHEAD_MAX else str(ahead)
+    return f"{said} jobs were accepted earlier for {row.site_id}; people take turns."
 
 
 def _spec(stored: Mapping[str, Any], whole: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from gateway.jobs.lost import settle_incomplete, settle_missing
 from gateway.jobs.outcome import Seen, apply_runs
 from gateway.jobs.repository import JOBS, SITES
 from gateway.jobs.wishes import ref_of
+from gateway.pace import Paced
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteClosed, SiteError
 from site_adapters.types import Observation, ObservedRun, SiteAccount
@@ -62,6 +63,8 @@ def watch(services: Services, lease: Lease, now: datetime) -> WatchReport:
     refs = [ref_of(job, accounts[job.site_account_id]) for job in jobs]
     try:
         seen = adapter.management.observe(refs)
+    except Paced:  # the centre lets us ask again soon: what is known of the jobs stands, and it is not stale
+        return WatchReport(jobs=len(jobs))
     except SiteError as exc:
         _stale(services, lease, exc, now)
         return WatchReport(jobs=len(jobs), good=False)

@@ -21,6 +21,7 @@ from gateway.identity.access import Person, Verb, can
 from gateway.identity.service import PROJECTS
 from gateway.jobs import pending, repository, service, views
 from gateway.jobs.repository import JOBS
+from gateway.jobs.sentence import said
 from gateway.web.texts import language_of, translator
 
 router = APIRouter(include_in_schema=False)
@@ -30,6 +31,7 @@ _PAGES = Environment(
     loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
     lstrip_blocks=True, extensions=["jinja2.ext.i18n"],
 )  # fmt: skip
+_PAGES.globals["said"] = said
 _LIMIT = 50
 
 
@@ -124,6 +126,11 @@ def act(request: Request, services: Svc, job_id: str, verb: str) -> Response:
     with services.db.write() as conn:
         service.wish(services, conn, person, job_id, verb, now=services.clock())  # type: ignore[arg-type]
     return RedirectResponse(f"/jobs/{job_id}", 303)
+
+
+def problem_page(request: Request, problem: dict[str, Any]) -> Response:
+    """What went wrong and what to do, for a browser."""
+    return _page(request, "problem.html", _person(request), status=problem["status"], problem=problem)
 
 
 # ---------------------------------------------------------------- parts

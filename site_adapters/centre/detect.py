@@ -88,7 +88,7 @@ def site_yaml(found: Found, *, site: str, account: str, environment: Mapping[str
         "queued_jobs_max": 100, "queued_jobs_per_person_max": 50, "submits_per_minute": 60, "calls_per_minute": 240,
         "cores_in_use_max": 256, "duration_max": 86400, "log_interval_s": 1, "log_bytes_max": 1048576,
     }  # fmt: skip
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(content, Dumper=_Plain, sort_keys=False, allow_unicode=True)
     queues = ", ".join(found.queues) or "unknown"
     accounts = ", ".join(found.accounts) or "unknown"
     return (
@@ -99,6 +99,13 @@ def site_yaml(found: Found, *, site: str, account: str, environment: Mapping[str
         f"# people_admitted, projects_admitted, qos_allowed, share_core_seconds, share_until, verbs_refused,\n"
         f"# permission_model (own_account, sub_site, tenant, referral).\n"
     )
+
+
+class _Plain(yaml.SafeDumper):
+    """What is there twice is written twice: `&id001` is nothing that staff should have to read."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 def docking_yaml(*, accounts: tuple[str, ...], gateway_url: str) -> str:

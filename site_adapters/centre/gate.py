@@ -274,7 +274,7 @@ class Gate:
         """What of ours is here as far as we know; without a native id where the answer was lost."""
         rows = self._store.read("SELECT * FROM attempts WHERE ended_at IS NULL ORDER BY submitted_at")
         return [
-            JobRef(r["native_id"], r["cluster"], r["username"], r["fence"].partition(".")[0],
+            JobRef(r["native_id"], r["cluster"], r["username"], r["fence"],
                    datetime.fromtimestamp(r["submitted_at"], UTC), r["places"] > 1)
             for r in rows
         ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,8 +11,11 @@ from datetime import UTC, datetime, timedelta
 
 from site_adapters.centre.home import Centre
 from site_adapters.command import Command, Output
+from site_adapters.config import SiteConfig
 from site_adapters.errors import SiteError
+from site_adapters.pbs import commands as pbs
 from site_adapters.slurm import commands as slurm
+from site_adapters.sunway import commands as sunway
 from site_adapters.types import JobRef, Look, NotDone, SiteAccount
 
 _DEADLINE_S = 30.0
@@ -58,7 +62,7 @@ def ours(centre: Centre, problems: list[str], *, running_only: bool = False) -> 
     for run in look.runs:
         if run.state.final or run.username not in by_name or (running_only and run.start_time is None):
             continue
-        ref = JobRef(run.native_id, run.cluster, run.username, run.tags_seen[0].partition(".")[0],
+        ref = JobRef(run.native_id, run.cluster, run.username, run.tags_seen[0],
                      run.submit_time or since)  # fmt: skip
         found[by_name[run.username]][run.native_id] = ref
     shown = _in_queue(centre, [ref for refs in found.values() for ref in refs.values()], problems)
@@ -118,13 +122,28 @@ def _end_all(centre: Centre, problems: list[str], *, keep_waiting: bool, begun: 
 
 
 def _kill(centre: Centre, account: SiteAccount, ids: Sequence[str], problems: list[str]) -> None:
-    """Slurm gives a job KillWait (30 s) after TERM; the switch does not. Other schedulers were asked nicely only."""
-    if centre.site.scheduler != "slurm":
-        return
+    """A scheduler gives a job some grace after TERM (Slurm 30 s, OpenPBS 10 s); the switch does not."""
     try:
-        centre.logins.actor(account.username).run(slurm.kill(centre.site.command("scancel"), ids))
+        login = centre.logins.actor(account.username)
+        for command in hard_kills(centre.site, ids):
+            refused = login.run(command)
+            if refused.exit_code != 0 and (text := refused.error_text) not in problems:
+                problems.append(text)
     except SiteError as exc:
         problems.append(str(exc))
+
+
+def hard_kills(site: SiteConfig, ids: Sequence[str]) -> list[Command[Output]]:
+    """What ends jobs at once, whatever they trap. This machine's own runner kills by itself, 5 s after TERM."""
+    match site.scheduler:
+        case "slurm":
+            return [slurm.kill(site.command("scancel"), ids)]
+        case "pbs":
+            return [pbs.act(site.command("qsig"), "-s", "SIGKILL", native_id) for native_id in ids]
+        case "sunway":
+            return [sunway.bsignal(site.command("bsignal"), signal.SIGKILL, native_id) for native_id in ids]
+        case _:
+            return []
 
 
 def _shut_accounts(centre: Centre, problems: list[str]) -> list[str]:

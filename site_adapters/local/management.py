@@ -15,7 +15,7 @@ from site_adapters.indices import expand
 from site_adapters.local import commands
 from site_adapters.login_node import fences
 from site_adapters.quoting import quote
-from site_adapters.script import output_paths, processes, staging_root
+from site_adapters.script import output_paths, own_output, processes, staging_root
 from site_adapters.script import render as render_script
 from site_adapters.transport import Connection, Logins
 from site_adapters.types import (
@@ -55,8 +55,9 @@ class LocalManagement:
         spec = submission.spec
         root = staging_root(self.config.staging_root, submission.account.home)
         stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
-        script = render_script("local.sh.j2", submission, staging_root=root, stdin=stdin, ntasks=processes(submission))
         stdout, stderr = output_paths(submission, root)
+        script = render_script("local.sh.j2", submission, staging_root=root, stdin=stdin, ntasks=processes(submission),
+                               output=own_output(spec, stdout, stderr))  # fmt: skip
         return RenderedJob(script, ("/bin/bash",), stdout, stderr)
 
     def submit(self, submissions: Sequence[Submission]) -> list[SubmitOutcome]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
-from site_adapters.errors import CredentialRefused, SiteError, Unsupported
+from site_adapters.errors import CredentialRefused, Unsupported
+from site_adapters.northbound.checks import check
 from site_adapters.northbound.commands import Api
-from site_adapters.states import CredentialKind
 from site_adapters.transport.http import HttpConnection
 from site_adapters.types import AccountFacts, CheckResult
 
@@ -28,17 +28,7 @@ class NorthboundAuth:
         return AccountFacts(username, NO_UID, self.api.config.home)
 
     def check(self) -> list[CheckResult]:
-        kind = CredentialKind.ACTOR
-        try:
-            manager = self.connection.run(self.api.clusters())
-            queues = self.connection.run(self.api.queues(manager))
-        except SiteError as exc:
-            return [CheckResult("login", False, str(exc), "Check the key files and the addresses.", kind)]
-        return [
-            CheckResult("login", True, f"acts as {self.api.config.user}", credential=kind),
-            CheckResult("scheduler", True, manager),
-            CheckResult("queues", bool(queues), f"{len(queues)} shown", "" if queues else "Ask for the right to one."),
-        ]
+        return check(self.connection, self.api)
 
     def provision(self, username: str, project: str) -> NoReturn:
         raise Unsupported("accounts are opened by the centre")

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from site_adapters.dialect_config import NorthboundConfig
 from site_adapters.errors import Busy, CommandFailed, CredentialRefused, NotFound
 from site_adapters.login_node.marks import tags_in
+from site_adapters.northbound.reasons import reason_of
 from site_adapters.states import ObservedState, Reason
 from site_adapters.transport import FileChunk
 from site_adapters.transport.http import Answer, LoginRanOut, Request
@@ -56,6 +57,17 @@ def read_data(answer: Answer) -> Any:
     if code != "0":
         raise CommandFailed(text or f"code {code}", native_text=text)
     return said.get("data")
+
+
+def _is_refusal(answer: Answer) -> bool:
+    """Whether an answer that should be a file is the API's own word instead: refusals too come with status 200."""
+    if "json" not in answer.content_type:
+        return False
+    try:
+        said = json.loads(answer.content)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and {"code"} <= said.keys() <= {"code", "msg", "data"} and str(said["code"]) != "0"
 
 
 def _read_nothing(answer: Answer) -> None:
@@ -124,14 +136,17 @@ class Api:
         data = read_data(answer)
         if not isinstance(data, dict) or not isinstance(data.get("list"), list):
             raise ValueError("a list without rows")
+        total = str(data.get("total"))
+        if not (total.isascii() and total.isdigit() and len(total) < 10):
+            raise ValueError(f"a list of {total[:40]!r} rows")
         runs, rows, problems = [], [], []
         for row in data["list"]:
             try:
                 runs.append(self.run_of(row))
                 rows.append(row)
-            except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
                 problems.append(RowProblem(json.dumps(row), f"{type(exc).__name__}: {exc}"))
-        return Page(tuple(runs), tuple(rows), tuple(problems), int(data["total"]))
+        return Page(tuple(runs), tuple(rows), tuple(problems), int(total))
 
     def job(self, manager: str, native_id: str) -> Request[ObservedRun]:
         """One job, ended or not; `NotFound` where the centre does not know it."""
@@ -156,7 +171,7 @@ class Api:
         def read(answer: Answer) -> FileChunk:
             if answer.status == 404:
                 raise NotFound(f"there is no file {path}")
-            if answer.status != 200:
+            if answer.status != 200 or _is_refusal(answer):
                 read_data(answer)
                 raise CommandFailed(f"{path} cannot be read")
             whole = answer.content
@@ -173,6 +188,9 @@ class Api:
         code = int(text) if text.lstrip("-").isdigit() and state in (_S.COMPLETED, _S.CANCELED) else None
         if state is _S.COMPLETED and code not in (0, None):
             state, reason = _S.FAILED, Reason.NONZERO_EXIT
+        told = str(row.get("reason") or "")
+        if state in (_S.QUEUED, _S.HELD):
+            reason = reason_of(word, told).reason
         procs = str(row.get("procNumUsed", ""))
         return ObservedRun(
             native_id=str(row["jobId"]),
@@ -183,7 +201,7 @@ class Api:
             name=name,
             tags_seen=tags_in(name),
             reason=reason,
-            native_reason=str(row.get("reason") or ""),
+            native_reason=told,
             exit_code=code,
             submit_time=self.moment(row.get("jobSubmitTime")),
             start_time=self.moment(row.get("jobStartTime")) if state is not _S.QUEUED else None,

@@ -71,6 +71,7 @@ def _word(value: Any) -> str:
 
 
 _PAIR = re.compile(r"    ([A-Za-z_][\w.-]*) = (.*)", re.DOTALL)
+_NAMED = re.compile(r"(?m)^    ([A-Za-z_][\w.-]*) = ")
 # Torque writes these small.
 _NAMES = {
     "exit_status": "Exit_status",
@@ -106,11 +107,14 @@ def from_text(text: str, title: str = "Job Id") -> Records:
 def _own_lines(body: str) -> tuple[str, str]:
     """A job's own text, and what follows it that is another job's which has lost its head.
 
-    An empty line alone ends no job: a value of several lines may hold one.
+    An empty line alone ends no job: a value of several lines may hold one. What then begins like an attribute that the
+    job has named already is another's.
     """
     for end in re.finditer(r"\n\n+", body):
         rest = body[end.end() :]
-        if rest and (rest.startswith("    Job_Name = ") or not re.match(r"\t|    [A-Za-z_][\w.-]* = ", rest)):
+        attribute = _NAMED.match(rest)
+        named = {"Job_Name", *_NAMED.findall(body[: end.end()])}
+        if rest and not rest.startswith("\t") and (attribute is None or attribute[1] in named):
             return body[: end.end()], rest
     return body, ""
 

@@ -24,6 +24,8 @@ from site_adapters.types import RowProblem, SiteAccount, SiteUsage, UsageBatch
 
 LOG, QSTAT = "pbs-log/1", "pbs-qstat/1"
 _LINE = re.compile(r"(\d\d/\d\d/\d{4} \d\d:\d\d:\d\d);([A-Za-z]);([^;]*);(.*)\Z", re.DOTALL)
+# Types that end no run (PBS Professional Administrator's Guide, "Accounting"): queued, deleted, checkpointed …
+_OTHER = frozenset("QDAaLBCFTUYMPNKkuvcGz")
 # Files of days on which nothing happened are missing; one that is there and cannot be read is an error.
 _READ = """for f in "$@"; do [ ! -e "$f" ] || cat -- "$f" || exit 1; done"""
 _DAYS_BEFORE = 35  # a run that ends today may have begun this long ago: its first line is there
@@ -106,6 +108,8 @@ def frame_log(text: str, *, since: datetime, users: set[str], zone: str = "UTC")
             fields = {"line": line, "S": started.pop(job, ""), "suspended_s": str(paused.pop(job, 0))}
             if stamp >= since and (not users or _user(rest) in users):
                 usages.append(SiteUsage(LOG, fields))
+        elif kind not in _OTHER:
+            problems.append(RowProblem(line, f"unknown type {kind!r}"))
     return UsageBatch(tuple(usages), tuple(problems))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from site_adapters.config import SiteConfig
-from site_adapters.login_node.checks import clock_skew, probes_of
+from site_adapters.login_node.checks import NO_OBSERVER, NOBODY, Asked, clock_skew, meter_or_anyone, probes_of
 from site_adapters.pbs import billing, commands
 from site_adapters.pbs.attributes import Attributes
 from site_adapters.states import CredentialKind
@@ -16,8 +16,15 @@ from site_adapters.types import CheckResult
 
 def probes(config: SiteConfig, logins: Logins) -> tuple[Callable[[], CheckResult], ...]:
     """What `check` asks of a PBS centre, beside the logins themselves."""
-    parts = (_controller, _hidden_jobs, _history, _accounting, clock_skew)
-    return probes_of(parts, config, logins.observer, others={_accounting: logins.meter})
+    anyone = logins.anyone
+    reads = logins.meter if config.pbs.accounting_log else meter_or_anyone(logins)
+    return probes_of(config, (
+        Asked(_controller, anyone), Asked(_hidden_jobs, logins.observer, NO_OBSERVER), Asked(_history, anyone),
+        Asked(_accounting, reads, _NO_METER if config.pbs.accounting_log else NOBODY), Asked(clock_skew, anyone),
+    ))  # fmt: skip
+
+
+_NO_METER = "no meter is configured that could read the accounting log"
 
 
 def _controller(config: SiteConfig, connection: Connection) -> CheckResult:

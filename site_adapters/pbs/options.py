@@ -1,6 +1,7 @@
 """From a job spec to a PBS script: `#PBS` lines in front, output paths and our marks in qsub's argv.
 
-The lines hold only words that were checked; paths are free text, so they go as arguments.
+The lines hold only words that were checked; paths are free text, so they go as arguments. The job's own output is
+opened by the script, behind its fence.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from site_adapters.dialect_config import PbsConfig
 from site_adapters.errors import Refused
 from site_adapters.indices import expand
 from site_adapters.quoting import quote
-from site_adapters.script import output_paths, processes, staging_root
+from site_adapters.script import output_paths, own_output, processes, spool_path, staging_root
 from site_adapters.script import render as render_script
 from site_adapters.types import Array, JobSpec, RenderedJob, Resources, Submission
 
@@ -28,18 +29,19 @@ _RANGE = re.compile(r"(\d+)-(\d+)(?::(\d+))?\Z")
 def render(config: SiteConfig, submission: Submission) -> RenderedJob:
     """Script and argv of one attempt; raises `Refused` for what this centre or PBS cannot do."""
     root = staging_root(config.staging_root, submission.account.home)
-    stdout, stderr = output_paths(submission, root, suffix="" if config.pbs.flavour == "torque" else ".{task}")
+    stdout, stderr = output_paths(submission, root)
     lines = directives(config, submission)
     spec = submission.spec
     stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
     script = render_script("pbs.sh.j2", submission, staging_root=root, stdin=stdin, directives=lines,
-                           ntasks=processes(submission))  # fmt: skip
+                           ntasks=processes(submission), output=own_output(spec, stdout, stderr))  # fmt: skip
     marks = f"PENSTOCK_FENCE={submission.fence_name}"
     marks += f",PENSTOCK_MANIFEST={submission.manifest}" if submission.manifest else ""
-    argv = (config.command("qsub"), "-o", _path(stdout), "-e", _path(stderr), "-v", marks, *config.submit.extra)
+    # What PBS copies back at the end would replace what the first copy of this attempt printed (law 1).
+    spool = spool_path(submission, root)
+    out, err = (_path(f"{spool}.{which}", config, spec) for which in ("out", "err"))
+    argv = (config.command("qsub"), "-o", out, "-e", err, "-v", marks, *config.submit.extra)
     _allowed(config, [*lines, *config.submit.extra])
-    if config.pbs.flavour == "torque" and spec.array is not None:
-        stdout, stderr = f"{stdout}-{{task}}", f"{stderr}-{{task}}"  # pbs_server adds the index itself
     return RenderedJob(script, argv, stdout, stderr)
 
 
@@ -160,11 +162,12 @@ def _word(value: str | None, what: str) -> str:
     return value
 
 
-def _path(path: str) -> str:
+def _path(path: str, config: SiteConfig, spec: JobSpec) -> str:
     """An output path as qsub reads it: `host:path` is its form, so a colon cannot be in it."""
     if ":" in path or "," in path:
         raise Refused(f"{path}: PBS takes no colon and no comma in an output path", code="path")
-    return path.replace("{task}", "^array_index^")
+    # Torque's server adds a task's index itself.
+    return path if spec.array is None or config.pbs.flavour == "torque" else f"{path}.^array_index^"
 
 
 def _allowed(config: SiteConfig, options: list[str]) -> None:

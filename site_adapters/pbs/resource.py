@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar
@@ -16,6 +17,7 @@ from site_adapters.transport import Connection, Logins
 from site_adapters.types import Capacity, Limits, Node, Queue, Reservation, SiteAccount
 
 T = TypeVar("T")
+_AT_MARGIN = re.compile(r"(?m)^(?=[A-Za-z_][\w.-]* = )")
 _DOWN = ("down", "offline", "unknown", "stale", "maintenance", "provisioning")
 
 
@@ -95,7 +97,8 @@ class PbsResource:
         def read(output: Output) -> Records:
             if output.exit_code != 0:
                 raise classify(output)
-            return from_text(output.text, "Resv ID")
+            # Unlike qstat's, its attributes begin at the margin.
+            return from_text(_AT_MARGIN.sub("    ", output.text), "Resv ID")
 
         found = self._ask(Command((program, "-f"), read, deadline_s=30.0, env=ENV))
         return [r for name, a in found.rows if (r := _reservation(name, a)) is not None]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from site_adapters.command import Command, Output
 from site_adapters.config import SiteConfig
 from site_adapters.errors import CommandFailed, CredentialRefused, Refused
 from site_adapters.slurm.commands import classify
+from site_adapters.slurm.resource import cluster_name
 from site_adapters.transport import Connection
 
 _LOGIN = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\Z")
@@ -30,12 +31,16 @@ def _changed(output: Output) -> Output:
 
 @dataclass(frozen=True, slots=True)
 class SlurmProvisioner:
-    """One cluster's accounts. `parent` is the account below which ours are made; `hook` makes a login where none is."""
+    """One cluster's accounts: each change names the cluster, for slurmdbd would make it in all of them.
+
+    QOS alone belong to no cluster. `parent` is the account below which ours are made; `hook` makes a login.
+    """
 
     config: SiteConfig
     connection: Connection | None
     parent: str = "root"
     hook: tuple[str, ...] = ()
+    _cluster: list[str] = field(default_factory=list)  # its name, once asked for
 
     def account_name(self, project: str) -> str:
         slug = _SLUG.sub("_", project.lower()).strip("_")[:30]
@@ -45,48 +50,58 @@ class SlurmProvisioner:
 
     def open_project(self, project: str, *, core_seconds: int | None, users: Sequence[str]) -> str:
         account = self.account_name(project)
-        self._change("add", "account", account, f"parent={self.parent}", "description=penstock",
+        self._change("add", "account", account, self._here(), f"parent={self.parent}", "description=penstock",
                      "organization=penstock")  # fmt: skip
         # Slurm counts in minutes; rounded down, so that the cap is never above what was sold.
         cap = -1 if core_seconds is None else core_seconds // 60
-        self._change("modify", "account", "where", f"name={account}", "set", f"GrpTRESMins=cpu={cap}",
+        self._change("modify", "account", "where", f"name={account}", self._here(), "set", f"GrpTRESMins=cpu={cap}",
                      "MaxSubmitJobs=-1", "GrpSubmitJobs=-1")  # fmt: skip
         for username in users:
-            self._change("add", "user", _login(username), f"account={account}")
+            self._change("add", "user", _login(username), self._here(), f"account={account}")
         return account
 
     def open_user(self, project: str, username: str) -> str:
         account = self.account_name(project)
-        self._change("add", "account", account, f"parent={self.parent}", "description=penstock",
+        self._change("add", "account", account, self._here(), f"parent={self.parent}", "description=penstock",
                      "organization=penstock")  # fmt: skip
-        self._change("add", "user", _login(username), f"account={account}")
-        self._change("modify", "user", "where", f"name={username}", f"account={account}", "set", "MaxSubmitJobs=-1")
+        self._change("add", "user", _login(username), self._here(), f"account={account}")
+        self._change(
+            "modify", "user", "where", f"name={username}", f"account={account}", self._here(), "set", "MaxSubmitJobs=-1"
+        )
         return account
 
     def open_share(self, project: str, *, cores: int, queue: str | None, order_id: str) -> str:
         account, qos = self.account_name(project), self._qos(order_id)
-        self._change("add", "account", account, f"parent={self.parent}", "description=penstock",
+        self._change("add", "account", account, self._here(), f"parent={self.parent}", "description=penstock",
                      "organization=penstock")  # fmt: skip
         self._change("add", "qos", qos)
         self._change("modify", "qos", "where", f"name={qos}", "set", f"GrpTRES=cpu={cores}",
                      "Flags=DenyOnLimit", "MaxSubmitJobsPerUser=-1")  # fmt: skip
-        self._change("modify", "account", "where", f"name={account}", "set", f"qos+={qos}")
+        self._change("modify", "account", "where", f"name={account}", self._here(), "set", f"qos+={qos}")
         return qos
 
     def close_project(self, project: str) -> None:
         account = self.account_name(project)
-        self._change("modify", "account", "where", f"name={account}", "set", "GrpSubmitJobs=0")
+        self._change("modify", "account", "where", f"name={account}", self._here(), "set", "GrpSubmitJobs=0")
 
     def close_user(self, project: str, username: str) -> None:
         account = self.account_name(project)
-        self._change("modify", "user", "where", f"name={_login(username)}", f"account={account}", "set",
+        self._change("modify", "user", "where", f"name={_login(username)}", f"account={account}", self._here(), "set",
                      "MaxSubmitJobs=0")  # fmt: skip
 
     def close_share(self, project: str, order_id: str) -> None:
         self._change("modify", "qos", "where", f"name={self._qos(order_id)}", "set", "MaxSubmitJobsPerUser=0")
 
     def shut_login(self, username: str, *, shut: bool) -> None:
-        self._change("modify", "user", "where", f"name={_login(username)}", "set", f"MaxSubmitJobs={0 if shut else -1}")
+        self._change(
+            "modify",
+            "user",
+            "where",
+            f"name={_login(username)}",
+            self._here(),
+            "set",
+            f"MaxSubmitJobs={0 if shut else -1}",
+        )
 
     def login_of(self, username: str, project: str) -> str:
         """The login, made by the centre's own hook where the operating system does not know it."""
@@ -104,6 +119,11 @@ class SlurmProvisioner:
 
     def _qos(self, order_id: str) -> str:
         return f"pn_{_SLUG.sub('_', order_id.lower()).strip('_')[:40]}"
+
+    def _here(self) -> str:
+        if not self._cluster:
+            self._cluster.append(self._provisioner().run(cluster_name(self.config.command("scontrol"))))
+        return f"cluster={self._cluster[0]}"
 
     def _change(self, *words: str) -> None:
         self._provisioner().run(sacctmgr(self.config.command("sacctmgr"), *words))

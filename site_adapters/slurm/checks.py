@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from site_adapters.command import Command, Output
 from site_adapters.config import SiteConfig
-from site_adapters.login_node.checks import clock_skew, probes_of
+from site_adapters.login_node.checks import NO_OBSERVER, Asked, clock_skew, meter_or_anyone, probes_of
 from site_adapters.slurm import commands
 from site_adapters.states import CredentialKind
 from site_adapters.transport import Connection, Logins
@@ -16,8 +16,11 @@ from site_adapters.types import CheckResult
 
 def probes(config: SiteConfig, logins: Logins) -> tuple[Callable[[], CheckResult], ...]:
     """What `check` asks of a Slurm centre, beside the logins themselves."""
-    parts = (_controller, _hidden_jobs, _accounting, clock_skew, _limits_enforced)
-    return probes_of(parts, config, logins.observer, others={_accounting: logins.meter})
+    anyone = logins.anyone
+    return probes_of(config, (
+        Asked(_controller, anyone), Asked(_hidden_jobs, logins.observer, NO_OBSERVER),
+        Asked(_accounting, meter_or_anyone(logins)), Asked(clock_skew, anyone), Asked(_limits_enforced, anyone),
+    ))  # fmt: skip
 
 
 def _controller(config: SiteConfig, connection: Connection) -> CheckResult:
@@ -44,6 +47,8 @@ def _accounting(config: SiteConfig, connection: Connection) -> CheckResult:
     since = datetime.now(UTC) - timedelta(hours=1)
     found = connection.run(commands.sacct(config.command("sacct"), since=since, everybody=True))
     detail = f"{len(found.rows)} runs in the last hour"
+    if config.credentials.meter is None:
+        detail += f", as {connection.username} may see them: no meter is configured"
     return CheckResult("accounting", True, detail, credential=CredentialKind.METER)
 
 

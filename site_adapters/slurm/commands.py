@@ -76,7 +76,7 @@ ERRORS: tuple[ErrorRule, ...] = rules(
         (r"Resource temporarily unavailable", busy),
         (r"\b(QOS|Assoc)(Max|Min|Grp)\w*Limit|Job violates accounting/QOS policy", busy),
         (r"Required partition not available|partition .* (is )?(inactive|down|drain)", busy),
-        (r"Invalid job id specified|Job/step already completing or completed", not_found),
+        (r"Invalid job id specified|Job/step already completing or completed|Job has already finished", not_found),
         (r"Invalid partition name|invalid partition specified", refused("queue")),
         (r"Invalid account or account/partition", refused("account")),
         (r"Invalid qos specification", refused("qos")),
@@ -158,7 +158,10 @@ def read_squeue(output: Output, end: str = _END) -> Look:
         return Look(error=str(classify(output)))
     runs: list[ObservedRun] = []
     problems: list[RowProblem] = []
-    for row in output.text.split(end + "\n"):
+    for piece in output.text.split(end + "\n"):
+        banner, row = _apart(piece, SEPARATOR)
+        if banner:
+            problems.append(RowProblem(banner, "it stands before a row"))
         if not row.strip():
             continue
         try:
@@ -166,6 +169,15 @@ def read_squeue(output: Output, end: str = _END) -> Look:
         except (ValueError, OverflowError) as exc:
             problems.append(RowProblem(row, str(exc)))
     return Look(tuple(runs), tuple(problems))
+
+
+def _apart(piece: str, separator: str) -> tuple[str, str]:
+    """(what a login prints before a row, the row): no first field holds a line break."""
+    if separator not in piece:
+        return "", piece
+    first, mark, rest = piece.partition(separator)
+    banner, _, first = first.rpartition("\n")
+    return banner.strip(), first + mark + rest
 
 
 def _squeue_row(row: str) -> list[ObservedRun]:
@@ -246,6 +258,7 @@ SACCT_FIELDS = (
 )  # fmt: skip
 # The fixed fields of a row: its database index, cluster, job id, raw id, and all that follow up to the free texts.
 _BEGINS = rf"\d*{SEPARATOR}[\w.-]+{SEPARATOR}[\d_\[\]%,:+.-]+{SEPARATOR}\d+{SEPARATOR}"
+_NUMBER = re.compile(r"\d{1,19}", re.ASCII)
 _WIDE = {"State": "%40", "AllocTRES": "%200", "ReqTRES": "%200", "SubmitLine": "%4000", "Comment": "%4000"}
 
 
@@ -274,7 +287,7 @@ def sacct(
     names = ",".join(name + _WIDE.get(name, "") for name in SACCT_FIELDS)
     separator = SEPARATOR + secrets.token_hex(8) + SEPARATOR  # as with squeue: nobody can write a row into a name
     argv = (
-        program, *who, *which, "-X", "-D", "--parsable2", "--noheader", "--noconvert", f"--delimiter={separator}",
+        program, *who, *which, "-X", "-D", "--parsable", "--noheader", "--noconvert", f"--delimiter={separator}",
         "-s", ALL_STATES, "-S", start, "-E", end, "-o", names,
     )  # fmt: skip
     env = (("SLURM_TIME_FORMAT", "%s"), ("TZ", "UTC"))
@@ -282,25 +295,38 @@ def sacct(
 
 
 def read_sacct(output: Output, separator: str = SEPARATOR) -> AccountingRows:
-    """Frame the rows: one begins where its fixed fields do; submit line, comment and name may hold line breaks."""
+    """Frame the rows: each ends with the separator and a line break (`--parsable`), whatever its free texts hold.
+
+    What does not begin as a row goes on in the one before as long as that lacks fields: a comment or a name may begin
+    with a line break.
+    """
     if output.exit_code != 0:
         raise classify(output)
     begins = re.compile(_BEGINS.replace(SEPARATOR, re.escape(separator)))
+    end, most = f"{separator}\n", len(SACCT_FIELDS) - 1
+    *ended, cut = output.text.split(end)
     texts: list[str] = []
-    for line in output.text.removesuffix("\n").split("\n") if output.text else ():
-        if begins.match(line) or not texts:
-            texts.append(line)
-        else:
-            texts[-1] += "\n" + line
-    rows: list[dict[str, str]] = []
     problems: list[RowProblem] = []
+    for piece in ended:
+        banner, text = _apart(piece, separator)
+        if banner and begins.match(text):
+            problems.append(RowProblem(banner, "it stands before a row"))
+        else:
+            text = piece
+        if texts and not begins.match(text) and texts[-1].count(separator) + 1 + text.count(separator) <= most:
+            texts[-1] += end + text
+        else:
+            texts.append(text)
+    rows: list[dict[str, str]] = []
     for text in texts:
         fields = text.split(separator)
-        if len(fields) == len(SACCT_FIELDS) and fields[0].isdecimal():
+        if len(fields) == len(SACCT_FIELDS) and _NUMBER.fullmatch(fields[0]):
             rows.append(dict(zip(SACCT_FIELDS, fields, strict=True)))
-        elif text:
+        else:
             why = f"no number in front, or {len(fields)} fields instead of {len(SACCT_FIELDS)}"
             problems.append(RowProblem(text, why))
+    if cut:
+        problems.append(RowProblem(cut, "it was cut"))
     return AccountingRows(tuple(rows), tuple(problems))
 
 
@@ -308,7 +334,7 @@ def runs_of(found: AccountingRows) -> Look:
     """Accounting rows as observed runs: the runs of one task are numbered in the order they were submitted."""
     runs: list[ObservedRun] = []
     problems = list(found.problems)
-    ordered = sorted(found.rows, key=lambda r: (r["JobID"], int(r["Submit"]) if r["Submit"].isdecimal() else 0,
+    ordered = sorted(found.rows, key=lambda r: (r["JobID"], int(r["Submit"]) if _NUMBER.fullmatch(r["Submit"]) else 0,
                                                 int(r["DBIndex"])))  # fmt: skip
     restarts: dict[str, int] = {}
     last: dict[str, dict[str, str]] = {}

@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from site_adapters.states import Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """A reason, a sentence for people, and what they can do (empty: nothing but wait)."""
-
-    reason: Reason
-    sentence: str
-    action: str = ""
-
+from site_adapters.states import Reason, Why
 
 _R = Reason
 _WAIT = ""

@@ -11,29 +11,66 @@ from typing import NoReturn
 from site_adapters.command import Command, Output
 from site_adapters.config import SiteConfig
 from site_adapters.directives import duration
-from site_adapters.errors import CredentialRefused, SiteUnreachable, Unsupported
+from site_adapters.errors import CommandFailed, CredentialRefused, SiteUnreachable, Unsupported
 from site_adapters.slurm.commands import classify, ping
 from site_adapters.transport import Connection, Logins
-from site_adapters.types import Capacity, Limits, Node, Queue, Reservation, SiteAccount
+from site_adapters.types import Capacity, Limits, Node, Queue, Reservation, RowProblem, SiteAccount
 
 _PAIR = re.compile(r"(?:^|\s)([A-Za-z_/:]+)=(\S*)")
 _DOWN = ("DOWN", "DRAIN", "FAIL", "NOT_RESPONDING", "UNKNOWN")
 
 
-def scontrol_show(program: str, what: str) -> Command[list[dict[str, str]]]:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Records by their words, and lines that are none."""
+
+    rows: tuple[dict[str, str], ...]
+    problems: tuple[RowProblem, ...]
+
+
+# What names a record, and the figures that it must have, where it has them, as figures.
+_NAMED = {"partition": "PartitionName", "node": "NodeName", "reservation": "ReservationName"}
+_FIGURES = ("CPUTot", "CPUAlloc", "RealMemory")
+
+
+def scontrol_show(program: str, what: str) -> Command[Shown]:
     """`scontrol show WHAT -o`: one record a line."""
 
-    def parse(output: Output) -> list[dict[str, str]]:
+    def parse(output: Output) -> Shown:
         if output.exit_code != 0:
             raise classify(output)
-        records = [dict(_PAIR.findall(line)) for line in output.text.splitlines()]
-        return [record for record in records if record]
+        rows, problems = [], []
+        for line in output.text.split("\n"):
+            record = dict(_PAIR.findall(line))
+            if record.get(_NAMED[what]) and all(_figure(record.get(name, "0")) for name in _FIGURES):
+                rows.append(record)
+            elif line.strip() and not line.startswith("No reservations in the system"):
+                problems.append(RowProblem(line, f"no {what}"))
+        return Shown(tuple(rows), tuple(problems))
 
     return Command((program, "show", what, "-o", "--all"), parse, deadline_s=30.0)
 
 
-def associations(program: str, username: str) -> Command[Limits]:
-    """Accounts and QOS of a login (`sacctmgr show assoc`)."""
+def _figure(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def cluster_name(program: str) -> Command[str]:
+    """What slurmdbd calls this cluster (`scontrol show config`): one database may serve several."""
+
+    def parse(output: Output) -> str:
+        if output.exit_code != 0:
+            raise classify(output)
+        names = [line.partition("=")[2].strip() for line in output.text.splitlines() if line.startswith("ClusterName ")]
+        if not names or not names[0]:
+            raise CommandFailed("scontrol names no ClusterName", native_text=output.text[:500])
+        return names[0]
+
+    return Command((program, "show", "config"), parse, deadline_s=30.0)
+
+
+def associations(program: str, username: str, cluster: str) -> Command[Limits]:
+    """Accounts and QOS of a login at one cluster (`sacctmgr show assoc`)."""
 
     def parse(output: Output) -> Limits:
         if output.exit_code != 0:
@@ -44,7 +81,16 @@ def associations(program: str, username: str) -> Command[Limits]:
         default = next((row[2] for row in rows if row[2]), None)
         return Limits(accounts, qos, default)
 
-    argv = (program, "-nP", "show", "user", username, "withassoc", "format=account,qos,defaultaccount")
+    argv = (
+        program,
+        "-nP",
+        "show",
+        "user",
+        username,
+        "withassoc",
+        f"cluster={cluster}",
+        "format=account,qos,defaultaccount",
+    )
     return Command(argv, parse, deadline_s=30.0)
 
 
@@ -87,7 +133,8 @@ class SlurmResource:
 
     def limits(self, account: SiteAccount) -> Limits:
         connection = self.logins.actor(account.username)
-        return connection.run(associations(self.config.command("sacctmgr"), account.username))
+        cluster = connection.run(cluster_name(self.config.command("scontrol")))
+        return connection.run(associations(self.config.command("sacctmgr"), account.username, cluster))
 
     def reservations(self) -> list[Reservation]:
         return [
@@ -99,17 +146,16 @@ class SlurmResource:
                 maintenance="MAINT" in record.get("Flags", ""),
             )
             for record in self._show("reservation")
-            if "ReservationName" in record
         ]
 
-    def _show(self, what: str) -> list[dict[str, str]]:
+    def _show(self, what: str) -> tuple[dict[str, str], ...]:
         connection = self._connection()
         program = self.config.command("scontrol")
         up, detail = connection.run(ping(program))
         if not up:
             raise SiteUnreachable(f"the scheduler does not answer: {detail}")
         show = scontrol_show(program, what)
-        return connection.run(Command(show.argv, show.parse, deadline_s=show.deadline_s, env=(("TZ", "UTC"),)))
+        return connection.run(Command(show.argv, show.parse, deadline_s=show.deadline_s, env=(("TZ", "UTC"),))).rows
 
     def _connection(self) -> Connection:
         connection = self.logins.anyone()

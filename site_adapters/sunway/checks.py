@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from site_adapters.config import SiteConfig
-from site_adapters.login_node.checks import clock_skew, probes_of
+from site_adapters.login_node.checks import Asked, clock_skew, probes_of
 from site_adapters.sunway import commands
 from site_adapters.transport import Connection, Logins
 from site_adapters.types import CheckResult
@@ -13,7 +13,7 @@ from site_adapters.types import CheckResult
 
 def probes(config: SiteConfig, logins: Logins) -> tuple[Callable[[], CheckResult], ...]:
     """What `check` asks of a Sunway centre, beside the logins themselves."""
-    return probes_of((_controller, _staging, clock_skew), config, logins.anyone)
+    return probes_of(config, [Asked(part, logins.anyone) for part in (_controller, _staging, clock_skew)])
 
 
 def _controller(config: SiteConfig, connection: Connection) -> CheckResult:

@@ -128,6 +128,8 @@ def read_bsub(output: Output, site_rules: Sequence[ErrorRule] = ()) -> SubmitOut
 # ---------------------------------------------------------------- look
 
 _NONE = "No match record found"
+# What may stand there without a job: "nothing found", and the shell's own complaint that public notes tell of.
+_NOISE = re.compile(rf"(?:\s*(?:{_NONE}.*|.*setlocale.*)?\n?)*")
 _BLOCK = re.compile(r"(?m)^(?=Job ?<)")
 _PAIR = re.compile(r"(\w[\w ]*?) ?<([^<>]*)>")
 _EVENT = re.compile(r"([A-Z][a-z]{2}) +(\d{1,2}) (\d\d:\d\d:\d\d): (.*)")
@@ -163,7 +165,10 @@ def read_bjobs(output: Output, *, zone: str, now: datetime) -> tuple[list[Block]
     text = _ANSI.sub("", output.text)
     blocks: list[Block] = []
     problems: list[RowProblem] = []
-    for whole in _BLOCK.split(text)[1:]:
+    before, *wholes = _BLOCK.split(text)
+    if before.strip() and not _NOISE.fullmatch(before):
+        problems.append(RowProblem(before, "it belongs to no job"))
+    for whole in wholes:
         # A head, an empty line, its events; what follows another empty line has lost its own head.
         pieces = re.split(r"\n\n+", whole, maxsplit=2)
         part = "\n\n".join(pieces[:2])
@@ -265,6 +270,11 @@ def bkill(program: str, root: str, native_id: str) -> Command[Output]:
     """End one job, leaving a mark that it was our wish."""
     argv = ("/bin/sh", "-c", _KILL, "bkill", root, native_id, program, native_id)
     return Command(argv, lambda out: out, write=True, deadline_s=60.0)
+
+
+def bsignal(program: str, number: int, native_id: str) -> Command[Output]:
+    """A signal to one running job (`bsignal -s 30 ID`, Sunway's own help tool): only the switch sends KILL with it."""
+    return Command((program, "-s", str(number), native_id), lambda out: out, write=True, deadline_s=20.0)
 
 
 # The staging area as it stands in the site file: {home} and {user} are what the login itself says.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from site_adapters.config import SiteConfig
 from site_adapters.errors import Refused
 from site_adapters.quoting import quote
-from site_adapters.script import output_paths, processes, script_parts, staging_root
+from site_adapters.script import output_paths, own_output, processes, script_parts, spool_path, staging_root
 from site_adapters.script import render as render_script
 from site_adapters.sunway.commands import Staged
 from site_adapters.types import JobSpec, RenderedJob, Submission
@@ -51,16 +51,17 @@ def render(config: SiteConfig, submission: Submission) -> RenderedJob:
     direct = mode_of(config, spec) == "direct"
     if direct:
         stderr = stdout  # bsub knows no -e
-    if "%" in stdout:
+    opened = stdout if direct else spool_path(submission, root)  # a script opens its own output, behind its fence
+    if "%" in opened:
         raise Refused("bsub reads % in an output path as its own sign", code="path")
-    options = (config.command("bsub"), "-J", submission.fence_name, "-o", stdout, *_options(config, spec))
+    options = (config.command("bsub"), "-J", submission.fence_name, "-o", opened, *_options(config, spec))
     if direct:
         stdin = ("-i", spec.stdin_path) if spec.stdin_path else ()
         assert spec.executable is not None
         return RenderedJob("", (*options, *stdin, spec.executable, *spec.arguments), stdout, stderr)
     stdin_words = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
     script = render_script("sunway.sh.j2", submission, staging_root=root, default_interpreter="/bin/sh",
-                           stdin=stdin_words, stderr=stderr, ntasks=processes(submission),
+                           stdin=stdin_words, output=own_output(spec, stdout, stderr), ntasks=processes(submission),
                            id_variable=config.sunway.job_id_variable)  # fmt: skip
     return RenderedJob(script, (*options, "/bin/sh", f"{root}/jobs/{submission.fence_name}.sh"), stdout, stderr)
 

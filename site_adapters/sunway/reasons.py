@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from site_adapters.states import Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Why:
-    """A reason, a sentence for people, and what they can do (empty: nothing but wait)."""
-
-    reason: Reason
-    sentence: str
-    action: str = ""
-
+from site_adapters.states import Reason, Why
 
 REASONS: dict[str, Why] = {
     "": Why(Reason.RESOURCES, "It waits for its core groups."),

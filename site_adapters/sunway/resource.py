@@ -14,18 +14,36 @@ from site_adapters.config import SiteConfig
 from site_adapters.errors import CredentialRefused, Unsupported
 from site_adapters.sunway.commands import classify
 from site_adapters.transport import Connection, Logins
-from site_adapters.types import Capacity, Limits, Node, Queue, Reservation, SiteAccount
+from site_adapters.types import Capacity, Limits, Node, Queue, Reservation, RowProblem, SiteAccount
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # sunway.md section 3: words of cnload for nodes that are out of service.
 _FAULTY = ("softft", "hartft", "down", "boot")
-_NODE = re.compile(r"vn\d+\Z")
+_NODE = re.compile(r"vn\d+\Z", re.ASCII)
+_DIGIT = re.compile(r"\d", re.ASCII)
+_COUNT = re.compile(r"\d{1,18}", re.ASCII)
 
 
-def qload(program: str) -> Command[dict[str, dict[str, int]]]:
-    """Nodes of each queue by state: CONFIG, IDLE, BUSY …"""
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """(queue, its nodes by state: CONFIG, IDLE, BUSY …), and lines that are no queue."""
 
-    def read(output: Output) -> dict[str, dict[str, int]]:
+    rows: tuple[tuple[str, dict[str, int]], ...]
+    problems: tuple[RowProblem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLoad:
+    """(node, its state, its queue), and lines that are no node."""
+
+    rows: tuple[tuple[str, str, str], ...]
+    problems: tuple[RowProblem, ...]
+
+
+def qload(program: str) -> Command[QueueLoad]:
+    """Nodes of each queue by state."""
+
+    def read(output: Output) -> QueueLoad:
         if output.exit_code != 0:
             raise classify(output)
         return read_qload(output.text)
@@ -33,26 +51,31 @@ def qload(program: str) -> Command[dict[str, dict[str, int]]]:
     return Command((program, "-w"), read, deadline_s=30.0)
 
 
-def read_qload(text: str) -> dict[str, dict[str, int]]:
-    """Rows under a heading that names QUEUE and CONFIG; other lines are no rows."""
+def read_qload(text: str) -> QueueLoad:
+    """Rows under a heading that names QUEUE and CONFIG. A row has figures; rules and greetings have none."""
     headings: list[str] = []
-    found: dict[str, dict[str, int]] = {}
-    for line in _ANSI.sub("", text).splitlines():
+    rows: list[tuple[str, dict[str, int]]] = []
+    problems: list[RowProblem] = []
+    for line in _rows(text):
         words = line.split()
         upper = [word.upper() for word in words]
         if "CONFIG" in upper and any(word.startswith("QUEUE") for word in upper):
             headings = upper
-        elif headings and len(words) == len(headings):
-            row = dict(zip(headings, words, strict=True))
-            name = next(row[word] for word in headings if word.startswith("QUEUE"))
-            found[name] = {key: int(value) for key, value in row.items() if value.isascii() and value.isdigit()}
-    return found
+            continue
+        row = dict(zip(headings, words, strict=False))
+        name = next((row.get(word, "") for word in headings if word.startswith("QUEUE")), "")
+        figures = {key: int(value) for key, value in row.items() if _COUNT.fullmatch(value)}
+        if len(words) == len(headings) and name and len(figures) >= len(headings) - 1:
+            rows.append((name, figures))
+        elif _DIGIT.search(line):
+            problems.append(RowProblem(line, "no queue under the heading"))
+    return QueueLoad(tuple(rows), tuple(problems))
 
 
-def cnload(program: str) -> Command[list[tuple[str, str, str]]]:
-    """(node, state, queue) of each compute node."""
+def cnload(program: str) -> Command[NodeLoad]:
+    """Each compute node."""
 
-    def read(output: Output) -> list[tuple[str, str, str]]:
+    def read(output: Output) -> NodeLoad:
         if output.exit_code != 0:
             raise classify(output)
         return read_cnload(output.text)
@@ -60,15 +83,22 @@ def cnload(program: str) -> Command[list[tuple[str, str, str]]]:
     return Command((program, "-b"), read, deadline_s=30.0)
 
 
-def read_cnload(text: str) -> list[tuple[str, str, str]]:
+def read_cnload(text: str) -> NodeLoad:
     """Lines that begin with a node: its state is the fifth word, its queue the last that names one."""
-    nodes = []
-    for line in _ANSI.sub("", text).splitlines():
+    rows: list[tuple[str, str, str]] = []
+    problems: list[RowProblem] = []
+    for line in _rows(text):
         words = line.split()
         if len(words) >= 5 and _NODE.match(words[0]):
             queue = next((word for word in reversed(words) if word.startswith("q_")), "")
-            nodes.append((words[0], words[4], queue))
-    return nodes
+            rows.append((words[0], words[4], queue))
+        elif _DIGIT.search(line):
+            problems.append(RowProblem(line, "no node"))
+    return NodeLoad(tuple(rows), tuple(problems))
+
+
+def _rows(text: str) -> list[str]:
+    return [line for line in _ANSI.sub("", text).split("\n") if line.strip()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +109,7 @@ class SunwayResource:
     logins: Logins
 
     def queues(self) -> list[Queue]:
-        load = self._connection().run(qload(self.config.command("qload")))
+        load = dict(self._connection().run(qload(self.config.command("qload"))).rows)
         chip, names = self.config.sunway.chip, self.config.queues
         shown = {name: q.native for name, q in names.items()} or {name: name for name in load}
         per_node = chip.cgs_per_node * chip.cores_per_cg
@@ -105,7 +135,7 @@ class SunwayResource:
     def nodes(self) -> list[Node]:
         chip = self.config.sunway.chip
         cores = chip.cgs_per_node * chip.cores_per_cg
-        found = self._connection().run(cnload(self.config.command("cnload")))
+        found = self._connection().run(cnload(self.config.command("cnload"))).rows
         ours = {queue.native: name for name, queue in self.config.queues.items()}
         return [
             Node(

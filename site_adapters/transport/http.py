@@ -29,6 +29,7 @@ class Answer:
 
     status: int
     content: bytes
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class HttpConnection:
         if len(found.content) > _ANSWER_BYTES_MAX:
             raise CommandFailed(f"{request.url} answered more than is allowed")
         try:
-            return request.parse(Answer(found.status_code, found.content))
+            return request.parse(Answer(found.status_code, found.content, found.headers.get("content-type", "")))
         except (ValueError, LookupError, TypeError) as exc:
             what = f"{request.url} gave an answer that we do not understand ({exc})"
             raise OutcomeUnknown(what) if request.write else CommandFailed(what) from exc

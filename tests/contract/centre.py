@@ -176,12 +176,16 @@ class Work:
         return self.until(ObservedState.COMPLETED, ObservedState.FAILED, ObservedState.CANCELED, tasks=tasks)
 
     def found(self) -> list[ObservedRun]:
-        """Everything that bears this attempt's tag, in a good look."""
+        """Every job (or task) that bears this attempt's tag, in a good look; queue and accounting may both show it."""
         look = self.centre.adapter.management.find(
             [self.submission.fence_name], accounts=[self.centre.account], since=self.submitted_at
         )
         assert look.good, look
-        return list(look.runs)
+        return list({(run.native_id, run.task): run for run in look.runs}.values())
+
+    def found_ids(self) -> list[str]:
+        """The jobs among what was found: queue and accounting may each have a row of the same one."""
+        return sorted({run.native_id for run in self.found()})
 
     def cancel(self) -> None:
         self.centre.adapter.management.cancel(self.centre.account, [self.ref])

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.contract.centre import Centre
-from tests.contract.emulated_centres import openpbs, openpbs_own_logins, sunway, torque
+from tests.contract.emulated_centres import openpbs, openpbs_own_logins, slurm, sunway, torque
 from tests.contract.local_centre import local
+from tests.contract.northbound_centre import rest
 from tests.contract.slurm_centres import alpha_here, alpha_rest, alpha_ssh, beta_enforced
 
 CENTRES: dict[str, Callable[[pytest.FixtureRequest, Path], Iterator[Centre]]] = {
@@ -18,10 +19,12 @@ CENTRES: dict[str, Callable[[pytest.FixtureRequest, Path], Iterator[Centre]]] = 
     "slurm-here": alpha_here,
     "slurm-rest": alpha_rest,
     "slurm-enforced": beta_enforced,
+    "slurm-emulated": slurm,
     "pbs-emulated": openpbs,
     "pbs-hidden-emulated": openpbs_own_logins,
     "torque-emulated": torque,
     "sunway-emulated": sunway,
+    "northbound-emulated": rest,
 }
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pwd
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from site_adapters.slurm.rest import RestSubmit
 from site_adapters.types import Attributes, JobSpec, SiteAccount
 from tests.builders import slurm_site
 from tests.contract.breakage import Land
@@ -48,7 +48,7 @@ def alpha_rest(request: pytest.FixtureRequest, folder: Path) -> Iterator[Centre]
     site = slurm_site(lab, backend="rest", rest=rest)
     centre = slurm(lab, site, "slurm-rest", Attributes(queue_name="nowhere"))
     management: Any = centre.adapter.management
-    centre.breakage = RestBreakage(management.backend._client)
+    centre.breakage = RestBreakage(management.backend)
     yield from _served(centre, lab)
 
 
@@ -116,41 +116,36 @@ class _Deeds:
 class RestBreakage:
     """Loses slurmrestd's answers: the request arrives (now or later), the connection breaks before the answer."""
 
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-        self._kept: list[httpx.Request] = []
+    def __init__(self, backend: RestSubmit) -> None:
+        self._backend: Any = backend
+        self._kept: list[tuple[Any, Any]] = []
 
     @contextmanager
     def cut(self) -> Iterator[None]:
-        with self._through(lambda real, request: real.handle_request(request).read()):
+        real = self._backend._post
+        with self._instead(real):
             yield
 
     @contextmanager
     def late(self) -> Iterator[Land]:
         def land() -> None:
             kept, self._kept = self._kept, []
-            for request in kept:
-                self._client.send(request)
+            for job, headers in kept:
+                with closing(self._backend._connection()) as connection:
+                    self._backend._post(connection, job, headers)
 
-        with self._through(lambda _real, request: self._kept.append(request)):
+        with self._instead(lambda _connection, job, headers: self._kept.append((job, headers))):
             yield land
 
     @contextmanager
-    def _through(self, deed: Any) -> Iterator[None]:
-        client: Any = self._client
-        real = client._transport
+    def _instead(self, deed: Any) -> Iterator[None]:
+        def lost(_self: Any, connection: Any, job: Any, headers: Any) -> tuple[int, bytes]:
+            deed(connection, job, headers)
+            raise ConnectionResetError("the test lost the answer")
 
-        class Cut(httpx.BaseTransport):
-            def handle_request(self, request: httpx.Request) -> httpx.Response:
-                request.read()
-                deed(real, request)
-                raise httpx.ReadError("the test lost the answer")
-
-        client._transport = Cut()
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RestSubmit, "_post", lost)
             yield
-        finally:
-            client._transport = real
 
 
 def _served(centre: Centre, lab: SlurmLab) -> Iterator[Centre]:

@@ -1,4 +1,4 @@
-"""The conformance kit on emulated centres: what a centre's staff would see, before there is such a centre."""
+"""The conformance kit on emulated centres and on this machine: what staff would see, before there is such a centre."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from site_adapters.centre.conformance.kit import Target
 from site_adapters.centre.conformance.run import Found, run
+from tests.builders import local_site
 from tests.docking import dock
 from tests.emulators.site import pbs_centre, sunway_centre
 
@@ -31,6 +32,10 @@ def sunway(folder: Path) -> dict[str, Any]:
     return {**sunway_centre(folder)[1], "zone": "UTC"}
 
 
+def local(folder: Path) -> dict[str, Any]:
+    return local_site(folder)
+
+
 def conformance(folder: Path, site: dict[str, Any], only: tuple[str, ...], queue: str | None) -> Found:
     login = getpass.getuser()
     centre = dock(folder, site, accounts=[login]).compose()
@@ -48,10 +53,8 @@ def told(found: Found) -> str:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("centre", "queue"), [(openpbs, None), (torque, None), (sunway, "share")])
-def test_an_emulated_centre_keeps_every_rule(
-    tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None
-) -> None:
+@pytest.mark.parametrize(("centre", "queue"), [(openpbs, None), (torque, None), (sunway, "share"), (local, None)])
+def test_a_centre_keeps_every_rule(tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None) -> None:
     found = conformance(tmp_path, centre(tmp_path), (), queue)
     print(found.summary)
     assert not told(found)
@@ -61,10 +64,8 @@ def test_an_emulated_centre_keeps_every_rule(
 SHARE = ("name/", "argument/", "output/", "refused/", "fence/", "log/", "docking/", "policy/", "orders/")
 
 
-@pytest.mark.parametrize(("centre", "queue"), [(openpbs, None), (sunway, "share")])
-def test_an_emulated_centre_keeps_the_rules(
-    tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None
-) -> None:
+@pytest.mark.parametrize(("centre", "queue"), [(openpbs, None), (sunway, "share"), (local, None)])
+def test_a_centre_keeps_the_rules(tmp_path: Path, centre: Callable[[Path], dict[str, Any]], queue: str | None) -> None:
     found = conformance(tmp_path, centre(tmp_path), SHARE, queue)
     assert not told(found)
     assert found.count("passed") >= 70, found.summary

@@ -14,6 +14,8 @@ from site_adapters.types import (
     NotDone,
     Rejected,
     Resources,
+    Unfenced,
+    Unknown,
 )
 from tests.contract.centre import Centre
 from tests.lab.slurm import wait_for
@@ -35,6 +37,8 @@ def test_followed_from_its_start_to_its_end(centre: Centre) -> None:
 
 
 def test_job_killed_by_a_signal_says_which(centre: Centre) -> None:
+    if centre.adapter.scheduler == "northbound":
+        pytest.skip("its documents tell of an exit code, not of signals")
     ended = centre.work(then="kill -KILL $PPID; sleep 5").submit().end()[0]
 
     assert ended.state is ObservedState.FAILED
@@ -147,6 +151,19 @@ def test_held_work_waits_until_it_is_released(centre: Centre) -> None:
     assert len(work.runs()) == 1
 
 
+def test_hold_and_release_of_work_that_is_over_are_done(centre: Centre) -> None:
+    """It may end between the look and the act."""
+    if not centre.can("hold"):
+        pytest.skip(f"{centre.name} cannot hold, and says so")
+    management = centre.adapter.management
+    work = centre.work().submit()
+    work.end()
+
+    assert management.hold(centre.account, [work.ref]) == [Done()]
+    assert management.release(centre.account, [work.ref]) == [Done()]
+    assert len(work.runs()) == 1
+
+
 def test_waiting_work_can_be_changed_where_the_centre_can(centre: Centre) -> None:
     management = centre.adapter.management
     with centre.ability("busy")():
@@ -166,7 +183,8 @@ def test_fence_is_taken_once_and_stays_ours(centre: Centre) -> None:
 
     outcomes = [centre.adapter.management.take_fences(centre.account, [name, name + "0"]) for _ in range(2)]
 
-    assert outcomes == [[FenceTaken(), FenceTaken()]] * 2
+    wanted = FenceTaken() if centre.can("fence") else Unfenced()  # where none can stand, nothing is claimed
+    assert outcomes == [[wanted, wanted]] * 2
 
 
 def test_fence_of_a_run_that_started_names_it(centre: Centre) -> None:
@@ -175,6 +193,9 @@ def test_fence_of_a_run_that_started_names_it(centre: Centre) -> None:
 
     outcome = centre.adapter.management.take_fences(centre.account, [work.submission.fence_name])[0]
 
+    if not centre.can("fence"):
+        assert outcome == Unfenced()
+        return
     assert isinstance(outcome, FenceOwned)
     assert outcome.owner.rpartition(":")[2] == work.native_id
 
@@ -189,7 +210,9 @@ def test_search_without_tags_finds_all_of_ours_and_their_manifests(centre: Centr
     assert look.good
     found = {run.native_id: run for run in look.runs}
     for work in works:
-        assert found[work.native_id].manifest == work.submission.manifest
+        # A REST centre keeps neither a comment nor a file of ours: its jobs are attached by their tag only.
+        kept = "" if centre.adapter.scheduler == "northbound" else work.submission.manifest
+        assert found[work.native_id].manifest == kept
         assert found[work.native_id].tags_seen == (work.submission.fence_name,)
 
 
@@ -209,7 +232,10 @@ def test_scheduler_that_is_down_is_told_at_once_and_nothing_is_concluded(centre:
         acted = management.cancel(centre.account, [centre.work(native_id="1").ref])[0]
 
     assert not health.ok and health.detail
-    assert isinstance(outcome, Rejected) and outcome.retryable and outcome.code == "site_down"
+    if centre.adapter.scheduler == "northbound":
+        assert isinstance(outcome, Unknown)  # a request that was answered 503 may have been done
+    else:
+        assert isinstance(outcome, Rejected) and outcome.retryable and outcome.code == "site_down"
     assert not seen.queue.good and not seen.accounting.good
     assert not found.good
     assert isinstance(acted, NotDone) and acted.retryable

@@ -1,7 +1,7 @@
 """A tiny batch system over a folder: real processes, a turnable clock, faults on demand. Standard library only.
 
 No daemon: every command takes a lock, starts what may start and answers; each running job has a small process beside
-it that waits for its end. The commands themselves, with their true quirks, are in pbs.py and sunway.py.
+it that waits for its end. The commands themselves, with their true quirks, are in slurm.py, pbs.py and sunway.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 QUEUED, HELD, RUNNING, ENDED = "queued", "held", "running", "ended"
 NO_TASK = -1
@@ -60,6 +61,14 @@ class Job:
     @property
     def key(self) -> str:
         return f"{self.seq}.{self.task}"
+
+
+class Refusal(Exception):
+    """What a command says and exits with."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +229,25 @@ class Cluster:
     def close(self) -> None:
         self._db.close()
 
-    def kill(self, job: Job, cause: str) -> None:
-        """Ask the process beside a running job to end it; a waiting job ends at once."""
+    def kill(self, job: Job, cause: str, *, at_once: bool = False) -> None:
+        """Ask the process beside a running job to end it (`at_once`: without grace); a waiting job ends at once."""
         if job.state == RUNNING:
             file = self.root / "kill" / f"{job.key}.{job.runs}"
+            if at_once:
+                file.with_name(f"{file.name}.now").touch()
             if not file.exists():
                 file.write_text(cause)
             return
         job.state, job.cause, job.ended, job.changed = ENDED, cause, self.now(), self.now()
         self.save(job)
         self.tell_end(job)
+
+    def signal(self, job: Job, number: int) -> bool:
+        """A signal to the processes of a running job; False where it does not run."""
+        if job.state != RUNNING or not job.pid:
+            return False
+        _signal(job.pid, number)
+        return True
 
     def run(self, seq: int, task: int) -> None:
         """One run from start to end: what the process beside it does."""
@@ -258,7 +276,8 @@ class Cluster:
             else:
                 self.tell_end(job)
             self.save(job)
-            (self.root / "kill" / f"{job.key}.{job.runs}").unlink(missing_ok=True)
+            for name in (f"{job.key}.{job.runs}", f"{job.key}.{job.runs}.now"):
+                (self.root / "kill" / name).unlink(missing_ok=True)
             self.schedule()
 
     def _spawn(self, job: Job) -> subprocess.Popen[bytes] | None:
@@ -275,7 +294,7 @@ class Cluster:
             return None
 
     def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> str:
-        cause, killed_at = "", 0.0
+        cause, killed_at, grace_s = "", 0.0, self.get("kill_delay_s", 2.0)
         wish = self.root / "kill" / f"{job.key}.{job.runs}"
         while True:
             try:
@@ -291,7 +310,7 @@ class Cluster:
                 if cause:
                     killed_at = time.monotonic()
                     _signal(process.pid, signal.SIGKILL if cause == "node_fail" else signal.SIGTERM)
-            elif time.monotonic() - killed_at > 2.0:
+            elif time.monotonic() - killed_at > grace_s or wish.with_name(f"{wish.name}.now").exists():
                 _signal(process.pid, signal.SIGKILL)
         _signal(process.pid, signal.SIGKILL)  # what it left behind
         return cause
@@ -310,10 +329,37 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 # ---------------------------------------------------------------- the command line
 
+C = TypeVar("C", bound=Cluster)
+
 
 def me() -> str:
     """The login that types."""
     return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def main(argv: Sequence[str], kind: type[C], programs: Sequence[str], answer: Callable[[C, str, list[str]], Answer],
+         down: Callable[[C, str, list[str]], Answer]) -> int:  # fmt: skip
+    """`install STATE BIN [SETTING=VALUE …]` makes a centre; `--as NAME STATE …` is one command of it; `--run` a job."""
+    if argv[0] == "install":
+        cluster = kind(Path(argv[1]).resolve())
+        for setting in argv[3:]:
+            name, _, value = setting.partition("=")
+            cluster.put(name, json.loads(value) if re.match(r"[\[{\d\"]|true|false", value) else value)
+        install(programs, cluster.program, cluster.root, Path(argv[2]).resolve())
+        return 0
+    if argv[0] == "--run":
+        kind(Path(argv[1])).run(int(argv[2]), int(argv[3]))
+        return 0
+    name, words = argv[1], list(argv[3:])
+    c = kind(Path(argv[2]))
+
+    def command() -> Answer:
+        try:
+            return answer(c, name, words)
+        except Refusal as exc:
+            return Answer("", str(exc), exc.code)
+
+    return serve(c, name, words, command, lambda _: down(c, name, words))
 
 
 def serve(cluster: Cluster, name: str, words: Sequence[str], command: Callable[[], Answer],

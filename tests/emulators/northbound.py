@@ -62,7 +62,7 @@ class RestCluster(Cluster):
     def row(self, job: Job) -> dict[str, Any]:
         word = {QUEUED: "statQ", RUNNING: "statR", ENDED: "statC"}.get(job.state, "statX")
         word = "statD" if job.state == ENDED and job.cause == "deleted" else word
-        status = job.status or 0
+        status = 256 if job.cause == "launch" else job.status or 0  # what was never started did not end well
         return {
             "jobId": str(job.seq), "jobName": job.name, "userName": job.user, "jobStatus": word, "queue": job.queue,
             "jobSubmitTime": _stamp(job.submitted), "jobStartTime": _stamp(job.started),
@@ -164,10 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
         return "404", None, "no such address"
 
     def _json(self, code: str, data: Any, message: str) -> None:
-        self._send(200, json.dumps({"code": code, "msg": message, "data": data}).encode())
+        self._send(200, json.dumps({"code": code, "msg": message, "data": data}).encode(), "application/json")
 
-    def _send(self, status: int, data: bytes) -> None:
+    def _send(self, status: int, data: bytes, kind: str = "application/octet-stream") -> None:
         self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

@@ -11,12 +11,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import core
 import pbs
+import slurm
 import sunway
 
 PATH = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin"))
 
 
-PbsCluster, SunwayCluster = pbs.PbsCluster, sunway.SunwayCluster
+PbsCluster, SlurmCluster, SunwayCluster = pbs.PbsCluster, slurm.SlurmCluster, sunway.SunwayCluster
 
 
 def install_pbs(folder: Path, **settings: Any) -> pbs.PbsCluster:
@@ -38,6 +39,27 @@ def pbs_centre(folder: Path, **settings: Any) -> tuple[pbs.PbsCluster, dict[str,
         "staging_root": str(folder / "pbs" / "staging"),
         "environment": {"PATH": f"{folder / 'pbs' / 'bin'}{os.pathsep}{PATH}"},
         "pbs": {"accounting_log": str(cluster.root / "accounting"), **torque},
+    }  # fmt: skip
+
+
+def install_slurm(folder: Path, **settings: Any) -> slurm.SlurmCluster:
+    """A Slurm whose commands are in `bin` and whose state is in `state`."""
+    cluster = slurm.SlurmCluster(folder / "state")
+    for name, value in settings.items():
+        cluster.put(name, value)
+    core.install(slurm.PROGRAMS, cluster.program, cluster.root, folder / "bin")
+    return cluster
+
+
+def slurm_centre(folder: Path, **settings: Any) -> tuple[slurm.SlurmCluster, dict[str, Any]]:
+    """A Slurm centre of 3 nodes with 4 cores each, and its site file."""
+    wanted = {"cluster": "kunshan", "nodes": 3, "cores_per_node": 4, **settings}
+    cluster = install_slurm(folder / "slurm", **wanted)
+    own = {"username": getpass.getuser()}
+    return cluster, {
+        "site": "kunshan", "scheduler": "slurm", "transport": {"kind": "local"},
+        "credentials": {"observer": own, "meter": own}, "staging_root": str(folder / "slurm" / "staging"),
+        "environment": {"PATH": f"{folder / 'slurm' / 'bin'}{os.pathsep}{PATH}"},
     }  # fmt: skip
 
 

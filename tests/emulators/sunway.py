@@ -9,8 +9,6 @@ submitted", no year, no exit code, exit code 0 when nothing is found, STAT in th
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -20,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import core
 from core import ENDED, QUEUED, RUNNING, Answer, Cluster, Job, me
 
-PROGRAMS = ("bsub", "bjobs", "bkill", "bqueues", "qload", "cnload")
+PROGRAMS = ("bsub", "bjobs", "bkill", "bsignal", "bqueues", "qload", "cnload")
 QUEUES: dict[str, dict[str, Any]] = {
     "q_sw_share": {}, "q_sw_expr": {"walltime_max": 3600, "nodes_max": 16}, "q_x86_share": {"closed": True},
 }  # fmt: skip
@@ -171,6 +169,14 @@ def bkill(c: SunwayCluster, words: list[str]) -> Answer:
     return Answer(said)
 
 
+def bsignal(c: SunwayCluster, words: list[str]) -> Answer:
+    """`bsignal -s 30 ID`; what it prints is nowhere documented."""
+    with c.locked():
+        job = c.job(int(words[2]))
+        known = job is not None and job.user == me() and c.signal(job, int(words[1]))
+    return Answer("" if known else NONE)
+
+
 def bqueues(c: SunwayCluster, words: list[str]) -> Answer:
     rows = [f"{name:<16} {'Closed' if q.get('closed') else 'Open'}" for name, q in c.get("queues", QUEUES).items()]
     return Answer("\n".join(["QUEUE_NAME       STATUS", *rows]) + "\n")
@@ -197,29 +203,26 @@ def cnload(c: SunwayCluster, words: list[str]) -> Answer:
     return Answer("\n".join(rows) + "\n")
 
 
-_COMMANDS = {"bjobs": bjobs, "bkill": bkill, "bqueues": bqueues, "qload": qload, "cnload": cnload, "bsub": bsub}
+_COMMANDS = {
+    "bjobs": bjobs,
+    "bkill": bkill,
+    "bsignal": bsignal,
+    "bqueues": bqueues,
+    "qload": qload,
+    "cnload": cnload,
+    "bsub": bsub,
+}
 
 
-def down(_name: str) -> Answer:
+def answer(c: SunwayCluster, name: str, words: list[str]) -> Answer:
+    """One command's answer."""
+    return _COMMANDS[name](c, words)
+
+
+def down(_c: SunwayCluster, _name: str, _words: list[str]) -> Answer:
     text = "plugin_load_from_file: dlopen(/usr/sw-slurm/slurm-16.05.3/lib/slurm/auth_munge.so): not responding\n"
     return Answer("", text, 255)
 
 
-def main(argv: list[str]) -> int:
-    if argv[0] == "install":
-        cluster = SunwayCluster(Path(argv[1]).resolve())
-        for setting in argv[3:]:
-            name, _, value = setting.partition("=")
-            cluster.put(name, json.loads(value) if re.match(r"[\[{\d\"]|true|false", value) else value)
-        core.install(PROGRAMS, SunwayCluster.program, cluster.root, Path(argv[2]).resolve())
-        return 0
-    if argv[0] == "--run":
-        SunwayCluster(Path(argv[1])).run(int(argv[2]), int(argv[3]))
-        return 0
-    name, words = argv[1], argv[3:]
-    c = SunwayCluster(Path(argv[2]))
-    return core.serve(c, name, words, lambda: _COMMANDS[name](c, words), down)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(core.main(sys.argv[1:], SunwayCluster, PROGRAMS, answer, down))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from site_adapters.errors import NotFound
 from site_adapters.types import Attributes, JobRef, Resources
 from tests.builders import Gateway, make_gateway
 from tests.lab.slurm import wait_for
@@ -89,6 +90,34 @@ def test_token_that_ran_out_is_replaced_and_nothing_is_done_twice(centre: Centre
 
     assert centre.gateway.until(second, "completed")
     assert len(centre.cluster.jobs()) == 2
+
+
+def test_an_output_is_not_mistaken_for_a_refusal_nor_a_refusal_for_an_output(centre: Centre) -> None:
+    """The API says no with status 200: a token that ran out, a file that is not there."""
+    job_id = centre.submit("""printf '{"code": "402", "msg": "mine"}'""")
+    centre.gateway.until(job_id, "completed")
+    log = centre.gateway.services.sites["hangzhou"].log
+    path = str(next((centre.folder / "home").glob("*.out")))
+    centre.cluster.expire_tokens()
+
+    assert log.read(None, path, offset=0, limit=100).data == b'{"code": "402", "msg": "mine"}'  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        log.read(None, path + ".none", offset=0, limit=100)  # type: ignore[arg-type]
+
+
+def test_checks_ask_each_part_of_the_api_and_say_what_a_refused_login_leaves_out(centre: Centre) -> None:
+    auth = centre.gateway.services.sites["hangzhou"].auth
+    good = {c.name: c for c in auth.check()}
+    assert all(c.ok for c in good.values()) and {"login", "queues", "live jobs", "history", "files"} <= good.keys()
+
+    centre.cluster.fault("POST /api/job/v3/jobs/history-job", down=True)
+    assert [(c.name, bool(c.remedy)) for c in auth.check() if not c.ok] == [("history", True)]
+    centre.cluster.heal()
+    centre.cluster.expire_tokens()
+    (centre.folder / "secret").write_text("another")
+    refused = {c.name: c for c in auth.check()}
+    assert not refused["login"].ok and refused["login"].remedy
+    assert refused["files"].detail == "not asked: the login is refused"
 
 
 def test_answer_that_was_lost_is_found_by_name_and_not_sent_again(centre: Centre) -> None:

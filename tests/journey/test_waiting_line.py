@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
+from gateway.errors import Invalid
 from gateway.identity import service
 from gateway.identity.access import Person
+from gateway.jobs import pending, share
 from gateway.jobs.repository import ACCOUNTS, JOBS
+from gateway.jobs.sentence import said
+from gateway.web.texts import translator
+from site_adapters.policy import Policy
 from site_adapters.states import ObservedState
 from site_adapters.types import (
     Accepted,
@@ -44,6 +49,7 @@ class Centre:
     running: dict[str, Submission] = field(default_factory=dict)
     ended: dict[str, Submission] = field(default_factory=dict)
     submitted_at: list[datetime] = field(default_factory=list)
+    looked_at: list[datetime] = field(default_factory=list)
     most_waiting: int = 0
     most_of_one: int = 0
 
@@ -60,6 +66,7 @@ class Centre:
         return [Accepted(s.fence_name, "sim") for s in submissions]
 
     def observe(self, jobs: Sequence[JobRef]) -> Observation:
+        self.looked_at.append(self.clock.now)
         self.ended |= self.running
         self.running = {key: self.waiting.pop(key) for key in list(self.waiting)[:6]}
         runs = [run for job in jobs for run in self._runs(job)]
@@ -69,10 +76,10 @@ class Centre:
         states = ((self.waiting, ObservedState.QUEUED), (self.running, ObservedState.ACTIVE),
                   (self.ended, ObservedState.COMPLETED))  # fmt: skip
         state = next(state for place, state in states if job.native_id in place)
-        started = None if state is ObservedState.QUEUED else self.clock.now
+        started = None if state is ObservedState.QUEUED else self.clock.now - timedelta(seconds=2)
         return [
             ObservedRun(job.native_id, state, state.value, task=task, tags_seen=(job.tag,), username=job.username,
-                        start_time=started, end_time=started if state.final else None)
+                        start_time=started, end_time=self.clock.now if state.final else None)
             for task in ((0, 1) if job.is_array else (None,))
         ]  # fmt: skip
 
@@ -160,6 +167,95 @@ def test_outside_the_centres_hours_nothing_is_handed_over_and_the_page_says_so(g
 
     assert centre.submitted_at == []
     assert gateway.show(job_id)["status"]["reason"] == "waiting_line"
+
+
+def why(gateway: Gateway, job_id: str, language: str = "en") -> str:
+    with gateway.services.db.read() as conn:
+        job = conn.execute(select(JOBS).where(JOBS.c.id == job_id)).one()
+        sentence = pending.why(gateway.services, conn, job, gateway.services.clock()).sentence
+    return said(sentence, translator(language).gettext)
+
+
+def limited(gateway: Gateway, clock: Clock, centre: Centre, **policy: Any) -> None:
+    """The gateway with this policy of the centre, and the test's clock in all of it."""
+    sites: Any = gateway.services.sites
+    real = dict.__getitem__(sites, "local")
+    management = Altered(real.management, submit=centre.submit, observe=centre.observe)
+    dict.__setitem__(sites, "local", replace(real, management=management, policy=Policy(**policy)))
+    gateway.services = replace(gateway.services, clock=clock)
+    gateway.services.paces.clock = clock
+
+
+def test_the_contracted_share_is_never_exceeded_and_why_says_what_is_left(gateway: Gateway, clock: Clock) -> None:
+    """600 s on one core each: three are promised, what ends early gives the rest of its promise back."""
+    centre = Centre(clock)
+    limited(gateway, clock, centre, share_core_seconds=3 * 600)
+    jobs = [gateway.submit("local", None, executable="/bin/true") for _ in range(8)]
+
+    gateway.tick("dispatch")
+    assert len(centre.submitted_at) == 3
+    last = next(job_id for job_id in jobs if gateway.state(job_id) == "new")
+    assert "of our contracted share of local (1800) only 0 are neither used nor promised" in why(gateway, last)
+    assert "合同份额（1800）" in why(gateway, last, "zh_Hans")
+
+    for _ in range(20):
+        clock.now += timedelta(seconds=2)
+        gateway.tick("watch", "dispatch")
+        with gateway.services.db.read() as conn:
+            assert share.taken(conn, "local") <= 1800
+        # What the first ones used stays used: three promises at a time do not fit any more.
+        assert len(centre.waiting) + len(centre.running) <= 2 or not centre.ended
+    assert len(centre.submitted_at) == len(centre.ended) == 8
+    with gateway.services.db.read() as conn:
+        assert share.taken(conn, "local") >= 8 * 2
+
+
+def test_a_share_that_has_ended_lets_nothing_more_in_and_says_so(gateway: Gateway, clock: Clock) -> None:
+    centre = Centre(clock)
+    limited(gateway, clock, centre, share_until=clock.now + timedelta(hours=1))
+    job_id = gateway.submit("local")
+    clock.now += timedelta(hours=1)
+
+    gateway.tick("dispatch")
+
+    assert centre.submitted_at == []
+    assert why(gateway, job_id).startswith("Our contracted share of local ended ")
+    assert "到期" in why(gateway, job_id, "zh_Hans")
+
+
+def test_a_job_larger_than_the_whole_share_is_refused_at_once(gateway: Gateway, clock: Clock) -> None:
+    limited(gateway, clock, Centre(clock), share_core_seconds=599)
+    with pytest.raises(Invalid, match="all of our share at local is 599"):
+        gateway.submit("local")
+
+
+def test_nodes_in_use_bind_in_the_line_and_why_says_so(gateway: Gateway, clock: Clock) -> None:
+    centre = Centre(clock)
+    limited(gateway, clock, centre, nodes_in_use_max=2)
+    jobs = [gateway.submit("local", None, executable="/bin/true") for _ in range(3)]
+    gateway.tick("dispatch")
+    assert len(centre.submitted_at) == 2
+    last = next(job_id for job_id in jobs if gateway.state(job_id) == "new")
+    assert why(gateway, last) == "local lets our jobs there take 2 nodes together, and they take 2."
+    assert why(gateway, last, "zh_Hans") == "local 允许我们的作业合计占用 2 个节点，目前已占用 2 个。"
+
+
+def test_calls_a_minute_bind_looks_and_hand_overs_together_and_why_says_so(gateway: Gateway, clock: Clock) -> None:
+    centre = Centre(clock)
+    limited(gateway, clock, centre, calls_per_minute=12)
+    jobs = [gateway.submit("local", None, executable="/bin/true") for _ in range(20)]
+    gateway.tick("dispatch")
+    assert len(centre.submitted_at) == 6  # half of the minute's calls
+    last = next(job_id for job_id in jobs if gateway.state(job_id) == "new")
+    assert why(gateway, last).startswith("local lets us ask its scheduler 12 times a minute")
+    assert "每分钟调用其调度器 12 次" in why(gateway, last, "zh_Hans")
+
+    for _ in range(95):
+        clock.now += timedelta(seconds=2)
+        gateway.tick("dispatch", "watch")
+    assert len(centre.submitted_at) == 20
+    assert _most_within(sorted(centre.submitted_at + centre.looked_at), timedelta(seconds=60)) <= 12
+    assert gateway.show(jobs[0])["status"]["stale_since"] is None  # looks that we forgo make nothing stale
 
 
 def _ended(gateway: Gateway, person: Person) -> int:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
+from accounting.store import openings
+from accounting.store.openings import Wanted
 from gateway.services import Services
 from site_adapters.centre.cli import main
 from site_adapters.centre.conformance.kit import Target
@@ -165,3 +168,32 @@ def test_order_opens_an_account_that_runs_jobs_and_closing_ends_that(
         assert ordering.close("o-1").state is OpeningState.CLOSED
         late = services.sites["alpha"].management.submit([target.submission(target.spec())])[0]
         assert isinstance(late, Rejected)
+
+
+def test_a_job_of_an_opening_is_charged_at_the_centre_to_what_was_opened(
+    by_service: Gateway, docked: Docked, slurm_alpha: SlurmLab
+) -> None:
+    """The gateway's own order of a block, and an account for a login that is there: nobody names a charge account."""
+    services, project = by_service.services, by_service.project_id
+    now = services.clock()
+    with services.db.write() as conn:
+        block = Wanted("op1", project, "alpha", "core_hours", core_seconds=360_000)
+        account = Wanted("op2", project, "alpha", "account", username="lab_alice")
+        for wanted in (block, account):
+            openings.place(conn, wanted, by="operator", now=now)
+    centre = docked.compose()
+    try:
+        by_service.tick("orders")
+        native = [centre.orders.approve(order, by="staff").native_account for order in ("op1", "op2")]
+        with services.db.write() as conn:
+            conn.execute(text("UPDATE opening SET tried_at = NULL"))
+        by_service.tick("orders")
+        job_id = by_service.submit("alpha", "#!/bin/bash\ntrue\n")
+        shown = by_service.until(job_id, "completed")
+        row = slurm_alpha.run("sacct", "-nXP", "-j", shown["native_job_id"], "-o", "user,account%60")
+        assert native[0] == native[1] != ""
+        assert row == f"lab_alice|{native[0]}"
+    finally:
+        centre.close()
+        slurm_alpha.run("sacctmgr", "-i", "delete", "user", "lab_alice", f"account={native[0]}", "cluster=alpha")
+        slurm_alpha.run("sacctmgr", "-i", "delete", "account", native[0], "cluster=alpha")

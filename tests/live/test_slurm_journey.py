@@ -180,28 +180,54 @@ def one_charges(gateway: Gateway, job_id: str) -> list[object]:
         return [c for c in books.charges_of_job(conn, job_id) if c.core_seconds]
 
 
+def queued_behind_another(gateway: Gateway, mark: Path, lab: SlurmLab) -> str:
+    lab.run("sbatch", "--parsable", "-N4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 300", user="lab_bob")
+    job_id = gateway.submit("alpha", script(mark), attributes=Attributes(duration=600, queue_name="normal"))
+    gateway.until(job_id, "queued")
+    return job_id
+
+
+def give_to_a_stranger(lab: SlurmLab, lost_id: str) -> None:
+    for _ in range(int(lost_id)):
+        stranger = lab.run("sbatch", "--parsable", "-H", "-o", "/dev/null", "--wrap", "true", user="lab_bob")
+        if stranger == lost_id:
+            return
+    raise AssertionError(f"the controller did not give {lost_id} again")
+
+
 def test_controller_that_forgot_the_job_and_gave_its_id_to_a_stranger(
     one: Gateway, mark: Path, slurm_alpha: SlurmLab
 ) -> None:
-    held = Attributes(duration=600, custom_attributes={"slurm.nice": "0"}, queue_name="normal")
-    blocker = slurm_alpha.run("sbatch", "--parsable", "-N4", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 300",
-                              user="lab_bob", stdin="")  # fmt: skip
-    job_id = one.submit("alpha", script(mark), attributes=held)
-    one.until(job_id, "queued")
+    """Nobody remembers the job: accounting was down, and the controller died with what it had for it."""
+    slurm_alpha.kill("slurmdbd")
+    job_id = queued_behind_another(one, mark, slurm_alpha)
     lost_id = native_id(one, job_id)
     slurm_alpha.forget_jobs_and_restart()
-    stranger = ""
-    for _ in range(int(lost_id) + 2):
-        stranger = slurm_alpha.run("sbatch", "--parsable", "-H", "-o", "/dev/null", "--wrap", "true", user="lab_bob")
-        if stranger == lost_id:
-            break
-    assert stranger == lost_id, blocker
+    give_to_a_stranger(slurm_alpha, lost_id)
 
     done = one.until(job_id, "completed", seconds=90)
 
     assert done["attempt"] == 2
     assert done["native_job_id"] != lost_id
     assert runs(mark) == 1
+
+
+def test_job_that_only_accounting_remembers_ends_as_accounting_says(
+    one: Gateway, mark: Path, slurm_alpha: SlurmLab
+) -> None:
+    """A controller without memory tells slurmdbd to close what it had: cancelled before it began."""
+    job_id = queued_behind_another(one, mark, slurm_alpha)
+    lost_id = native_id(one, job_id)
+    wait_for(lambda: slurm_alpha.run("sacct", "-nXj", lost_id, "-o", "jobid"), "accounting to know it")
+    slurm_alpha.forget_jobs_and_restart()
+    give_to_a_stranger(slurm_alpha, lost_id)
+
+    done = one.until(job_id, "canceled", seconds=90)
+
+    assert (done["attempt"], done["native_job_id"]) == (1, lost_id)
+    assert "foreign_id" in one.events(job_id)  # the stranger's job was seen under our id, and left alone
+    assert runs(mark) == 0
+    assert slurm_alpha.run("squeue", "-h", "-j", lost_id, "-o", "%u") == "lab_bob"
 
 
 def test_array_task_canceled_at_the_site_is_lost_and_the_others_count(

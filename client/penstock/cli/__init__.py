@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "orders": ("orders", "What is opened at the centres, and what ran under it"),
     "sites": ("look", "The docked centres"),
     "evidence": ("evidence", "Checkpoints, and bundles for the independent verifier"),
+    "statements": ("recon", "What centres have billed, and how far it is settled"),
+    "breaks": ("recon", "Differences: look, propose, countersign, dispute"),
     "settlement": ("evidence", "For a centre: what will you pay me, sign here"),
     "cancel": ("act", "End jobs"),
     "hold": ("act", "Keep a waiting job from starting"),

@@ -54,19 +54,28 @@ def token() -> None:
 @click.option("--name", default="")
 @click.option("--scope", "scopes", multiple=True, default=("read", "submit"), show_default=True)
 @click.option("--days", type=int, default=30, show_default=True)
-def token_new(name: str, scopes: tuple[str, ...], days: int) -> int:
+@json_option
+def token_new(name: str, scopes: tuple[str, ...], days: int, as_json: bool) -> int:
     """A new token; it is shown this once."""
     with client() as api:
-        click.echo(api.post("tokens", {"name": name, "scopes": list(scopes), "lifetime_days": days})["token"])
+        made = api.post("tokens", {"name": name, "scopes": list(scopes), "lifetime_days": days})
+    if as_json:
+        emit(made)
+    else:
+        click.echo(made["token"])
     return report.OK
 
 
 @token.command("list")
-def token_list() -> int:
+@json_option
+def token_list(as_json: bool) -> int:
     """My tokens."""
     with client() as api:
-        rows = [(t["id"], t["name"], " ".join(t["scopes"]), t["expires_at"], t["revoked_at"] or "–")
-                for t in api.get("tokens")["items"]]  # fmt: skip
+        found = api.get("tokens")["items"]
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [(t["id"], t["name"], " ".join(t["scopes"]), t["expires_at"], t["revoked_at"] or "–") for t in found]
     table(rows, ("ID", "NAME", "SCOPES", "EXPIRES", "REVOKED"))
     return report.OK
 
@@ -113,9 +122,14 @@ def account_verify(account_id: str) -> int:
 
 
 @account.command("list")
-def account_list() -> int:
+@json_option
+def account_list(as_json: bool) -> int:
     """My logins at the sites."""
     with client() as api:
-        rows = [(a["id"], a["site"], a["username"], a["status"]) for a in api.get("site-accounts")["items"]]
+        found = api.get("site-accounts")["items"]
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [(a["id"], a["site"], a["username"], a["status"]) for a in found]
     table(rows, ("ID", "SITE", "LOGIN", "STATUS"))
     return report.OK

@@ -43,7 +43,7 @@ def _list(found: dict[str, Any], as_json: bool, columns: dict[str, str]) -> int:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return local_time(text) if text[4:5] == "-" and "T" in text else text
 
 
@@ -70,6 +70,8 @@ def explain(charge: int, as_json: bool) -> int:
         return report.OK
     for step in found["steps"]:
         click.echo(step)
+    if found["evidence"]["sides"] == 2:
+        click.echo("confirmed by {signed_by} in its signed statement {statement}".format(**found["evidence"]))
     click.echo(f"{found['amount']} {found['currency']}" + (" (replaced since)" if found["replaced"] else ""))
     return report.OK
 
@@ -123,8 +125,11 @@ def periods(as_json: bool) -> int:
 @click.argument("month", metavar="YYYY-MM")
 @click.argument("step", type=click.Choice(["open", "closing", "close"]))
 @click.option("--zone", default="Asia/Shanghai", show_default=True)
+@click.option(
+    "--leave-unbilled", is_flag=True, help="Close it though runs are not billed: the next month takes them up"
+)
 @json_option
-def period(month: str, step: str, zone: str, as_json: bool) -> int:
+def period(month: str, step: str, zone: str, leave_unbilled: bool, as_json: bool) -> int:
     """Open a month, cut it off, or close it for ever (operator)."""
     year, _, number = month.partition("-")
     if not (year.isdigit() and number.isdigit()):
@@ -132,7 +137,30 @@ def period(month: str, step: str, zone: str, as_json: bool) -> int:
     told = "{starts_at} to {ends_at}: {state}"
     if step == "open":
         return _post("billing/periods", {"year": int(year), "month": int(number), "zone": zone}, as_json, told)
-    return _post(f"billing/periods/{int(year)}/{int(number)}/{step}", {}, as_json, told)
+    query = "?leave_unbilled=true" if leave_unbilled and step == "close" else ""
+    return _post(f"billing/periods/{int(year)}/{int(number)}/{step}{query}", {}, as_json, told)
+
+
+@billing.command()
+@click.option("--site", help="Of one centre only")
+@click.option("--over", is_flag=True, help="Also those that are over")
+@json_option
+def alarms(site: str | None, over: bool, as_json: bool) -> int:
+    """What is wrong with the centres' meters: not read, gaps, totals that differ."""
+    return _list(_get("billing/alarms", site=site, over=over), as_json, {
+        "site": "SITE", "kind": "KIND", "day": "DAY", "state": "STATE", "since": "SINCE", "text": "",
+    })  # fmt: skip
+
+
+@billing.command()
+@click.argument("site")
+@json_option
+def meters(site: str, as_json: bool) -> int:
+    """What Penstock saw end at SITE and what the centre metered of it, day by day."""
+    return _list(_get(f"billing/meters/{quote(site)}"), as_json, {
+        "day": "DAY", "jobs": "JOBS", "missing": "MISSING", "gateway_core_seconds": "SEEN CORE-S",
+        "centre_core_seconds": "METERED CORE-S", "agrees": "AGREES",
+    })  # fmt: skip
 
 
 @billing.command("top-up")
@@ -141,11 +169,38 @@ def period(month: str, step: str, zone: str, as_json: bool) -> int:
 @click.option("--payer", required=True)
 @click.option("--reference", required=True, help="The bank's own key of the payment")
 @click.option("--received", required=True, help="When, like 2026-11-25T00:00:00Z")
+@click.option("--payment", type=int, help="The imported payment that it is part of (see `payments`)")
+@click.option("--separate", is_flag=True, help="It is none of the imported payments that it may be")
 @json_option
-def top_up(project: str, amount: str, payer: str, reference: str, received: str, as_json: bool) -> int:
+def top_up(
+    project: str, amount: str, payer: str, reference: str, received: str, payment: int | None, separate: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Let PROJECT spend AMOUNT that came in for it (operator); the same reference again is the same money."""
-    body = {"project": project, "payer": payer, "amount": amount, "reference": reference, "received_at": received}
+    body = {"project": project, "payer": payer, "amount": amount, "reference": reference, "received_at": received,
+            "transaction": payment, "separate": separate or None}  # fmt: skip
     return _post("billing/top-ups", body, as_json, "{id}: {amount} {currency}")
+
+
+@billing.command()
+@click.option("--waiting", is_flag=True, help="Only what is not matched to the last coin")
+@json_option
+def payments(waiting: bool, as_json: bool) -> int:
+    """What the bank's files brought, and which recorded top-ups it may be (operator)."""
+    return _list(_get("billing/payments", unallocated=waiting), as_json, {
+        "id": "PAYMENT", "booked_on": "DAY", "bank_ref": "REFERENCE", "amount": "AMOUNT", "currency": "",
+        "unallocated": "LEFT", "payer_name": "PAYER", "perhaps_top_ups": "PERHAPS TOP-UP",
+    })  # fmt: skip
+
+
+@billing.command("match-top-up")
+@click.argument("payment", type=int)
+@click.argument("top_up")
+@json_option
+def match_top_up(payment: int, top_up: str, as_json: bool) -> int:
+    """Say that an imported PAYMENT is the money of TOP_UP, which was recorded by hand (operator)."""
+    told = "{id}: {unallocated} {currency} of {amount} are left"
+    return _post(f"billing/payments/{payment}/top-up", {"top_up": top_up}, as_json, told)
 
 
 @billing.command()

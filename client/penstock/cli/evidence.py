@@ -42,13 +42,17 @@ def checkpoint(size: int | None) -> int:
 @evidence.command("bundle")
 @click.option("--project")
 @click.option("--site")
-@click.option("--since", required=True, help="2026-11-01T00:00:00Z")
-@click.option("--until", required=True, help="Runs that ended before this")
+@click.option("--payer", help="The invoices and credit notes of a payer, for that time")
+@click.option("--invoice", help="One invoice by its number, with its credit notes; no time is needed")
+@click.option("--since", help="2026-11-01T00:00:00Z")
+@click.option("--until", help="Runs that ended before this")
 @click.option("--seen", type=int, help="The size of a checkpoint that you have kept")
 @click.option("--disclose", is_flag=True, help="With the names in it")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def bundle(output: Path, **asked: Any) -> int:
     """Everything that the verifier needs about a period. Then: python penstock_verify.py FILE --log-key KEY"""
+    if not asked["invoice"] and not (asked["since"] and asked["until"]):
+        raise click.UsageError("Say --since and --until, or --invoice.")
     with client() as api:
         return fetched(api, "evidence/bundle", output, **{k: v for k, v in asked.items() if v not in (None, False)})
 
@@ -115,21 +119,41 @@ def download(settlement_id: str, output: Path) -> int:
 
 @settlement.command("sign")
 @click.argument("settlement_id")
-@click.argument("jws", type=click.File("r"), default="-")
-def sign(settlement_id: str, jws: Any) -> int:
-    """Hand in the centre's signature: the JWS that penstock_witness.py sign prints (a file, or standard input)."""
+@click.argument("jws", type=click.File("r"), required=False)
+@click.option(
+    "--key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The centre's private key (PEM)"
+)
+@click.option("--key-id", help="The name under which the operator knows this key")
+@json_option
+def sign(settlement_id: str, jws: Any, key: Path | None, key_id: str | None, as_json: bool) -> int:
+    """Sign a statement with --key and --key-id (openssl does it, the key stays here), or hand in a JWS made elsewhere."""
+    if (key is None) == (jws is None) or (key is None) != (key_id is None):
+        raise click.UsageError("Give --key and --key-id, or a file with the JWS (- reads standard input).")
     with client() as api:
-        done = api.post(f"billing/settlements/{settlement_id}/sign", {"jws": jws.read().strip()})
-    click.echo(f"{done['state']}: {done['pay']} {done['pay_currency']} will be paid")
+        if key is not None and key_id is not None:
+            from penstock.signing import settlement_jws
+
+            made = settlement_jws(api.text(f"billing/settlements/{settlement_id}/statement").encode(), key, key_id)
+        else:
+            made = jws.read().strip()
+        done = api.post(f"billing/settlements/{settlement_id}/sign", {"jws": made})
+    if as_json:
+        emit(done)
+    else:
+        click.echo(f"{done['state']}: {done['pay']} {done['pay_currency']} will be paid")
     return report.OK
 
 
 @settlement.command("object")
 @click.argument("settlement_id")
 @click.argument("reason")
-def refuse(settlement_id: str, reason: str) -> int:
+@json_option
+def refuse(settlement_id: str, reason: str, as_json: bool) -> int:
     """Refuse a statement with a REASON; the operator draws another one."""
     with client() as api:
         done = api.post(f"billing/settlements/{settlement_id}/withdraw", {"reason": reason})
-    click.echo(f"{done['state']}: {done['reason']}")
+    if as_json:
+        emit(done)
+    else:
+        click.echo(f"{done['state']}: {done['reason']}")
     return report.OK

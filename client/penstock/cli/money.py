@@ -9,6 +9,7 @@ import click
 
 from penstock.api import Client
 from penstock.cli import report
+from penstock.cli.recon import show_statements
 from penstock.cli.shared import client, emit, fetched, json_option, local_time, table
 
 _KEYS = ("project", "user", "site", "queue", "state", "day", "month")
@@ -120,9 +121,11 @@ def dispute(number: str | None, line: int | None, reason: str | None, project: s
 @click.argument("name")
 @json_option
 def month(name: str, as_json: bool) -> int:
-    """NAME (like 2026-11): charged, provisional, billed, owed, in dispute, not matched."""
+    """NAME (like 2026-11): charged, provisional, billed, owed, in dispute, not matched; centres' statements and their
+    differences. Close it with: penstock billing period NAME close"""
     with client() as api:
         found = api.get(f"billing/months/{name}")
+        found["statements"] = api.ask("billing/statements", period=name)["items"]
     if as_json:
         emit(found)
         return report.OK
@@ -138,6 +141,7 @@ def month(name: str, as_json: bool) -> int:
     rows = [(x["number"], x["payer"], x["open"], x["currency"], x["disputed"], str(x["days_overdue"]),
              str(x["dunning_level"])) for x in found["open"]]  # fmt: skip
     table(rows, ("OPEN INVOICE", "PAYER", "OPEN", "IN", "DISPUTED", "DAYS OVERDUE", "REMINDER"))
+    show_statements(found["statements"])
     return report.OK
 
 

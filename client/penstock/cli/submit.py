@@ -45,6 +45,7 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--queue", help="Queue at the site"),
         click.option("--account", help="Charge account at the site"),
         click.option("--qos", help="Quality of service at the site"),
+        click.option("--grade", help="Service grade at its price: economy, quality, super …"),
         click.option("-N", "--nodes", type=int, help="Nodes"),
         click.option("-n", "--processes", type=int, help="Processes in all"),
         click.option("-c", "--cores", type=int, help="Cores of each process"),
@@ -73,7 +74,8 @@ def spec_of(o: dict[str, Any]) -> dict[str, Any]:
                  "gpu_cores_per_process": o["gpus"],
                  "memory": memory_bytes(o["mem"]) if o["mem"] else None}  # fmt: skip
     attributes = {"duration": seconds(o["duration"]) if o["duration"] else None, "queue_name": o["queue"],
-                  "account": o["account"], "qos": o["qos"], "submit_as_hold": o["hold"] or None}  # fmt: skip
+                  "account": o["account"], "qos": o["qos"], "service_grade": o["grade"],
+                  "submit_as_hold": o["hold"] or None}  # fmt: skip
     array = {"indices": o["array"], "max_parallel": o["max_parallel"]} if o["array"] else None
     spec = {
         "name": o["name"], "project": o["project"], "directory": o["directory"], "launcher": o["launcher"],
@@ -167,6 +169,8 @@ def _plan(spec: dict[str, Any], as_json: bool) -> int:
     if found.estimate:
         e = found.estimate
         click.echo(f"At most {e['amount']} {e['currency']}: {e['basis']} = {e['core_seconds_max']} core-seconds")
+    if found.charged.get("grade"):
+        click.echo(f"Service grade: {found.charged['grade']}")
     if found.script:
         click.echo(f"\n$ {' '.join(found.argv)}\n{found.script}")
     return report.OK if found.ok else report.FAILURE

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from site_adapters.centre.conformance.kit import HELD, Check, Ran, Skipped, Target, expect, is_over
+from site_adapters.errors import NotFound
 from site_adapters.states import ObservedState
 from site_adapters.types import Accepted, ActionOutcome, Array, Change, Done, FenceOwned, FenceTaken, NotDone, Rejected
 
@@ -236,7 +237,11 @@ def _late_landing(target: Target) -> None:
     target.wait_ended([job])
     run = job.ended(_S.FAILED)
     expect(run.exit_code in (75, None), f"exit code {run.exit_code}")
-    expect(b"ran" not in target.output(job), "it ran")
+    try:
+        printed = target.read_all(job.stdout)
+    except NotFound:
+        return  # where the script opens its own output, a copy that was turned away does not even do that
+    expect(b"ran" not in printed, "it ran")
 
 
 def _two_copies(target: Target) -> None:

@@ -8,15 +8,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from site_adapters.centre.conformance.kit import Check, Failed, Ran, Skipped, Target, expect
 from site_adapters.centre.gate import Gate, weigh
 from site_adapters.centre.journal import Store
 from site_adapters.errors import Busy, Refused
 from site_adapters.policy import Policy, admitted, open_at
-from site_adapters.states import PermissionModel
-from site_adapters.types import Accepted, Array, Attributes, Rejected, Resources, Submission
+from site_adapters.states import ObservedState, PermissionModel
+from site_adapters.types import (
+    Accepted,
+    Array,
+    Attributes,
+    JobRef,
+    Look,
+    Observation,
+    ObservedRun,
+    Rejected,
+    Reservation,
+    Resources,
+    SiteAccount,
+    Submission,
+)
 
 _CENTRE = frozenset({"centre"})
 _NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -102,9 +115,28 @@ def _gate(target: Target, **changes: Any) -> Iterator[_Gate]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "gate.sqlite")
         try:
-            yield _Gate(Gate(store, replace(policy, **changes), target.adapter, lambda: now[0]), target, now)
+            everything = _AllThere()
+            adapter = replace(target.adapter, management=cast(Any, everything), resource=cast(Any, everything))
+            yield _Gate(Gate(store, replace(policy, **changes), adapter, lambda: now[0]), target, now)
         finally:
             store.close()
+
+
+class _AllThere:
+    """A scheduler in which all that was let in waits: the gate takes what no scheduler shows for lost, in time."""
+
+    def observe(self, jobs: Sequence[JobRef]) -> Observation:
+        return Observation(Look(tuple(_waiting(j.native_id, j.username) for j in jobs)), Look())
+
+    def find(self, tags: Sequence[str], *, accounts: Sequence[SiteAccount], since: datetime) -> Look:
+        return Look(tuple(replace(_waiting(tag, ""), tags_seen=(tag,)) for tag in tags))
+
+    def reservations(self) -> list[Reservation]:
+        return []
+
+
+def _waiting(native_id: str, username: str) -> ObservedRun:
+    return ObservedRun(native_id, ObservedState.QUEUED, "queued", username=username)
 
 
 def _open_hour(policy: Policy) -> datetime:

@@ -57,7 +57,8 @@ def _sizes(target: Target) -> Iterator[Check]:
     remedy = "Pass the resources of the job spec through unchanged."
     for cores in (1, 2, 4):
         yield Check(f"size/{cores} cores", "a job gets the cores that it asked for", remedy, _cores(cores),
-                    {"job": target.spec("sleep 1\n", resources=Resources(process_count=cores))})  # fmt: skip
+                    {"job": target.spec("sleep 1\n", resources=Resources(process_count=cores))},
+                    may_refuse=cores > 1)  # fmt: skip
     threads = Resources(process_count=1, cpu_cores_per_process=3)
     yield Check("size/cores of a process", "cores of one process are counted", remedy, _cores(3),
                 {"job": target.spec("sleep 1\n", resources=threads)}, may_refuse=True)  # fmt: skip

@@ -18,7 +18,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from accounting.evidence import log, note, personal
-from accounting.evidence.bundle import About, bundle
+from accounting.evidence.about import About
+from accounting.evidence.bundle import bundle
 from accounting.evidence.leaves import Charged
 from accounting.tables import metadata
 from gateway.db import Database
@@ -27,6 +28,7 @@ from tests.unit.accounting.evidence_case import LOG, T0, append_all, book, check
 FILE = Path(__file__).parents[3] / "docs" / "verify" / "penstock_verify.py"
 WITNESS_KEY = Ed25519PrivateKey.from_private_bytes(b"\x09" * 32)
 WITNESS = note.Verifier("alpha.example", note.COSIGNATURE, note.public_bytes(WITNESS_KEY))
+OLDER = 65  # leaves of the first checkpoint
 MONTH = About(T0.replace(day=1, hour=0), T0.replace(month=12, day=1, hour=0))
 
 
@@ -66,7 +68,7 @@ def shown(charged: Charged) -> dict[str, Any] | None:
     return None if disclosed is None else {"fields": dict(disclosed.fields), "salt": disclosed.salt}
 
 
-def lines_of(conn: Connection, about: About = MONTH, seen: int | None = 64) -> list[str]:
+def lines_of(conn: Connection, about: About = MONTH, seen: int | None = OLDER) -> list[str]:
     return list(bundle(conn, about, log_key=LOG, witnesses=[WITNESS], seen=seen, shown=shown))
 
 
@@ -85,7 +87,7 @@ def test_an_honest_bill_fits_on_both_databases(db: Database, verifier: ModuleTyp
         assert check(verifier, everything) == []
         assert check(verifier, lines_of(conn, About(MONTH.start, MONTH.end, project_id="p2"))) == []
         assert check(verifier, lines_of(conn, About(MONTH.start, MONTH.end, "p1", "alpha"), seen=None)) == []
-        kept = log.checkpoint(conn, 64)
+        kept = log.checkpoint(conn, OLDER)
         assert kept is not None
         assert check(verifier, everything, seen=kept.note) == []
         assert "ask for ?seen" in check(verifier, lines_of(conn, seen=None), seen=kept.note)[0]

@@ -19,8 +19,9 @@ from accounting.calendar import month, month_of, months
 from accounting.errors import InvoiceRefused
 from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, DocumentKind, LineKind, from_snapshot
+from accounting.invoicing.items import ITEMS
 from accounting.invoicing.legal_entities import add_tax_rule, save_entity, tax_rules
-from accounting.invoicing.store import DOCUMENTS, ITEMS, credited, issue_credit_note, issue_invoice, load
+from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, issue_invoice, load
 from accounting.invoicing.tax import TaxKind, TaxRule, rate_text, taxed
 from accounting.minor_units import digits_of, distribute, plain, to_minor
 from accounting.store.contracts import Terms, set_terms

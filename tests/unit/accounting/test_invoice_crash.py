@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 
 from accounting import store as books
 from accounting.evidence.outbox import OUTBOX
-from accounting.invoicing.store import DOCUMENTS, ITEMS, issue_invoice
+from accounting.invoicing.items import ITEMS
+from accounting.invoicing.store import DOCUMENTS, issue_invoice
 from accounting.store.schema import CHARGES
 from gateway.db import Database
 from tests.lab.slurm import wait_for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -13,11 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
 from accounting.agreement import Bills, Payout, PostingLimits, StatementTerms, Tax, TaxKind, Tolerances
+from accounting.evidence.canonical import sha256_hex
 from accounting.evidence.leaves import entries
+from accounting.evidence.outbox import OUTBOX
 from accounting.ledger import payable
 from accounting.meter import MeteringPolicy
 from accounting.parties import SigningKey
 from accounting.reconciling.breaks import Act, Cause, Refused
+from accounting.reconciling.confirmed import Confirmed, confirmed, fingerprint
 from accounting.reconciling.drafts import Rules
 from accounting.reconciling.explain import Ratio
 from accounting.reconciling.statement_store import statement_row
@@ -25,7 +29,7 @@ from accounting.reconciling.terms import Narrower
 from accounting.settle import Rate
 from accounting.signing import sign_jws
 from accounting.store import contracts, settlements
-from accounting.store.schema import CHARGES
+from accounting.store.schema import CHARGES, USAGE
 from gateway.billing.recon_rules import rules_for
 from tests import builders
 from tests.builders import Gateway, local_site, make_gateway
@@ -95,6 +99,16 @@ def test_the_contract_says_what_stands_and_a_request_only_narrows_it(gateway: Ga
     assert (less.auto_break_micro, less.auto_causes) == (1, {Cause.SKEW})
 
 
+def test_a_run_may_differ_by_one_second_for_each_core_and_no_more(gateway: Gateway) -> None:
+    """Start and end are whole seconds: the time between them is off by less than one, however many cores."""
+    signed(gateway)
+    have(gateway, row(1), row(2))
+    apart = {"amount": None, "elapsed": 0, "end": None}
+    received = receive(gateway, line(1, quantity=14_468 + 4, **apart), line(2, quantity=14_468 + 5, **apart))
+    done, found = compare(gateway, received, rules(gateway, received.statement_id))
+    assert (done.counts["agreed"], [b.row.line_no for b in found]) == (1, [2])
+
+
 def test_rates_of_the_period_come_from_the_books(gateway: Gateway) -> None:
     signed(gateway, payout=Payout(currency="USD"))
     with gateway.services.db.write() as conn:
@@ -130,23 +144,83 @@ def test_the_limits_hold_for_a_statement_that_names_no_money(gateway: Gateway) -
     assert done.posted == 0
 
 
-def test_what_is_posted_from_a_signed_statement_is_evidence_of_both_sides(gateway: Gateway) -> None:
-    signed(gateway, limits=PostingLimits(increase_micro=1_000_000))
+def signature(gateway: Gateway, *lines: dict[str, Any]) -> bytes:
+    """The centre's JWS under the statement of these lines; its key is known."""
     private = Ed25519PrivateKey.generate()
     key = SigningKey("c1", "Ed25519", private.public_key().public_bytes_raw(), LONG_AGO)
     with gateway.services.db.write() as conn:
         contracts.add_key(conn, "centre", key)
+    document = json.dumps({"lines": lines, "totals": {}}).encode()
+    return sign_jws(document, private=private.private_bytes_raw(), key_id="c1", kind="penstock-statement").encode()
+
+
+def one_sided(gateway: Gateway) -> list[bool]:
+    """What the leaves of the charges say of their records, oldest first."""
+    with gateway.services.db.read() as conn:
+        ids = conn.scalars(select(CHARGES.c.entry_id).order_by(CHARGES.c.id)).all()
+        return [bool(c.record["one_sided"]) for leaf in entries(conn, ids) for c in leaf.charged]
+
+
+def confirmations(gateway: Gateway) -> dict[str, Confirmed]:
+    """What the centre has confirmed, by the run's key."""
+    with gateway.services.db.read() as conn:
+        keys = {r.id: r.run_key for r in conn.execute(select(USAGE.c.id, USAGE.c.run_key))}
+        return {keys[record]: found for record, found in confirmed(conn, keys).items()}
+
+
+def test_what_is_posted_from_a_signed_statement_is_evidence_of_both_sides(gateway: Gateway) -> None:
+    signed(gateway, limits=PostingLimits(increase_micro=1_000_000))
     have(gateway, row(1, ElapsedRaw="3500", Suspended="00:01:57"))
-    document = json.dumps({"lines": [line(1)], "totals": {}}).encode()
-    jws = sign_jws(document, private=private.private_bytes_raw(), key_id="c1", kind="penstock-statement")
-    received = receive(gateway, line(1), signature=jws.encode())
+    received = receive(gateway, line(1), signature=signature(gateway, line(1)))
     assert received.signed.signer == "centre"
     done, _ = compare(gateway, received, rules(gateway, received.statement_id))
     assert done.posted == 1
+    assert one_sided(gateway) == [True, False]
+
+
+def test_runs_that_agree_with_a_signed_statement_are_confirmed_by_the_centre(gateway: Gateway) -> None:
+    signed(gateway, limits=PostingLimits(increase_micro=1_000_000))
+    have(gateway, row(1), row(2), row(3, ElapsedRaw="3000"))
+    lines = (line(1), line(2, run_key="", amount=None), line(3, quantity=999_999))
+    received = receive(gateway, *lines, signature=signature(gateway, *lines))
+    done, _ = compare(gateway, received, rules(gateway, received.statement_id))
+    assert done.counts["agreed"] == 2
+    digest = hashlib.sha256(json.dumps({"lines": lines, "totals": {}}).encode()).hexdigest()
+    assert confirmations(gateway) == {
+        "alpha:101": Confirmed(received.statement_id, 1, "centre", digest),
+        "alpha:102": Confirmed(received.statement_id, 2, "centre", digest),
+    }  # the third differs, so that nobody has confirmed it
+    assert compare(gateway, received, rules(gateway, received.statement_id))[0].counts["agreed"] == 2
     with gateway.services.db.read() as conn:
-        ids = conn.scalars(select(CHARGES.c.entry_id).order_by(CHARGES.c.id)).all()
-        sides = [c.record["one_sided"] for leaf in entries(conn, ids) for c in leaf.charged]
-    assert sides == [True, False]
+        (leaf,) = conn.execute(select(OUTBOX).where(OUTBOX.c.kind == "confirmation")).all()
+    runs = sorted(fingerprint("local", key, "centre", 1) for key in ("alpha:101", "alpha:102"))
+    content = {"v": 1, "t": "confirmation", "statement": digest, "signed_by": "centre", "runs": runs}
+    assert json.loads(leaf.body)["sha256"] == sha256_hex(content)
+
+
+def test_a_statement_that_nobody_signed_confirms_nothing_until_its_signature_comes(gateway: Gateway) -> None:
+    signed(gateway)
+    have(gateway, row(1))
+    received = receive(gateway, line(1))
+    done, _ = compare(gateway, received, rules(gateway, received.statement_id))
+    assert (done.counts["agreed"], confirmations(gateway)) == (1, {})
+    again = receive(gateway, line(1), signature=signature(gateway, line(1)))
+    assert again.statement_id == received.statement_id
+    compare(gateway, received, rules(gateway, received.statement_id))
+    assert list(confirmations(gateway)) == ["alpha:101"]
+
+
+def test_a_raw_record_cannot_claim_that_its_centre_signed_it_or_that_both_sides_agreed(gateway: Gateway) -> None:
+    signed(gateway)
+    claims = {"statement signed by": "centre", "signed_by": "centre", "statement_id": "1", "statement": "1",
+              "break": "1"}  # fmt: skip
+    have(gateway, row(1))
+    have(gateway, row(1, ElapsedRaw="3000", **claims))
+    assert one_sided(gateway) == [True, True]
+    have(gateway, row(1))  # the centre corrects its log back: that is a reading like any other
+    with gateway.services.db.read() as conn:
+        assert conn.scalars(select(USAGE.c.elapsed_s).order_by(USAGE.c.revision)).all() == [3617, 3000, 3617]
+        assert set(conn.scalars(select(USAGE.c.signed_by))) == {None}
 
 
 def test_a_statement_is_of_the_months_of_the_agreements_zone(gateway: Gateway) -> None:

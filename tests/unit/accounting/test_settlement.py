@@ -21,7 +21,8 @@ from accounting import store as books
 from accounting.agreement import Agreement, Model, Payout, Share, Shares, ShareTier, Tax, TaxKind
 from accounting.errors import AccountingError
 from accounting.evidence import note
-from accounting.evidence.bundle import About, bundle
+from accounting.evidence.about import About
+from accounting.evidence.bundle import bundle
 from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.settle import Rate, Sums, legs
 from accounting.store import contracts, settlements
@@ -33,6 +34,8 @@ _ = verifier  # the fixture
 
 MONTH = (datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
 KEYS = {side: Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for side, n in (("operator", 21), ("centre", 22))}
+PARTY_KEYS = {"op": KEYS["operator"], "c1": KEYS["centre"]}
+T1 = datetime(2026, 1, 1, tzinfo=UTC)
 AGREEMENT = Agreement(
     id="a1", version=1, operator_id="op", centre_id="c1", site_ids=("alpha",), model=Model.ECOMMERCE,
     seller_of_record="op", brand="Penstock", collector="op", currency="CNY",
@@ -45,10 +48,10 @@ AGREEMENT = Agreement(
 def sign_agreement(conn: Connection, agreement: Agreement) -> None:
     for party, role in (("op", Role.OPERATOR), ("c1", Role.CENTRE)):
         contracts.save_party(conn, Party(party, role, party, site_ids=("alpha",) if party == "c1" else ()), now=T0)
-        contracts.add_key(conn, party, SigningKey(party, "Ed25519", b"k" * 32, agreement.valid_from))
+        contracts.add_key(conn, party, SigningKey(party, "Ed25519", note.public_bytes(PARTY_KEYS[party]), T1))
     contracts.save_agreement(conn, agreement, now=T0)
     for party in ("op", "c1"):
-        signature = Signature(party, party, b"s", agreement.valid_from)
+        signature = Signature(party, party, PARTY_KEYS[party].sign(agreement.payload), agreement.valid_from)
         contracts.sign(conn, agreement.sha256, signature, lambda *_: True)
 
 
@@ -227,7 +230,7 @@ def test_the_verifier_re_adds_a_settlement_and_both_signatures(
 ) -> None:
     agreement = replace(AGREEMENT, version=2, payout=Payout(tiers, "WHT", 10, currency="EUR"))
     with db.write() as conn:
-        contracts.save_agreement(conn, agreement, now=T0)
+        sign_agreement(conn, agreement)
         settlements.add_rate(conn, Rate("CNY", "EUR", date(2026, 11, 27), 128_413, 1_000_000, "ECB"), now=T0)
         found = draw(conn, 1, agreement=agreement, **{"charge:5": "twice"})
         sign(conn, found, "operator")

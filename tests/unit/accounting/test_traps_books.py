@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 
 from accounting import store as books
 from accounting.ledger import ACCRUED, Entry, Posting, accrued
-from accounting.store import accruals, charges, posting, readings
+from accounting.store import accruals, charges, periods, posting, readings
 from accounting.store.accruals import Running
 from accounting.store.schema import CHARGES, USAGE
 from accounting.usage import Meter
@@ -97,12 +98,13 @@ def test_trap_20_a_correction_appends_a_revision_and_posts_the_difference(
 
 
 @contextmanager
-def without_triggers(db: Database) -> Iterator[Any]:
+def without_triggers(db: Database, *history: str) -> Iterator[Any]:
     with db.write() as conn:
-        if db.is_sqlite:
-            conn.execute(text("DROP TRIGGER journal_entry_no_delete"))
-        else:
-            conn.execute(text("ALTER TABLE journal_entry DISABLE TRIGGER journal_entry_no_delete"))
+        for table in history:
+            if db.is_sqlite:
+                conn.execute(text(f"DROP TRIGGER {table}_no_delete"))
+            else:
+                conn.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER {table}_no_delete"))
         yield conn
 
 
@@ -119,11 +121,41 @@ def test_trap_21_a_key_is_known_as_long_as_the_ledger(db: Database) -> None:
 
     with db.write() as conn:
         books.book(conn, [replace(entry, idem_key="another", kind="other")], now=NOW)
-    with without_triggers(db) as conn:  # a roll-up that forgets old keys
+    with without_triggers(db, "journal_entry") as conn:  # a roll-up that forgets old keys
         conn.execute(text("DELETE FROM journal_entry WHERE idem_key = 'once'"))
     assert book(LONG_AGO + timedelta(days=3650))
     with db.read() as conn:  # booked twice: the first one's postings hang in the air
         assert conn.scalar(text("SELECT count(*) FROM posting WHERE amount = 1")) == 3
+
+
+def test_trap_21_a_run_delivered_again_after_years_is_charged_once_however_the_books_were_archived(
+    db: Database,
+) -> None:
+    """What says that a run is charged may not be rolled up: neither by a window, nor with the month that it was in."""
+    add_rules(db, rule())
+    charge(db, run(), run("2"))
+    with db.write() as conn:
+        month = periods.open_period(conn, year=2026, month=11, zone="UTC", by="ada", now=NOW)
+        periods.begin_closing(conn, month, by="ada", now=NOW + timedelta(days=10))
+        periods.close_period(conn, month, by="ada", now=NOW + timedelta(days=10))
+    later = NOW + timedelta(days=3650)
+
+    def settled() -> int:
+        with db.read() as conn:
+            return next(e.settled for e in books.exposure(conn, PROJECT) if e.commodity == "CNY")
+
+    assert charge(db, run(), now=later) == 0
+    assert settled() == 80_000
+    keys = ("usage_record", "charge", "journal_entry")
+    for table in keys:  # a roll-up of old rows is refused by the database itself
+        with pytest.raises(DBAPIError, match="append-only"), db.write() as conn:
+            conn.execute(text(f"DELETE FROM {table}"))
+
+    with without_triggers(db, *keys) as conn:  # without the rule: sums are kept, keys are not
+        for table in keys:
+            conn.execute(text(f"DELETE FROM {table} WHERE id = (SELECT min(id) FROM {table})"))
+    assert charge(db, run(), now=later) == 1
+    assert settled() == 120_000
 
 
 def test_trap_22_work_is_found_by_what_is_missing_not_by_a_cursor(

@@ -12,7 +12,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import update
 
+from accounting import meters_watch
 from accounting.calendar import month
+from accounting.meters_watch import SeenJob
 from accounting.sources import condor, gaps, pbs_log, sacct
 from accounting.usage import UsageRecord
 from gateway.billing import collect
@@ -169,8 +171,28 @@ def test_trap_29_a_hole_in_the_ids_is_an_alarm(monkeypatch: pytest.MonkeyPatch) 
     records = read(*(line(str(n), index=n) for n in ids))
     assert [(h.first, h.last, h.missing) for h in gaps.holes(records)] == [(1400, 1699, 300)]
     assert gaps.holes(read(*(line(str(n), index=n) for n in range(1000, 1400)))) == []
+    assert gaps.holes(read(*(line(str(n), index=n) for n in range(1000, 9000, 40)))) == []  # one person's jobs only
 
-    assert gaps.holes(records, at_least=10**9) == []
+    monkeypatch.setattr(gaps, "_means_something", lambda *_: False)
+    assert gaps.holes(records) == []
+
+
+def test_trap_29_a_day_that_the_centres_log_has_lost_is_an_alarm_within_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of 10 November was rotated away: the gateway saw those jobs end, and the centre has no record of them."""
+    lost, kept = (datetime(2026, 11, day, 12, tzinfo=UTC) for day in (10, 11))
+    jobs = [SeenJob(lost, 4, 1, 400, None)] * 3 + [SeenJob(kept, 4, 1, 400, 404)] * 2
+    now = kept + meters_watch.LATE
+
+    def told() -> list[tuple[str, str, int]]:
+        found = meters_watch.alarms(meters_watch.totals(jobs, slack_s=2), last_read=now, now=now)
+        return [(a.kind.value, a.day, a.figures["missing"]) for a in found]
+
+    assert told() == [("gap", "2026-11-10", 3)]
+
+    whole = meters_watch.totals
+    monkeypatch.setattr(meters_watch, "totals", lambda jobs, slack_s: whole(  # what has no record is passed over
+        [job for job in jobs if job.centre_core_seconds is not None], slack_s=slack_s))  # fmt: skip
+    assert told() == []
 
 
 def test_trap_30_condors_wall_clock_is_a_sum_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from accounting.calendar import month_of
+from accounting.evidence.outbox import OUTBOX
 from gateway.db import table_of
 from gateway.identity.tables import CentreStaffRow
 from tests.builders import Gateway
@@ -97,8 +99,6 @@ def test_documents_come_as_pdf_csv_and_as_the_kept_text(billing: Billing) -> Non
         got = billing.client.get(f"billing/invoices/PS-000001/{path}")
         assert (got.status_code, got.headers["content-type"]) == (200, kind)
         assert got.content.startswith(begins)
-    import hashlib
-
     kept = billing.client.get("billing/invoices/PS-000001/snapshot").content
     assert hashlib.sha256(kept).hexdigest() == made["sha256"]
     assert billing.client.get("billing/invoices/PS-000001/pdf?lang=fr").status_code == 422
@@ -156,6 +156,27 @@ def test_a_dispute_goes_through_the_centre_to_a_credit_note(
     assert len(billing.get("invoices/PSC-000001/lines/1/charges")["items"]) == 1
 
 
+def test_a_month_is_closed_only_when_its_billing_is_done(billing: Billing) -> None:
+    billing.work(36_000)
+    year, number = map(int, billing.month.split("-"))
+    billing.post("periods", {"year": year, "month": number}, 201)
+    billing.post(f"periods/{year}/{number}/closing", {})
+    refused = billing.client.post(f"billing/periods/{year}/{number}/close", headers=billing.operator)
+    assert refused.status_code == 409
+    assert refused.json()["detail"].startswith("The books refuse this: not billed yet: demo 1 runs, 3.60 CNY.")
+    billing.bill()
+    assert billing.post(f"periods/{year}/{number}/close", {})["state"] == "closed"
+
+
+def test_a_month_may_be_closed_with_what_the_next_one_bills(billing: Billing) -> None:
+    billing.work(36_000)
+    year, number = map(int, billing.month.split("-"))
+    billing.post("periods", {"year": year, "month": number}, 201)
+    billing.post(f"periods/{year}/{number}/closing", {})
+    closed = billing.client.post(f"billing/periods/{year}/{number}/close?leave_unbilled=true", headers=billing.operator)
+    assert closed.json()["state"] == "closed"
+
+
 def test_a_bank_file_pays_the_invoice_once(billing: Billing) -> None:
     billing.work(36_000)
     billing.bill()
@@ -163,9 +184,12 @@ def test_a_bank_file_pays_the_invoice_once(billing: Billing) -> None:
     file = {"format": "csv", "content": table, "profile": {"account": "ACC"}}
     assert billing.post("payments-import", file | {"dry_run": True})["new"] == 2
     done = billing.post("payments-import", file)
-    assert done == {"new": 2, "known": 0, "left_out": 0, "unallocated": 1, "problems": [],
+    assert done == {"new": 2, "known": 0, "left_out": 0, "unallocated": 1, "top_ups": 0, "problems": [],
                     "allocated": [{"amount": "3.00", "currency": "CNY"}]}  # fmt: skip
     assert billing.post("payments-import", file)["known"] == 2
+    with billing.gateway.services.db.read() as conn:  # the bank's file is on its way to be a leaf, once
+        waiting_leaves = conn.execute(OUTBOX.select().where(OUTBOX.c.kind == "bank_file")).all()
+    assert [row.ref for row in waiting_leaves] == [hashlib.sha256(table.encode()).hexdigest()]
     assert billing.get("invoices/PS-000001")["open"] == "0.82"
     [waiting] = billing.get("payments?unallocated=true", headers=billing.operator)["items"]
     where = f"payments/{waiting['id']}/allocate"

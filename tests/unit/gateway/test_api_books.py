@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from penstock.cli.billing import billing
 
 from accounting import store as books
+from accounting.store.prices import discounts
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway import leases
 from gateway.billing.upkeep import upkeep
@@ -117,6 +119,33 @@ def test_allocations_budgets_and_vouchers_of_a_project(
     assert client.post("jobs", json={"script": "#!/bin/sh\ntrue\n", "attributes": {"duration": 60}}).status_code == 202
 
 
+def test_a_project_buys_a_second_block_before_the_first_is_used_up(
+    gateway: Gateway, client: httpx.Client, operator: Headers
+) -> None:
+    """A bounded block, one that begins within it and ends after it, and one without an end: all are given and paid."""
+    now = gateway.services.clock()
+
+    def buys(price: str, begins: timedelta, ends: timedelta | None) -> None:
+        block = {"project": "demo", "payer": "inst", "kind": "block", "amount": 36_000, "price": price}
+        block["starts_at"] = (now + begins).isoformat()
+        ok(client.post("orders", json=block | ({"ends_at": (now + ends).isoformat()} if ends else {}),
+                       headers=operator), 201)  # fmt: skip
+
+    day = timedelta(days=1)
+    buys("3.00", 0 * day, 10 * day)
+    buys("2.00", 5 * day, 20 * day)
+    buys("1.00", -5 * day, None)
+    buys("4.00", 6 * day, 7 * day)
+
+    given = ok(client.get("projects/demo/allocations"))["items"]
+    assert sorted(a["amount"] for a in given if a["source"] == "block") == [36_000] * 4
+    with gateway.services.db.read() as conn:
+        free = sorted((d.valid_from, d.valid_to) for d in discounts(conn))
+        assert books.check_books(conn) == []
+    assert free[0][0] == now - 5 * day and free[-1][1] is None
+    assert all(before[1] == after[0] for before, after in pairwise(free))  # nothing twice, and no gap
+
+
 def _fencing(gateway: Gateway) -> int:
     return leases.take(gateway.services.db, "local", "test").fencing
 
@@ -129,7 +158,22 @@ def test_prepaid_money_adjustments_and_a_closed_month(
     made = ok(client.post("billing/top-ups", json=money, headers=operator), 201)
     assert ok(client.post("billing/top-ups", json=money, headers=operator), 201)["id"] == made["id"]
     assert client.post("billing/top-ups", json=money | {"amount": "11"}, headers=operator).status_code == 409
-    back = {"project": "demo", "amount": "1010.01", "reason": "left over"}
+    file = "reference,date,amount\nR-1,2026-11-02,10.00\nR-2,2026-11-02,10.00\n"
+    bank = {"format": "csv", "content": file, "profile": {"account": "ACC"}}
+    done = ok(client.post("billing/payments-import", json=bank, headers=operator))
+    assert (done["new"], done["top_ups"], done["unallocated"]) == (2, 1, 1)
+    other = ok(client.get("billing/payments", params={"unallocated": True}, headers=operator))["items"][0]
+    more = money | {"reference": "by mail"}
+    assert client.post("billing/top-ups", json=more, headers=operator).status_code == 409
+    added = ok(client.post("billing/top-ups", json=more | {"separate": True}, headers=operator), 201)
+    (other,) = ok(client.get("billing/payments", params={"unallocated": True}, headers=operator))["items"]
+    assert other["perhaps_top_ups"] == [added["id"]]
+    matched = client.post(f"billing/payments/{other['id']}/top-up", json={"top_up": added["id"]}, headers=operator)
+    assert (ok(matched)["unallocated"], ok(matched)["perhaps_top_ups"]) == ("0.00", [])
+    assert (
+        client.post(f"billing/payments/{other['id']}/top-up", json={"top_up": "y"}, headers=operator).status_code == 409
+    )
+    back = {"project": "demo", "amount": "1020.01", "reason": "left over"}
     assert client.post("billing/refunds", json=back, headers=operator).status_code == 402
     assert ok(client.post("billing/refunds", json=back | {"amount": "4"}, headers=operator), 201)["amount"] == "-4.00"
 
@@ -149,7 +193,7 @@ def test_prepaid_money_adjustments_and_a_closed_month(
     closed = ok(client.post("billing/periods/2025/11/close", headers=operator))
     assert (closed["state"], len(closed["seal"])) == ("closed", 64)
     stood = ok(client.get("billing/balances", params={"account": "operator:"}, headers=operator))["items"]
-    assert {"account": "operator:cash", "commodity": "CNY", "amount": "6000000"} in stood
+    assert {"account": "operator:cash", "commodity": "CNY", "amount": "-4000000"} in stood  # what was paid back
     gateway.check_books()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from gateway import leases
 from gateway.billing.openings import open_orders
+from gateway.jobs.opened import open_there, under_its_opening
 from gateway.jobs.repository import StaleLease
 from gateway.services import Sites
 from site_adapters.centre.audit import AuditLog
@@ -23,8 +24,9 @@ from site_adapters.centre.journal import Store
 from site_adapters.centre.opening import OrderDesk
 from site_adapters.errors import OutcomeUnknown, SiteError
 from site_adapters.orders import NoOrders, Ordering
-from site_adapters.types import AccountFacts
-from tests.builders import Gateway
+from site_adapters.policy import Policy
+from site_adapters.types import AccountFacts, Attributes, JobSpec, Rejected, Submission, SubmitOutcome
+from tests.builders import Gateway, submitting_by
 
 Headers = dict[str, str]
 
@@ -136,6 +138,66 @@ def test_an_order_is_opened_run_and_charged_and_all_of_it_is_one_call_away(
     shown = CliRunner().invoke(command, ["show", order], standalone_mode=False).output
     assert job in shown and "opened" in shown
     assert "10 core-hours" in CliRunner().invoke(command, ["list", "demo"], standalone_mode=False).output
+
+
+def test_jobs_are_submitted_under_the_account_and_the_qos_that_the_centre_opened(
+    gateway: Gateway, client: httpx.Client, operator: Headers, centre: Centre
+) -> None:
+    def handed_over(**attributes: Any) -> tuple[str | None, str | None]:
+        seen: list[Submission] = []
+
+        def submit(submissions: Sequence[Submission]) -> list[SubmitOutcome]:
+            seen.extend(submissions)
+            return [Rejected("enough seen") for _ in submissions]
+
+        with submitting_by(gateway, "local", submit):
+            gateway.submit("local", attributes=Attributes(duration=600, **attributes))
+            gateway.tick("dispatch")
+        return seen[-1].spec.attributes.account, seen[-1].spec.attributes.qos
+
+    _, block = ordered(client, operator)
+    gateway.tick("orders")
+    assert handed_over() == (None, None)  # asked for, not yet opened
+    centre.desk.approve(block, by="staff")
+    tick(gateway)
+    assert handed_over() == ("pn_demo", None)
+    assert handed_over(account="own") == ("own", None)
+
+    wanted = {"project": "demo", "site": "local", "kind": "queue_share", "cores": 4}
+    share = ok(client.post("openings", json=wanted, headers=operator), 201)["id"]
+    tick(gateway)
+    centre.desk.approve(share, by="staff")
+    tick(gateway)
+    assert handed_over() == ("pn_demo", "pn_demo")  # what the provisioner of this test calls everything
+    assert handed_over(qos="own") == ("pn_demo", "own")
+
+    for opening in (block, share):
+        ok(client.post(f"openings/{opening}/close", json={"reason": "over"}, headers=operator))
+    assert handed_over() == (None, None)
+
+
+def test_an_account_that_was_opened_for_another_login_is_not_ours(
+    gateway: Gateway, client: httpx.Client, operator: Headers, centre: Centre
+) -> None:
+    wanted = {"project": "demo", "site": "local", "kind": "account", "username": "somebody"}
+    opening = ok(client.post("openings", json=wanted, headers=operator), 201)["id"]
+    gateway.tick("orders")
+    centre.desk.approve(opening, by="staff")
+    tick(gateway)
+    with gateway.services.db.read() as conn:
+        there = open_there(conn, "local", gateway.services.clock())
+
+    def account_of(username: str, project_id: str = gateway.project_id) -> str | None:
+        spec = under_its_opening(JobSpec(), there, project_id=project_id, username=username, queue="default",
+                                 policy=Policy())  # fmt: skip
+        return spec.attributes.account
+
+    assert (account_of("somebody"), account_of("me"), account_of("somebody", "r0")) == ("pn_demo", None, None)
+    later = gateway.services.clock() + timedelta(days=9)
+    with gateway.services.db.write() as conn:
+        conn.execute(text("UPDATE opening SET valid_until = :t"), {"t": "2027-01-01 00:00:00"})
+    with gateway.services.db.read() as conn:
+        assert open_there(conn, "local", later.replace(year=2028)) == []
 
 
 def test_a_lost_answer_and_a_killed_worker_open_nothing_twice(

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
+from penstock.cli import penstock
 from sqlalchemy import insert
 
 from accounting import store as books
@@ -100,6 +102,31 @@ def test_a_month_is_received_compared_settled_and_signed_off(gateway: Gateway, a
         assert (head["signed_off"], head["open_breaks"], head["lines"]) == (True, 0, 1)
         assert len(theirs.get("/reconciliations").json()["items"]) == 1
     gateway.check_books()
+
+
+def test_both_sides_settle_a_break_on_the_command_line(gateway: Gateway, address: str, tmp_path: Path) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    admin, centre = person(gateway, "admin", admin=True), person(gateway, "staff", staff=True)
+
+    def run(secret: str, *arguments: str) -> str:
+        env = {"PENSTOCK_URL": address, "PENSTOCK_TOKEN": secret, "COLUMNS": "200"}
+        done = CliRunner().invoke(penstock, arguments, env=env)
+        assert done.exception is None, done.output
+        return done.output
+
+    (tmp_path / "bill.json").write_text(statement(amount="9.99")["content"])
+    sent = run(centre, "statements", "send", str(tmp_path / "bill.json"), "--site", "local", "--month", "2026-11",
+               "--currency", "CNY", "--format", "json", "--json")  # fmt: skip
+    assert "lines: 1" in run(admin, "statements", "compare", str(json.loads(sent)["id"]))
+    [item] = json.loads(run(centre, "breaks", "list", "--state", "open", "--json"))
+    listed = run(centre, "breaks", "list").splitlines()
+    assert listed[1].split()[:7] == [str(item["id"]), "local", "2026-11", "B03", "open", "8.59", "CNY"]
+    assert "dispute by staff: we ran it" in run(centre, "breaks", "dispute", str(item["id"]), "--note", "we ran it")
+    run(admin, "breaks", "reopen", str(item["id"]), "--note", "let us see")
+    run(admin, "breaks", "propose", str(item["id"]), "post", "--note", "as billed")
+    assert ": posted" in run(centre, "breaks", "countersign", str(item["id"]), "--note", "agreed")
+    assert "as billed post" in run(centre, "breaks", "show", str(item["id"]))
+    assert run(centre, "statements", "list").splitlines()[1].split()[-1] == "yes"
 
 
 def test_others_see_nothing_and_may_do_nothing(gateway: Gateway, address: str) -> None:

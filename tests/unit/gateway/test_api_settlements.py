@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -14,13 +15,16 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from penstock import cli
 from sqlalchemy import insert
 
 from accounting.agreement import Agreement, Model, Share, Shares
+from accounting.evidence import note
 from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.store import contracts, settlements
 from gateway.billing import evidence
+from gateway.billing.signing import verify
 from gateway.db import table_of
 from gateway.identity import service
 from gateway.identity.tables import CentreStaffRow
@@ -28,6 +32,7 @@ from tests.builders import Gateway
 
 TOOLS = Path(__file__).parents[3] / "docs" / "verify"
 START = datetime(2020, 1, 1, tzinfo=UTC)
+FIRST = {party: Ed25519PrivateKey.from_private_bytes(party[:1].encode() * 32) for party in ("op", "c1")}
 
 
 def run(tool: str, *arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
@@ -57,10 +62,13 @@ def centre(gateway: Gateway, login: Callable[..., dict[str, str]], key: tuple[Pa
     with services.db.write() as conn:
         for party, role in (("op", Role.OPERATOR), ("c1", Role.CENTRE)):
             contracts.save_party(conn, Party(party, role, party, site_ids=("local",)), now=START)
-            contracts.add_key(conn, party, SigningKey(f"{party}-first", "Ed25519", b"k" * 32, START))
+            contracts.add_key(
+                conn, party, SigningKey(f"{party}-first", "Ed25519", note.public_bytes(FIRST[party]), START)
+            )
         contracts.save_agreement(conn, agreement, now=START)
         for party in ("op", "c1"):
-            contracts.sign(conn, agreement.sha256, Signature(party, f"{party}-first", b"s", START), lambda *_: True)
+            signature = FIRST[party].sign(agreement.payload)
+            contracts.sign(conn, agreement.sha256, Signature(party, f"{party}-first", signature, START), verify)
         contracts.add_key(conn, "c1", SigningKey("c1-2026", "Ed25519", base64.b64decode(key[1]), START))
         user_id = service.user_id_of(conn, "staff")
         conn.execute(insert(table_of(CentreStaffRow)), [{"user_id": user_id, "site_id": "local"}])
@@ -215,3 +223,17 @@ def test_the_command_line_downloads_shows_and_signs(
         "penstock_verify.py", str(tmp_path / "site.jsonl"), "--log-key", vkey, "--seen", str(tmp_path / "seen")
     )
     assert looked.returncode == 0, looked.stdout
+
+
+def test_the_command_line_signs_with_a_key_that_stays_here(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: dict[str, str], key: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settlement = drawn(gateway, client, operator)["id"]
+    monkeypatch.setenv("PENSTOCK_URL", str(client.base_url).removesuffix("/api/v2/"))
+    monkeypatch.setenv("PENSTOCK_TOKEN", centre["Authorization"].removeprefix("Bearer "))
+    with_key = ("--key", str(key[0]), "--key-id", "c1-2026", "--json")
+    assert CliRunner().invoke(cli.penstock, ["settlement", "sign", settlement, *with_key[:2]]).exit_code == 2
+    done = CliRunner().invoke(cli.penstock, ["settlement", "sign", settlement, *with_key])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output.splitlines()[-1])["signed_by"] == ["centre", "operator"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 from penstock.cli import penstock
+from penstock.errors import NotFound
 
+from gateway.billing import evidence
 from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
 
@@ -81,3 +85,30 @@ def test_operator_sees_the_month(billing: Billing, cli: Callable[..., Result], o
     assert any(line.startswith("PS-000001") for line in text.splitlines())
     assert json.loads(said(cli("month", billing.month, "--json", headers=operator)))["month"] == billing.month
     assert cli("month", billing.month).exception is not None  # the owner may not
+
+
+VERIFIER = Path(__file__).parents[3] / "docs" / "verify" / "penstock_verify.py"
+
+
+def test_owner_checks_an_invoice_without_trusting_the_gateway(
+    billing: Billing, cli: Callable[..., Result], tmp_path: Path, login: Callable[..., dict[str, str]]
+) -> None:
+    services = billing.gateway.services
+    evidence.append(services, None, services.clock())
+    bundle = tmp_path / "invoice.jsonl"
+    said(cli("evidence", "bundle", "--invoice", "PS-000001", "-o", str(bundle)))
+    key = json.loads(said(cli("evidence", "status", "--json")))["vkey"]
+    argv = [sys.executable, "-I", str(VERIFIER), str(bundle), "--log-key", key]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, "everything fits" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert "Say --since and --until" in str(cli("evidence", "bundle", "-o", str(bundle)).exception)
+    refused = cli("evidence", "bundle", "--invoice", "PS-000001", "-o", str(bundle), headers=login("stranger"))
+    assert isinstance(refused.exception, NotFound)
+
+
+def test_the_month_shows_how_far_each_centre_is_settled(
+    billing: Billing, cli: Callable[..., Result], operator: dict[str, str]
+) -> None:
+    shown = said(cli("month", billing.month, headers=operator))
+    assert "LATE RUNS" in shown
+    assert json.loads(said(cli("month", billing.month, "--json", headers=operator)))["statements"] == []

@@ -13,6 +13,7 @@ import pytest
 
 from site_adapters.centre.gate import Gate
 from site_adapters.centre.journal import Store
+from site_adapters.errors import Busy
 from site_adapters.policy import NOBODY, Policy, admitted, stricter
 from site_adapters.types import Accepted, Rejected, Reservation, SubmitOutcome, Unknown
 from tests.fake_site import FakeSite, submission
@@ -84,6 +85,39 @@ def test_a_storm_of_10000_submissions_never_exceeds_the_policy(make: Make) -> No
             start += 1
         per_minute.append(end - start + 1)
     assert max(per_minute) <= 300
+
+
+def test_a_storm_of_10000_calls_and_submissions_exceeds_neither_the_calls_a_minute_nor_the_share(make: Make) -> None:
+    site, clock = FakeSite(), Clock()
+    gate = make(Policy(queued_jobs_max=200, calls_per_minute=60, share_core_seconds=5000, duration_max=10), site, clock)
+    committed = "SELECT sum(CASE WHEN ended_at IS NULL THEN max(used, reserve) ELSE used END) AS n FROM attempts"
+    most_committed = 0
+    lock = threading.Lock()
+
+    def one(number: int) -> bool:
+        nonlocal most_committed
+        try:
+            gate.call("management.submit")
+        except Busy:
+            accepted = False
+        else:
+            accepted = isinstance(hand_over(gate, site, number, f"u{number % 5}"), Accepted)
+        if number % 40 == 0:
+            with lock:
+                most_committed = max(most_committed, gate._store.read(committed)[0]["n"] or 0)
+                site.end(80)
+                gate.refresh()
+                clock.now += timedelta(seconds=8)
+        return accepted
+
+    with ThreadPoolExecutor(8) as pool:
+        accepted = sum(pool.map(one, range(10_000)))
+
+    assert 500 <= accepted == len(site.handed)
+    assert most_committed <= 5000
+    calls = [at for at, _ in gate._calls]
+    minute = timedelta(minutes=1)
+    assert max(sum(start <= at < start + minute for at in calls) for start in set(calls)) <= 60
 
 
 def test_limits_survive_a_restart_of_the_service(make: Make) -> None:

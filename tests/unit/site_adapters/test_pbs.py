@@ -347,12 +347,21 @@ def test_token_of_a_cut_name_is_found_among_the_variables() -> None:
         JobSpec(script="true", attributes=Attributes(account="a b\n#PBS -q root")),
         JobSpec(script="true", attributes=Attributes(custom_attributes={"pbs.place": "x\ny"})),
         JobSpec(script="true", attributes=Attributes(custom_attributes={"pbs.anything": "1"})),
-        JobSpec(script="true", stdout_path="/a:b"),
     ],
 )
 def test_what_pbs_cannot_say_is_refused_and_never_dropped(spec: JobSpec) -> None:
     with pytest.raises(Refused):
         lines(spec)
+
+
+def test_output_path_of_any_signs_is_opened_by_the_script_and_qsub_sees_only_ours() -> None:
+    spec = JobSpec(script="true", stdout_path="/a:b, 'c' {task}", array=Array("1-3"))
+    rendered = dialect().render(Submission(spec, ALICE, TAG, 1, "n"))
+
+    assert rendered.stdout_path == "/a:b, 'c' {task}"
+    assert """exec >>'/a:b, '"'"'c'"'"' '"$PENSTOCK_ARRAY_TASK"'' 2>>""" in rendered.script
+    assert [word for word in rendered.argv if "c'" in word] == []
+    assert f"/out/{TAG}.1.spool.out.^array_index^" in rendered.argv[rendered.argv.index("-o") + 1]
 
 
 def test_directives_in_a_persons_script_are_not_read_by_pbs() -> None:

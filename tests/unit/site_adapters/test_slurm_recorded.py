@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def printed(note: str) -> str:
     return str(next(item["stdout"] for item in items("looks.json") if item["note"] == note))
 
 
-SQUEUE, SACCT = printed("squeue of everybody"), printed("sacct of everybody")
+SQUEUE = printed("squeue of everybody")
+# Recorded with --parsable2, which leaves out the separator at the end that --parsable writes.
+SACCT = printed("sacct of everybody").replace("\n", f"{SEPARATOR}\n")
 
 
 def output(item: dict[str, Any]) -> Output:
@@ -158,7 +161,8 @@ def test_damaged_queue_loses_no_row(text: str) -> None:
     whole = read_squeue(Output(text.encode("utf-8", "replace"), b"", 0))
 
     each = [read_squeue(Output(f"{row}\x1e\n".encode(), b"", 0)) for row in rows]
-    assert all(bool(look.runs) != bool(look.problems) for look in each)
+    greeted = [bool(row.partition(SEPARATOR)[0].rpartition("\n")[0].strip()) and SEPARATOR in row for row in rows]
+    assert [bool(look.runs) + len(look.problems) for look in each] == [1 + greeting for greeting in greeted]
     assert whole.runs == tuple(run for look in each for run in look.runs)
     assert [p.line for p in whole.problems] == [p.line for look in each for p in look.problems]
 
@@ -172,11 +176,16 @@ def test_damaged_accounting_loses_no_line(text: str) -> None:
     found = read_sacct(Output(data, b"", 0))
     look = runs_of(found)
 
-    kept = "\n".join([*(SEPARATOR.join(row.values()) for row in found.rows), *(p.line for p in found.problems)])
-    assert sorted(filter(None, data.decode().split("\n"))) == sorted(filter(None, kept.split("\n")))
+    kept = "".join([*("".join(row.values()) for row in found.rows), *(p.line for p in found.problems)])
+    assert _characters(kept) == _characters(data.decode())
     resized = sum(row["State"].startswith("RESIZING") for row in found.rows)
     read = {(run.native_id, run.submit_time, run.name, run.native_state) for run in look.runs}
     assert len(found.rows) - resized <= len(read) + len(look.problems) - len(found.problems) + _equal(found.rows)
+
+
+def _characters(text: str) -> Counter[str]:
+    """What is written, but for separators and white space."""
+    return Counter("".join(text.replace(SEPARATOR, "").split()))
 
 
 def _equal(rows: Any) -> int:
@@ -202,7 +211,7 @@ def test_name_that_holds_a_row_is_no_row_of_the_accounts() -> None:
     ask = sacct("sacct", since=datetime(2026, 1, 1, tzinfo=UTC), everybody=True)
     separator = next(word for word in ask.argv if word.startswith("--delimiter=")).partition("=")[2]
     true_row, forged = SACCT.split("\n")[:2]
-    text = true_row.replace(SEPARATOR, separator) + "\n" + forged + "\n"
+    text = true_row.removesuffix(SEPARATOR).replace(SEPARATOR, separator) + f"\n{forged}{separator}\n"
 
     found = ask.parse(Output(text.encode(), b"", 0))
 
@@ -210,13 +219,13 @@ def test_name_that_holds_a_row_is_no_row_of_the_accounts() -> None:
     assert found.rows[0]["JobName"].endswith(forged)
 
 
-def test_submit_line_with_line_breaks_stays_one_row() -> None:
+def test_free_texts_with_line_breaks_stay_one_row() -> None:
     row = SACCT.split("\n")[0].split(SEPARATOR)
-    row[-3], row[-2] = "sbatch --wrap\necho\n1|2", "a\nb"
+    row[-4], row[-3] = "sbatch --wrap\necho\n1|2", "\na\nb"  # the separator and a line break, as at a row's end
     text = f"{SEPARATOR.join(row)}\n{SACCT}"
 
     found = read_sacct(Output(text.encode(), b"", 0))
 
     assert found.problems == ()
-    assert found.rows[0]["SubmitLine"] == row[-3]
+    assert (found.rows[0]["SubmitLine"], found.rows[0]["Comment"]) == (row[-4], row[-3])
     assert len(found.rows) == SACCT.count("\n") + 1

@@ -1,0 +1,59 @@
+"""Who bears a decided credit note: the agreement says, and the centre's next settlement shows it.
+
+The credit note itself puts the whole net amount on `operator:credits`. What the centre bears of it was never earned:
+
+  Dr centre:C:payable its share      Dr operator:revenue the operator's      Cr operator:credits both
+
+What the operator bears stays on `operator:credits`, and the centre keeps its share of it. Without a signed agreement
+nobody but the operator bears anything.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from accounting.agreement import Agreement
+from accounting.invoicing.invoice import Document
+from accounting.ledger import CREDITS, REVENUE, Entry, Posting, payable
+from accounting.minor_units import to_micro
+from accounting.store import book
+from accounting.store.contracts import contracts
+
+KIND = "credit_share"
+_MOMENT = timedelta(microseconds=1)
+
+
+def share_credit(conn: Connection, made: Document, *, entry_id: int, now: datetime) -> None:
+    """Take from the centres what they bear of a credit note; `entry_id`: that of the credit note."""
+    agreed = contracts(conn)
+    entries = []
+    for line in made.lines:
+        agreement = agreed.agreement(line.site_id, line.service_end - _MOMENT)
+        if agreement is None:
+            continue
+        postings = postings_of(agreement, to_micro(-line.net_minor, made.currency), made.currency)
+        if postings:
+            key = f"credit-share:{made.number}:{line.number}"
+            memo = f"{made.number} gives back of line {line.number} of {made.corrects}: {made.reason}"
+            entries.append(Entry(key, KIND, now, postings, memo[:500], service_at=line.service_start,
+                                 linked_entry_id=entry_id))  # fmt: skip
+    book(conn, entries, now=now)
+
+
+def postings_of(agreement: Agreement, net_micro: int, currency: str) -> tuple[Posting, ...]:
+    """What the centre bears of a net amount given back; empty where that is nothing."""
+    unearned = borne_by_centre(agreement, net_micro)
+    if unearned == 0:
+        return ()
+    centre = agreement.shares.split(unearned).get(agreement.centre_id, 0)
+    lines = (Posting(payable(agreement.centre_id), currency, centre),
+             Posting(REVENUE, currency, unearned - centre), Posting(CREDITS, currency, -unearned))  # fmt: skip
+    return tuple(p for p in lines if p.amount)
+
+
+def borne_by_centre(agreement: Agreement, net_micro: int) -> int:
+    """What of a net amount given back counts as never earned, cut towards zero: the operator takes what is left."""
+    weights = agreement.credits_borne
+    return net_micro * weights.centre // (weights.centre + weights.operator)

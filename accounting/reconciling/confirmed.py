@@ -1,0 +1,87 @@
+"""Make the evidence of runs two-sided: what agreed with a line that the centre signed, the centre has confirmed.
+
+A reading and its leaf stay as they are (`one_sided`: we read it at the centre). The confirmation is a leaf of its own:
+
+  {v, t: confirmation, statement: sha256 of its bytes, signed_by: party, runs: [sha256 of [site, run, meter, revision]]}
+
+with the hashes in ascending order: who holds a record can see that it is among them, and nobody else's run is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from accounting import tables
+from accounting.evidence.canonical import sha256_hex
+from accounting.evidence.outbox import put
+from accounting.reconciling.statement_store import STATEMENTS, signer_of
+from accounting.store.schema import USAGE, core, insert_all
+
+CONFIRMATIONS = core(tables.RecordConfirmationRow)
+_CHUNK = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The centre's own word for a reading: the line of a statement, and whose signature that bears."""
+
+    statement_id: int
+    line_no: int
+    signed_by: str
+    sha256: str
+
+
+def confirm(conn: Connection, row: Any, agreed: Iterable[tuple[int, int]], *, run_id: int) -> int:
+    """Keep that these (reading, line) agreed with a signed statement, and queue the leaf; how many are new.
+
+    A statement that nobody has signed confirms nothing: compare it again once its signature is there.
+    """
+    signer = signer_of(conn, row.id)
+    if not signer:
+        return 0
+    known = set(conn.scalars(select(CONFIRMATIONS.c.usage_record_id).where(CONFIRMATIONS.c.statement_id == row.id)))
+    fresh = [(record, line) for record, line in agreed if record not in known]
+    for at in range(0, len(fresh), _CHUNK):
+        insert_all(conn, CONFIRMATIONS, [
+            {"usage_record_id": record, "statement_id": row.id, "line_no": line, "reconciliation_id": run_id}
+            for record, line in fresh[at : at + _CHUNK]
+        ])  # fmt: skip
+    if fresh:
+        content = {"v": 1, "t": "confirmation", "statement": row.sha256, "signed_by": signer,
+                   "runs": _fingerprints(conn, run_id)}  # fmt: skip
+        put(conn, "confirmation", f"{row.id}/{run_id}", content, site=row.site_id, statement=row.sha256, by=signer)
+    return len(fresh)
+
+
+def confirmed(conn: Connection, record_ids: Collection[int]) -> dict[int, Confirmed]:
+    """What the centre has confirmed of these readings; the first statement that did."""
+    query = (
+        select(CONFIRMATIONS, STATEMENTS.c.sha256)
+        .join(STATEMENTS, STATEMENTS.c.id == CONFIRMATIONS.c.statement_id)
+        .where(CONFIRMATIONS.c.usage_record_id.in_(sorted(record_ids)))
+        .order_by(CONFIRMATIONS.c.statement_id.desc())
+    )
+    signers: dict[int, str] = {}
+    found = {}
+    for r in conn.execute(query).all():
+        signer = signers.setdefault(r.statement_id, signer_of(conn, r.statement_id))
+        found[r.usage_record_id] = Confirmed(r.statement_id, r.line_no, signer, r.sha256)
+    return found
+
+
+def fingerprint(site_id: str, run_key: str, meter: str, revision: int) -> str:
+    """By what a confirmation names a reading: the four that are its key in the books, and stand in its record."""
+    return sha256_hex([site_id, run_key, meter, revision])
+
+
+def _fingerprints(conn: Connection, run_id: int) -> Sequence[str]:
+    query = (
+        select(USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision)
+        .join(CONFIRMATIONS, CONFIRMATIONS.c.usage_record_id == USAGE.c.id)
+        .where(CONFIRMATIONS.c.reconciliation_id == run_id)
+    )
+    return sorted(fingerprint(*r) for r in conn.execute(query))

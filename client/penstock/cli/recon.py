@@ -1,0 +1,195 @@
+"""statements, breaks: what centres have billed, what does not fit, and what both sides do about it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.cli import report
+from penstock.cli.shared import client, emit, json_option, local_time, table
+
+_FORMATS = ("csv", "json", "ogf-ur", "sacct", "pbs-log", "lsb.acct", "condor", "apel", "sunway-report")
+
+
+@click.group()
+def statements() -> None:
+    """What centres have billed, and how far it is settled."""
+
+
+@statements.command("list")
+@click.option("--site")
+@click.option("--month", help="Like 2026-11")
+@json_option
+def list_statements(site: str | None, month: str | None, as_json: bool) -> int:
+    """Statements, newest first: lines, agreed, open differences with their money and age, late runs."""
+    with client() as api:
+        found = api.ask("billing/statements", site=site, period=month)["items"]
+    if as_json:
+        emit(found)
+        return report.OK
+    show_statements(found)
+    return report.OK
+
+
+@statements.command("send")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--site", required=True)
+@click.option("--month", required=True, help="Like 2026-11")
+@click.option("--currency", required=True)
+@click.option("--format", "form", type=click.Choice(_FORMATS), required=True)
+@click.option("--profile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="How the CSV is written")
+@click.option("--signature", type=click.File("r"), help="A JWS over the file by a key of the centre")
+@json_option
+def send(
+    file: Path, site: str, month: str, currency: str, form: str, profile: Path | None, signature: Any, as_json: bool
+) -> int:
+    """Hand in a centre's statement of a month; the same bytes again are the same statement."""
+    import json
+
+    body: dict[str, Any] = {"site": site, "period": month, "currency": currency, "format": form,
+                            "content_base64": base64.b64encode(file.read_bytes()).decode()}  # fmt: skip
+    if profile is not None:
+        body["profile"] = json.loads(profile.read_text("utf-8"))
+    if signature is not None:
+        body["signature"] = signature.read().strip()
+    with client() as api:
+        made = api.post("billing/statements", body)
+    if as_json:
+        emit(made)
+        return report.OK
+    show_statements([made])
+    for text in made["findings"]:
+        click.echo(text)
+    for line in made["unreadable_lines"]:
+        click.echo(f"line {line['line']}: {line['why']}: {line['raw']}")
+    return report.OK
+
+
+@statements.command("compare")
+@click.argument("number", type=int)
+@json_option
+def compare(number: int, as_json: bool) -> int:
+    """Compare statement NUMBER with the books by the signed agreement (operator)."""
+    with client() as api:
+        made = api.post("billing/reconciliations", {"statement": number})
+    if as_json:
+        emit(made)
+    else:
+        click.echo(", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in made["counts"].items()))
+    return report.OK
+
+
+@click.group()
+def breaks() -> None:
+    """Differences between a centre's statement and the books: look, propose, countersign, dispute."""
+
+
+@breaks.command("list")
+@click.option("--site")
+@click.option("--month", help="Like 2026-11")
+@click.option("--state", help="Like open, proposed, disputed, posted")
+@json_option
+def list_breaks(site: str | None, month: str | None, state: str | None, as_json: bool) -> int:
+    """Differences, oldest first, with their money and age."""
+    items: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"site": site, "period": month, "state": state, "limit": 500}
+    with client() as api:
+        while True:
+            page = api.ask("billing/breaks", **asked)
+            items += page["items"]
+            asked["cursor"] = page["cursor"]
+            if page["cursor"] is None:
+                break
+    if as_json:
+        emit(items)
+        return report.OK
+    rows = [(str(b["id"]), b["site"], b["period"], b["category"], b["state"], b["delta_amount"], b["currency"],
+             str(b["age_days"]), b["explanation"] or b["kind"]) for b in items]  # fmt: skip
+    table(rows, ("BREAK", "SITE", "MONTH", "KIND", "STATE", "THEIRS-OURS", "IN", "DAYS", "WHY"))
+    return report.OK
+
+
+@breaks.command("show")
+@click.argument("number", type=int)
+@json_option
+def show(number: int, as_json: bool) -> int:
+    """One difference: the arithmetic, and what was done about it."""
+    with client() as api:
+        found = api.get(f"billing/breaks/{number}")
+    if as_json:
+        emit(found)
+    else:
+        _shown(found)
+    return report.OK
+
+
+def _act(number: int, verb: str, note: str, resolution: str | None, as_json: bool) -> int:
+    body = {"note": note} | ({"resolution": resolution} if resolution else {})
+    with client() as api:
+        found = api.post(f"billing/breaks/{number}/{verb}", body)
+    if as_json:
+        emit(found)
+    else:
+        _shown(found)
+    return report.OK
+
+
+@breaks.command()
+@click.argument("number", type=int)
+@click.argument("resolution", type=click.Choice(("post", "waive")))
+@click.option("--note", required=True, help="Why")
+@json_option
+def propose(number: int, resolution: str, note: str, as_json: bool) -> int:
+    """Propose to post or to waive a difference; the other side countersigns."""
+    return _act(number, "propose", note, resolution, as_json)
+
+
+@breaks.command()
+@click.argument("number", type=int)
+@click.option("--note", required=True, help="Why")
+@json_option
+def countersign(number: int, note: str, as_json: bool) -> int:
+    """Agree to what the other side has proposed."""
+    return _act(number, "countersign", note, None, as_json)
+
+
+@breaks.command()
+@click.argument("number", type=int)
+@click.option("--note", required=True, help="Why")
+@json_option
+def dispute(number: int, note: str, as_json: bool) -> int:
+    """Do not agree: it is carried forward until both do."""
+    return _act(number, "dispute", note, None, as_json)
+
+
+@breaks.command()
+@click.argument("number", type=int)
+@click.option("--note", required=True, help="Why")
+@json_option
+def reopen(number: int, note: str, as_json: bool) -> int:
+    """Look at a difference anew."""
+    return _act(number, "reopen", note, None, as_json)
+
+
+def show_statements(found: list[dict[str, Any]]) -> None:
+    """Statements as a table; the month's page has it too."""
+    rows = [(str(s["id"]), s["site"], s["period"], str(s["lines"]), str(s["agreed"]), str(s["open_breaks"]),
+             s["open_amount"], s["currency"], str(s["oldest_days"]), str(s["late"]), "yes" if s["signed_off"] else "no")
+            for s in found]  # fmt: skip
+    table(rows, ("STATEMENT", "SITE", "MONTH", "LINES", "AGREED", "OPEN", "MONEY", "IN", "OLDEST DAYS", "LATE RUNS",
+                 "SETTLED"))  # fmt: skip
+
+
+def _shown(found: dict[str, Any]) -> None:
+    click.echo(
+        f"{found['id']}  {found['site']} {found['period']}  {found['category']} {found['kind']}: {found['state']}"
+    )
+    if found["explanation"]:
+        click.echo(found["explanation"])
+    for step in found["history"]:
+        click.echo(
+            f"  {local_time(step['at'])}  {step['act']} by {step['by']}: {step['note']} {step['resolution']}".rstrip()
+        )

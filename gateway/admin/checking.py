@@ -1,0 +1,54 @@
+"""`gateway admin check`: every site with every credential, and the books; what is wrong comes with its remedy."""
+
+from __future__ import annotations
+
+import argparse
+
+from accounting import store as books
+from gateway.bootstrap import compose
+from gateway.jobs import repository
+from gateway.services import Services
+from gateway.settings import Settings
+from site_adapters.errors import SiteError
+from site_adapters.interfaces import SiteAdapter
+from site_adapters.states import CredentialKind
+from site_adapters.types import CheckResult
+
+
+def check(_args: argparse.Namespace) -> int:
+    services = compose(Settings())
+    failed = 0
+    for site_id, adapter in sorted(services.sites.items()):
+        if adapter.closed_reason is not None:
+            print(f"✗ {site_id}: closed: {adapter.closed_reason}")
+            failed += 1
+            continue
+        for result in [_a_persons_login(services, adapter), *adapter.auth.check()]:
+            mark = "✓" if result.ok else "✗"
+            print(f"{mark} {site_id}: {result.name}: {result.detail}" + (f" → {result.remedy}" * (not result.ok)))
+            failed += not result.ok
+    with services.db.read() as conn:
+        off = books.check_books(conn)
+    for line in off:
+        print(f"✗ books: {line}")
+    print("✓ books: every entry sums to zero, every balance is its postings" if not off else "")
+    return 1 if failed or off else 0
+
+
+def _a_persons_login(services: Services, adapter: SiteAdapter) -> CheckResult:
+    """One linked login that the site lets in; it also asks what the site tells anybody, where no other can."""
+    with services.db.read() as conn:
+        accounts = repository.all_site_accounts(conn, adapter.site_id)
+    refused = ""
+    for account in accounts:
+        try:
+            facts = adapter.auth.probe(account.username)
+        except SiteError as exc:
+            refused = refused or f"{account.username}: {exc}"
+        else:
+            detail = f"{facts.username} is let in (uid {facts.uid}); {len(accounts)} are linked"
+            return CheckResult("a person's login", True, detail, credential=CredentialKind.ACTOR)
+    if not accounts:
+        return CheckResult("a person's login", True, "not asked: nobody has linked an account here")
+    remedy = "Let them verify their accounts again: `penstock account verify`."
+    return CheckResult("a person's login", False, f"none of {len(accounts)} is let in: {refused}", remedy)

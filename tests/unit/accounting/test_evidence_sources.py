@@ -1,0 +1,175 @@
+"""The independent verifier meters the records of every scheduler again; what it reads is what our readers read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from accounting import store as books
+from accounting.evidence import personal
+from accounting.evidence.about import About
+from accounting.evidence.bundle import bundle
+from accounting.evidence.leaves import Charged
+from accounting.sources import pbs_log, pbs_qstat, read_usage, sacct, sunway
+from accounting.tariff import PriceRule
+from accounting.usage import UsageRecord
+from gateway.db import Database
+from tests.unit.accounting.evidence_case import LOG, T0, append_all, checkpoint, open_books, person_key
+from tests.unit.accounting.test_evidence_verifier import shown as opened
+from tests.unit.accounting.test_evidence_verifier import verifier
+from tests.unit.accounting.test_sources import BLOCK
+
+_ = verifier  # the fixture
+
+RECORDED = Path(__file__).parents[2] / "recorded"
+PAUSED = """11/23/2026 06:00:00;S;9.pbs;user=alice queue=workq start=1795413600 exec_vnode=(n1:ncpus=4:mem=2097152kb) \
+Resource_List.ncpus=4 Resource_List.place=excl Resource_List.nodect=1 resource_assigned.ncpus=16 \
+resource_assigned.mem=8192000kb
+11/23/2026 06:01:00;z;9.pbs;
+11/23/2026 06:02:30;r;9.pbs;
+11/23/2026 06:10:00;E;9.pbs;user=alice jobname="my secret thesis" queue=workq ctime=1795413500 start=1795413600 \
+exec_vnode=(n1:ncpus=4:ngpus=1:mem=2097152kb) Resource_List.ncpus=4 Resource_List.place=excl \
+Resource_List.nodect=1 end=1795414200 Exit_status=0 resources_used.walltime=00:08:30 run_count=1"""
+REPORT = ("6855286   0   80   4   22000   1100   0   c_blsc   2018/01/03 00:18:08   2018/01/03 00:22:43",
+          "6855452   2   100  5   150400  7520   256 c_blsc   2018/01/03 00:29:02   2018/01/03 00:54:06")  # fmt: skip
+BESIDE = {"cgs": "8", "year": "2026", "zone": "Asia/Shanghai"}
+NORTHBOUND = {"jobId": "77", "jobName": "secret", "userName": "alice", "jobStatus": "statC", "queue": "q1",
+              "jobSubmitTime": "2026-11-23 13:59:00", "jobStartTime": "2026-11-23 14:00:00", "zone": "Asia/Shanghai",
+              "jobEndTime": "2026-11-23 14:07:30", "procNumUsed": "48", "nodeNumUsed": "2", "gpuNumUsed": "3",
+              "exitCode": "3"}  # fmt: skip
+WRAPPER = {"native_id": "5", "user": "alice", "exit_code": "0", "start": "1795413600", "end": "1795413700",
+           "estimated": "1", "name": "secret", "cgs": "7", "nodes": "2", "cores_per_cg": "65",
+           "cgs_per_node": "4"}  # fmt: skip
+SACCT = {"DBIndex": "7", "Cluster": "a", "JobID": "7", "JobIDRaw": "7", "User": "alice", "Account": "p", "QOS": "n",
+         "Partition": "cpu", "State": "COMPLETED", "ExitCode": "0:0", "Submit": "1795413500", "Start": "1795413600",
+         "End": "1795413600", "ElapsedRaw": "0", "AllocCPUS": "8", "AllocNodes": "1", "AllocTRES": "cpu=8,mem=4G",
+         "ReqCPUS": "5", "NodeList": "n1", "Suspended": "00:00:00"}  # fmt: skip
+
+
+def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
+    for row in pbs_log.frame([line for line in recorded("accounting_records.json").split("\n") if line.strip()]):
+        yield pbs_log.FORMAT, row
+    for row in pbs_log.frame(PAUSED.split("\n")):
+        yield pbs_log.FORMAT, row
+    for file in sorted((RECORDED / "pbs").glob("qstat_x*.json")):
+        for row in pbs_qstat.frame(recorded(file.name)):
+            yield pbs_qstat.FORMAT, row
+    for line in REPORT:
+        yield sunway.REPORT, {"line": line, "user": "panlulu"}
+    yield sunway.BLOCK, {"block": BLOCK, **BESIDE}
+    yield sunway.BLOCK, {"block": BLOCK, **BESIDE, "nodes": "3", "cgs_per_node": "6", "cores_per_cg": "64"}
+    yield "sunway-wrapper/1", WRAPPER
+    yield "northbound-job/1", NORTHBOUND
+    yield "northbound-job/1", NORTHBOUND | {"jobStatus": "statD", "jobStartTime": ""}
+    canceled = {"State": "CANCELLED by 5", "ElapsedRaw": "60", "End": "1795413660"}
+    suspended = {"Suspended": "00:01:05", "ElapsedRaw": "9", "End": "1795413674"}
+    for changes in ({}, {"NodeList": "None assigned"}, canceled, suspended):
+        yield "sacct/1", SACCT | changes
+
+
+def recorded(name: str) -> str:
+    return str(json.loads((RECORDED / "pbs" / name).read_text())["stdout"])
+
+
+def readings() -> list[UsageRecord]:
+    found = [read_usage(format_name, row, site_id="alpha") for format_name, row in rows()]
+    return [item for item in found if isinstance(item, UsageRecord)]
+
+
+def sealed(item: UsageRecord) -> UsageRecord:
+    ref = f"{item.site_id}/{item.run_key}/{item.meter.value}"
+    raw = personal.seal(item.raw, person="u1", key=person_key("u1"), ref=ref)
+    return replace(item, raw=raw, username="~", job_name="")
+
+
+def shown(charged: Charged) -> dict[str, Any] | None:
+    return opened(charged) if charged.sealed else None
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Database]:
+    found = Database(db_url)
+    with found.write() as conn:
+        open_books(conn, "p1")
+        long_ago = PriceRule(0, "CNY", 100_000, T0.replace(year=2010), T0 - timedelta(days=99))
+        books.add_tariff(conn, long_ago, now=T0)
+        items = [books.Assigned(sealed(r), f"j{n}", "p1", "u1", "CNY") for n, r in enumerate(readings())]
+        books.record_and_book(conn, items, now=T0 + timedelta(days=40))
+        append_all(conn)
+        checkpoint(conn)
+    yield found
+    found.dispose()
+
+
+def test_every_dialects_records_are_metered_again(db: Database, verifier: ModuleType) -> None:
+    assert {tuple(sorted(set(r.raw) & {"line", "block", "Job_Id", "jobId", "cgs", "JobID"})) for r in readings()} >= {
+        ("line",), ("block", "cgs"), ("Job_Id",), ("jobId",), ("cgs",), ("JobID",)
+    }  # fmt: skip
+    with db.read() as conn:
+        about = About(T0.replace(year=2010), T0.replace(year=2030), "p1")
+        for told in (lambda _charged: None, shown):  # with the names, and without
+            lines = list(bundle(conn, about, log_key=LOG, shown=told))
+            options = verifier.Options(LOG.vkey, [], None, 1)
+            findings, notes, _ = verifier.main_of(iter(lines), options)
+            assert findings == []
+            assert not [text for text in notes if "cannot read" in text]
+            entries = [json.loads(line) for line in lines if line.startswith('{"t":"entry"')]
+            assert len([e for e in entries if e["charges"]]) > 15
+
+
+QUANTITY = ("core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "elapsed_s", "cores", "nodes")
+
+
+def test_a_figure_that_is_not_in_the_record_is_found_for_every_dialect(verifier: ModuleType) -> None:
+    """Also where the log itself would say so: the raw record is the judge."""
+    for item in readings():
+        honest = record_json(item)
+        assert judged(verifier, honest) == [], item.raw
+        for name in QUANTITY:
+            read = honest["read"] | {name: str(int(honest["read"][name]) + 1)}
+            assert judged(verifier, honest | {"read": read}), (name, item.raw)
+
+
+def record_json(item: UsageRecord) -> dict[str, Any]:
+    names = ("elapsed_s", "suspended_s", "cores", "nodes", "threads_per_core", "core_seconds", "node_seconds",
+             "gpu_seconds", "memory_mib_seconds")  # fmt: skip
+    start, end = item.start_time, item.end_time
+    read = {name: str(getattr(item, name)) for name in names} | {
+        "kind": item.kind.value, "state": item.state, "queue": item.queue, "exclusive": item.exclusive,
+        "start": start and start.isoformat(), "end": end and end.isoformat(),
+        "requested_cores": None if item.requested_cores is None else str(item.requested_cores),
+        "cpus": None if item.cpus is None else str(item.cpus),
+    }  # fmt: skip
+    return {"meter": "centre", "one_sided": True, "fields": dict(item.raw), "read": read}
+
+
+def judged(verifier: ModuleType, record: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    verifier.check_record(record, None, found.append, lambda _note: None)
+    return found
+
+
+def test_names_in_a_line_or_a_block_are_sealed_and_the_rest_can_be_read(db: Database, verifier: ModuleType) -> None:
+    with db.read() as conn:
+        about = About(T0.replace(year=2010), T0.replace(year=2030), "p1")
+        hidden = "".join(bundle(conn, about, log_key=LOG))
+        told = "".join(bundle(conn, about, log_key=LOG, shown=shown))
+    for word in ("alice", "secret", "panlulu", "swbxyh", "/home/x", "/bin/echo"):
+        assert word not in hidden, hidden[max(0, hidden.find(word) - 60) :][:90]
+        assert word in told, word
+    assert "resources_used.walltime" in hidden
+    item = next(r for r in readings() if "secret" in r.raw.get("line", ""))
+    assert personal.whole(sealed(item).raw, key=person_key("u1")) == item.raw
+
+
+def test_a_row_of_sacct_that_ran_for_no_second_had_its_nodes(verifier: ModuleType) -> None:
+    item = sacct.read(SACCT, site_id="a")
+    assert item is not None
+    assert judged(verifier, record_json(item)) == []

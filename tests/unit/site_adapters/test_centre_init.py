@@ -1,0 +1,47 @@
+"""What `penstock-site init` writes is plain, and its policy binds."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from site_adapters.centre.cli import main
+from site_adapters.centre.conformance.run import Target, run
+from site_adapters.centre.detect import Found, site_yaml
+from site_adapters.centre.home import Home, compose
+
+
+def test_the_site_file_says_twice_what_is_there_twice() -> None:
+    found = Found("slurm", "c", {}, ("batch",), ("root",), "UTC", (), ())
+    text = site_yaml(found, site="mine", account="observer1", environment={})
+    assert "&" not in text and "*id" not in text
+    assert yaml.safe_load(text)["credentials"]["meter"] == {"username": "observer1"}
+
+
+def test_the_policy_that_init_writes_passes_the_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scheduler in PATH: this machine is the centre."""
+    home, login = tmp_path / "home", getpass.getuser()
+    with monkeypatch.context() as nothing_there:
+        nothing_there.setenv("PATH", str(tmp_path))
+        done = CliRunner().invoke(main, ["--home", str(home), "init", "--site", "mine", "--act-as", login])
+    assert done.exit_code == 0, done.output
+    site = yaml.safe_load((home / "site.yaml").read_text())
+    assert site["scheduler"] == "local"
+    site["transport"]["switch_user"] = False  # tests may run as root, which is no person's login
+    site["staging_root"] = str(tmp_path / "staging")
+    (home / "site.yaml").write_text(yaml.safe_dump(site))
+
+    centre = compose(Home(home))
+    try:
+        found = run(Target.at_the_centre(centre, login, None), only=("policy/",))
+    finally:
+        centre.close()
+
+    assert [f"{r.name}: {r.detail}" for r in found.failed] == []
+    passed = {r.name for r in found.results if r.outcome == "passed"}
+    limits = {"queued jobs", "queued jobs of one", "submissions a minute", "calls a minute", "cores in use", "duration"}
+    assert {f"policy/{limit}" for limit in limits} <= passed
