@@ -50,7 +50,7 @@ soak: $(STAMP)   ## the long campaigns
 	$(PY) -m pytest -q -m soak
 
 bench: $(STAMP)  ## the figures of the README
-	$(PY) -m benchmarks
+	$(PY) -m benchmarks all
 
 clean:           ## forget the virtual environment and the demo
 	rm -rf .venv .penstock

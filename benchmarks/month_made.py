@@ -2,8 +2,8 @@
 
     python -m benchmarks.month_made FOLDER RUNS GATEWAY_ID
 
-Seeded. The arithmetic is written on its own, from the price list below: it imports nothing of `accounting`. A process of
-its own, so that its memory is not that of what is measured.
+Seeded. The arithmetic is written on its own, from the price list below: it imports nothing of `accounting`. It is a
+process of its own, so that its memory is not that of what is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 SITE, PEOPLE, PROJECTS = "alpha", 200, 40
+CENTRE_KEY = bytes([22]) * 32
 MONTH = (1793491200, 1796083200)  # November 2026 in UTC
 SEPARATOR = "\x1f0123456789abcdef\x1f"
 HEAD = "run_key,native_id,task,username,cores,nodes,start,end,elapsed,quantity,amount"
@@ -98,7 +101,20 @@ def main(folder: Path, count: int, gateway_id: str) -> None:
     (folder / "ends").write_bytes(ends.tobytes())
     (folder / "offsets").write_bytes(offsets.tobytes())
     (folder / "jobs.csv").write_text("\n".join(jobs))
-    (folder / "statement.csv").write_text("\n".join([HEAD, *bill]))
+    statement = "\n".join([HEAD, *bill]).encode()
+    (folder / "statement.csv").write_bytes(statement)
+    (folder / "statement.jws").write_bytes(signature(statement))
+
+
+def signature(document: bytes) -> bytes:
+    """The centre's: a JWS over the very bytes, which leaves them out (RFC 7515, appendix F)."""
+    head = _base64(b'{"alg":"Ed25519","kid":"centre#1","typ":"penstock-statement+jws"}')
+    signed = Ed25519PrivateKey.from_private_bytes(CENTRE_KEY).sign(head + b"." + _base64(document))
+    return head + b".." + _base64(signed)
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def tag_of(gateway_id: str, job_id: str) -> str:

@@ -80,42 +80,34 @@ _SETTINGS = {"sqlite": ("PRAGMA temp.cache_size = -65536",), "postgresql": ("SET
 _RESET = {"sqlite": (), "postgresql": ("RESET work_mem", "RESET jit")}
 
 
-def stage(conn: Connection, *, statement_id: int, site_id: str, period: Period, basis: str, margin_s: int) -> None:
+def stage(
+    conn: Connection, *, statement_id: int, site_id: str, period: Period, basis: str, margin_s: int,
+    logins: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Copy both sides into temporary tables. `basis` is the column of a charge that the centre bills.
 
+    `logins`: by what stands for them on either side; an erased person's pseudonym stays, the same on both.
     Our side reaches `margin_s` beyond the period: what the centre counts elsewhere is a cut-off, not an unknown run.
     """
     drop(conn)
     for setting in _SETTINGS[conn.dialect.name]:
         conn.execute(text(setting))
-    for table in (OURS, THEIRS):
+    for table in (OURS, THEIRS, NAMES):
         table.create(conn)
+    if logins:
+        conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
     conn.execute(insert(OURS).from_select([c.name for c in OURS.c], _our_runs(site_id, period, basis, margin_s)))
     names = [c.name for c in THEIRS.c if c.name != "of_line"]
-    conn.execute(
-        insert(THEIRS).from_select(
-            names, select(*(LINES.c[n] for n in names)).where(LINES.c.statement_id == statement_id)
-        )
-    )
+    login = func.coalesce(NAMES.c.login, LINES.c.username)
+    lines = select(*(login if name == "username" else LINES.c[name] for name in names))
+    lines = lines.select_from(LINES).outerjoin(NAMES, NAMES.c.pseudonym == LINES.c.username)
+    conn.execute(insert(THEIRS).from_select(names, lines.where(LINES.c.statement_id == statement_id)))
     # After the load: sorting once is much faster than finding the place of each row.
     for index in _INDICES[conn.dialect.name]:
         conn.execute(text(f"CREATE INDEX {index}"))
     if conn.dialect.name == "postgresql":
         conn.execute(text("ANALYZE recon_ours"))
         conn.execute(text("ANALYZE recon_theirs"))
-
-
-def name_people(conn: Connection, logins: Mapping[str, str]) -> None:
-    """Put logins where either side has pseudonyms of them; an erased person's stay, the same on both."""
-    if logins:
-        NAMES.create(conn)
-        conn.execute(insert(NAMES), [{"pseudonym": name, "login": login} for name, login in logins.items()])
-        for side in (OURS, THEIRS):
-            login = select(NAMES.c.login).where(NAMES.c.pseudonym == side.c.username).scalar_subquery()
-            conn.execute(
-                update(side).where(side.c.username.startswith("~"))
-                .values(username=func.coalesce(login, side.c.username))
-            )  # fmt: skip
 
 
 def drop(conn: Connection) -> None:
@@ -133,14 +125,16 @@ def _our_runs(site_id: str, period: Period, basis: str, margin_s: int) -> Select
     inside = and_(USAGE.c.end_time >= period.start, USAGE.c.end_time < period.end)
     return (
         select(
-            USAGE.c.id, USAGE.c.run_key, USAGE.c.native_id, USAGE.c.task, USAGE.c.username, USAGE.c.account,
-            USAGE.c.queue, USAGE.c.state, USAGE.c.meter, USAGE.c.cores, USAGE.c.requested_cores, USAGE.c.nodes,
-            epoch_of(USAGE.c.start_time), epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s, USAGE.c.core_seconds,
+            USAGE.c.id, USAGE.c.run_key, USAGE.c.native_id, USAGE.c.task,
+            func.coalesce(NAMES.c.login, USAGE.c.username), USAGE.c.account, USAGE.c.queue, USAGE.c.state,
+            USAGE.c.meter, USAGE.c.cores, USAGE.c.requested_cores, USAGE.c.nodes, epoch_of(USAGE.c.start_time),
+            epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s, USAGE.c.core_seconds,
             CHARGES.c[basis], USAGE.c.job_id, USAGE.c.project_id,
             case((inside, 1), else_=0),
         )
         .outerjoin(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
         .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .outerjoin(NAMES, NAMES.c.pseudonym == USAGE.c.username)
         .where(
             USAGE.c.site_id == site_id, USAGE.c.kind == "run", REVERSALS.c.charge_id.is_(None),
             or_(CHARGES.c.id.is_not(None), USAGE.c.meter == "centre"), USAGE.c.id.not_in(older),
@@ -193,11 +187,10 @@ def _mark_duplicates(conn: Connection) -> None:
         .where(THEIRS.c.run_key != "")
         .group_by(THEIRS.c.run_key)
         .having(func.count() > 1)
+        .subquery()
     )
-    for key, first in conn.execute(again).all():
-        conn.execute(
-            update(THEIRS).where(THEIRS.c.run_key == key, THEIRS.c.line_no != first).values(of_line=first)
-        )  # fmt: skip
+    others = (THEIRS.c.run_key == again.c.run_key, THEIRS.c.line_no != again.c.first)
+    conn.execute(update(THEIRS).where(*others).values(of_line=again.c.first))
 
 
 def _same_key() -> Any:

@@ -56,9 +56,8 @@ def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> 
     period = Period(row.period, row.starts_at, row.ends_at)
     rules = replace(rules, ground=replace(rules.ground, period=period.epochs))
     recon_match.stage(conn, statement_id=statement_id, site_id=row.site_id, period=period, basis=rules.basis,
-                      margin_s=MARGIN_S)  # fmt: skip
+                      margin_s=MARGIN_S, logins=known.pseudonyms)  # fmt: skip
     try:
-        recon_match.name_people(conn, known.pseudonyms)
         matched = recon_match.match(conn, rules.tolerance, name_agreed=bool(signer_of(conn, statement_id)))
         known = replace(
             known, siblings=_siblings(conn, matched), tagged_lines=_tagged(conn, statement_id, matched, known)

@@ -189,6 +189,13 @@ def _sqlite_time(value: datetime | None) -> str | None:
     return text[:-6]
 
 
+def refresh_statistics(conn: Connection) -> None:
+    """Tell PostgreSQL's planner how much there is now; else its own upkeep does so, up to some minutes later."""
+    if conn.dialect.name == "postgresql":
+        for table in (USAGE, CHARGES, ENTRIES, POSTINGS):
+            conn.exec_driver_sql(f"ANALYZE {table.name}")
+
+
 def lock(conn: Connection, names: Collection[str], *, shared: bool = False) -> None:
     """Hold these names until the transaction ends; on SQLite the writer is alone anyway."""
     if conn.dialect.name != "postgresql" or not names:

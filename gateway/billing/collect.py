@@ -6,7 +6,7 @@ The centre's record governs: it replaces the gateway's provisional charge and po
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from sqlalchemy import Connection, select, update
 from accounting import store as books
 from accounting.evidence.outbox import put_rows
 from accounting.sources import read_usage
+from accounting.store.schema import among
 from accounting.usage import Kind, Unreadable, UsageRecord
 from gateway.billing.names import Names
 from gateway.db import table_of
@@ -41,6 +42,8 @@ LONG_LOOK = timedelta(days=35)
 # How much is asked for at once, so that a look of weeks at a big centre fits in memory.
 _FIRST_SPAN, _SHORTEST, _ROWS, _FASTER = timedelta(days=1), timedelta(hours=1), 20_000, 16
 _CHUNK = 1000
+# After this many new records the planner's picture of the books is old.
+_MANY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
             return replace(report, good=False)
         report += _book(services, lease, batch, now)
         start, span = end, _next_span(span, len(batch.usages))
+    if report.recorded >= _MANY:
+        with services.db.write() as conn:
+            books.refresh_statistics(conn)
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(collected_until=now))
@@ -228,7 +234,7 @@ def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | 
     return None
 
 
-def _jobs_by_tag(conn: Connection, site_id: str, tags: Iterable[str]) -> dict[str, Any]:
+def _jobs_by_tag(conn: Connection, site_id: str, tags: Collection[str]) -> dict[str, Any]:
     project, account = table_of(ProjectRow), repository.ACCOUNTS
     query = (
         select(
@@ -242,7 +248,7 @@ def _jobs_by_tag(conn: Connection, site_id: str, tags: Iterable[str]) -> dict[st
         )
         .join(project, project.c.id == JOBS.c.project_id)
         .join(account, account.c.id == JOBS.c.site_account_id)
-        .where(JOBS.c.site_id == site_id, JOBS.c.tag.in_(sorted(tags)))
+        .where(JOBS.c.site_id == site_id, among(conn, JOBS.c.tag, tags))
     )
     return {row.tag: row for row in conn.execute(query)}
 
