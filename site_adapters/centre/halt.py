@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections import defaultdict
@@ -99,26 +100,29 @@ def _hold_waiting(centre: Centre, problems: list[str]) -> int:
 
 
 def _end_all(centre: Centre, problems: list[str], *, keep_waiting: bool, begun: float) -> tuple[int, list[str]]:
-    """Ask nicely once, then without mercy, until the queue shows nothing more."""
-    ended: set[str] = set()
-    asked_at: float | None = None
-    while True:
-        live = ours(centre, problems, running_only=keep_waiting)
-        ids = {ref.native_id for refs in live.values() for ref in refs}
-        if not ids:
-            return len(ended), []
-        ended |= ids
-        if asked_at is None:
-            for account, refs in live.items():
-                outcomes = centre.adapter.management.cancel(account, refs)
+    """Ask each nicely once, then without mercy, until neither these nor others of ours are in the queue."""
+    asked: dict[str, float] = {}
+    live = ours(centre, problems, running_only=keep_waiting)
+    while any(live.values()):
+        for account, refs in live.items():
+            fresh = [ref for ref in refs if ref.native_id not in asked]
+            late = [ref.native_id for ref in refs
+                    if time.monotonic() - asked.get(ref.native_id, math.inf) > centre.docking.stop_after_s]  # fmt: skip
+            if fresh:
+                outcomes = centre.adapter.management.cancel(account, fresh)
                 problems += [o.message for o in outcomes if isinstance(o, NotDone)]
-            asked_at = time.monotonic()
-        elif time.monotonic() - asked_at > centre.docking.stop_after_s:
-            for account, refs in live.items():
-                _kill(centre, account, [ref.native_id for ref in refs], problems)
+                asked |= {ref.native_id: time.monotonic() for ref in fresh}
+            if late:
+                _kill(centre, account, late, problems)
         if time.monotonic() - begun > _DEADLINE_S:
-            return len(ended - ids), sorted(ids)
+            left = {ref.native_id for refs in live.values() for ref in refs}
+            return len(asked.keys() - left), sorted(left)
         time.sleep(0.5)
+        shown = _in_queue(centre, [ref for refs in live.values() for ref in refs], problems)
+        live = {account: [ref for ref in refs if ref.native_id in shown] for account, refs in live.items()}
+        if not any(live.values()):  # a question to all sources costs more: only when these are gone
+            live = ours(centre, problems, running_only=keep_waiting)
+    return len(asked), []
 
 
 def _kill(centre: Centre, account: SiteAccount, ids: Sequence[str], problems: list[str]) -> None:

@@ -1,9 +1,8 @@
-"""The switch at every kind of centre: what ignores TERM is gone within ten seconds, whatever grace there is."""
+"""The switch at every kind of centre: what ignores TERM is gone long before its scheduler would kill it."""
 
 from __future__ import annotations
 
 import getpass
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,20 +51,20 @@ def through_the_gate(centre: Centre, target: Target, script: str) -> Ran:
 
 
 @pytest.mark.parametrize("kind", [openpbs, torque, sunway, local_site])
-def test_what_ignores_term_is_gone_within_ten_seconds(tmp_path: Path, kind: Callable[[Path], dict[str, Any]]) -> None:
-    centre, target = docked(tmp_path, kind(tmp_path))
+def test_what_ignores_term_does_not_outlive_the_switch(tmp_path: Path, kind: Callable[[Path], dict[str, Any]]) -> None:
+    site = kind(tmp_path)
+    centre, target = docked(tmp_path, site)
     try:
         mark = tmp_path / "traps"
         stubborn = through_the_gate(centre, target, f"trap '' TERM\n: >{mark}\nwhile true; do sleep 1; done\n")
         target.wait_state(stubborn, ObservedState.ACTIVE)
         target.wait([stubborn], lambda _job: mark.exists(), "the trap")
 
-        begun = time.monotonic()
         report = halt(centre, reason="drill", hold=False)
-        seconds = time.monotonic() - begun
 
+        print(f"{site['scheduler']}: {report.seconds:.1f} s")
         assert (report.left, report.jobs_ended) == ((), 1), report
-        assert seconds < 10
+        assert report.seconds < LONG / 2
         assert ours(centre, []) == {} or not any(ours(centre, []).values())
     finally:
         centre.close()
