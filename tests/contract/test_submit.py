@@ -226,6 +226,8 @@ def _needs_a_fence(centre: Centre) -> None:
 
 def test_a_later_job_begins_a_named_output_anew(centre: Centre) -> None:
     """As people know it from Slurm, also where the file is opened to be appended to."""
+    if not centre.can("fence"):
+        pytest.skip(f"{centre.name} opens the file itself, before any word of ours: nobody published how")
     first, second = centre.work(then="echo one"), centre.work(then="echo two")
     for work in (first, second):
         work.spec = {"stdout_path": str(first.path("out")), "stderr_path": str(first.path("err"))}
