@@ -9,13 +9,14 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from site_adapters.centre.halt import halt
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.types import Accepted, Attributes, JobSpec, SiteAccount, Submission
 from tests.builders import compose_gateway, make_gateway, served, slurm_site
-from tests.docking import dialling, dock, serving, slurm_at_the_centre
+from tests.docking import Docked, dialling, dock, serving, slurm_at_the_centre
 from tests.lab.slurm import SlurmLab, missing_reason, wait_for
 
-ROUNDS = 60
+ROUNDS, STOPPED = 60, 10
 LAB = -3000 * int(os.environ.get("PENSTOCK_LAB", "0"))
 
 
@@ -61,9 +62,23 @@ def _measure(lab: SlurmLab, root: Path, stack: ExitStack) -> None:
     for name, each in times.items():
         p50, p95 = statistics.median(each), statistics.quantiles(each, n=20)[18]
         print(f"{name:8} p50 {p50:6.1f} ms  p95 {p95:6.1f} ms  {p50 - base:+6.1f} ms against SSH")
+    _stop(by_service, service.sites["alpha"], account)
     print(f"load {os.getloadavg()[0]:.1f}")
     for services in (ssh, agent, service):
         services.close()
+
+
+def _stop(docked: Docked, adapter: SiteAdapter, account: SiteAccount) -> None:
+    """The switch at the centre, over jobs that ignore TERM."""
+    script = "#!/bin/bash\ntrap '' TERM\nwhile true; do sleep 1; done\n"
+    spec = JobSpec(script=script, attributes=Attributes(duration=600))
+    jobs = [Submission(spec, account, f"pbnchstop{n:0>6}", 1, f"stop-{n}") for n in range(STOPPED)]
+    taken = [one for one in adapter.management.submit(jobs) if isinstance(one, Accepted)]
+    assert len(taken) == STOPPED, taken
+    centre = docked.compose()
+    report = halt(centre, reason="benchmark", hold=False)
+    centre.close()
+    print(f"stop     {report.jobs_ended} jobs of ours ended in {report.seconds:.1f} s (target 10), left: {report.left}")
 
 
 def _one(adapter: SiteAdapter, account: SiteAccount, number: str) -> float:
