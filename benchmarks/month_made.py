@@ -97,7 +97,7 @@ def main(folder: Path, count: int, gateway_id: str) -> None:
     with (folder / "sacct.txt").open("wb") as out:
         for end, row in rows:
             ends.append(end)
-            offsets.append(offsets[-1] + out.write(row.encode() + b"\n"))
+            offsets.append(offsets[-1] + out.write(f"{row}{SEPARATOR}\n".encode()))
     (folder / "ends").write_bytes(ends.tobytes())
     (folder / "offsets").write_bytes(offsets.tobytes())
     (folder / "jobs.csv").write_text("\n".join(jobs))

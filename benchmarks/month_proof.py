@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from accounting.store.schema import CHARGES, USAGE
+from accounting.store.schema import CHARGES, REVERSALS, USAGE
 from benchmarks import month_made as made
 
 EVERY = 97
@@ -21,7 +21,9 @@ def sampled(conn: Connection) -> str:
     """
     checked, tiered = 0, dict[str, list[int]]()
     query = select(CHARGES.c.project_id, CHARGES.c.gross_micro, CHARGES.c.grade, CHARGES.c.segments, USAGE.c.raw)
-    query = query.join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id).where(CHARGES.c.gross_micro > 0)
+    query = query.join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
+    query = query.outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)  # a break that was settled took its place
+    query = query.where(CHARGES.c.gross_micro > 0, REVERSALS.c.charge_id.is_(None))
     for number, row in enumerate(conn.execution_options(stream_results=True, yield_per=5000).execute(query)):
         if row.grade == "quality":
             month = tiered.setdefault(row.project_id, [0, 0])

@@ -3,8 +3,6 @@ statements spooled and signed at any size."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accounting.calendar import Window, month
-from accounting.evidence import personal
 from accounting.evidence.note import public_bytes
 from accounting.meter import MeteringPolicy, meter
 from accounting.price import NoPrice, PriceBook, Segment, price
@@ -75,11 +72,6 @@ def test_a_run_of_decades_is_priced_without_filling_the_timeline() -> None:
     assert timeline is not None and timeline._known is None
 
 
-@given(key=st.binary(min_size=1, max_size=64), message=st.binary(max_size=300))
-def test_our_hmac_is_that_of_the_library(key: bytes, message: bytes) -> None:
-    assert personal._hmac(key, message) == hmac.new(key, message, hashlib.sha256).hexdigest()
-
-
 # ---------------------------------------------------------------- long looks
 
 
@@ -114,7 +106,7 @@ def test_a_long_look_is_taken_in_spans_that_fit_in_memory(gateway: Gateway, an_h
     assert begins[0] == now - timedelta(days=35) and ends[-1] == now
     assert begins[1:] == ends[:-1]  # no gap, no overlap
     assert max(rows) <= 50_000
-    assert an_hour or len(rows) <= 4  # a quiet centre is not asked day by day
+    assert an_hour or len(rows) <= 13  # a quiet centre is not asked day by day
 
 
 # ---------------------------------------------------------------- large statements
