@@ -27,6 +27,7 @@ from accounting.invoicing.invoice import Document, LegalEntity
 from accounting.invoicing.store import Wanted, issue_credit_note, issue_invoice
 from accounting.invoicing.tax import TaxKind, TaxRule, taxed
 from accounting.meter import MeteringPolicy
+from accounting.store import prices
 from accounting.store.contracts import Terms, set_terms
 from accounting.tariff import Discount, PriceRule
 from gateway.db import Database
@@ -225,7 +226,9 @@ def test_a_run_that_is_metered_dearer_than_agreed_is_found(db: Database, verifie
 
 
 def test_a_price_of_another_hour_is_found(db: Database, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Window, "holds", lambda *_: False)  # the cheap night is forgotten
+    # The cheap night is forgotten (in a price book of its own: books are kept between calls).
+    monkeypatch.setattr(prices, "_book", prices._book.__wrapped__)
+    monkeypatch.setattr(Window, "holds", lambda *_: False)
     start = int(datetime(2026, 12, 3, 15, tzinfo=UTC).timestamp())
     with db.write() as conn:
         book(conn, [96], project="p2", Start=str(start), End=str(start + 1000), Submit=str(start), ElapsedRaw="1000")
