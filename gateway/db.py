@@ -145,8 +145,9 @@ def _engine(url: str, pool_size: int) -> Engine:
 
 
 # A process that is frozen in the middle of a transaction keeps its locks: whoever submits would wait for it to thaw.
-# The server ends such a session; ours take milliseconds, as nothing is said to a site within one.
-_FROZEN_TRANSACTION_MS = 5000
+# The server ends such a session; ours take milliseconds (a month's closing, seconds),
+# as nothing is said to a site within one.
+_FROZEN_TRANSACTION_MS = 10_000
 
 
 def _postgresql(url: str, pool_size: int) -> Engine:
