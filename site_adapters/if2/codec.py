@@ -196,7 +196,7 @@ def _named(kinds: tuple[Any, ...]) -> Codec:
         return {TAG: name, **parts[name].write(value)}
 
     def read(value: Any, place: str) -> Any:
-        if not isinstance(value, dict) or value.get(TAG) not in parts:
+        if not isinstance(value, dict) or not isinstance(value.get(TAG), str) or value[TAG] not in parts:
             raise Malformed(f"{place}: one of {', '.join(parts)} expected")
         return parts[value[TAG]].read({k: v for k, v in value.items() if k != TAG}, place)
 

@@ -56,7 +56,8 @@ def test_whatever_arrives_is_a_value_or_malformed(noise: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "wrong"),
     [(int, True), (int, "1"), (bool, 1), (str, 1), (datetime, "2026-01-01T00:00:00"), (Change, {"sudo": 1}),
-     (bytes, "*"), (tuple[int, ...], "12"), (SubmitOutcome, {"$": "Accepted"}), (SubmitOutcome, {"$": "Policy"})],
+     (bytes, "*"), (tuple[int, ...], "12"), (SubmitOutcome, {"$": "Accepted"}), (SubmitOutcome, {"$": "Policy"}),
+     (SubmitOutcome, {"$": []})],
 )  # fmt: skip
 def test_nothing_is_read_as_something_else(kind: Any, wrong: Any) -> None:
     with pytest.raises(Malformed):
