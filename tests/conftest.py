@@ -37,6 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Long campaigns run only when asked for by `-m soak`. What needs no database, no server and no shell is `unit`."""
     for item in items:
         needs = {"db_url", "postgres", "slurm_alpha", "slurm_beta"} & set(getattr(item, "fixturenames", ()))
+        needs |= {mark.name for mark in item.iter_markers("live")}
         if "unit" in item.path.relative_to(config.rootpath).parts and not needs:
             item.add_marker("unit")
     if "soak" not in (config.getoption("-m") or ""):

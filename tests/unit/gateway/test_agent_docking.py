@@ -21,6 +21,8 @@ from tests.docking import Docked, dialling, dock
 from tests.fake_site import FakeSite, submission
 from tests.lab.slurm import wait_for
 
+pytestmark = pytest.mark.live  # the wire between two servers, cut again and again
+
 
 class CuttingProxy:
     """A TCP relay that drops every connection when told to, in the middle of whatever it carries."""
