@@ -125,8 +125,9 @@ def changed(value: Any, rng: random.Random) -> Any:
     return value[:at] + rng.choice([c for c in others if c != letter]) + value[at + 1 :]
 
 
-# What carries no evidence: who the log says may be its witness (the reader names that), and which line this is.
-NOT_EVIDENCE = {("witnesses",), ("t",)}
+# What carries no evidence: who the log says may be its witness (the reader names that), which line this is, and the
+# time that was asked for: nobody signed the question (of an invoice or a settlement it is checked).
+NOT_EVIDENCE = {("witnesses",), ("t",), ("about", "from"), ("about", "to")}
 
 
 def mutate(lines: list[str], rng: random.Random) -> tuple[list[str], str]:
@@ -135,7 +136,7 @@ def mutate(lines: list[str], rng: random.Random) -> tuple[list[str], str]:
         value = json.loads(lines[number])
         paths = list(scalars(value))
         path = rng.choice(paths)
-        if path[:1] in NOT_EVIDENCE:
+        if path[:1] in NOT_EVIDENCE or path[:2] in NOT_EVIDENCE:
             continue
         at = value
         for part in path[:-1]:
