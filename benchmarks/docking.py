@@ -29,7 +29,8 @@ def run() -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         root = Path(folder)
         root.chmod(0o755)
-        lab = SlurmLab(root / "lab", port_base=31000 + LAB, shared_port_base=30800 + LAB)
+        lab = SlurmLab(root / "lab", port_base=31000 + LAB, shared_port_base=30800 + LAB,
+                       extra=("--extra-conf", "KillWait=60"))  # the switch must not wait for that  # fmt: skip
         try:
             lab.start()
             with ExitStack() as stack:
@@ -62,23 +63,28 @@ def _measure(lab: SlurmLab, root: Path, stack: ExitStack) -> None:
     for name, each in times.items():
         p50, p95 = statistics.median(each), statistics.quantiles(each, n=20)[18]
         print(f"{name:8} p50 {p50:6.1f} ms  p95 {p95:6.1f} ms  {p50 - base:+6.1f} ms against SSH")
-    _stop(by_service, service.sites["alpha"], account)
+    _stop(lab, by_service, service.sites["alpha"], account)
     print(f"load {os.getloadavg()[0]:.1f}")
     for services in (ssh, agent, service):
         services.close()
 
 
-def _stop(docked: Docked, adapter: SiteAdapter, account: SiteAccount) -> None:
-    """The switch at the centre, over jobs that ignore TERM."""
-    script = "#!/bin/bash\ntrap '' TERM\nwhile true; do sleep 1; done\n"
+def _stop(lab: SlurmLab, docked: Docked, adapter: SiteAdapter, account: SiteAccount) -> None:
+    """The switch at the centre, over the held jobs of the measurement and running ones that ignore TERM."""
+    mark = f"{account.home}/stop-{os.getpid()}"
+    script = f"#!/bin/bash\ntrap '' TERM\necho deaf >>{mark}\nwhile true; do sleep 1; done\n"
     spec = JobSpec(script=script, attributes=Attributes(duration=600))
-    jobs = [Submission(spec, account, f"pbnchstop{n:0>6}", 1, f"stop-{n}") for n in range(STOPPED)]
+    jobs = [Submission(spec, account, f"pbnch{os.getpid() % 10**8:0>8}{n:0>3}", 1, f"stop-{n}") for n in range(STOPPED)]
     taken = [one for one in adapter.management.submit(jobs) if isinstance(one, Accepted)]
     assert len(taken) == STOPPED, taken
+    deaf = Path(mark)
+    wait_for(lambda: deaf.exists() and len(deaf.read_text().split()) == STOPPED, "jobs that ignore TERM", 60)
     centre = docked.compose()
     report = halt(centre, reason="benchmark", hold=False)
     centre.close()
-    print(f"stop     {report.jobs_ended} jobs of ours ended in {report.seconds:.1f} s (target 10), left: {report.left}")
+    running = lab.run("squeue", "-h", "-t", "R,CG", "-u", account.username, "-o", "%i").split()
+    print(f"stop     {report.jobs_ended} jobs of ours, {STOPPED} of them running and deaf to TERM, ended in "
+          f"{report.seconds:.1f} s (target 10); still running: {len(running)}")  # fmt: skip
 
 
 def _one(adapter: SiteAdapter, account: SiteAccount, number: str) -> float:

@@ -109,8 +109,7 @@ def _end_all(centre: Centre, problems: list[str], *, keep_waiting: bool, begun: 
             late = [ref.native_id for ref in refs
                     if time.monotonic() - asked.get(ref.native_id, math.inf) > centre.docking.stop_after_s]  # fmt: skip
             if fresh:
-                outcomes = centre.adapter.management.cancel(account, fresh)
-                problems += [o.message for o in outcomes if isinstance(o, NotDone)]
+                _ask(centre, account, fresh, problems)
                 asked |= {ref.native_id: time.monotonic() for ref in fresh}
             if late:
                 _kill(centre, account, late, problems)
@@ -123,6 +122,21 @@ def _end_all(centre: Centre, problems: list[str], *, keep_waiting: bool, begun: 
         if not any(live.values()):  # a question to all sources costs more: only when these are gone
             live = ours(centre, problems, running_only=keep_waiting)
     return len(asked), []
+
+
+def _ask(centre: Centre, account: SiteAccount, refs: Sequence[JobRef], problems: list[str]) -> None:
+    """Nicely. On Slurm by a signal: what `scancel` has ended takes none after that, and runs on for KillWait."""
+    if centre.site.scheduler != "slurm":
+        outcomes = centre.adapter.management.cancel(account, refs)
+        problems += [o.message for o in outcomes if isinstance(o, NotDone)]
+        return
+    program, ids = centre.site.command("scancel"), [ref.native_id for ref in refs]
+    try:
+        login = centre.logins.actor(account.username)
+        login.run(slurm.cancel_waiting(program, ids))
+        login.run(slurm.signal(program, "TERM", ids))  # exit code 1 tells of those that waited; the next look sees
+    except SiteError as exc:
+        problems.append(str(exc))
 
 
 def _kill(centre: Centre, account: SiteAccount, ids: Sequence[str], problems: list[str]) -> None:
@@ -141,7 +155,9 @@ def hard_kills(site: SiteConfig, ids: Sequence[str]) -> list[Command[Output]]:
     """What ends jobs at once, whatever they trap. This machine's own runner kills by itself, 5 s after TERM."""
     match site.scheduler:
         case "slurm":
-            return [slurm.kill(site.command("scancel"), ids)]
+            # Deadly without a core file, and hardly ever trapped; what traps it too has KillWait after `scancel`.
+            program = site.command("scancel")
+            return [slurm.signal(program, "ALRM", ids), slurm.scancel(program, ids)]
         case "pbs":
             return [pbs.act(site.command("qsig"), "-s", "SIGKILL", native_id) for native_id in ids]
         case "sunway":

@@ -411,9 +411,19 @@ def scancel(program: str, ids: Sequence[str]) -> Command[Output]:
     return Command((program, *ids), lambda out: out, write=True, deadline_s=60.0)
 
 
-def kill(program: str, ids: Sequence[str]) -> Command[Output]:
-    """End jobs at once, their batch shells too: no grace as `scancel` gives it (KillWait)."""
-    return Command((program, "--signal=KILL", "--full", *ids), lambda out: out, write=True, deadline_s=20.0)
+def cancel_waiting(program: str, ids: Sequence[str]) -> Command[Output]:
+    """Cancel those of the jobs that have not begun."""
+    return Command((program, "--state=PENDING", *ids), lambda out: out, write=True, deadline_s=60.0)
+
+
+def signal(program: str, name: str, ids: Sequence[str]) -> Command[Output]:
+    """A signal to all processes of running jobs, their batch shells too.
+
+    Not for KILL: that is Slurm's word for canceling (TERM, then KillWait, 30 s by default), and what is being canceled
+    takes no signal any more; with `--batch` it ends the shell, and leaves its children behind where Slurm follows
+    processes without cgroups (all measured on 22.05).
+    """
+    return Command((program, f"--signal={name}", "--full", *ids), lambda out: out, write=True, deadline_s=20.0)
 
 
 def scontrol(program: str, *words: str) -> Command[Output]:

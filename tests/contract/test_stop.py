@@ -16,9 +16,13 @@ from site_adapters.states import ObservedState
 from site_adapters.types import Attributes
 from tests.builders import local_site
 from tests.docking import dock
-from tests.emulators.site import pbs_centre, sunway_centre
+from tests.emulators.site import pbs_centre, slurm_centre, sunway_centre
 
 LONG = 60.0  # seconds that the scheduler itself would leave a job after TERM
+
+
+def slurm(folder: Path) -> dict[str, Any]:
+    return slurm_centre(folder, kill_delay_s=LONG)[1]
 
 
 def openpbs(folder: Path) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def through_the_gate(centre: Centre, target: Target, script: str) -> Ran:
     return target._ran(one, outcome)
 
 
-@pytest.mark.parametrize("kind", [openpbs, torque, sunway, local_site])
+@pytest.mark.parametrize("kind", [slurm, openpbs, torque, sunway, local_site])
 def test_what_ignores_term_does_not_outlive_the_switch(tmp_path: Path, kind: Callable[[Path], dict[str, Any]]) -> None:
     site = kind(tmp_path)
     centre, target = docked(tmp_path, site)

@@ -229,12 +229,14 @@ class Cluster:
     def close(self) -> None:
         self._db.close()
 
-    def kill(self, job: Job, cause: str, *, at_once: bool = False) -> None:
-        """Ask the process beside a running job to end it (`at_once`: without grace); a waiting job ends at once."""
+    def is_ending(self, job: Job) -> bool:
+        """Whether a running job was told to end, and has its grace."""
+        return job.state == RUNNING and (self.root / "kill" / f"{job.key}.{job.runs}").exists()
+
+    def kill(self, job: Job, cause: str) -> None:
+        """Ask the process beside a running job to end it; a waiting job ends at once."""
         if job.state == RUNNING:
             file = self.root / "kill" / f"{job.key}.{job.runs}"
-            if at_once:
-                file.with_name(f"{file.name}.now").touch()
             if not file.exists():
                 file.write_text(cause)
             return
@@ -276,8 +278,7 @@ class Cluster:
             else:
                 self.tell_end(job)
             self.save(job)
-            for name in (f"{job.key}.{job.runs}", f"{job.key}.{job.runs}.now"):
-                (self.root / "kill" / name).unlink(missing_ok=True)
+            (self.root / "kill" / f"{job.key}.{job.runs}").unlink(missing_ok=True)
             self.schedule()
 
     def _spawn(self, job: Job) -> subprocess.Popen[bytes] | None:
@@ -310,7 +311,7 @@ class Cluster:
                 if cause:
                     killed_at = time.monotonic()
                     _signal(process.pid, signal.SIGKILL if cause == "node_fail" else signal.SIGTERM)
-            elif time.monotonic() - killed_at > grace_s or wish.with_name(f"{wish.name}.now").exists():
+            elif time.monotonic() - killed_at > grace_s:
                 _signal(process.pid, signal.SIGKILL)
         _signal(process.pid, signal.SIGKILL)  # what it left behind
         return cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from core import ENDED, HELD, NO_TASK, QUEUED, RUNNING, Answer, Job, Refusal, me
 from slurm_cluster import SlurmCluster, minutes, moment
@@ -14,7 +15,7 @@ def scancel(c: SlurmCluster, words: list[str]) -> Answer:
     ids = [w for w in words if not w.startswith("-")]
     if "-u" in words:
         ids = [str(j.seq) for j in c.jobs("state != 'ended' AND user = ?", words[words.index("-u") + 1])]
-    at_once = any(w in ("--signal=KILL", "-sKILL") for w in words)
+    name = next((w.removeprefix("--signal=") for w in words if w.startswith("--signal=")), "KILL")
     said, code = "", 0
     with c.locked():
         for text in ids:
@@ -24,7 +25,17 @@ def scancel(c: SlurmCluster, words: list[str]) -> Answer:
                 if job.user != me() and not c.is_admin():
                     said, code = said + _denied(text), 210
                     break
-                _cancel(c, job, alone="_" in text, at_once=at_once)
+                if "--state=PENDING" in words and job.state == RUNNING:
+                    continue
+                if name == "KILL":  # with --full too: Slurm's word for canceling, with the grace of KillWait
+                    _cancel(c, job, alone="_" in text)
+                elif c.is_ending(job):
+                    said, code = (
+                        said + f"scancel: error: Kill job error on job id {text}: Invalid job id specified\n",
+                        1,
+                    )
+                else:
+                    c.signal(job, signal.Signals[f"SIG{name}"])
         c.schedule()
     return Answer("", said, code)
 
@@ -33,13 +44,13 @@ def _denied(text: str) -> str:
     return f"scancel: error: Kill job error on job id {text}: Access/permission denied\n"
 
 
-def _cancel(c: SlurmCluster, job: Job, *, alone: bool, at_once: bool) -> None:
+def _cancel(c: SlurmCluster, job: Job, *, alone: bool) -> None:
     job.more["canceled_by"] = os.geteuid()
     if job.state in (QUEUED, HELD):
         job.more["waited_for"] = c.reason(job)
         job.more |= {"canceled_alone": True} if alone and job.task != NO_TASK and not job.runs else {}
     c.save(job)
-    c.kill(job, "deleted", at_once=at_once)
+    c.kill(job, "deleted")
 
 
 def scontrol(c: SlurmCluster, words: list[str]) -> Answer:
