@@ -52,7 +52,7 @@ def halt(centre: Centre, *, reason: str, hold: bool) -> HaltReport:
 
 
 def ours(centre: Centre, problems: list[str], *, running_only: bool = False) -> dict[SiteAccount, list[JobRef]]:
-    """What of ours has not ended: what we know of, and whatever bears a tag of the form that ours have."""
+    """What of ours has not ended: whatever bears a tag of the form that ours have, in name, comment or submit line."""
     accounts = _accounts(centre)
     found: dict[SiteAccount, dict[str, JobRef]] = defaultdict(dict)
     by_name = {account.username: account for account in accounts}
