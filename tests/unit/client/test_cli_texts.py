@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import ast
-import io
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
 from penstock import cli
 from penstock.cli import shared, texts
 
+from tests import catalogues
+
 CLIENT = Path(cli.__file__).parents[1]
 CATALOGUE = CLIENT / "locale" / "zh_CN.po"
+FILES = list((CLIENT / "cli").glob("*.py"))
 # What is looked up by a value that the gateway sends or a table in the code gives, not by a literal in `tr(…)`.
 BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier ones", "earned", "tax", "centre share",
             "fees", "withheld", "net", "pay", "opening", "paid", "closing", "Charged by the centres' meters",
@@ -27,84 +25,41 @@ BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier o
             "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH")  # fmt: skip
 
 
-def translated() -> dict[str, str]:
-    with CATALOGUE.open("rb") as file:
-        return {str(m.id): str(m.string) for m in read_po(file) if m.id and m.string}
-
-
-def helps(command: click.Command) -> Iterator[str]:
-    yield command.help or ""
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            yield parameter.help or ""
-    if isinstance(command, click.Group):
-        for name in command.list_commands(click.Context(command)):
-            found = command.get_command(click.Context(command), name)
-            assert found is not None
-            yield from helps(found)
-
-
 def literals() -> Iterator[str]:
     """Texts in `tr(…)`, headings of tables, and what `_list` and `_post` are given to show."""
-    for file in sorted((CLIENT / "cli").glob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-                continue
-            name = node.func.id
-            if name == "tr" and isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value)
-            elif name == "table":
-                elements = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else []
-                yield from (str(e.value) for e in elements if isinstance(e, ast.Constant))
-            elif name == "_list" and isinstance(node.args[2], ast.Dict):
-                yield from (str(e.value) for e in node.args[2].values if isinstance(e, ast.Constant))
-            elif name == "_post" and isinstance(node.args[3], ast.Constant):
-                yield str(node.args[3].value)
+    yield from catalogues.literals(FILES)
+    for _, name, call in catalogues.calls(FILES):
+        if name == "table":
+            elements = call.args[1].elts if isinstance(call.args[1], ast.Tuple) else []
+            yield from (str(e.value) for e in elements if isinstance(e, ast.Constant))
+        elif name == "_list" and isinstance(call.args[2], ast.Dict):
+            yield from (str(e.value) for e in call.args[2].values if isinstance(e, ast.Constant))
+        elif name == "_post" and isinstance(call.args[3], ast.Constant):
+            yield str(call.args[3].value)
 
 
 def test_every_text_of_the_command_line_is_translated() -> None:
-    asked = {text for text in (*helps(cli.penstock), *literals(), *BY_VALUE) if text.strip()}
+    asked = {text for text in (*catalogues.helps(cli.penstock), *literals(), *BY_VALUE) if text.strip()}
     asked |= {text for _, text in cli.COMMANDS.values()}
     asked -= {"{id}"}  # nothing but a value
     assert len(asked) > 300
-    assert sorted(asked - translated().keys()) == []
-
-
-def bare_words(node: ast.AST) -> Iterator[str]:
-    """Words in what is printed or raised for people that go round `tr`."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("tr", "local_time"):
-        return
-    if isinstance(node, ast.Subscript | ast.Attribute):  # a key, not a word
-        return
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield from re.findall(
-            r"[A-Za-z]{3,} [A-Za-z]{2,}", node.value.replace("penstock account", "")
-        )  # a command to type
-    for child in ast.iter_child_nodes(node):
-        yield from bare_words(child)
+    assert sorted(asked - catalogues.translated(CATALOGUE).keys()) == []
 
 
 def test_nothing_is_said_past_the_catalogue() -> None:
     said = {}
-    for file in sorted((CLIENT / "cli").glob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "click.echo",
-                "click.UsageError",
-                "report.warn",
-            ):
-                words = [word for argument in node.args for word in bare_words(argument)]
-                if words:
-                    said[f"{file.name}:{node.lineno}"] = words
+    for where, name, call in catalogues.calls(FILES):
+        if name in ("click.echo", "click.UsageError", "report.warn"):
+            typed = "penstock account"  # a command to type
+            words = [word for argument in call.args for word in catalogues.bare_words(argument, typed)]
+            if words:
+                said[where] = words
     assert said == {}
 
 
 def test_a_translation_has_the_places_of_its_text() -> None:
-    places = re.compile(r"\{[^}]*\}")
-    wrong = [
-        text for text, said in translated().items() if sorted(places.findall(text)) != sorted(places.findall(said))
-    ]
-    assert wrong == []
+    said = catalogues.translated(CATALOGUE)
+    assert [text for text in said if catalogues.places(text) != catalogues.places(said[text])] == []
 
 
 def test_help_is_shown_in_the_readers_language() -> None:
@@ -121,13 +76,7 @@ def test_help_is_shown_in_the_readers_language() -> None:
 
 @pytest.fixture
 def chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    folder = tmp_path / "zh_CN" / "LC_MESSAGES"
-    folder.mkdir(parents=True)
-    compiled = io.BytesIO()
-    with CATALOGUE.open("rb") as file:
-        write_mo(compiled, read_po(file))
-    (folder / "penstock.mo").write_bytes(compiled.getvalue())
-    monkeypatch.setattr(texts, "_FOLDER", str(tmp_path))
+    monkeypatch.setattr(texts, "_FOLDER", str(catalogues.compiled(CATALOGUE, tmp_path, "penstock")))
     monkeypatch.setenv("LANGUAGE", "zh_CN")
     texts.use_catalogue()
     yield

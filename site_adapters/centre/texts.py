@@ -1,0 +1,32 @@
+"""The texts of `penstock-site` in the reader's language; the checks' own, too, wherever they were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from site_adapters.texts import Catalogue
+
+TEXTS = Catalogue("penstock-site", Path(__file__).parents[1] / "locale")
+tr, said = TEXTS.tr, TEXTS.said
+
+
+class Spoken(click.Group):
+    """A command whose help is in the reader's language, with that of its options and subcommands."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        TEXTS.use()
+        _translate(self)
+        return super().main(*args, **kwargs)
+
+
+def _translate(command: click.Command) -> None:
+    command.help = tr(command.help or "")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.help:
+            parameter.help = tr(parameter.help)
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            _translate(one)
