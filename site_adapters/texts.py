@@ -71,3 +71,7 @@ def entries(file: Path) -> list[tuple[str, str]]:
         return data[start : start + length].decode()
 
     return [(word(texts, n), word(translations, n)) for n in range(count)]
+
+
+# The texts of `penstock-site` and of the adapters' checks; the gateway's own commands show the latter, too.
+SITE = Catalogue("penstock-site", Path(__file__).parent / "locale")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from site_adapters.texts import Catalogue
+from site_adapters.texts import SITE
 
-TEXTS = Catalogue("penstock-site", Path(__file__).parents[1] / "locale")
-tr, said = TEXTS.tr, TEXTS.said
+tr, said = SITE.tr, SITE.said
 
 
 class Spoken(click.Group):
     """A command whose help is in the reader's language, with that of its options and subcommands."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        TEXTS.use()
+        SITE.use()
         _translate(self)
         return super().main(*args, **kwargs)
 

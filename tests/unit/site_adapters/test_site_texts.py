@@ -15,8 +15,7 @@ from click.testing import CliRunner
 from site_adapters import centre
 from site_adapters.centre import cli
 from site_adapters.centre.conformance.run import Found, Result
-from site_adapters.centre.texts import TEXTS
-from site_adapters.texts import pattern_of
+from site_adapters.texts import SITE, pattern_of
 from tests import catalogues
 
 CENTRE = Path(centre.__file__).parent
@@ -93,25 +92,25 @@ def test_a_translation_has_the_places_of_its_text() -> None:
 
 @pytest.fixture
 def chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(TEXTS, "folder", catalogues.compiled(CATALOGUE, tmp_path / "locale", TEXTS.domain))
+    monkeypatch.setattr(SITE, "folder", catalogues.compiled(CATALOGUE, tmp_path / "locale", SITE.domain))
     monkeypatch.setenv("LANGUAGE", "zh_CN")
-    TEXTS.use()
+    SITE.use()
     yield
     monkeypatch.undo()
-    TEXTS.use()
+    SITE.use()
 
 
 @pytest.mark.usefixtures("chinese")
 def test_a_sentence_made_elsewhere_is_shown_with_its_values() -> None:
-    assert TEXTS.said("12 ended jobs are kept, 2 of the first 5 cannot be read") == (
+    assert SITE.said("12 ended jobs are kept, 2 of the first 5 cannot be read") == (
         "保留 12 个已结束的作业，前 5 个中有 2 个无法读取"
     )
-    assert TEXTS.said("not asked: everybody's jobs are visible") == "未查询：可见所有人的作业"
-    assert TEXTS.said("Name it in site.yaml: commands: {qsub: …}") == "请在 site.yaml 中写明：commands: {qsub: …}"
-    assert TEXTS.said("slurm_load_jobs error: Unable to contact") == "slurm_load_jobs error: Unable to contact"
-    assert TEXTS.said("") == ""
+    assert SITE.said("not asked: everybody's jobs are visible") == "未查询：可见所有人的作业"
+    assert SITE.said("Name it in site.yaml: commands: {qsub: …}") == "请在 site.yaml 中写明：commands: {qsub: …}"
+    assert SITE.said("slurm_load_jobs error: Unable to contact") == "slurm_load_jobs error: Unable to contact"
+    assert SITE.said("") == ""
     found = Found([Result("a/b", "", "passed", "", "", 0.1)])
-    assert TEXTS.said(found.summary) == "共 1 项检查：通过 1，未通过 0，略过 0"
+    assert SITE.said(found.summary) == "共 1 项检查：通过 1，未通过 0，略过 0"
 
 
 @pytest.mark.usefixtures("chinese")
