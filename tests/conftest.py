@@ -134,3 +134,15 @@ def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     url = lab.fresh(request.getfixturevalue("_postgres_template"))
     yield url
     lab.drop(url)
+
+
+@pytest.fixture
+def other_url(db_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty database of the same kind as `db_url`."""
+    if db_url.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path / 'new' / 'penstock.sqlite'}"
+        return
+    lab: postgres_lab.PostgresLab = request.getfixturevalue("postgres")
+    url = lab.fresh()
+    yield url
+    lab.drop(url)
