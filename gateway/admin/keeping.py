@@ -26,9 +26,8 @@ def backup(args: argparse.Namespace) -> None:
 
 def restore(args: argparse.Namespace) -> None:
     settings = Settings()
-    lock = lock_home(settings.home)
-    copies.restore(settings, Path(args.file), now=utc_now(), force=args.force)
-    lock.close()
+    with closing(lock_home(settings.home)):
+        copies.restore(settings, Path(args.file), now=utc_now(), force=args.force)
     print(tr("restored; run `gateway admin recover` before it takes writes"))
 
 

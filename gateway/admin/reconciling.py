@@ -122,10 +122,13 @@ def _tell_standing(item: reconcile.Standing) -> None:
 
 def breaks(args: argparse.Namespace) -> None:
     """What is not settled, oldest first."""
+    period = _month(args.period) if args.period else ""
     with closing(compose(Settings())) as services:
+        if args.site and args.site not in services.sites:
+            raise NotFound(tr("There is no site {site}.", site=args.site))
         with services.db.read() as conn:
             sites = [args.site] if args.site else None
-            found = [b for b in recon_store.breaks(conn, site_ids=sites, period=args.period) if b.state not in FINAL]
+            found = [b for b in recon_store.breaks(conn, site_ids=sites, period=period) if b.state not in FINAL]
             names = Names(services, conn, None)
         if args.json:
             print(json.dumps([_json(services, names, item) for item in found]))
