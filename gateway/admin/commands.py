@@ -57,6 +57,8 @@ def _add_people(admin: Any) -> None:
          ("--owner", {"default": None, "help": "A person who sees and pays its bills"}))  # fmt: skip
     _add(admin, "member", member, "Let a person work for a project", ("project", {}), ("user", {}),
          ("--role", {"default": "researcher", "help": "researcher or owner"}))  # fmt: skip
+    _add(admin, "staff", staff, "Say that a person works for a centre", ("site", {}), ("user", {}),
+         ("--remove", _FLAG | {"help": "No more"}))  # fmt: skip
     _add(admin, "token", token, "A token for a person", ("user", {}),
          ("--scopes", {"default": "read,submit", "help": "Of read, submit, admin, with commas"}),
          ("--days", {"type": int, "default": 30, "help": "How long it is good"}))  # fmt: skip
@@ -175,6 +177,18 @@ def member(args: argparse.Namespace) -> None:
     with closing(compose(Settings())) as services, services.db.write() as conn:
         service.add_member(conn, project_id=_project(conn, args.project), user_id=service.user_id_of(conn, args.user),
                            role=args.role, now=utc_now())  # fmt: skip
+
+
+def staff(args: argparse.Namespace) -> None:
+    """They see what the centre may see: its jobs, its statements, what it will be paid."""
+    with closing(compose(Settings())) as services:
+        if args.site not in services.sites:
+            raise NotFound(tr("There is no site {site}.", site=args.site))
+        with services.db.write() as conn:
+            change = service.remove_staff if args.remove else service.add_staff
+            change(conn, site_id=args.site, user_id=service.user_id_of(conn, args.user))
+    told = "{user} does not work for {site} any more" if args.remove else "{user} works for {site}"
+    print(tr(told, user=args.user, site=args.site))
 
 
 def credit(args: argparse.Namespace) -> None:

@@ -340,6 +340,6 @@ def _budget(conn: Connection, b: Budget, now: Any) -> dict[str, Any]:
     shown = str if b.commodity == CORE_SECONDS else format_micro
     return {
         "id": b.id, "project": b.project_id, "commodity": b.commodity, "amount": shown(b.amount),
-        "spent": shown(used), "span": b.span, "span_start": views.stamp(start), "thresholds": list(b.thresholds),
-        "stop": b.stop,
+        "spent": shown(used), "span": b.span, "span_start": views.stamp(start), "zone": b.zone,
+        "thresholds": list(b.thresholds), "stop": b.stop,
     }  # fmt: skip

@@ -359,6 +359,7 @@ class Budget(_Out):
     spent: str
     span: str
     span_start: str
+    zone: str
     thresholds: list[int]
     stop: bool
 

@@ -16,7 +16,7 @@ from accounting import store as books
 from gateway.db import Database, table_of
 from gateway.errors import Conflict, Invalid, NotFound, Problem, SiteClosedError, SiteUnreachableError
 from gateway.identity.keys import MasterKey, new_key_pair
-from gateway.identity.tables import MembershipRow, ProjectRow, SiteAccountRow, UserRow
+from gateway.identity.tables import CentreStaffRow, MembershipRow, ProjectRow, SiteAccountRow, UserRow
 from gateway.ids import new_id
 from gateway.services import Services
 from site_adapters.errors import CredentialRefused, SiteClosed, SiteError
@@ -26,7 +26,7 @@ from site_adapters.transport.ssh import load_key
 from site_adapters.types import AccountFacts
 
 USERS, PROJECTS, MEMBERS = table_of(UserRow), table_of(ProjectRow), table_of(MembershipRow)
-ACCOUNTS = table_of(SiteAccountRow)
+ACCOUNTS, STAFF = table_of(SiteAccountRow), table_of(CentreStaffRow)
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}\Z")
 _LOGIN = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\Z")
@@ -66,6 +66,20 @@ def add_member(conn: Connection, *, project_id: str, user_id: str, role: str, no
     where = (MEMBERS.c.project_id == project_id, MEMBERS.c.user_id == user_id)
     if conn.execute(update(MEMBERS).where(*where).values(role=role)).rowcount == 0:
         conn.execute(insert(MEMBERS).values(project_id=project_id, user_id=user_id, role=role, created_at=now))
+
+
+def add_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
+    """A person works for a centre: they see its jobs, statements and settlements. Twice is once."""
+    key = (STAFF.c.site_id == site_id, STAFF.c.user_id == user_id)
+    if conn.scalar(select(STAFF.c.user_id).where(*key)) is None:
+        conn.execute(insert(STAFF).values(site_id=site_id, user_id=user_id))
+
+
+def remove_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
+    """A person works for a centre no more; raises `NotFound` where they did not."""
+    gone = conn.execute(STAFF.delete().where(STAFF.c.site_id == site_id, STAFF.c.user_id == user_id))
+    if gone.rowcount == 0:
+        raise NotFound("That person does not work for this centre.")
 
 
 def remove_member(conn: Connection, *, project_id: str, user_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -151,8 +152,9 @@ def charges(job: str, as_json: bool) -> int:
     for charge in found["charges"]:
         click.echo(tr("{meter} meter: {rule} = {core_seconds} core-seconds", **charge))
         for part in charge["segments"]:
-            click.echo(tr("  {quantity} {resource} at {price} {currency} for {per} = {amount} {currency}",
-                          **part | {"currency": charge["currency"]}))  # fmt: skip
+            click.echo(tr("  {quantity} {unit} at {price} {currency} {per} = {amount} {currency}", per=_per(part),
+                          unit=tr(part["resource"].replace("_", "-")), quantity=part["quantity"], price=part["price"],
+                          currency=charge["currency"], amount=part["amount"]))  # fmt: skip
     total = found["total"]
     if total is None:
         click.echo(tr("Nothing is charged."))
@@ -162,6 +164,13 @@ def charges(job: str, as_json: bool) -> int:
         click.echo(tr("Total {amount} {currency}, {hours} ({word})", amount=total["amount"], currency=total["currency"],
                       hours=core_hours(found["core_seconds"]), word=word))  # fmt: skip
     return report.OK
+
+
+def _per(part: dict[str, Any]) -> str:
+    """For how much the price is."""
+    if part["per"] == 3600 and part["resource"].endswith("_seconds"):
+        return tr("per {unit}", unit=tr(part["resource"].replace("_seconds", "-hour")))
+    return tr("for {count}", count=part["per"])
 
 
 @click.command()

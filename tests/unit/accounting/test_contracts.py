@@ -105,8 +105,8 @@ def test_the_centre_gets_its_share_and_bears_its_faults(db: Database) -> None:
         lines = books.charges_of_job(conn, "j2")
         found = books.explain(conn, lines[0].charge_id)
     assert found is not None and found.charge.reason == "liability:NODE_FAIL"
-    assert any("the centre is not paid 40000" in step for step in found.steps)
-    assert any("400 core_seconds × rule 1: 360000 for 3600 core_seconds = 40000" in step for step in found.steps)
+    assert any("the centre is not paid 0.04 CNY" in step for step in found.steps)
+    assert any("400 core-seconds × rule 1: 0.36 CNY per core-hour = 0.04 CNY" in step for step in found.steps)
 
 
 def test_no_bill_rises_after_n_days_but_falls_at_any_time(db: Database) -> None:

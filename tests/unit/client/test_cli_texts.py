@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from penstock import cli
 from penstock.cli import shared, texts
+from penstock.cli.recon import KINDS
 
 from tests import catalogues
 
@@ -22,7 +23,9 @@ FILES = list((CLIENT / "cli").glob("*.py"))
 BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier ones", "earned", "tax", "centre share",
             "fees", "withheld", "net", "pay", "opening", "paid", "closing", "Charged by the centres' meters",
             "Provisional, no record yet", "Charged and not billed", "In dispute", "Received and not matched", "PROJECT",
-            "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH")  # fmt: skip
+            "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH", "open", "closing", "closed", "core-seconds",
+            "gpu-seconds", "node-seconds", "memory-mib-seconds", "core-hour", "gpu-hour", "node-hour", "core-hours",
+            "gpu-hours", "minimum", "ours", "theirs", *KINDS.values())  # fmt: skip
 
 
 def literals() -> Iterator[str]:

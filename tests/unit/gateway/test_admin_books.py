@@ -23,6 +23,7 @@ from gateway.billing import evidence
 from gateway.billing.names import Names
 from gateway.identity import vault
 from gateway.identity.keys import load_or_create
+from gateway.identity.tokens import Doorkeeper
 from gateway.jobs.repository import ACCOUNTS, SITES
 from tests.builders import Gateway
 from tests.unit.accounting.makers import agree, agreement
@@ -204,6 +205,20 @@ def test_a_meter_that_could_not_be_read_has_no_day(gateway: Gateway, admin: Admi
 
 
 # ---------------------------------------------------------------- keeping
+
+
+def test_a_persons_token_sees_the_centre_they_work_for_until_they_do_not(gateway: Gateway, admin: Admin) -> None:
+    def works_for(secret: str) -> frozenset[str]:
+        return Doorkeeper(gateway.services).person(secret).staff_of
+
+    admin("user", "lin")
+    secret = admin("token", "lin").strip()
+    assert works_for(secret) == frozenset()
+    assert admin("staff", "local", "lin") == admin("staff", "local", "lin") == "lin works for local\n"
+    assert works_for(secret) == {"local"}
+    assert admin("staff", "local", "lin", "--remove") == "lin does not work for local any more\n"
+    assert works_for(secret) == frozenset()
+    assert "does not work for this centre" in admin("staff", "local", "lin", "--remove", code=1)
 
 
 def test_erasing_a_person_leaves_nothing_to_read_and_every_proof(gateway: Gateway, admin: Admin) -> None:

@@ -84,7 +84,7 @@ def test_from_signatures_to_an_explained_charge(
     assert [(i["amount"], i["core_seconds"], i["replaced"]) for i in items] == [("1.44", 14_400, False)]
     found = ok(client.get(f"billing/charges/{items[0]['id']}"))
     assert found["raw"] == {"key": "1"} and found["reading"]["cores"] == 4
-    assert any("360000 for 3600 core_seconds = 1440000" in step for step in found["steps"])
+    assert any("0.36 CNY per core-hour = 1.44 CNY" in step for step in found["steps"])
     stranger = login("stranger")
     assert client.get(f"billing/charges/{items[0]['id']}", headers=stranger).status_code == 404
     assert client.get("billing/charges", params={"project": "demo"}, headers=stranger).status_code == 404
@@ -234,5 +234,5 @@ def test_the_command_line_reads_the_books(
     told = runner.invoke(billing, ["explain", str(number)], catch_exceptions=False)
     assert "4 allocated cores × 3600 s" in told.output and "1.44 CNY" in told.output
     made = runner.invoke(billing, ["budget", "demo", "--set", "5"], catch_exceptions=False)
-    assert "1.44 of 5.00 spent" in made.output
+    assert "1.44 of 5.00 CNY spent" in made.output
     assert "BUDGET" in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output

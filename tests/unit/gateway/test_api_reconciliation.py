@@ -120,12 +120,12 @@ def test_both_sides_settle_a_break_on_the_command_line(gateway: Gateway, address
     assert "lines: 1" in run(admin, "statements", "compare", str(json.loads(sent)["id"]))
     [item] = json.loads(run(centre, "breaks", "list", "--state", "open", "--json"))
     listed = run(centre, "breaks", "list").splitlines()
-    assert listed[1].split()[:7] == [str(item["id"]), "local", "2026-11", "B03", "open", "8.59", "CNY"]
+    assert listed[1].split()[:8] == [str(item["id"]), "local", "2026-11", "B03", "quantity", "open", "8.59", "CNY"]
     assert "dispute by staff: we ran it" in run(centre, "breaks", "dispute", str(item["id"]), "--note", "we ran it")
     run(admin, "breaks", "reopen", str(item["id"]), "--note", "let us see")
     run(admin, "breaks", "propose", str(item["id"]), "post", "--note", "as billed")
     assert ": posted" in run(centre, "breaks", "countersign", str(item["id"]), "--note", "agreed")
-    assert "as billed post" in run(centre, "breaks", "show", str(item["id"]))
+    assert "propose (post) by admin: as billed" in run(centre, "breaks", "show", str(item["id"]))
     assert run(centre, "statements", "list").splitlines()[1].split()[-1] == "yes"
 
 
