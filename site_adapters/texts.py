@@ -41,7 +41,8 @@ class Catalogue:
             return text and exact
         for pattern, translated in self._sentences:
             if (match := pattern.fullmatch(text)) is not None:
-                return translated.format(*(self.said(part) for part in match.groups()))
+                # A value of several words is a sentence again; one word is a name, and stays.
+                return translated.format(*(self.said(part) if " " in part else part for part in match.groups()))
         return text
 
     @cached_property

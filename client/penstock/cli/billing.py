@@ -10,7 +10,7 @@ import click
 from penstock.cli import report
 from penstock.cli.months import COMMANDS
 from penstock.cli.shared import client, emit, hours, json_option, local_time, month_in, table
-from penstock.cli.texts import tr
+from penstock.cli.texts import said, tr
 
 
 @click.group()
@@ -77,7 +77,7 @@ def explain(charge: int, as_json: bool) -> int:
         emit(found)
         return report.OK
     for step in found["steps"]:
-        click.echo(step)
+        click.echo(said(step))
     if found["evidence"]["sides"] == 2:
         click.echo(tr("confirmed by {signed_by} in its signed statement {statement}", **found["evidence"]))
     click.echo(f"{found['amount']} {found['currency']}" + (tr(" (replaced since)") if found["replaced"] else ""))
@@ -128,7 +128,7 @@ def budget(
         emit(found)
         return report.OK
     rows = [_budget_row(b) for b in found["items"]]
-    table(rows, ("BUDGET", "AMOUNT", "IN", "SPENT", "%", "OF", "ALERTS AT %", "PASSED", "AT 100 %"))
+    table(rows, ("BUDGET", "AMOUNT", "IN", "SPENT", "%", "SPAN", "ALERTS AT %", "PASSED", "AT 100 %"))
     return report.OK
 
 
@@ -156,9 +156,14 @@ def redeem(code: str, project: str, as_json: bool) -> int:
 @json_option
 def alarms(site: str | None, over: bool, as_json: bool) -> int:
     """What is wrong with the centres' meters: not read, gaps, totals that differ."""
-    return _list(_get("billing/alarms", site=site, over=over), as_json, {
-        "site": "SITE", "kind": "KIND", "day": "DAY", "state": "STATE", "since": "SINCE", "text": "",
-    })  # fmt: skip
+    found = _get("billing/alarms", site=site, over=over)
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [(a["site"], a["kind"], a["day"] or "–", a["state"], local_time(a["since"]), said(a["text"]))
+            for a in found["items"]]  # fmt: skip
+    table(rows, ("SITE", "KIND", "DAY", "STATE", "SINCE", "WHAT IS WRONG"))
+    return report.OK
 
 
 @billing.command()

@@ -9,7 +9,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, core_hours, emit, find, json_option, last_line, local_time, table
-from penstock.cli.texts import tr
+from penstock.cli.texts import said, tr
 
 
 @click.command()
@@ -150,7 +150,8 @@ def charges(job: str, as_json: bool) -> int:
         emit(found)
         return report.OK
     for charge in found["charges"]:
-        click.echo(tr("{meter} meter: {rule} = {core_seconds} core-seconds", **charge))
+        words = {"meter": tr(charge["meter"]), "rule": said(charge["rule"]), "core_seconds": charge["core_seconds"]}
+        click.echo(tr("{meter} meter: {rule} = {core_seconds} core-seconds", **words))
         for part in charge["segments"]:
             click.echo(tr("  {quantity} {unit} at {price} {currency} {per} = {amount} {currency}", per=_per(part),
                           unit=tr(part["resource"].replace("_", "-")), quantity=part["quantity"], price=part["price"],
@@ -166,6 +167,9 @@ def charges(job: str, as_json: bool) -> int:
     return report.OK
 
 
+_BUDGETS_OF = 20  # an operator's list of projects may be long: budgets are asked for of so many
+
+
 def _per(part: dict[str, Any]) -> str:
     """For how much the price is."""
     if part["per"] == 3600 and part["resource"].endswith("_seconds"):
@@ -179,6 +183,8 @@ def balance(as_json: bool) -> int:
     """What the projects have used, bound and left."""
     with client() as api:
         found = api.projects()
+        names = [project["name"] for project in found[:_BUDGETS_OF]] if not as_json else []
+        budgets = [(name, b) for name in names for b in api.get("billing/budgets", project=name)["items"]]
     if as_json:
         emit(found)
         return report.OK
@@ -188,6 +194,12 @@ def balance(as_json: bool) -> int:
         for project in found for e in project["exposure"]
     ]  # fmt: skip
     table(rows, ("PROJECT", "IN", "SETTLED", "IN FLIGHT", "COMMITTED", "LIMIT", "AVAILABLE"))
+    for name, b in budgets:
+        percent = 100 * float(b["spent"]) / float(b["amount"])
+        if any(percent >= threshold for threshold in b["thresholds"]):
+            end = tr(": nothing more can be submitted") if b["stop"] and percent >= 100 else ""
+            click.echo(tr("! {project}: {percent} % of the budget of {amount} {commodity} is spent{end}", project=name,
+                          percent=f"{percent:.0f}", amount=b["amount"], commodity=b["commodity"], end=end))  # fmt: skip
     return report.OK
 
 

@@ -10,8 +10,19 @@ import click
 from penstock.api import Client
 from penstock.cli import report
 from penstock.cli.recon import show_statements
-from penstock.cli.shared import client, days_of, emit, fetched, hours, json_option, local_time, month_in, table
-from penstock.cli.texts import tr
+from penstock.cli.shared import (
+    client,
+    days_of,
+    emit,
+    fetched,
+    hours,
+    json_option,
+    local_time,
+    month_in,
+    month_span,
+    table,
+)
+from penstock.cli.texts import said, tr
 
 _KEYS = ("project", "user", "site", "queue", "state", "day", "month")
 _BAR = 24
@@ -38,6 +49,8 @@ def spend(
     """What was spent: of your projects if you own them, else of your own work."""
     if (since is None) != (until is None):
         raise click.UsageError(tr("Say --since and --until, or --month."))
+    if month is not None:
+        month_span(month, zone)
     question = {"by": list(by), "month": month, "start": since, "end": until, "zone": zone, "project": list(projects),
                 "site": list(sites), "user": list(users), "as_of": as_of}  # fmt: skip
     with client() as api:
@@ -208,7 +221,9 @@ def _show(found: dict[str, Any]) -> None:
 def _show_why(charges: list[dict[str, Any]]) -> None:
     for c in charges:
         sign = tr("taken back: ") if c["kind"] == "reversal" else ""
-        click.echo(f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{c['rule']} → {c['amount']}")
+        click.echo(
+            f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{said(c['rule'])} → {c['amount']}"
+        )
     click.echo(tr("The arithmetic of a job: penstock charges JOB"))
 
 

@@ -10,7 +10,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, local_time, table
-from penstock.cli.texts import tr
+from penstock.cli.texts import said, tr
 
 KINDS = {
     "B01": "not billed by the centre", "B02": "unknown to us", "B03": "quantity", "B04": "price",
@@ -69,7 +69,7 @@ def send(
         return report.OK
     show_statements([made])
     for text in made["findings"]:
-        click.echo(text)
+        click.echo(said(text))
     for line in made["unreadable_lines"]:
         click.echo(tr("line {line}: {why}: {raw}", **line))
     return report.OK
@@ -114,7 +114,7 @@ def list_breaks(site: str | None, month: str | None, state: str | None, as_json:
         emit(items)
         return report.OK
     rows = [(str(b["id"]), b["site"], b["period"], _kind(b["category"]), b["state"], b["delta_amount"], b["currency"],
-             str(b["age_days"]), b["explanation"] or b["kind"]) for b in items]  # fmt: skip
+             str(b["age_days"]), said(b["explanation"])) for b in items]  # fmt: skip
     table(rows, ("BREAK", "SITE", "MONTH", "KIND", "STATE", "THEIRS-OURS", "IN", "DAYS", "WHY"))
     return report.OK
 
@@ -201,11 +201,11 @@ def _shown(found: dict[str, Any]) -> None:
         click.echo(tr("  {side}: {seconds} core-seconds, {amount} {currency}", side=tr(side), amount=amount or "–",
                       seconds="–" if seconds is None else seconds, currency=found["currency"]))  # fmt: skip
     if found["explanation"]:
-        click.echo(found["explanation"])
+        click.echo(said(found["explanation"]))
     for step in found["history"]:
         act = f"{step['act']} ({step['resolution']})" if step["resolution"] else step["act"]
         told = tr("  {at}  {act} by {by}", at=local_time(step["at"]), act=act, by=step["by"])
-        click.echo(f"{told}: {step['note']}" if step["note"] else told)
+        click.echo(f"{told}: {said(step['note'])}" if step["note"] else told)
 
 
 def _kind(name: str) -> str:

@@ -14,6 +14,9 @@ from penstock import cli
 from penstock.cli import shared, texts
 from penstock.cli.recon import KINDS
 
+from accounting import meters_watch
+from accounting.reconciling import drafts, explain
+from gateway.jobs import request
 from tests import catalogues
 
 CLIENT = Path(cli.__file__).parents[1]
@@ -60,9 +63,22 @@ def test_nothing_is_said_past_the_catalogue() -> None:
     assert said == {}
 
 
+def test_every_sentence_about_a_job_a_meter_or_a_difference_is_translated() -> None:
+    """Those that the gateway makes, with values in them: why a job is refused, an alarm, why two figures differ."""
+    made = [request, meters_watch, drafts, explain]
+    asked = {text for module in made for text in catalogues.sentences(Path(str(module.__file__)))}
+    assert len(asked) > 50
+    assert sorted(t for t in asked - catalogues.translated(CATALOGUE).keys() if t != "one of: ") == []
+
+
 def test_a_translation_has_the_places_of_its_text() -> None:
-    said = catalogues.translated(CATALOGUE)
-    assert [text for text in said if catalogues.places(text) != catalogues.places(said[text])] == []
+    for text, said in catalogues.translated(CATALOGUE).items():
+        if "{}" in text:  # a sentence of the gateway's: as many values, in whichever order
+            values = [f"<{n}>" for n in range(text.count("{}"))]
+            shown = said.format(*values)
+            assert [v for v in values if v not in shown] in ([], ["<1>"]), text  # a plural's `s` has no place
+        else:
+            assert catalogues.places(text) == catalogues.places(said), text
 
 
 def test_help_is_shown_in_the_readers_language() -> None:
@@ -85,6 +101,19 @@ def chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     texts.use_catalogue()
+
+
+@pytest.mark.usefixtures("chinese")
+def test_what_the_gateway_says_is_shown_in_the_readers_language() -> None:
+    said = texts.said("+10 core-seconds, and no known cause gives them")
+    assert said == "+10 核秒，没有已知原因可解释"
+    assert texts.said("2 allocated cores × 5 s") == "2 个已分配核 × 5 秒"
+    assert texts.said("with 117 s of suspension; seconds as hours") == "含挂起的 117 秒；秒记作小时"
+    told = texts.said("The job has 1 problem: The project's budget (month) is spent.")
+    assert told == "作业有问题（1 problem）：项目的预算（month）已用完。"
+    step = "2026-11-01 00:00:00 UTC to 2026-11-01 00:00:10 UTC: 10 core-seconds × rule 1: 1 CNY per core-hour = 9 CNY"
+    assert "10 核秒 × 价目 1：每核时 1 CNY = 9 CNY" in texts.said(step)
+    assert texts.said("what nobody knows") == "what nobody knows"
 
 
 @pytest.mark.usefixtures("chinese")

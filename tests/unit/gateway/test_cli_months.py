@@ -96,7 +96,13 @@ def test_a_budget_says_what_is_spent_which_alerts_have_come_and_what_happens_at_
     shown = rows(type_("billing", "budget", "demo", as_=alice))[1]
     assert shown == [number, "6.00", "CNY", "3.60", "60.0", "all", "time", "50,", "90", "50", "stop"]
     assert "Write --alert-at like" in type_("billing", "budget", "demo", "--set", "6", "--alert-at", "half", fails=True)
-    assert "(none)" in type_("billing", "budget", "demo", "--close", number, as_=alice)
+    assert "! demo: 60 % of the budget of 6.00 CNY is spent\n" in type_("balance", as_=alice)
+    type_("billing", "budget", "demo", "--set", "3", "--span", "total", "--stop", as_=alice)
+    assert "! demo: 120 % of the budget of 3.00 CNY is spent: nothing more can be submitted" in type_(
+        "balance", as_=alice
+    )
+    assert number not in type_("billing", "budget", "demo", "--close", number, as_=alice)
+    assert "! demo: 60 %" not in type_("balance", as_=alice)
 
 
 def test_what_stands_on_accounts_is_told_in_the_units_that_people_count_in(type_: Type, last_month: str) -> None:

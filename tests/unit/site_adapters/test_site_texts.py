@@ -24,8 +24,8 @@ CATALOGUE = ADAPTERS / "locale" / "zh_CN.po"
 SPOKEN = [CENTRE / "cli.py", CENTRE / "conformance" / "report.py"]
 CHECKS = [*ADAPTERS.glob("*/checks.py"), ADAPTERS / "login_node" / "auth.py", CENTRE / "checks.py"]
 # Looked up by a value: rows and outcomes that a table gives, names of checks that are made of the checks' own.
-BY_VALUE = ("jobs", "cores", "nodes", "submits/min", "core-hours", "passed  ", "failed  ", "skipped ", "{} login",
-            "observer", "meter", "controller", "hidden jobs", "history", "accounting", "clock skew", "limits enforced",
+BY_VALUE = ("jobs", "cores", "nodes", "submits/min", "core-hours", "passed  ", "failed  ", "skipped ", "observer login",
+            "meter login", "controller", "hidden jobs", "history", "accounting", "clock skew", "limits enforced",
             "staging", "credentials", "good", "open", "none", "planned: {}")  # fmt: skip
 OF_CLICK = ("Usage:", "Options", "Commands", "default: {default}", "required", "Error: {message}",
             "Try '{command} {option}' for help.", "Missing argument", "Missing option", "No such command {name!r}.",
