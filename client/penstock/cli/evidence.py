@@ -12,6 +12,7 @@ from penstock.cli.shared import client, days_of, emit, fetched, hours, json_opti
 from penstock.cli.texts import tr
 
 _ZONE = "Asia/Shanghai"
+_LABELS = {"opening": "owed before", "closing": "owed now"}
 
 
 @click.group()
@@ -110,7 +111,7 @@ def show(settlement_id: str, as_json: bool) -> int:
         return report.OK
     said = found["statement"]
     state = f"{found['state']} ({found['reason']})" if found["reason"] else found["state"]
-    click.echo(tr("{centre}, {span}, revision {revision}: {state}, drawn {at}", centre=found["centre"],
+    click.echo(tr("{centre}, {span}, revision {revision} of {at}: {state}", centre=found["centre"],
                   span=days_of(found["from"], found["to"], _ZONE), revision=found["revision"], state=state,
                   at=local_time(found["drawn_at"])))  # fmt: skip
     for name, title in (("grades", "in the period"), ("corrections_of_earlier_periods", "corrections of earlier ones")):
@@ -120,10 +121,15 @@ def show(settlement_id: str, as_json: bool) -> int:
                           hours=hours(int(line["core_seconds"]))))  # fmt: skip
     for name in ("earned", "tax", "centre_share", "fees", "withheld", "net", "pay", "opening", "paid", "closing"):
         currency = found["pay_currency" if name in ("pay", "opening", "paid", "closing") else "currency"]
-        click.echo(f"  {tr(name.replace('_', ' ')):13} {found[name]:>24} {currency}")
+        label = tr(_LABELS.get(name, name.replace("_", " ")))
+        click.echo(f"  {label:13} {found[name]:>24} {currency}")
     for held in said["disputed"]:
         click.echo(tr("  in dispute, carried forward: {entry} ({reason})", entry=held["entry"], reason=held["reason"]))
     click.echo(tr("  signed by {sides}; sha256 {hash}", sides=", ".join(found["signed_by"]), hash=found["sha256"]))
+    if found["state"] == "drawn":
+        told = tr("To agree: penstock settlement sign {id} --key FILE --key-id NAME; "
+                  "to refuse: penstock settlement object {id} REASON", id=found["id"])  # fmt: skip
+        click.echo(told)
     return report.OK
 
 

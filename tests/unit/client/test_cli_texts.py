@@ -24,7 +24,7 @@ CATALOGUE = CLIENT / "locale" / "zh_CN.po"
 FILES = list((CLIENT / "cli").glob("*.py"))
 # What is looked up by a value that the gateway sends or a table in the code gives, not by a literal in `tr(…)`.
 BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier ones", "earned", "tax", "centre share",
-            "fees", "withheld", "net", "pay", "opening", "paid", "closing", "Charged by the centres' meters",
+            "fees", "withheld", "net", "pay", "owed before", "paid", "owed now", "Charged by the centres' meters",
             "Provisional, no record yet", "Charged and not billed", "In dispute", "Received and not matched", "PROJECT",
             "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH", "open", "closing", "closed", "core-seconds",
             "gpu-seconds", "node-seconds", "memory-mib-seconds", "core-hour", "gpu-hour", "node-hour", "core-hours",

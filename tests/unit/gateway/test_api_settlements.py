@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -237,3 +238,26 @@ def test_the_command_line_signs_with_a_key_that_stays_here(
     done = CliRunner().invoke(cli.penstock, ["settlement", "sign", settlement, *with_key])
     assert done.exit_code == 0, done.output
     assert json.loads(done.output.splitlines()[-1])["signed_by"] == ["centre", "operator"]
+
+
+def test_the_operator_draws_a_month_and_the_centre_reads_what_it_will_be_paid(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: Mapping[str, str]
+) -> None:
+    month = f"{gateway.services.clock().astimezone(ZoneInfo('Asia/Shanghai')):%Y-%m}"
+
+    def penstock(headers: Mapping[str, str], *words: str) -> str:
+        env = {"PENSTOCK_URL": str(client.base_url).removesuffix("/api/v2/"), "COLUMNS": "200",
+               "PENSTOCK_TOKEN": headers["Authorization"].removeprefix("Bearer ")}  # fmt: skip
+        done = CliRunner().invoke(cli.penstock, words, env=env, standalone_mode=False)
+        assert done.exception is None, (done.exception, done.output)
+        return done.output
+
+    drawn = penstock(operator, "settlement", "draw", "c1", month)
+    number, _, told = drawn.splitlines()[-1].partition(": ")  # the server in this process logs to the same place
+    assert told == "0.00014 CNY to c1, drawn"
+    [row] = [line for line in penstock(centre, "settlement", "list").splitlines() if line.startswith(number)]
+    assert f"{month}-01 to {month}-" in row and "0.00014 CNY" in row
+    shown = penstock(centre, "settlement", "show", number)
+    for words in ("earned", "centre share", "owed before", "owed now"):
+        assert any(line.startswith(f"  {words} ") and line.endswith(" CNY") for line in shown.splitlines()), shown
+    assert f"To agree: penstock settlement sign {number}" in shown
