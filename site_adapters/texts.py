@@ -24,8 +24,15 @@ class Catalogue:
         self._found: gettext.NullTranslations = gettext.NullTranslations()
 
     def use(self) -> None:
-        """From now on this process speaks the reader's language; what click and argparse say is looked up here too."""
-        self._found = gettext.translation(self.domain, self.folder, fallback=True)
+        """From now on this process speaks the reader's language; what click and argparse say is looked up here too.
+
+        A catalogue that cannot be read stops nobody: least of all the one who types `penstock-site stop`.
+        """
+        try:
+            self._found = gettext.translation(self.domain, self.folder, fallback=True)
+        except (OSError, ValueError):
+            self._found = gettext.NullTranslations()
+            return
         self.__dict__.pop("_sentences", None)
         gettext.bindtextdomain(self.domain, str(self.folder))
         gettext.textdomain(self.domain)

@@ -21,6 +21,7 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 LAB = 2 * int(os.environ.get("PENSTOCK_LAB", "0")) + WORKER
 LAB_ROOT = Path(f"/var/tmp/penstock-lab{LAB or ''}")
 PORTS = -1500 * LAB
+os.environ["LANGUAGE"] = "C"  # the commands speak the reader's language, the tests English
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -126,6 +126,18 @@ def test_check_speaks_chinese_to_people_and_english_to_programs(tmp_path: Path) 
     assert call("trust", "nonsense").startswith("错误：")
 
 
+def test_a_broken_catalogue_stops_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = catalogues.compiled(CATALOGUE, tmp_path / "locale", SITE.domain)
+    file = folder / "zh_CN" / "LC_MESSAGES" / f"{SITE.domain}.mo"
+    file.write_bytes(b"\0" + file.read_bytes()[1:])
+    monkeypatch.setattr(SITE, "folder", folder)
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    done = CliRunner().invoke(cli.main, ["--home", str(tmp_path / "home"), "key"])
+    assert done.exit_code == 0 and done.output.startswith("ed25519:"), done.output
+    monkeypatch.undo()
+    SITE.use()
+
+
 def test_help_is_shown_in_the_readers_language() -> None:
     """As it is installed: the catalogue was compiled when the package was."""
     for language, wanted in (("zh_CN", "总开关：拒绝一切调用"), ("C", "The one switch: refuse every call")):
