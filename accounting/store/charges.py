@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import Connection, bindparam, or_, select
 
 from accounting.agreement import Agreement
@@ -146,7 +147,7 @@ def _capped(
     rise = division.amount - before.amount
     if days is None or ended is None or rise <= 0 or now - ended <= timedelta(days=days):
         return division, ""
-    return replace(division, amount=division.amount - rise, borne=division.borne + rise), "late_increase"
+    return structs.replace(division, amount=division.amount - rise, borne=division.borne + rise), "late_increase"
 
 
 def _payers(division: Division, terms: Terms) -> dict[str, int] | None:
@@ -273,7 +274,7 @@ class _Counts:
         if not extra:
             return charge
         amount = charge.amount_micro + sum(s.amount_micro for s in extra)
-        return replace(charge, amount_micro=amount, segments=(*charge.segments, *extra))
+        return structs.replace(charge, amount_micro=amount, segments=(*charge.segments, *extra))
 
     def preload(self, project_ids: Collection[str]) -> None:
         """The counts of projects as they stand, held until this transaction ends."""

@@ -73,25 +73,31 @@ def new_ids(conn: Connection, table: Table, count: int) -> Sequence[int]:
 Row = tuple[Any, ...]
 
 
-def insert_new(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row]) -> set[int]:
-    """Insert rows, whose first column is their id, where no unique key forbids it; the ids that were inserted."""
+def insert_new(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], *, encoded: Collection[str] = ()
+) -> set[int]:
+    """Insert rows, whose first column is their id, where no unique key forbids it; the ids that were inserted.
+
+    `encoded` columns are JSON text already.
+    """
     if not rows:
         return set()
     ids = {row[0] for row in rows}
     if conn.dialect.name == "sqlite":
         # Not INSERT OR IGNORE, which would pass over a missing value as well as over a key.
-        done = _insert_sqlite(conn, table, names, rows, " ON CONFLICT DO NOTHING")
+        done = _insert_sqlite(conn, table, names, rows, " ON CONFLICT DO NOTHING", encoded)
         if done == len(rows):
             return ids
         low, high = min(ids), max(ids)
         return set(conn.scalars(select(table.c.id).where(table.c.id.between(low, high)))) & ids
     if len(rows) <= _BULK:
         few = pg_insert(table).on_conflict_do_nothing().returning(table.c.id)
-        return set(conn.scalars(few, [dict(zip(names, row, strict=True)) for row in rows]))
+        values = [dict(zip(names, row, strict=True)) for row in rows]
+        return set(conn.scalars(few, [row | {name: json.loads(row[name]) for name in encoded} for row in values]))
     staged = f"staged_{table.name}"
     conn.exec_driver_sql(f"CREATE TEMP TABLE IF NOT EXISTS {staged} (LIKE {table.name}) ON COMMIT DELETE ROWS")
     conn.exec_driver_sql(f"TRUNCATE {staged}")
-    _copy(conn, staged, table, names, rows)
+    _copy(conn, staged, table, names, rows, encoded)
     columns = ", ".join(f'"{name}"' for name in names)
     query = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {staged} ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
     return set(conn.exec_driver_sql(query).scalars())
