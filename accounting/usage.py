@@ -98,8 +98,10 @@ class UsageRecord(Struct, frozen=True, gc=False):
     @property
     def resources(self) -> dict[str, int]:
         """What the source metered, by the name of the resource; what was not used is left out."""
-        found = {name: getattr(self, name) for name in SECONDS}
-        found |= {f"unit:{name}": count for name, count in self.units.items()}
+        found = {CORE_SECONDS: self.core_seconds, GPU_SECONDS: self.gpu_seconds, NODE_SECONDS: self.node_seconds,
+                 MEMORY: self.memory_mib_seconds}  # fmt: skip
+        if self.units:
+            found |= {f"unit:{name}": count for name, count in self.units.items()}
         return {name: quantity for name, quantity in found.items() if quantity}
 
     @property

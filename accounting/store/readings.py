@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, select
 
 from accounting.json_text import sorted_json
-from accounting.store.schema import CHARGES, QUARANTINE, USAGE, Row, among, insert_new, lock_buckets, new_ids, upsert
+from accounting.store.schema import CHARGES, QUARANTINE, USAGE, Row, among, insert_new, lock_projects, new_ids, upsert
 from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
 
@@ -65,7 +65,7 @@ def record(conn: Connection, assigned: Sequence[Assigned], *, now: datetime) -> 
     The keys of those runs come with them that were read before.
     Of two readings of one run by one meter in the same call the first is kept: pass the other in a later call.
     """
-    lock_buckets(conn, "job", {a.job_id for a in assigned})
+    lock_projects(conn, {a.project_id for a in assigned})
     newest, older = _known(conn, assigned)
     said: list[Any] = []
     taken: set[tuple[str, str, str]] = set()

@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, cast
 
+from psycopg.errors import UniqueViolation
 from sqlalchemy import ColumnElement, Connection, String, Table, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as pg_insert
@@ -94,6 +95,18 @@ def insert_new(
         few = pg_insert(table).on_conflict_do_nothing().returning(table.c.id)
         values = [dict(zip(names, row, strict=True)) for row in rows]
         return set(conn.scalars(few, [row | {name: json.loads(row[name]) for name in encoded} for row in values]))
+    try:  # no key forbids any, as good as always: into the table at once
+        with conn.begin_nested():
+            _copy(conn, table.name, table, names, rows, encoded)
+        return ids
+    except UniqueViolation:
+        return _copy_new(conn, table, names, rows, encoded)
+
+
+def _copy_new(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], encoded: Collection[str]
+) -> set[int]:
+    """Copy rows to a table beside, and from there those that no key forbids."""
     staged = f"staged_{table.name}"
     conn.exec_driver_sql(f"CREATE TEMP TABLE IF NOT EXISTS {staged} (LIKE {table.name}) ON COMMIT DELETE ROWS")
     conn.exec_driver_sql(f"TRUNCATE {staged}")
@@ -208,12 +221,16 @@ def lock(conn: Connection, names: Collection[str], *, shared: bool = False) -> N
         return
     function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     numbers = sorted({int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], signed=True) for n in names})
-    for number in numbers:  # in one order everywhere, so that no two wait for each other
-        conn.exec_driver_sql(f"SELECT {function}(%s)", (number,))
+    # In one order everywhere, so that no two wait for each other; a plain scan of an array keeps its order.
+    conn.exec_driver_sql(f"SELECT {function}(number) FROM unnest(%s::bigint[]) AS number", (numbers,))  # noqa: S608
 
 
-def lock_buckets(conn: Connection, kind: str, keys: Collection[str], buckets: int = 64) -> None:
-    """Hold many names by a few locks."""
-    if conn.dialect.name != "postgresql":
-        return
-    lock(conn, {f"{kind}:{hashlib.sha256(key.encode()).digest()[0] % buckets}" for key in keys})
+def lock_projects(conn: Connection, project_ids: Collection[str]) -> None:
+    """Hold off other readings of these projects' jobs, by a few locks for however many."""
+    lock(conn, {f"readings:{bucket(project_id)}" for project_id in project_ids})
+
+
+@lru_cache(maxsize=4096)
+def bucket(project_id: str) -> int:
+    """The number, below 64, of the lock that a project shares with others."""
+    return hashlib.sha256(project_id.encode()).digest()[0] % 64

@@ -6,8 +6,8 @@ The centre's record governs: it replaces the gateway's provisional charge and po
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,14 +18,15 @@ from sqlalchemy import select, update
 from accounting import store as books
 from accounting.evidence.outbox import put_rows
 from accounting.usage import Unreadable
+from gateway.billing.bookers import Bookers
 from gateway.billing.names import Names
 from gateway.billing.preparers import Preparers
 from gateway.jobs import repository
-from gateway.jobs.provisional import POLICY
 from gateway.jobs.repository import SITES
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteError, Unsupported
-from site_adapters.types import UsageBatch
+from site_adapters.interfaces import Billing
+from site_adapters.types import SiteAccount, UsageBatch
 
 log = structlog.get_logger()
 
@@ -65,23 +66,22 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
     if not accounts:
         return CollectReport()
     report = CollectReport()
-    start = _since(services, lease.site_id, now)
-    span = _FIRST_SPAN
-    with Preparers(services, lease.site_id, now) as preparers:
-        while start < now:
-            end = min(start + span, now)
-            try:
-                batch = adapter.billing.usage(start, end, accounts)
-            except Unsupported:
-                return CollectReport()
-            except SiteError as exc:
-                log.warning("usage_not_read", site=lease.site_id, error=str(exc))
-                return replace(report, good=False)
-            report += _book(services, lease, batch, preparers, now)
-            start, span = end, _next_span(span, len(batch.usages))
+    with Preparers(services, lease.site_id, now) as preparers, Bookers(services, lease, now) as bookers:
+        try:
+            for batch in _looks(adapter.billing, accounts, _since(services, lease.site_id, now), now):
+                report += _book(services, lease, batch, preparers, bookers, now)
+        except Unsupported:
+            return CollectReport()
+        except SiteError as exc:
+            log.warning("usage_not_read", site=lease.site_id, error=str(exc))
+            report = replace(report, good=False)
+        bookers.finish()
+        report = replace(report, recorded=bookers.recorded)
     if report.recorded >= _MANY:
         with services.db.write() as conn:
             books.refresh_statistics(conn)
+    if not report.good:
+        return report
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         conn.execute(update(SITES).where(SITES.c.id == lease.site_id).values(collected_until=now))
@@ -90,28 +90,37 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
     return report
 
 
+def _looks(billing: Billing, accounts: tuple[SiteAccount, ...], start: datetime, now: datetime) -> Iterator[UsageBatch]:
+    """What the meter says from `start` until now, in spans; the next one is asked for while one is booked."""
+    with ThreadPoolExecutor(1, thread_name_prefix="usage") as asking:
+        span, end = _FIRST_SPAN, min(start + _FIRST_SPAN, now)
+        asked = asking.submit(billing.usage, start, end, accounts)
+        while end < now:
+            batch = asked.result()
+            span = _next_span(span, len(batch.usages))
+            start, end = end, min(end + span, now)
+            asked = asking.submit(billing.usage, start, end, accounts)
+            yield batch
+        yield asked.result()
+
+
 def _next_span(span: timedelta, rows: int) -> timedelta:
     """How much to ask for next: so much that about `_ROWS` come, whether the centre runs ten jobs a day or 100,000."""
     wanted = span * min(2.0, _ROWS / max(1, rows))
     return min(max(_SHORTEST, wanted), _LONGEST)  # after quiet days a busy one may come
 
 
-def _book(services: Services, lease: Lease, batch: UsageBatch, preparers: Preparers, now: datetime) -> CollectReport:
-    """Prepare and book the rows of a look, a chunk in a transaction.
-
-    While one chunk is written, the next one is prepared: a database that works (in C, or in a process of its own)
-    leaves the interpreter to us.
-    """
+def _book(
+    services: Services, lease: Lease, batch: UsageBatch, preparers: Preparers, bookers: Bookers, now: datetime
+) -> CollectReport:
+    """Prepare and book the rows of a look; what is still being booked is counted at the end of all looks."""
     unreadable = [Unreadable(lease.site_id, "framing", p.line, p.why) for p in batch.problems]
-    ours = recorded = 0
-    with _no_search_for_cycles(), ThreadPoolExecutor(1, thread_name_prefix="book") as writer:
-        writing: Future[int] | None = None
+    ours = 0
+    with _no_search_for_cycles():
         for prepared in preparers.prepared(batch.usages):
             unreadable += prepared.unreadable
             ours += len(prepared.sealed)
-            recorded += writing.result() if writing is not None else 0
-            writing = writer.submit(_record, services, lease, prepared.sealed, now) if prepared.sealed else None
-        recorded += writing.result() if writing is not None else 0
+            bookers.book(prepared.sealed)
     quarantined = 0
     if unreadable:
         with services.db.write() as conn:
@@ -120,7 +129,7 @@ def _book(services: Services, lease: Lease, batch: UsageBatch, preparers: Prepar
             quarantined = books.quarantine(conn, unreadable, kept=names.unreadable, now=now)
             if quarantined:
                 put_rows(conn, lease.site_id, [], [row.content_sha256 for row in unreadable])
-    return CollectReport(len(batch.usages) + len(batch.problems), ours, recorded, quarantined)
+    return CollectReport(len(batch.usages) + len(batch.problems), ours, 0, quarantined)
 
 
 @contextmanager
@@ -133,15 +142,6 @@ def _no_search_for_cycles() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-def _record(services: Services, lease: Lease, sealed: Sequence[books.Assigned], now: datetime) -> int:
-    with services.db.write() as conn:
-        repository.assert_served_by(conn, lease)
-        recorded = books.record_and_book(conn, sealed, policy=POLICY, now=now).recorded
-        if recorded:
-            put_rows(conn, lease.site_id, [item.content_sha256 for item in sealed], [])
-        return recorded
 
 
 def _since(services: Services, site_id: str, now: datetime) -> datetime:

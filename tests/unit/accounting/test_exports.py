@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 import xmlschema
 from defusedxml.ElementTree import fromstring
-from msgspec import structs
 
 from accounting.exports import rows as export_rows
 from accounting.exports.focus import COLUMNS, focus_csv
@@ -128,7 +127,7 @@ def charged(**changes: object) -> ChargedRun:
         "k1", "alpha", "42", "j1", "relax", "x1", "alice", "demo", "cpu", "COMPLETED", 4, 1, 100, T0, T0, 400, 100, 0,
         8, "CNY", 5556, "4 allocated cores × 100 s",
     )  # fmt: skip
-    return structs.replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
