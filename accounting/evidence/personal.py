@@ -81,7 +81,7 @@ def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Col
 def apart(raw: Mapping[str, Any], also: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
     """What of a raw record says nothing of a person, and the fields that do."""
     found = public(raw, also)
-    return found, {name: value for name, value in raw.items() if name not in found or found[name] != value}
+    return found, {name: raw[name] for name in raw if name not in found or found[name] != raw[name]}
 
 
 def sealed_part(hidden: bytes, *, person: str, key: bytes, ref: str) -> dict[str, str]:
@@ -95,21 +95,22 @@ def sealed_part(hidden: bytes, *, person: str, key: bytes, ref: str) -> dict[str
 def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
     """What of a raw record says nothing of a person (`also`: fields to be left out too); a line keeps its figures,
     without the names in it."""
-    found: dict[str, Any] = {}
-    for name, value in raw.items():
-        small = _small(name)
-        if small in PERSONAL or name in also:
-            continue
-        if small in _LINES and isinstance(value, str):
-            pattern, dash = _LINES[small]
-            value = pattern.sub(dash, value)
-        found[name] = value
+    names, lines = _kinds(tuple(raw))
+    found = {name: raw[name] for name in names}
+    for name in lines:
+        if isinstance(found[name], str):
+            pattern, dash = _LINES[name.lower()]
+            found[name] = pattern.sub(dash, found[name])
+    for name in also:
+        found.pop(name, None)
     return found
 
 
-@lru_cache(maxsize=1024)
-def _small(name: str) -> str:
-    return name.lower()
+@lru_cache(maxsize=256)
+def _kinds(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which fields of a record stay, and which of these are whole lines; the records of one meter have the same."""
+    stay = tuple(name for name in names if name.lower() not in PERSONAL)
+    return stay, tuple(name for name in stay if name.lower() in _LINES)
 
 
 def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:
