@@ -72,36 +72,45 @@ class SealedText:
 def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Collection[str] = ()) -> dict[str, Any]:
     """The raw record with its personal fields (and those named in `also`) sealed; `ref` names the run (site, key,
     meter)."""
-    found = public(raw, also)
-    hidden = {name: value for name, value in raw.items() if name not in found or found[name] != value}
-    if not hidden:
-        return found
-    text = canonical(hidden)
-    found[SEALED] = {
-        "person": person, "ref": ref, "commitment": _hmac(bytes.fromhex(salt(key, ref)), text),
-        "sealed": base64.b64encode(_encrypted(text, key, ref)).decode(),
-    }  # fmt: skip
+    found, hidden = apart(raw, also)
+    if hidden:
+        found[SEALED] = sealed_part(canonical(hidden), person=person, key=key, ref=ref)
     return found
+
+
+def apart(raw: Mapping[str, Any], also: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a raw record says nothing of a person, and the fields that do."""
+    found = public(raw, also)
+    return found, {name: raw[name] for name in raw if name not in found or found[name] != raw[name]}
+
+
+def sealed_part(hidden: bytes, *, person: str, key: bytes, ref: str) -> dict[str, str]:
+    """What stands in a kept record for fields (their canonical bytes) that say something of a person."""
+    return {
+        "person": person, "ref": ref, "commitment": _hmac(bytes.fromhex(salt(key, ref)), hidden),
+        "sealed": base64.b64encode(_encrypted(hidden, key, ref)).decode(),
+    }  # fmt: skip
 
 
 def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
     """What of a raw record says nothing of a person (`also`: fields to be left out too); a line keeps its figures,
     without the names in it."""
-    found: dict[str, Any] = {}
-    for name, value in raw.items():
-        small = _small(name)
-        if small in PERSONAL or name in also:
-            continue
-        if small in _LINES and isinstance(value, str):
-            pattern, dash = _LINES[small]
-            value = pattern.sub(dash, value)
-        found[name] = value
+    names, lines = _kinds(tuple(raw))
+    found = {name: raw[name] for name in names}
+    for name in lines:
+        if isinstance(found[name], str):
+            pattern, dash = _LINES[name.lower()]
+            found[name] = pattern.sub(dash, found[name])
+    for name in also:
+        found.pop(name, None)
     return found
 
 
-@lru_cache(maxsize=1024)
-def _small(name: str) -> str:
-    return name.lower()
+@lru_cache(maxsize=256)
+def _kinds(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which fields of a record stay, and which of these are whole lines; the records of one meter have the same."""
+    stay = tuple(name for name in names if name.lower() not in PERSONAL)
+    return stay, tuple(name for name in stay if name.lower() in _LINES)
 
 
 def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:
