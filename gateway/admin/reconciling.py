@@ -49,7 +49,8 @@ def receive(args: argparse.Namespace) -> None:
         told = "statement {number}" if got.new else "statement {number} (received before)"
         print(tr(told, number=got.statement_id))
         for finding in got.findings:
-            print(f"! {said(finding)}")
+            kind, _, text = finding.partition(": ")
+            print(f"! {kind}: {said(text)}")
         for hole in _holes(Path(args.file), args.format) if args.everybody else ():
             print(tr("! no job has an id from {first} to {last}: {missing} are missing", first=hole.first,
                      last=hole.last, missing=hole.missing))  # fmt: skip

@@ -68,8 +68,9 @@ def send(
         emit(made)
         return report.OK
     show_statements([made])
-    for text in made["findings"]:
-        click.echo(said(text))
+    for finding in made["findings"]:
+        kind, _, text = finding.partition(": ")
+        click.echo(f"{_kind(kind)}: {said(text)}")
     for line in made["unreadable_lines"]:
         click.echo(tr("line {line}: {why}: {raw}", **line))
     return report.OK

@@ -15,7 +15,7 @@ from penstock.cli import shared, texts
 from penstock.cli.recon import KINDS
 
 from accounting import meters_watch
-from accounting.reconciling import drafts, explain
+from accounting.reconciling import drafts, explain, statement
 from gateway.jobs import request
 from tests import catalogues
 
@@ -65,7 +65,7 @@ def test_nothing_is_said_past_the_catalogue() -> None:
 
 def test_every_sentence_about_a_job_a_meter_or_a_difference_is_translated() -> None:
     """Those that the gateway makes, with values in them: why a job is refused, an alarm, why two figures differ."""
-    made = [request, meters_watch, drafts, explain]
+    made = [request, meters_watch, drafts, explain, statement]
     asked = {text for module in made for text in catalogues.sentences(Path(str(module.__file__)))}
     assert len(asked) > 50
     assert sorted(t for t in asked - catalogues.translated(CATALOGUE).keys() if t != "one of: ") == []
