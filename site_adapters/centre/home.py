@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -105,6 +107,15 @@ class Home:
             return DockingConfig.model_validate(content or {})
         except (OSError, ValueError, ValidationError, yaml.YAMLError) as exc:
             raise SiteClosed(f"docking.yaml: {exc}") from exc
+
+    def page_password(self) -> str:
+        """For the page with the load, which names people: made once, readable by this login only."""
+        file = self.state / "page.password"
+        with suppress(FileExistsError):
+            fresh = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fresh, "w") as made:
+                made.write(secrets.token_urlsafe(24) + "\n")
+        return file.read_text("utf-8").strip()
 
     def stopped(self) -> str | None:
         """Why the docking is stopped; None while it is not."""
