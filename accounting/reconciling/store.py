@@ -26,6 +26,7 @@ BREAKS, EVENTS = core(tables.BreakRow), core(tables.BreakEventRow)
 # Runs that ended this long before or after a period may be billed in it: they are looked at too.
 MARGIN_S = 35 * 86400
 _MACHINE = "engine"
+_REPLACED = "replaced-by:"
 
 
 # ---------------------------------------------------------------- comparing
@@ -90,11 +91,7 @@ def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
 
 def _replaced(conn: Connection, row: Any) -> list[Finding]:
     """Another text for a period whose breaks were all settled before: agreed is agreed."""
-    query = select(STATEMENTS.c.id).where(
-        STATEMENTS.c.site_id == row.site_id, STATEMENTS.c.period == row.period, STATEMENTS.c.currency == row.currency,
-        STATEMENTS.c.id < row.id,
-    )  # fmt: skip
-    for (earlier,) in conn.execute(query).all():
+    for earlier in _earlier(conn, row):
         if is_signed_off(conn, earlier):
             text = f"statement {earlier} of this period was signed off, and this one says something else"
             return [Finding(Category.CHANGED_AFTER, text)]
@@ -150,6 +147,7 @@ def save_comparison(
     events = [e for break_id, draft in fresh.items() for e in _first_events(break_id, draft, now)]
     insert_all(conn, EVENTS, events)
     _vanish(conn, row.id, set(keys), now)
+    _take_the_place_of_earlier(conn, row, now)
     return run_id, [break_id for break_id, draft in fresh.items() if draft.accepted]
 
 
@@ -190,6 +188,24 @@ def _vanish(conn: Connection, statement_id: int, still: set[str], now: datetime)
     for item in breaks(conn, statement_id=statement_id):
         if item.row.break_key not in still and item.state in (State.OPEN, State.EXPLAINED):
             record_act(conn, item.row.id, Act.VANISH, by=_MACHINE, now=now, note="a later look finds it no more")
+
+
+def _take_the_place_of_earlier(conn: Connection, row: Any, now: datetime) -> None:
+    """A statement is of its whole month: what nobody has begun to settle of an earlier one is asked no more."""
+    for earlier in _earlier(conn, row):
+        for item in breaks(conn, statement_id=earlier):
+            if item.state in (State.OPEN, State.EXPLAINED):
+                record_act(conn, item.row.id, Act.VANISH, by=_MACHINE, now=now, entry_key=f"{_REPLACED}{row.id}",
+                           note=f"statement {row.id} has taken the place of this one")  # fmt: skip
+
+
+def _earlier(conn: Connection, row: Any) -> list[int]:
+    """Statements of the same centre, month and currency that came before."""
+    query = select(STATEMENTS.c.id).where(
+        STATEMENTS.c.site_id == row.site_id, STATEMENTS.c.period == row.period, STATEMENTS.c.currency == row.currency,
+        STATEMENTS.c.id < row.id,
+    )  # fmt: skip
+    return [int(found) for found in conn.scalars(query)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +278,14 @@ def accept_by_contract(conn: Connection, break_id: int, *, version: str, now: da
 
 
 def is_signed_off(conn: Connection, statement_id: int) -> bool:
-    """Compared, and nothing of it open: what both sides have settled."""
+    """Compared, and nothing of it open: what both sides have settled, not what another statement made void."""
     compared = conn.scalar(select(func.count()).where(RECONCILIATIONS.c.statement_id == statement_id))
-    return bool(compared) and all(b.is_final for b in breaks(conn, statement_id=statement_id))
+    void = select(func.count()).select_from(EVENTS.join(BREAKS, BREAKS.c.id == EVENTS.c.break_id)).where(
+        BREAKS.c.statement_id == statement_id, EVENTS.c.entry_key.startswith(_REPLACED, autoescape=True)
+    )  # fmt: skip
+    if not compared or conn.scalar(void):
+        return False
+    return all(b.is_final for b in breaks(conn, statement_id=statement_id))
 
 
 def reconciliations(conn: Connection, *, site_ids: Iterable[str] | None = None, period: str = "") -> list[Any]:
