@@ -45,7 +45,7 @@ class PartyIn(_In):
 
 
 class DocumentIn(_In):
-    """An agreement or a tariff as it will be signed (docs/billing.md names the fields)."""
+    """An agreement or a tariff as it will be signed (docs/books.md; docs/examples has one of each)."""
 
     document: dict[str, Any]
 

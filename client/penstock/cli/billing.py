@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.shared import client, emit, json_option, local_time, month_that_begins, table
 from penstock.cli.texts import tr
 
 
@@ -44,6 +44,8 @@ def _list(found: dict[str, Any], as_json: bool, columns: dict[str, str]) -> int:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return tr("yes") if value else tr("no")
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return local_time(text) if text[4:5] == "-" and "T" in text else text
 
@@ -117,8 +119,11 @@ def redeem(code: str, project: str, as_json: bool) -> int:
 @json_option
 def periods(as_json: bool) -> int:
     """The months and how far they are closed (operator)."""
-    return _list(_get("billing/periods"), as_json, {
-        "starts_at": "FROM", "ends_at": "UNTIL", "zone": "ZONE", "state": "STATE", "seal": "SEAL",
+    found = _get("billing/periods")
+    if not as_json:
+        found = {"items": [item | {"month": month_that_begins(item["starts_at"])} for item in found["items"]]}
+    return _list(found, as_json, {
+        "month": "MONTH", "starts_at": "FROM", "ends_at": "UNTIL", "zone": "ZONE", "state": "STATE", "seal": "SEAL",
     })  # fmt: skip
 
 
@@ -246,4 +251,16 @@ def decide(adjustment: str, approve: bool, as_json: bool) -> int:
 def balances(known_at: str | None, before: str | None, account: str, as_json: bool) -> int:
     """What stands on each account (operator)."""
     found = _get("billing/balances", known_at=known_at, before=before, account=account or None)
+    if not as_json:
+        found = {"items": [item | {"amount": _in_units(item)} for item in found["items"]]}
     return _list(found, as_json, {"account": "ACCOUNT", "commodity": "OF", "amount": "AMOUNT"})
+
+
+def _in_units(balance: Any) -> str:
+    """Money as people write it: the API counts micro-units of a currency, and whole units of all else."""
+    amount, of = int(balance["amount"]), str(balance["commodity"])
+    if not (len(of) == 3 and of.isupper()):
+        return str(amount)
+    whole, micro = divmod(abs(amount), 1_000_000)
+    digits = f"{micro:06}".rstrip("0").ljust(2, "0")
+    return f"{'-' if amount < 0 else ''}{whole}.{digits}"

@@ -99,3 +99,11 @@ def test_who_speaks_for_a_centre_is_said_and_taken_back_by_the_operator(
     assert main(["admin", "staff", "jinan", "carl", "--remove"]) == 0
     assert staff() == []
     assert main(["admin", "staff", "jinan", "carl", "--remove"]) == 1
+
+
+def test_nobody_else_on_the_machine_reads_what_a_new_gateway_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    main(["admin", "init", "omar"])
+    assert (tmp_path / "home").stat().st_mode & 0o077 == 0
