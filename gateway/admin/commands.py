@@ -230,7 +230,7 @@ def restore(args: argparse.Namespace) -> None:
     lock = lock_home(settings.home)
     copies.restore(settings, Path(args.file), now=utc_now(), force=args.force)
     lock.close()
-    print("restored; run `gateway admin recover` before it takes writes")
+    print("restored; run `python -m gateway admin recover` before it takes writes")
 
 
 def recover(args: argparse.Namespace) -> int:
