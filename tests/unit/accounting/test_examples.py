@@ -31,7 +31,8 @@ def test_the_agreement_and_its_tariff_are_whole() -> None:
 
 
 def test_the_profile_of_a_statement_reads_what_a_centre_in_china_exports() -> None:
-    text = "作业号,用户,开始,结束,核数,核时,金额\n7,u,2026-11-02 08:00:00,2026-11-02 09:00:00,4,4.0,0.48\n合计,,,,,4.0,0.48\n"
+    head, total = "作业号,用户,开始,结束,核数,核时,金额", "合计,,,,,4.0,0.48"
+    text = f"{head}\n7,u,2026-11-02 08:00:00,2026-11-02 09:00:00,4,4.0,0.48\n{total}\n"
     found = read_statement(text.encode("gb18030"), site_id="alpha", format_name="csv",
                            header=Header(month("2026-11", "Asia/Shanghai"), "CNY"),
                            profile=Profile(**example("statement-profile.json")))  # fmt: skip
