@@ -350,7 +350,7 @@ class Adjustments(_Out):
 
 
 class Budget(_Out):
-    """A budget and what of it is spent in the span that now is in."""
+    """A budget, what of it is spent in the span that now is in, and the thresholds (per cent) that it has reached."""
 
     id: str
     project: str
@@ -360,6 +360,7 @@ class Budget(_Out):
     span: str
     span_start: str
     thresholds: list[int]
+    reached: list[int]
     stop: bool
 
 

@@ -95,14 +95,20 @@ def allocations(project: str, as_json: bool) -> int:
 @click.option("--set", "amount", help="Watch a new budget of this amount")
 @click.option("--span", type=click.Choice(["month", "total"]), default="month", show_default=True)
 @click.option("--stop", is_flag=True, help="Submit nothing more when it is spent")
+@click.option("--close", metavar="BUDGET", help="Watch BUDGET no more")
 @json_option
-def budget(project: str, amount: str | None, span: str, stop: bool, as_json: bool) -> int:
-    """The budgets of PROJECT and what of them is spent."""
+def budget(project: str, amount: str | None, span: str, stop: bool, close: str | None, as_json: bool) -> int:
+    """The budgets of PROJECT, what of them is spent, and which of their warnings (in per cent) that has reached."""
+    if close is not None:
+        with client() as api:
+            api.delete(f"billing/budgets/{quote(close, safe='')}")
+        return report.OK
     if amount is not None:
         body = {"project": project, "amount": amount, "span": span, "stop": stop}
         return _post("billing/budgets", body, as_json, "{id}: {spent} of {amount} spent")
     return _list(_get("billing/budgets", project=project), as_json, {
-        "id": "BUDGET", "amount": "AMOUNT", "spent": "SPENT", "span": "SPAN", "stop": "STOP",
+        "id": "BUDGET", "amount": "AMOUNT", "spent": "SPENT", "reached": "REACHED %", "span": "SPAN",
+        "stop": "STOP",
     })  # fmt: skip
 
 
