@@ -184,6 +184,7 @@ def serve(home: Home) -> None:
         app = create_app(centre.desk, lambda: centre.gate.load(home.stopped()), home.page_password())
         certificate, secret = centre.docking.tls_certificate, centre.docking.tls_key
         home.audit.append("serve", sync=True, listen=centre.docking.listen)
+        logging.getLogger("penstock").info("serving at %s", centre.docking.listen)
         # Over TLS an idle gateway does not say goodbye: without a limit the end would take more than 30 s.
         uvicorn.run(app, host=host, port=int(port), log_level="warning", access_log=False, timeout_graceful_shutdown=5,
                     ssl_certfile=None if certificate is None else str(certificate),
