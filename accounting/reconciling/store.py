@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select, tuple_
 from accounting import tables
 from accounting.calendar import Period
 from accounting.reconciling import match as recon_match
-from accounting.reconciling.breaks import CONTRACT, FINAL, Act, Category, Event, State, act_on
+from accounting.reconciling.breaks import CONTRACT, FINAL, TRANSITIONS, Act, Category, Event, State, act_on
 from accounting.reconciling.drafts import Draft, Known, Rules, drafts
 from accounting.reconciling.found import Matched
 from accounting.reconciling.statement import Finding, Header, check_totals
@@ -192,11 +192,12 @@ def _vanish(conn: Connection, statement_id: int, still: set[str], now: datetime)
 
 def _take_the_place_of_earlier(conn: Connection, row: Any, now: datetime) -> None:
     """A statement is of its whole month: what nobody has begun to settle of an earlier one is asked no more."""
+    note = f"statement {row.id} has taken the place of this one"
+    gone = Event(Act.VANISH, State.GONE, _MACHINE, now, note)
     for earlier in _earlier(conn, row):
-        for item in breaks(conn, statement_id=earlier):
-            if item.state in (State.OPEN, State.EXPLAINED):
-                record_act(conn, item.row.id, Act.VANISH, by=_MACHINE, now=now, entry_key=f"{_REPLACED}{row.id}",
-                           note=f"statement {row.id} has taken the place of this one")  # fmt: skip
+        waiting = [b for b in breaks(conn, statement_id=earlier) if (b.state, Act.VANISH) in TRANSITIONS]
+        rows = [_event_row(b.row.id, b.row.seq + 1, gone, entry_key=f"{_REPLACED}{row.id}") for b in waiting]
+        insert_all(conn, EVENTS, rows)
 
 
 def _earlier(conn: Connection, row: Any) -> list[int]:
@@ -231,7 +232,7 @@ def breaks(
     """Breaks with their states, oldest first."""
     last = select(EVENTS.c.break_id, func.max(EVENTS.c.seq).label("seq")).group_by(EVENTS.c.break_id).subquery("last")
     query = (
-        select(BREAKS, EVENTS.c.state, EVENTS.c.at.label("since"))
+        select(BREAKS, EVENTS.c.state, EVENTS.c.seq, EVENTS.c.at.label("since"))
         .join(last, last.c.break_id == BREAKS.c.id)
         .join(EVENTS, (EVENTS.c.break_id == last.c.break_id) & (EVENTS.c.seq == last.c.seq))
         .where(BREAKS.c.id > after)

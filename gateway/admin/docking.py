@@ -18,7 +18,8 @@ from site_adapters.if2 import keys
 def visiting() -> Settings:
     """For a command that asks centres: those that dial in are asked over the connection of the running gateway."""
     settings = Settings()
-    url = settings.hub_url or f"http://{settings.host}:{settings.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = settings.hub_url or f"http://{host}:{settings.port}"
     return settings.model_copy(update={"hub_url": url})
 
 

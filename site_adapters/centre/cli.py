@@ -273,7 +273,10 @@ def load(home: Home, as_json: bool) -> None:
 @click.pass_obj
 def page_password(home: Home) -> None:
     """The password of the page with the load, at `serve` (any user name)."""
-    click.echo(home.page_password())
+    try:
+        click.echo(home.page_password())
+    except OSError as exc:
+        raise click.ClickException(f"{exc}. See: penstock-site check") from exc
 
 
 @main.group()

@@ -111,10 +111,13 @@ class Home:
     def page_password(self) -> str:
         """For the page with the load, which names people: made once, readable by this login only."""
         file = self.state / "page.password"
-        with suppress(FileExistsError):
-            fresh = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fresh, "w") as made:
+        if not file.exists():
+            draft = file.with_name(f"page.password.{os.getpid()}")
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as made:
                 made.write(secrets.token_urlsafe(24) + "\n")
+            with suppress(FileExistsError):  # another command was first: its password stands
+                os.link(draft, file)
+            draft.unlink()
         return file.read_text("utf-8").strip()
 
     def stopped(self) -> str | None:

@@ -97,7 +97,7 @@ def _is_staff(request: Request, password: str) -> bool:
         given = base64.b64decode(coded.strip(), validate=True).partition(b":")[2]
     except ValueError:
         return False
-    return scheme.lower() == "basic" and hmac.compare_digest(given, password.encode())
+    return scheme.lower() == "basic" and password != "" and hmac.compare_digest(given, password.encode())
 
 
 def _ask_for_password() -> Response:
