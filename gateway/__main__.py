@@ -12,7 +12,7 @@ from gateway.admin.texts import tr, use_catalogue
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     use_catalogue()
-    parser = argparse.ArgumentParser(prog="gateway", description=tr("Run and look after a Penstock gateway."))
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=tr("Run and look after a Penstock gateway."))
     subs = parser.add_subparsers(required=True, metavar=tr("COMMAND"))
     commands.add_to(subs)
     args = parser.parse_args(argv)

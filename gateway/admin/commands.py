@@ -17,6 +17,7 @@ from accounting.money import MICRO, format_micro, parse_amount
 from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway.admin import checking, docking, keeping, reconciling, serving
+from gateway.admin.docking import visiting
 from gateway.admin.texts import said, tr
 from gateway.bootstrap import AlreadyRunning, compose, utc_now
 from gateway.errors import GatewayError, Invalid, NotFound
@@ -57,7 +58,7 @@ def _add_people(admin: Any) -> None:
          ("--owner", {"default": None, "help": "A person who sees and pays its bills"}))  # fmt: skip
     _add(admin, "member", member, "Let a person work for a project", ("project", {}), ("user", {}),
          ("--role", {"default": "researcher", "help": "researcher or owner"}))  # fmt: skip
-    _add(admin, "staff", staff, "Say that a person works for a centre", ("site", {}), ("user", {}),
+    _add(admin, "staff", staff, "Let a person speak for a centre", ("site", {}), ("user", {}),
          ("--remove", _FLAG | {"help": "No more"}))  # fmt: skip
     _add(admin, "token", token, "A token for a person", ("user", {}),
          ("--scopes", {"default": "read,submit", "help": "Of read, submit, admin, with commas"}),
@@ -182,7 +183,7 @@ def member(args: argparse.Namespace) -> None:
 def staff(args: argparse.Namespace) -> None:
     """They see what the centre may see: its jobs, its statements, what it will be paid."""
     with closing(compose(Settings())) as services:
-        if args.site not in services.sites:
+        if args.site not in services.sites and not args.remove:
             raise NotFound(tr("There is no site {site}.", site=args.site))
         with services.db.write() as conn:
             change = service.remove_staff if args.remove else service.add_staff
@@ -241,7 +242,7 @@ def token(args: argparse.Namespace) -> None:
 
 
 def account(args: argparse.Namespace) -> None:
-    with closing(compose(Settings())) as services:
+    with closing(compose(visiting())) as services:
         adapter = services.sites.get(args.site)
         if adapter is None:
             raise NotFound(tr("There is no site {site}.", site=args.site))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway import backup as copies
 from gateway import recovery
+from gateway.admin.docking import visiting
 from gateway.admin.texts import said, tr
 from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
@@ -28,12 +29,12 @@ def restore(args: argparse.Namespace) -> None:
     settings = Settings()
     with closing(lock_home(settings.home)):
         copies.restore(settings, Path(args.file), now=utc_now(), force=args.force)
-    print(tr("restored; run `gateway admin recover` before it takes writes"))
+    print(tr("restored; run `python -m gateway admin recover` before it takes writes"))
 
 
 def recover(args: argparse.Namespace) -> int:
     """Ask every site, then accept writes; the last line is JSON for programs, what to do stands above it."""
-    with closing(compose(Settings())) as services:
+    with closing(compose(visiting())) as services:
         report = recovery.recover(services, back=timedelta(hours=args.back_hours), now=utc_now(),
                                   skip=frozenset(args.skip_site), keep_log=args.keep_log)  # fmt: skip
     for site, why in sorted(report.unreachable.items()):

@@ -68,25 +68,25 @@ def add_member(conn: Connection, *, project_id: str, user_id: str, role: str, no
         conn.execute(insert(MEMBERS).values(project_id=project_id, user_id=user_id, role=role, created_at=now))
 
 
-def add_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
-    """A person works for a centre: they see its jobs, statements and settlements. Twice is once."""
-    key = (STAFF.c.site_id == site_id, STAFF.c.user_id == user_id)
-    if conn.scalar(select(STAFF.c.user_id).where(*key)) is None:
-        conn.execute(insert(STAFF).values(site_id=site_id, user_id=user_id))
-
-
-def remove_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
-    """A person works for a centre no more; raises `NotFound` where they did not."""
-    gone = conn.execute(STAFF.delete().where(STAFF.c.site_id == site_id, STAFF.c.user_id == user_id))
-    if gone.rowcount == 0:
-        raise NotFound("That person does not work for this centre.")
-
-
 def remove_member(conn: Connection, *, project_id: str, user_id: str) -> None:
     """A person leaves a project; what they have running goes on."""
     gone = conn.execute(MEMBERS.delete().where(MEMBERS.c.project_id == project_id, MEMBERS.c.user_id == user_id))
     if gone.rowcount == 0:
         raise NotFound("That person is no member.")
+
+
+def add_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
+    """A person works for a centre: sees its jobs, answers its disputes, bills and signs for it."""
+    where = (STAFF.c.site_id == site_id, STAFF.c.user_id == user_id)
+    if conn.execute(select(STAFF.c.user_id).where(*where)).first() is None:
+        conn.execute(insert(STAFF).values(site_id=site_id, user_id=user_id))
+
+
+def remove_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
+    """A person works for a centre no longer; what they signed stands."""
+    gone = conn.execute(STAFF.delete().where(STAFF.c.site_id == site_id, STAFF.c.user_id == user_id))
+    if gone.rowcount == 0:
+        raise NotFound(f"That person is not of the staff of {site_id!r}.")
 
 
 def suspend_user(conn: Connection, *, user_id: str, now: datetime) -> None:

@@ -6,6 +6,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ import click
 
 from site_adapters.centre.home import Centre, Home, compose, software
 from site_adapters.centre.texts import Spoken, said, tr
+from site_adapters.config import SITE_NAME
 from site_adapters.errors import SiteError
 from site_adapters.if2 import keys
 from site_adapters.if2.profile import PublicKey
@@ -75,6 +77,9 @@ def init(
     """Look what is here and write the centre's folder: site.yaml, docking.yaml, a key."""
     from site_adapters.centre import detect
 
+    if not re.fullmatch(SITE_NAME, site):
+        told = "{site} is no name of a site: 2 to 31 small letters, digits, -, a letter first"
+        raise click.ClickException(tr(told, site=site))
     words = dict(pair.partition("=")[::2] for pair in environment)
     found = detect.detect(words)
     files = {
@@ -188,9 +193,10 @@ def serve(home: Home) -> None:
     _log_to_stderr()
     with _centre(home) as centre, _minutely(centre):
         host, _, port = centre.docking.listen.rpartition(":")
-        app = create_app(centre.desk, lambda: centre.gate.load(home.stopped()))
+        app = create_app(centre.desk, lambda: centre.gate.load(home.stopped()), home.page_password())
         certificate, secret = centre.docking.tls_certificate, centre.docking.tls_key
         home.audit.append("serve", sync=True, listen=centre.docking.listen)
+        logging.getLogger("penstock").info("serving at %s", centre.docking.listen)
         # Over TLS an idle gateway does not say goodbye: without a limit the end would take more than 30 s.
         uvicorn.run(app, host=host, port=int(port), log_level="warning", access_log=False, timeout_graceful_shutdown=5,
                     ssl_certfile=None if certificate is None else str(certificate),
@@ -276,6 +282,16 @@ def load(home: Home, as_json: bool) -> None:
                       cores=person.cores))  # fmt: skip
     if report.stopped:
         click.echo(tr("STOPPED: {reason}", reason=report.stopped))
+
+
+@main.command("page-password")
+@click.pass_obj
+def page_password(home: Home) -> None:
+    """The password of the page with the load, at `serve` (any user name)."""
+    try:
+        click.echo(home.page_password())
+    except OSError as exc:
+        raise click.ClickException(tr("{error}. See: penstock-site check", error=exc)) from exc
 
 
 @main.group()
@@ -398,7 +414,7 @@ def export(home: Home, form: str, after: int) -> None:
 
 
 @main.command()
-@click.option("--account", required=True, help="A login for the jobs of the checks.")
+@click.option("--account", default="", help="A login for the jobs of the checks.")
 @click.option("--queue", default=None, help="The queue they go to.")
 @click.option("--report", type=click.Path(path_type=Path), default=Path("conformance.json"), show_default=True,
               help="The file of the report.")  # fmt: skip
@@ -416,6 +432,8 @@ def conformance(
     if to_verify:
         click.echo(reports.verified(report, centre_key))
         return
+    if not account:
+        raise click.UsageError(tr("--account names the login for the jobs of the checks"))
     with _centre(home) as centre:
         target = Target.at_the_centre(centre, account, queue)
         found = run(target, only=only, say=lambda text: click.echo(said(text)), tell=_tell_result)

@@ -72,7 +72,7 @@ def test_a_restored_log_has_a_new_name_and_the_verifier_believes_it_by_its_new_k
     new_home.mkdir()
     for name in ("sites", "master.key", *(p.name for p in home.iterdir() if p.name.endswith(".yaml"))):
         (shutil.copytree if (home / name).is_dir() else shutil.copy)(home / name, new_home / name)
-    assert "gateway admin recover" in admin(new_home, other_url, "restore", str(copy))
+    assert "python -m gateway admin recover" in admin(new_home, other_url, "restore", str(copy))
     told = admin(new_home, other_url, "recover", "--back-hours", "1").splitlines()
     origin = json.loads(told[-1])["evidence_origin"]
     assert origin.startswith(f"{old}/") and f"under a new name, {origin}" in told[-2]

@@ -122,7 +122,7 @@ def budget(
         return _post("billing/budgets", body, as_json, "{id}: {spent} of {amount} {commodity} spent")
     if ended is not None:
         with client() as api:
-            api.delete(f"billing/budgets/{quote(ended)}")
+            api.delete(f"billing/budgets/{quote(ended, safe='')}")
     found = _get("billing/budgets", project=project)
     if as_json:
         emit(found)
@@ -134,11 +134,10 @@ def budget(
 
 def _budget_row(b: dict[str, Any]) -> list[str]:
     percent = 100 * float(b["spent"]) / float(b["amount"])
-    told = [str(t) for t in b["thresholds"] if percent >= t]
     end = tr("stop") if b["stop"] else tr("go on")
     span = month_in(b["span_start"], b["zone"]) if b["span"] == "month" else tr("all time")
     return [b["id"], b["amount"], b["commodity"], b["spent"], f"{percent:.1f}", span,
-            ", ".join(map(str, b["thresholds"])), ", ".join(told) or "–", end]  # fmt: skip
+            ", ".join(map(str, b["thresholds"])), ", ".join(map(str, b["reached"])) or "–", end]  # fmt: skip
 
 
 @billing.command()
@@ -273,5 +272,6 @@ def _stands(commodity: str, amount: int) -> tuple[str, str]:
         return hours(amount), tr(commodity.replace("-seconds", "-hours"))
     if len(commodity) == 3 and commodity.isupper():  # an ISO 4217 code; the books have micro-units
         sign, micro = "-" * (amount < 0), abs(amount)
-        return f"{sign}{micro // 1_000_000:,}.{micro % 1_000_000:06d}", commodity
+        digits = f"{micro % 1_000_000:06}".rstrip("0").ljust(2, "0")
+        return f"{sign}{micro // 1_000_000}.{digits}", commodity
     return str(amount), commodity

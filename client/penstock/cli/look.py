@@ -196,7 +196,7 @@ def balance(as_json: bool) -> int:
     table(rows, ("PROJECT", "IN", "SETTLED", "IN FLIGHT", "COMMITTED", "LIMIT", "AVAILABLE"))
     for name, b in budgets:
         percent = 100 * float(b["spent"]) / float(b["amount"])
-        if any(percent >= threshold for threshold in b["thresholds"]):
+        if b["reached"]:
             end = tr(": nothing more can be submitted") if b["stop"] and percent >= 100 else ""
             click.echo(tr("! {project}: {percent} % of the budget of {amount} {commodity} is spent{end}", project=name,
                           percent=f"{percent:.0f}", amount=b["amount"], commodity=b["commodity"], end=end))  # fmt: skip

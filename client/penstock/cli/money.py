@@ -20,6 +20,7 @@ from penstock.cli.shared import (
     local_time,
     month_in,
     month_span,
+    month_that_begins,
     table,
 )
 from penstock.cli.texts import said, tr
@@ -113,8 +114,8 @@ def invoices(
     if as_json:
         emit(found)
     elif number is None:
-        rows = [(d["number"], d["kind"].replace("_", " "), d["project"], _month(d["period_start"]), d["gross"],
-                 d["currency"], d["open"] or "–", local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
+        rows = [(d["number"], d["kind"].replace("_", " "), d["project"], month_that_begins(d["period_start"]),
+                 d["gross"], d["currency"], d["open"] or "–", local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
         table(rows, ("NUMBER", "KIND", "PROJECT", "MONTH", "GROSS", "IN", "OPEN", "DUE"))
     elif why is not None:
         _show_why(found)
@@ -204,7 +205,7 @@ def _show(found: dict[str, Any]) -> None:
     kind = tr(found["kind"].replace("_", " "))
     corrects = tr(" for {invoice}", invoice=found["corrects"]) if found["corrects"] else ""
     click.echo(f"{found['number']}  {kind}{corrects}  {found['project']}  {found['reason']}".rstrip())
-    rows = [(str(x["line"]), x["kind"], x["site"], x["user"], _month(x["service_start"]), str(x["runs"]),
+    rows = [(str(x["line"]), x["kind"], x["site"], x["user"], month_that_begins(x["service_start"]), str(x["runs"]),
              hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
     c = found["currency"]
@@ -225,10 +226,3 @@ def _show_why(charges: list[dict[str, Any]]) -> None:
             f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{said(c['rule'])} → {c['amount']}"
         )
     click.echo(tr("The arithmetic of a job: penstock charges JOB"))
-
-
-def _month(start: str) -> str:
-    """The month that begins then, in whatever zone: a day later it is that month everywhere."""
-    from datetime import datetime, timedelta
-
-    return (datetime.fromisoformat(start) + timedelta(days=1)).strftime("%Y-%m")

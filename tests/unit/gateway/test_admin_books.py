@@ -218,7 +218,7 @@ def test_a_persons_token_sees_the_centre_they_work_for_until_they_do_not(gateway
     assert works_for(secret) == {"local"}
     assert admin("staff", "local", "lin", "--remove") == "lin does not work for local any more\n"
     assert works_for(secret) == frozenset()
-    assert "does not work for this centre" in admin("staff", "local", "lin", "--remove", code=1)
+    assert "is not of the staff of" in admin("staff", "local", "lin", "--remove", code=1)
 
 
 def test_erasing_a_person_leaves_nothing_to_read_and_every_proof(gateway: Gateway, admin: Admin) -> None:

@@ -107,7 +107,7 @@ def test_a_budget_says_what_is_spent_which_alerts_have_come_and_what_happens_at_
 
 def test_what_stands_on_accounts_is_told_in_the_units_that_people_count_in(type_: Type, last_month: str) -> None:
     told = rows(type_("billing", "balances"))
-    assert ["operator:revenue", "-3.600000", "CNY"] in told
+    assert ["operator:revenue", "-3.60", "CNY"] in told
     assert ["operator:usage", "-10.000", "core-hours"] in told
 
 
