@@ -281,6 +281,7 @@ def pay(
 
     Raises `AccountingError` where it is more than is open, or the settlement is not agreed.
     """
+    lock(conn, {f"settlement:{settlement_id}"})
     found = one(conn, settlement_id)
     total = int(found.said["pay"])
     if found.state != "agreed" or not 0 < amount <= total - found.paid:

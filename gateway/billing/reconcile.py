@@ -6,7 +6,7 @@ a difference of money alone is posted between the centre and the operator. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -34,9 +34,12 @@ from accounting.usage import Kind, Meter, UsageRecord
 from gateway.billing.names import Names
 from gateway.billing.recon_rules import agreement_between, agreement_for
 from gateway.billing.signing import by_keys_of
-from gateway.db import Database
+from gateway.db import Database, table_of
 from gateway.identity import vault
+from gateway.identity.tables import UserRow
 from gateway.services import Services
+
+_USERS = table_of(UserRow)
 
 # Where the difference between what a centre claims and what we rated stays until it is settled.
 DIFFERENCES = "operator:reconciliation"
@@ -133,7 +136,10 @@ def _known(services: Services, conn: Connection) -> Known:
 def act(
     services: Services, conn: Connection, break_id: int, wanted: Act, *, by: str, note: str = "", resolution: str = ""
 ) -> Event:
-    """One person's act on a break. A countersigned proposal is carried out at once; raises `Refused`."""
+    """One person's act on a break. A countersigned proposal is carried out at once; raises `Refused`.
+
+    Two people of the centre agree with themselves: one of the two who settle a break is the operator's.
+    """
     now = services.clock()
     note = Names(services, conn, None).text(note)
     event = recon_store.record_act(conn, break_id, wanted, by=by, now=now, note=note, resolution=resolution)
@@ -141,9 +147,17 @@ def act(
         return event
     (item,) = recon_store.breaks(conn, ids=[break_id])
     proposal = next(e for e in reversed(recon_store.history(conn, break_id)) if e.act is Act.PROPOSE)
+    if not _operates(conn, {by, proposal.by}):
+        raise Refused("the operator must propose this or countersign it: the centre has done both")
     if proposal.resolution == Act.WAIVE:
         return recon_store.record_act(conn, break_id, Act.WAIVE, by=by, now=now, note="as agreed")
     return _post(services, conn, item.row, by=by, now=now)
+
+
+def _operates(conn: Connection, names: Collection[str]) -> bool:
+    """Whether one of these people is of the operator."""
+    query = select(_USERS.c.id).where(_USERS.c.name.in_(sorted(names)), _USERS.c.operator_admin.is_(True))
+    return conn.execute(query).first() is not None
 
 
 def _post(services: Services, conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
@@ -156,24 +170,29 @@ def _post(services: Services, conn: Connection, row: Any, *, by: str, now: datet
             books.record_and_book(conn, [assigned], now=now)
             return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key,
                                           note="the centre's figure is the run's new reading")  # fmt: skip
-    delta = (row.theirs_micro or 0) - (row.ours_micro or 0)
-    agreement = _agreed(conn, row, now) if delta else None
-    if agreement is not None:
-        delta = _due(conn, row, agreement, delta)
-        postings = (Posting(DIFFERENCES, row.currency, delta),
-                    Posting(payable(agreement.centre_id), row.currency, -delta))  # fmt: skip
+    delta, account = _owed(conn, row, line, now)
+    if delta:
+        postings = (Posting(DIFFERENCES, row.currency, delta), Posting(account, row.currency, -delta))
         memo = f"break {row.id} ({row.category}) of statement {row.statement_id}: {row.explanation}"
         books.book(conn, [Entry(key, "reconciliation", now, postings, memo[:500])], now=now)
     return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key if delta else "",
                                   note="booked between centre and operator" if delta else "no money moved")  # fmt: skip
 
 
-def _agreed(conn: Connection, row: Any, now: datetime) -> Agreement:
-    """The agreement that says whom money is owed; raises `Refused` where nobody signed one."""
+def _owed(conn: Connection, row: Any, line: Any | None, now: datetime) -> tuple[int, str]:
+    """What is due to the centre beyond what earlier breaks about the run have booked, and on which account.
+
+    Raises `Refused` where nobody signed an agreement that says whom it is owed to.
+    """
+    delta = (row.theirs_micro or 0) - (row.ours_micro or 0)
     agreement = agreement_for(conn, statement_row(conn, row.statement_id), now=now)
     if agreement is None:
-        raise Refused(f"no signed agreement says whom money for {row.site_id} is owed to: sign it first, or waive this")
-    return agreement
+        if delta:
+            raise Refused(f"no signed agreement says whom money for {row.site_id} is owed to: sign it first, or waive "
+                          "this")  # fmt: skip
+        return 0, ""
+    account = payable(agreement.centre_id)
+    return _due(conn, row, agreement, delta) - recon_store.booked_before(conn, row, line, account), account
 
 
 def _due(conn: Connection, row: Any, agreement: Agreement, delta: int) -> int:

@@ -22,6 +22,7 @@ from accounting.sources import read_usage
 from accounting.usage import UsageRecord
 from gateway.billing import reconcile
 from gateway.billing.reconcile import Received, Reconciled
+from gateway.identity import service
 from tests import builders
 from tests.builders import Gateway, local_site, make_gateway
 from tests.unit.accounting.makers import agree, agreement
@@ -262,6 +263,8 @@ def test_nothing_above_the_contracts_limits_posts_by_itself(gateway: Gateway) ->
 def test_who_proposes_does_not_countersign_and_what_is_agreed_is_posted_once(gateway: Gateway) -> None:
     agree(gateway.services.db, agreement(site_ids=("local",)))
     have(gateway, row(1))
+    with gateway.services.db.write() as conn:
+        service.create_user(conn, name="admin", operator_admin=True, now=gateway.services.clock())
     _, (item,) = compare(gateway, receive(gateway, line(1, amount="2.8936")))
     act(gateway, item.row.id, Act.PROPOSE, "admin", note="the new price holds", resolution="post")
     with pytest.raises(Refused, match="somebody else"):
