@@ -1,6 +1,7 @@
 """The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
 from accounting.tables.alarms import MeterAlarmRow
+from accounting.tables.arrivals import StatementArrivalRow
 from accounting.tables.base import (
     Base,
     Id,
@@ -110,5 +111,5 @@ __all__ = [
     "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
-    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow", "LogOriginRow",
+    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow", "LogOriginRow", "StatementArrivalRow",
 ]  # fmt: skip
