@@ -229,9 +229,11 @@ def _received(conn: Connection, query: Any) -> list[Received]:
     for transaction_id, document, minor in conn.execute(sums.group_by(PAID.c.transaction_id, PAID.c.document)):
         paid[transaction_id][document] = int(minor)
     came: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    receipts = select(TOP_UP_RECEIPTS).where(TOP_UP_RECEIPTS.c.transaction_id.in_(ids))
-    for r in conn.execute(receipts.order_by(TOP_UP_RECEIPTS.c.payment_id)):
-        came[r.transaction_id].append((r.payment_id, int(r.amount_minor)))
+    of, by = TOP_UP_RECEIPTS.c.transaction_id, TOP_UP_RECEIPTS.c.payment_id
+    minor_now = func.sum(TOP_UP_RECEIPTS.c.amount_minor)
+    receipts = select(of, by, minor_now).where(of.in_(ids)).group_by(of, by).having(minor_now != 0).order_by(by)
+    for transaction_id, payment_id, minor in conn.execute(receipts):
+        came[transaction_id].append((payment_id, int(minor)))
     recorded = waiting(conn)
     found = []
     for r in rows:

@@ -69,7 +69,7 @@ def save_problems(conn: Connection, number: int, problems: Sequence[BadLine], *,
 def complete(
     conn: Connection, number: int, statement: Statement, document: bytes, signed: Signed, *, by: str, now: datetime
 ) -> tuple[int, bool]:
-    """The statement itself, with the hash of its bytes as a leaf: all lines are there. Its id, and whether it is new."""
+    """The statement itself, with the hash of its bytes as a leaf: all lines are kept. Its id; whether it is new."""
     header, read = statement.header, statement.read
     row = {
         "id": number, "site_id": statement.site_id, "period": header.period.name, "starts_at": header.period.start,

@@ -89,7 +89,7 @@ from accounting.tables.settlement import (
     SettlementRow,
     SettlementSignatureRow,
 )
-from accounting.tables.top_ups import TopUpReceiptRow
+from accounting.tables.top_ups import TopUpReceiptRow, TopUpUndoDecisionRow, TopUpUndoRow
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
 APPEND_ONLY = append_only_tables()
@@ -111,5 +111,6 @@ __all__ = [
     "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
-    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow", "LogOriginRow", "StatementArrivalRow",
+    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow", "LogOriginRow",
+    "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
 ]  # fmt: skip

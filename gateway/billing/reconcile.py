@@ -98,12 +98,12 @@ def receive(
     with services.db.write() as conn:
         kept = Names(services, conn, site_id, make=now).statement(statement)
         known = statement_store.known_statement(conn, kept)
-        number = statement_store.arrive(conn, kept, now=now) if known is None else known
+        kept_as = statement_store.arrive(conn, kept, now=now) if known is None else known
     if known is None:
-        _keep_lines(services.db, number, kept)
+        _keep_lines(services.db, kept_as, kept)
     with services.db.write() as conn:
-        statement_id, new = (number, False) if known is not None else statement_store.complete(
-            conn, number, kept, document, signed, by=by, now=now)  # fmt: skip
+        statement_id, new = (kept_as, False) if known is not None else statement_store.complete(
+            conn, kept_as, kept, document, signed, by=by, now=now)  # fmt: skip
         if signed.signer:
             sign_statement(conn, statement_id, signed, now=now)
     texts = tuple(f"{f.category}: {f.text}" for f in findings)
