@@ -279,11 +279,17 @@ def pay(
 ) -> Settlement:
     """Record money that left for a centre: `amount` in its currency, `cost` in the settlement's own.
 
-    Raises `AccountingError` where it is more than is open, or the settlement is not agreed.
+    The same reference again is the same payment. Raises `AccountingError` where it is more than is open, of another
+    amount than before, or the settlement is not agreed.
     """
     lock(conn, {f"settlement:{settlement_id}"})
     found = one(conn, settlement_id)
     total = int(found.said["pay"])
+    of_reference = select(PAID).where(PAID.c.settlement_id == settlement_id, PAID.c.reference == reference)
+    if (known := conn.execute(of_reference).one_or_none()) is not None:
+        if (known.amount_micro, known.cost_micro) != (amount, cost):
+            raise AccountingError(f"{reference} was recorded with another amount")
+        return found
     if found.state != "agreed" or not 0 < amount <= total - found.paid:
         raise AccountingError(f"{total - found.paid} micro-{found.said['pay_currency']} of {settlement_id} are open")
     # In proportion, so that the last part carries what is left and the clearing accounts are even.
