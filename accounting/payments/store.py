@@ -103,6 +103,11 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
     return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), left_over, recognised)
 
 
+def assert_as_before(conn: Connection, transactions: Sequence[BankTransaction]) -> None:
+    """Raise `PaymentRefused` where a known reference (or one of this file) comes with another amount or day."""
+    _fresh(conn, transactions)
+
+
 def allocate_by_hand(
     conn: Connection, transaction_id: int, number: str, amount_minor: int, *, by: str, now: datetime
 ) -> Received:
@@ -201,6 +206,8 @@ def _fresh(conn: Connection, transactions: Sequence[BankTransaction]) -> list[Ba
 def _save(
     conn: Connection, transaction_id: int, t: BankTransaction, found: Sequence[Allocation], now: datetime
 ) -> None:
+    if not found:
+        return
     n = int(conn.scalar(select(func.count()).where(PAID.c.transaction_id == transaction_id)) or 0)
     for a in found:
         n += 1

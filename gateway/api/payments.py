@@ -12,7 +12,6 @@ from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from accounting.errors import AccountingError, PaymentRefused
-from accounting.evidence.outbox import put_source
 from accounting.invoicing import dispute_store
 from accounting.invoicing.ageing import aged, standings
 from accounting.invoicing.dispute_store import Evidence, disputed_minor, raise_dispute, take
@@ -22,7 +21,7 @@ from accounting.minor_units import plain
 from accounting.payments.bank_csv import CsvProfile, minor_of, read_csv
 from accounting.payments.camt import read_camt
 from accounting.payments.payment import BankStatement
-from accounting.payments.store import allocate_by_hand, find, import_payments, open_documents, received
+from accounting.payments.store import allocate_by_hand, find, open_documents, received
 from accounting.payments.top_up_store import match_by_hand
 from accounting.payments.top_up_undo import Undo, decide_undo, request_undo, undos
 from accounting.store import adjustments
@@ -34,6 +33,7 @@ from gateway.api import describe
 from gateway.api.billing import FOUR_EYES_MICRO
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
+from gateway.billing.bank import import_file
 from gateway.billing.invoices import PROJECTS, document_row
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
@@ -59,9 +59,8 @@ def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
     found = {"new": 0, "known": 0, "unallocated": 0, "top_ups": 0, "allocated": []}
     if not problems and not wanted.dry_run:
         try:
-            with services.db.write() as conn:
-                put_source(conn, "bank_file", _document(wanted), format=wanted.format)
-                done = import_payments(conn, statement.transactions, now=services.clock())
+            done = import_file(services, _document(wanted), statement.transactions, format_name=wanted.format,
+                               now=services.clock())  # fmt: skip
         except PaymentRefused as exc:
             raise Conflict(str(exc)) from exc
         sums = [{"amount": plain(minor, c), "currency": c} for c, minor in sorted(done.allocated_minor.items())]
