@@ -221,3 +221,95 @@ def test_the_same_bill_in_another_layout_is_not_paid_twice(
             booked.append(balances(conn, code="centre:centre:payable").get(("centre:centre:payable", "CNY"), 0))
     assert booked[0] == booked[1], booked
     gateway.check_books()
+
+
+# ---------------------------------------------------------------- the wrong people
+
+OPERATORS = [
+    "POST parties", "POST agreements", "POST tariffs/versions", "POST discounts", "POST projects/demo/terms",
+    "POST orders",
+    "POST allocations", "POST vouchers", "POST openings", "POST openings/o/change", "POST openings/o/renew",
+    "POST openings/o/close", "POST billing/periods", "POST billing/periods/2026/10/closing",
+    "POST billing/periods/2026/10/close", "POST billing/top-ups", "POST billing/top-ups/y/unmatch",
+    "POST billing/refunds",
+    "POST billing/unmatches/u/decide", "POST billing/adjustments", "POST billing/adjustments/x/decide",
+    "POST billing/entities", "PUT billing/projects/demo/payer", "POST billing/tax-rules", "POST billing/invoices",
+    "POST billing/credit-notes", "POST billing/payments-import", "POST billing/payments/1/allocate",
+    "POST billing/payments/1/top-up", "POST billing/reconciliations", "POST billing/settlements",
+    "POST billing/settlements/s/payments", "POST billing/fx-rates", "POST evidence/keys", "POST evidence/erasures",
+    "GET parties", "GET billing/periods", "GET billing/unmatches", "GET billing/balances", "GET billing/entities",
+    "GET billing/payments", "GET billing/ageing", "GET billing/months/2026-10", "GET billing/exports/general-ledger",
+    "GET billing/exports/focus",
+]  # fmt: skip
+
+
+def test_what_is_the_operators_nobody_else_may(gateway: Gateway, client: httpx.Client, login: Login) -> None:
+    """An owner, a researcher, a stranger, a centre's staff, and an operator whose token lacks the scope."""
+    people = {
+        "owner": {}, "researcher": login("rita", role="researcher"), "stranger": login("sam"),
+        "staff": staff(gateway, login, "carl"), "no scope": login("olga", operator=True, scopes=("read", "submit")),
+    }  # fmt: skip
+    for line in OPERATORS:
+        method, path = line.split()
+        for who, headers in people.items():
+            answer = client.request(method, path, json=None if method == "GET" else {}, headers=headers)
+            assert answer.status_code == 403, (line, who, answer.status_code, answer.text)
+
+
+def test_nobody_takes_part_in_what_is_anothers(billing: Billing, login: Login) -> None:
+    """A project's bills, disputes and allocations, and a centre's statements, breaks and settlements."""
+    gateway, client, operator = billing.gateway, billing.client, billing.operator
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    billing.work(36_000)
+    billing.bill()
+    dispute = billing.post("disputes", {"invoice": "PS-000001", "line": 1, "reason": "twice"}, 201, headers={})["id"]
+    sent = ok(client.post("billing/statements", json=statement(), headers=staff(gateway, login, "carl")))["id"]
+    ok(client.post("billing/reconciliations", json={"statement": sent}, headers=operator))
+    found = ok(client.get("billing/breaks", headers=operator))["items"][0]["id"]
+    ok(client.post("vouchers", json={"code": "TRY-ME-NOW", "amount": 60}, headers=operator), 201)
+    given = ok(client.post("vouchers/redeem", json={"code": "TRY-ME-NOW", "project": "demo"}), 201)["id"]
+    budget = billing.post("budgets", {"project": "demo", "amount": "5"}, 201, headers={})["id"]
+    ok(client.post("projects", json={"name": "mine"}, headers=operator), 201)
+    span = {"since": T, "until": "2026-11-02T00:00:00Z"}
+    drawn = ok(client.post("billing/settlements", json={"centre": "centre"} | span, headers=operator), 201)["id"]
+
+    elsewhere = login("eve")
+    with gateway.services.db.write() as conn:
+        user_id = service.user_id_of(conn, "eve")
+        conn.execute(insert(table_of(CentreStaffRow)), [{"user_id": user_id, "site_id": "elsewhere"}])
+        mine = service.create_project(conn, name="eves", currency="CNY", now=gateway.services.clock())
+        service.add_member(conn, project_id=mine, user_id=user_id, role="owner", now=gateway.services.clock())
+    asks: list[tuple[str, str, Any]] = [
+        ("POST", "billing/disputes", {"invoice": "PS-000001", "line": 1, "reason": "x"}),
+        *(("POST", f"billing/disputes/{dispute}/{step}", {"text": "x"})
+          for step in ("comment", "withdraw", "credit", "reject", "pass_on", "centre_answer")),
+        ("POST", f"allocations/{given}/transfer", {"to_project": "eves", "amount": 60}),
+        ("POST", "vouchers/redeem", {"code": "TRY-ME-NOW", "project": "demo"}),
+        ("POST", "billing/budgets", {"project": "demo", "amount": "1", "stop": True}),
+        ("DELETE", f"billing/budgets/{budget}", None),
+        ("POST", "billing/statements", statement(amount="7")),
+        *(("POST", f"billing/breaks/{found}/{act}", {"note": "x", "resolution": "post"})
+          for act in ("propose", "countersign", "dispute", "reopen")),
+        ("POST", f"billing/settlements/{drawn}/sign", {"jws": "a.b.c"}),
+        ("POST", f"billing/settlements/{drawn}/withdraw", {"reason": "x"}),
+        ("POST", "agreements/a1/1/signatures", {"party": "centre", "key_id": "k", "signature": "AAAA"}),
+        *(("GET", path, None) for path in (
+            "billing/invoices/PS-000001", "billing/invoices/PS-000001/pdf",
+            "billing/invoices/PS-000001/lines/1/charges", f"billing/disputes/{dispute}",
+            "billing/charges?project=demo", "billing/charges/1", f"billing/breaks/{found}",
+            f"billing/statements/{sent}", f"billing/settlements/{drawn}", f"billing/settlements/{drawn}/bundle",
+            "billing/budgets?project=demo", "projects/demo/allocations", "billing/adjustments?project=demo",
+            "billing/exports/focus?project=demo", "billing/exports/ogf-ur?project=demo", "openings?project=demo",
+            "billing/meters/local", "evidence/bundle?invoice=PS-000001",
+            "evidence/proof?kind=entry&ref=1")),
+    ]  # fmt: skip
+    for method, path, body in asks:
+        answer = client.request(method, path, json=body, headers=elsewhere)
+        assert answer.status_code in (403, 404), (method, path, answer.status_code, answer.text[:300])
+    for path in ("billing/invoices", "billing/disputes", "billing/breaks", "billing/statements", "billing/settlements",
+                 "billing/reconciliations", "agreements", "tariffs/versions", "billing/alarms"):  # fmt: skip
+        assert ok(client.get(path, headers=elsewhere))["items"] == [], path
+    assert ok(client.get("billing/reports", headers=elsewhere))["rows"] == []
+    assert ok(client.get(f"billing/breaks/{found}", headers=operator))["state"] in ("open", "explained")
+    assert ok(client.get(f"billing/disputes/{dispute}", headers=operator))["state"] == "open"
+    gateway.check_books()
