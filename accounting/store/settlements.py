@@ -24,6 +24,7 @@ SETTLEMENTS, ITEMS = core(tables.SettlementRow), core(tables.SettlementItemRow)
 SIGNED, ENDS = core(tables.SettlementSignatureRow), core(tables.SettlementEndRow)
 PAID, RATES = core(tables.SettlementPaymentRow), core(tables.FxRateRow)
 KIND = "settlement"
+_COUNTED_MAX = 2**62  # beyond it an amount leaves what a database counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,10 @@ def draw(
         grades=grades, late=late, disputed=held, credits=_credits(conn, settlement_id, currency), opening=opening,
         paid=opening - unpaid, rate=rate, items_sha256=_items_sha256(conn, settlement_id), drawn_at=now,
     )  # fmt: skip
-    text = settle.payload(settle.statement(draft))
+    said = settle.statement(draft)
+    if any(abs(int(amount)) >= _COUNTED_MAX for *_, amount in said["movements"]):
+        raise AccountingError(f"what it comes to cannot be counted: is the rate of {currency} in {pay_currency} right?")
+    text = settle.payload(said)
     conn.execute(insert(SETTLEMENTS), [{
         "id": settlement_id, "centre_id": centre, "currency": currency, "starts_at": start, "ends_at": end,
         "revision": revision, "statement": text.decode(), "sha256": hashlib.sha256(text).hexdigest(), "drawn_at": now,
