@@ -9,6 +9,7 @@ with the hashes in ascending order: who holds a record can see that it is among 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from accounting import tables
-from accounting.evidence.canonical import sha256_hex
+from accounting.evidence.canonical import row_bytes
 from accounting.evidence.outbox import put
 from accounting.reconciling.statement_store import STATEMENTS, signer_of
-from accounting.store.schema import USAGE, core, insert_all
+from accounting.store.schema import USAGE, core, insert_rows
 
 CONFIRMATIONS = core(tables.RecordConfirmationRow)
 _CHUNK = 5000
@@ -46,10 +47,8 @@ def confirm(conn: Connection, row: Any, agreed: Iterable[tuple[int, int]], *, ru
     known = set(conn.scalars(select(CONFIRMATIONS.c.usage_record_id).where(CONFIRMATIONS.c.statement_id == row.id)))
     fresh = [(record, line) for record, line in agreed if record not in known]
     for at in range(0, len(fresh), _CHUNK):
-        insert_all(conn, CONFIRMATIONS, [
-            {"usage_record_id": record, "statement_id": row.id, "line_no": line, "reconciliation_id": run_id}
-            for record, line in fresh[at : at + _CHUNK]
-        ])  # fmt: skip
+        rows = [(record, row.id, line, run_id) for record, line in fresh[at : at + _CHUNK]]
+        insert_rows(conn, CONFIRMATIONS, ("usage_record_id", "statement_id", "line_no", "reconciliation_id"), rows)
     if fresh:
         content = {"v": 1, "t": "confirmation", "statement": row.sha256, "signed_by": signer,
                    "runs": _fingerprints(conn, run_id)}  # fmt: skip
@@ -75,7 +74,7 @@ def confirmed(conn: Connection, record_ids: Collection[int]) -> dict[int, Confir
 
 def fingerprint(site_id: str, run_key: str, meter: str, revision: int) -> str:
     """By what a confirmation names a reading: the four that are its key in the books, and stand in its record."""
-    return sha256_hex([site_id, run_key, meter, revision])
+    return hashlib.sha256(row_bytes((site_id, run_key, meter, revision))).hexdigest()
 
 
 def _fingerprints(conn: Connection, run_id: int) -> Sequence[str]:

@@ -61,3 +61,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("undo_id"),
         info={"append_only": True},
     )
+    op.create_index("ix_recon_break_run", "recon_break", ["usage_record_id"], unique=False)

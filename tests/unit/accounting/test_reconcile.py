@@ -39,6 +39,7 @@ RULES = Rules(ground=Ground(cores_per_node=64, threads_per_core=2, price=PRICE, 
 @pytest.fixture
 def gateway(db_url: str, tmp_path: Path) -> Iterator[Gateway]:
     made = make_gateway(tmp_path, db_url, local_site(tmp_path))
+    an_operator(made)
     yield made
     builders.OPENED.clear()
     made.services.close()
@@ -94,6 +95,12 @@ def kinds(found: list[Any]) -> list[tuple[str, str, str]]:
 def owed(gateway: Gateway) -> int:
     with gateway.services.db.read() as conn:
         return next(e.settled for e in books.exposure(conn, gateway.project_id) if e.commodity == "CNY")
+
+
+def an_operator(gateway: Gateway) -> None:
+    """`admin`, without whom a centre would agree with itself."""
+    with gateway.services.db.write() as conn:
+        service.create_user(conn, name="admin", operator_admin=True, now=gateway.services.clock())
 
 
 def act(gateway: Gateway, break_id: int, wanted: Act, by: str, **more: str) -> None:
@@ -267,8 +274,6 @@ def test_nothing_above_the_contracts_limits_posts_by_itself(gateway: Gateway) ->
 def test_who_proposes_does_not_countersign_and_what_is_agreed_is_posted_once(gateway: Gateway) -> None:
     agree(gateway.services.db, agreement(site_ids=("local",)))
     have(gateway, row(1))
-    with gateway.services.db.write() as conn:
-        service.create_user(conn, name="admin", operator_admin=True, now=gateway.services.clock())
     _, (item,) = compare(gateway, receive(gateway, line(1, amount="2.8936")))
     act(gateway, item.row.id, Act.PROPOSE, "admin", note="the new price holds", resolution="post")
     with pytest.raises(Refused, match="somebody else"):
