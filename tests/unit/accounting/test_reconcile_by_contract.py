@@ -34,12 +34,13 @@ from gateway.billing.recon_rules import rules_for
 from tests import builders
 from tests.builders import Gateway, local_site, make_gateway
 from tests.unit.accounting.makers import LONG_AGO, agree, agreement, standing
-from tests.unit.accounting.test_reconcile import act, compare, have, kinds, line, receive, row
+from tests.unit.accounting.test_reconcile import act, an_operator, compare, have, kinds, line, receive, row
 
 
 @pytest.fixture
 def gateway(db_url: str, tmp_path: Path) -> Iterator[Gateway]:
     made = make_gateway(tmp_path, db_url, local_site(tmp_path))
+    an_operator(made)
     yield made
     builders.OPENED.clear()
     made.services.close()

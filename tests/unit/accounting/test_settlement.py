@@ -202,6 +202,14 @@ def test_one_statement_at_a_time_and_a_withdrawn_one_frees_its_entries(db: Datab
         conn.execute(settlements.SETTLEMENTS.update().values(statement="{}"))
 
 
+def test_a_rate_that_somebody_mistyped_draws_no_statement(db: Database) -> None:
+    """Nobody signs amounts that no database can book."""
+    abroad = replace(AGREEMENT, payout=replace(AGREEMENT.payout, currency="EUR"))
+    with pytest.raises(AccountingError, match="rate"), db.write() as conn:
+        settlements.add_rate(conn, Rate("CNY", "EUR", date(2026, 11, 27), 2**62, 1, "ECB"), now=T0)
+        draw(conn, 1, agreement=abroad)
+
+
 def test_a_centre_paid_in_another_currency_gains_or_loses_through_clearing_accounts(db: Database) -> None:
     abroad = replace(AGREEMENT, payout=replace(AGREEMENT.payout, currency="EUR"))
     with db.write() as conn, pytest.raises(AccountingError, match="no rate of CNY in EUR"):

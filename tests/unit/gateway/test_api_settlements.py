@@ -237,3 +237,24 @@ def test_the_command_line_signs_with_a_key_that_stays_here(
     done = CliRunner().invoke(cli.penstock, ["settlement", "sign", settlement, *with_key])
     assert done.exit_code == 0, done.output
     assert json.loads(done.output.splitlines()[-1])["signed_by"] == ["centre", "operator"]
+
+
+def test_a_payment_that_is_recorded_again_is_the_same_payment(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: dict[str, str], key: tuple[Path, str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """The bank's reference decides: twice is once, and with another amount it is refused."""
+    where = f"/billing/settlements/{drawn(gateway, client, operator)['id']}"
+    (tmp_path / "statement").write_bytes(client.get(f"{where}/statement", headers=centre).content)
+    signed = run("penstock_witness.py", "sign", "--statement", str(tmp_path / "statement"), "--key", str(key[0]),
+                 "--key-id", "c1-2026")  # fmt: skip
+    assert client.post(f"{where}/sign", json={"jws": signed.stdout.strip()}, headers=centre).status_code == 200
+    part = {"amount": "0.000001", "reference": "b1"}
+    for _ in range(2):
+        paid = client.post(f"{where}/payments", json=part, headers=operator)
+        assert (paid.status_code, paid.json()["paid"]) == (201, "0.000001"), paid.text
+    assert client.post(f"{where}/payments", json=part | {"amount": "0.000002"}, headers=operator).status_code == 409
+    for broken in ("-1", "0", "1e3", "x", "9" * 30):
+        refused = client.post(f"{where}/payments", json={"amount": broken, "reference": "b2"}, headers=operator)
+        assert refused.status_code in (409, 422), refused.text
+    gateway.check_books()
