@@ -36,6 +36,10 @@ PERSONAL = frozenset(
         *("owner", "requestor", "euser", "egroup", "job_owner", "variable_list", "submit_arguments"),  # PBS
         *("error_path", "output_path", "jobdir", "submit_host", "x_workdir", "job_comment"),
         *("username_local", "globalusername", "commandline", "exechome"),  # LSF, OGF usage records
+        *("localuserid", "userfqan", "submithost"),  # OGF usage records, APEL
+        *("jobbatchname", "cmd", "args", "arguments", "environment", "env", "iwd", "in", "out", "err", "userlog"),
+        *("ntdomain", "osuser", "notifyuser", "acctgroupuser", "accountinggroup", "authtokensubject"),  # HTCondor
+        *("x509userproxysubject", "transferinput", "transferoutput"),
         "name",  # of a Sunway job, beside its block
     }
 )
@@ -45,7 +49,9 @@ _WORD = re.compile(
     r'(?:"(?:[^"\\]|\\.)*"|\S*)'
 )
 _MEMBER = re.compile(r"\b(User|Job Name|Command|CWD|Cwd|Submitted from host )( ?)<[^<>]*>")
-_LINES = {"line": (_WORD, r"\1=-"), "s": (_WORD, r"\1=-"), "block": (_MEMBER, r"\1\2<->")}  # PBS, PBS, Sunway
+# LSF's lsb.acct: words in a fixed order, of which these quoted ones name no person (hosts are in numbered lists).
+_LSF_WORD = re.compile(r'"(?:[^"]|"")*"|[^\s"]+')
+_LSF_EVENT, _LSF_USER_ID, _LSF_QUEUE, _LSF_HOSTS, _LSF_PROJECT = 0, 4, 12, 22, 25  # the project: counted from the hosts
 
 
 class Erased(Exception):
@@ -92,11 +98,32 @@ def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]
         small = _small(name)
         if small in PERSONAL or name in also:
             continue
-        if small in _LINES and isinstance(value, str):
-            pattern, dash = _LINES[small]
-            value = pattern.sub(dash, value)
-        found[name] = value
+        found[name] = _without_names(small, value) if isinstance(value, str) else value
     return found
+
+
+def _without_names(name: str, text: str) -> str:
+    """A field with a dash where a name was, where it is a whole line of a scheduler."""
+    if name == "line" and text.lstrip().startswith('"JOB_FINISH"'):
+        return _lsf_without_names(text)
+    if name in ("line", "s"):  # PBS
+        return _WORD.sub(r"\1=-", text)
+    return _MEMBER.sub(r"\1\2<->", text) if name == "block" else text  # Sunway
+
+
+def _lsf_without_names(line: str) -> str:
+    """Numbers, event, version, queue, hosts and project stay; a line that is cut says nothing."""
+    words = _LSF_WORD.findall(line)
+    kept = {_LSF_EVENT, _LSF_EVENT + 1, _LSF_QUEUE}
+    try:
+        asked = int(words[_LSF_HOSTS])
+        ran_on = int(words[_LSF_HOSTS + 1 + asked])
+        after = _LSF_HOSTS + 2 + asked + ran_on
+        kept |= {*range(_LSF_HOSTS, after), after + _LSF_PROJECT - 1}
+    except (IndexError, ValueError):
+        return "-"
+    quoted = (w if not w.startswith('"') or i in kept else '"-"' for i, w in enumerate(words))
+    return " ".join("-" if i == _LSF_USER_ID else w for i, w in enumerate(quoted))
 
 
 @lru_cache(maxsize=1024)

@@ -514,13 +514,124 @@ def from_northbound(f):
                  gpus=int(f.get("gpuNumUsed") or 0), ran=elapsed > 0 and cores > 0)  # fmt: skip
 
 
+def from_line(f):
+    """A record that is one line: of LSF's lsb.acct, or of a Sunway report."""
+    return (from_lsf if f["line"].lstrip().startswith('"JOB_FINISH"') else from_sunway_report)(f)
+
+
+# lsb.acct, JOB_FINISH: the words up to the hosts, and from them to the index (IBM Spectrum LSF reference, "lsb.acct").
+LSF_BEFORE = ("event version eventTime jobId userId options numProcessors submitTime beginTime termTime startTime userName "
+              "queue resReq dependCond preExecCmd fromHost cwd inFile outFile errFile jobFile").split()  # fmt: skip
+LSF_AFTER = ("jStatus hostFactor jobName command " + 19 * "rusage " + "mailUser projectName exitStatus maxNumProcessors "
+             "loginShell timeEvent idx").split()  # fmt: skip
+LSF_ENDS = {"64": "DONE", "32": "EXIT"}
+_LSF_WORD = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"]+))(?=\s|$)')
+
+
+def lsf_words(line):
+    """(the named words of a JOB_FINISH line, the hosts that it ran on)"""
+    words, at = [], 0
+    while line[at:].strip():
+        match = _LSF_WORD.match(line, at)
+        if match is None:
+            raise ValueError(f"no line of lsb.acct from {line[at : at + 30]!r} on")
+        words.append(match[2] if match[1] is None else match[1].replace('""', '"'))
+        at = match.end()
+    said, rest = dict(zip(LSF_BEFORE, words)), words[len(LSF_BEFORE) :]  # noqa: B905 - Python 3.8
+    asked = int(rest[0])
+    rest = rest[1 + asked :]
+    ran_on, rest = rest[1 : 1 + int(rest[0])], rest[1 + int(rest[0]) :]
+    if len(rest) < len(LSF_AFTER):
+        raise ValueError("a line of lsb.acct that is cut")
+    return {**said, **dict(zip(LSF_AFTER, rest))}, ran_on  # noqa: B905
+
+
+def from_lsf(f):
+    """A JOB_FINISH line: a slot for each time that a host is named (`4*host` names it four times)."""
+    said, names = lsf_words(f["line"])
+    slots = [(int(count or 1), host) for count, host in (re.fullmatch(r"(?:(\d+)\*)?(.+)", n).groups() for n in names)]
+    cores, nodes = sum(count for count, _ in slots), len({host for _, host in slots})
+    start, end = int(said["startTime"]), int(said["eventTime"])
+    placed = start > 0 and cores > 0
+    return usage(cores, nodes, end - start if placed else 0, start if placed else None, end, LSF_ENDS[said["jStatus"]],
+                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75, requested=int(said["numProcessors"] or 0))  # fmt: skip
+
+
+# HTCondor manual, "Job ClassAd Attributes", JobStatus; an ad that is no epoch's has ended by 3 or 4.
+CONDOR_STATES = "? IDLE RUNNING REMOVED COMPLETED HELD TRANSFERRING_OUTPUT SUSPENDED".split()
+
+
+def ad_number(f, name, default="0"):
+    """Whole seconds and counts of a ClassAd, which also says `8.0`: part of a second is cut off."""
+    text = f.get(name, default)
+    match = re.fullmatch(r"(\d+)(?:\.\d*)?(?:[eE]\+?0+)?", text)
+    if match is None:
+        raise ValueError(f"{name} is {text!r}")
+    return int(match[1])
+
+
+def from_condor(f):
+    """A job's ad (`RemoteWallClockTime` sums its runs, their suspension with them), or an epoch's: one run, by its own
+    start and end."""
+    one_run = "EpochWriteDate" in f or "RunInstanceID" in f
+    start = ad_number(f, "JobCurrentStartDate" if one_run else "JobStartDate") or None
+    end = ad_number(f, "EpochWriteDate" if one_run else "EnteredCurrentStatus")
+    if one_run:
+        wall, suspended = (0 if start is None else end - start), 0
+    else:
+        wall, suspended = ad_number(f, "RemoteWallClockTime", ""), ad_number(f, "CumulativeSuspensionTime")
+    cores = ad_number(f, "CpusProvisioned") if "CpusProvisioned" in f else ad_number(f, "RequestCpus", "1")
+    asked = ad_number(f, "RequestCpus") if "RequestCpus" in f else None
+    return usage(cores, 1 if wall > suspended else 0, wall - suspended, start, end,
+                 CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')), suspended=suspended,
+                 gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"), requested=asked,
+                 fenced=f.get("ExitCode") == "75")  # fmt: skip
+
+
+# GFD.98, section 7.1: the words for a job that has ended.
+OGF_ENDS = {"aborted": "CANCELLED", "completed": "COMPLETED", "failed": "FAILED"}
+_DURATION = re.compile(r"P(?=.)(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d*)?S)?)?")
+
+
+def iso_micros(text):
+    """Microseconds since 1970; a time without a zone is UTC, digits alone are seconds."""
+    if text.isdigit():
+        return int(text) * 10**6
+    text = utc(text.replace("/", "-"))
+    return micros(text if datetime.fromisoformat(text).tzinfo else text + "+00:00")
+
+
+def from_ogf(f):
+    """A job of an OGF usage record: processors x wall duration; without a duration from start to end."""
+    start = iso_micros(f["StartTime"]) if f.get("StartTime", "") not in (*_NONE, "-", "0") else None
+    end = iso_micros(f["EndTime"])
+    if "WallDuration" in f:
+        match = _DURATION.fullmatch(f["WallDuration"])
+        if match is None:
+            raise ValueError(f"{f['WallDuration']!r} is no duration")
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        elapsed = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    else:
+        elapsed = (end - start) // 10**6
+    return usage(int(f.get("Processors", "1") or 0), int(f.get("NodeCount", "1") or 0), elapsed,
+                 None if start is None else start // 10**6, end // 10**6, OGF_ENDS[f["Status"].strip()],
+                 f.get("Queue", ""))  # fmt: skip
+
+
+def from_apel(f):
+    """A record of APEL's individual-job message; it names no state. Without `Processors` one is meant."""
+    return usage(int(f.get("Processors") or 0) or 1, int(f.get("NodeCount") or 0) or 1, span(f["WallDuration"].strip("-")),
+                 int(f["StartTime"]), int(f["EndTime"]), "", f.get("Queue", ""))  # fmt: skip
+
+
 # Which scheduler wrote a record, by the names of its fields.
 READERS = (
     (("AllocCPUS", "State"), from_sacct), (("run_key", "exit_code"), from_local),
     (("block", "year"), from_sunway_block),
     (("Job_Id", "stime"), from_pbs_qstat), (("jobStatus", "jobEndTime"), from_northbound),
-    (("native_id", "exit_code", "cgs"), from_sunway_wrapper), (("line", "suspended_s"), from_pbs_log),
-    (("line",), from_sunway_report),
+    (("native_id", "exit_code", "cgs"), from_sunway_wrapper), (("GlobalJobId", "JobStatus"), from_condor),
+    (("RecordIdentity", "Status", "EndTime"), from_ogf), (("LocalJobId", "WallDuration", "StartTime"), from_apel),
+    (("line", "suspended_s"), from_pbs_log), (("line",), from_line),
 )  # fmt: skip
 
 

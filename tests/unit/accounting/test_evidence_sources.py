@@ -17,14 +17,14 @@ from accounting.evidence import personal
 from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
 from accounting.evidence.leaves import Charged
-from accounting.sources import pbs_log, pbs_qstat, read_usage, sacct, sunway
+from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, pbs_qstat, read_usage, sacct, sunway
 from accounting.tariff import PriceRule
-from accounting.usage import UsageRecord
+from accounting.usage import Unreadable, UsageRecord
 from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, T0, append_all, checkpoint, open_books, person_key
 from tests.unit.accounting.test_evidence_verifier import shown as opened
 from tests.unit.accounting.test_evidence_verifier import verifier
-from tests.unit.accounting.test_sources import BLOCK
+from tests.unit.accounting.test_sources import APEL, BLOCK, LSB, UR
 
 _ = verifier  # the fixture
 
@@ -51,6 +51,38 @@ SACCT = {"DBIndex": "7", "Cluster": "a", "JobID": "7", "JobIDRaw": "7", "User": 
          "Partition": "cpu", "State": "COMPLETED", "ExitCode": "0:0", "Submit": "1795413500", "Start": "1795413600",
          "End": "1795413600", "ElapsedRaw": "0", "AllocCPUS": "8", "AllocNodes": "1", "AllocTRES": "cpu=8,mem=4G",
          "ReqCPUS": "5", "NodeList": "n1", "Suspended": "00:00:00"}  # fmt: skip
+LSF = (LSB.replace('"lsfadmin"', '"alice"').replace('my ""odd"" name', 'a ""secret"" thesis')
+       .replace('"sleep 1000"', '"/home/x/run"').replace("1527", "1795"))  # fmt: skip
+LSF_LINES = {
+    "as it is": LSF, "by number": LSF.replace('2 "cn1" "cn1"', '2 "16*cn1" "8*cn2"'), "done": LSF.replace(" 32 60.0", " 64 60.0"),
+    "never started": LSF.replace("1795326746 ", "0 ", 1).replace('2 "cn1" "cn1"', "0"),
+}  # fmt: skip
+RUN_OF_CONDOR = {"RunInstanceID": 1, "EpochWriteDate": 1795415400, "JobCurrentStartDate": 1795415100, "JobStatus": 2}
+SUSPENDED = {
+    "CumulativeSuspensionTime": 7,
+    "RemoteWallClockTime": 100.0,
+    "GPUsProvisioned": 2,
+    "MemoryProvisioned": 512,
+}
+NO_DURATION = "<urf:WallDuration>PT1H0.0S</urf:WallDuration>"
+
+
+def condor_rows() -> Iterator[Mapping[str, str]]:
+    ad = json.loads((RECORDED.parent / "recorded" / "condor" / "completed_history.json").read_text())
+    for changes in (
+        {},
+        RUN_OF_CONDOR,
+        SUSPENDED,
+        {"RemoteWallClockTime": 0},
+        {"JobStatus": 3, "CpusProvisioned": None},
+    ):
+        yield from condor.frame(json.dumps([ad | changes]))
+
+
+def ogf_rows() -> Iterator[Mapping[str, str]]:
+    for text in (UR, UR.replace(NO_DURATION, ""), UR.replace("PT1H0.0S", "P1DT2H3M4.5S"), UR.replace(">completed", ">aborted"),
+                 UR.replace("<urf:Processors>8</urf:Processors>", "")):  # fmt: skip
+        yield from (record.raw for record in ogf_ur.read_document(text, site_id="alpha").records)
 
 
 def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -68,6 +100,15 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
     yield "sunway-wrapper/1", WRAPPER
     yield "northbound-job/1", NORTHBOUND
     yield "northbound-job/1", NORTHBOUND | {"jobStatus": "statD", "jobStartTime": ""}
+    for line in LSF_LINES.values():
+        yield lsb_acct.FORMAT, {"line": line}
+    for row in condor_rows():
+        yield condor.FORMAT, row
+    for row in ogf_rows():
+        yield ogf_ur.FORMAT, row
+    for text in (APEL, APEL.replace("WallDuration: 100", "WallDuration: 00:01:40")):
+        for row in apel.frame(text):
+            yield apel.FORMAT, row
     canceled = {"State": "CANCELLED by 5", "ElapsedRaw": "60", "End": "1795413660"}
     suspended = {"Suspended": "00:01:05", "ElapsedRaw": "9", "End": "1795413674"}
     for changes in ({}, {"NodeList": "None assigned"}, canceled, suspended):
@@ -79,8 +120,9 @@ def recorded(name: str) -> str:
 
 
 def readings() -> list[UsageRecord]:
-    found = [read_usage(format_name, row, site_id="alpha") for format_name, row in rows()]
-    return [item for item in found if isinstance(item, UsageRecord)]
+    found = [(name, read_usage(name, row, site_id="alpha")) for name, row in rows()]
+    assert not [item for name, item in found if isinstance(item, Unreadable) and not name.startswith("pbs")]
+    return [item for _, item in found if isinstance(item, UsageRecord)]
 
 
 def sealed(item: UsageRecord) -> UsageRecord:
@@ -109,8 +151,10 @@ def db(db_url: str) -> Iterator[Database]:
 
 
 def test_every_dialects_records_are_metered_again(db: Database, verifier: ModuleType) -> None:
-    assert {tuple(sorted(set(r.raw) & {"line", "block", "Job_Id", "jobId", "cgs", "JobID"})) for r in readings()} >= {
-        ("line",), ("block", "cgs"), ("Job_Id",), ("jobId",), ("cgs",), ("JobID",)
+    telling = {"line", "block", "Job_Id", "jobId", "cgs", "JobID", "GlobalJobId", "RecordIdentity", "WallDuration"}
+    assert {tuple(sorted(set(r.raw) & telling)) for r in readings()} >= {
+        ("line",), ("block", "cgs"), ("Job_Id",), ("jobId",), ("cgs",), ("JobID",), ("GlobalJobId",),
+        ("RecordIdentity",), ("RecordIdentity", "WallDuration"), ("WallDuration",),
     }  # fmt: skip
     with db.read() as conn:
         about = About(T0.replace(year=2010), T0.replace(year=2030), "p1")
