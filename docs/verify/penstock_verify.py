@@ -9,6 +9,8 @@ The bundle is lines of JSON (plain or .gz). What is checked, from the raw record
                          the hour and by volume too, in integers
   terms                  agreements and tariffs bear both sides' signatures, and are leaves of the log like all else
   charge -> entry        the postings of its entry balance, and are what the charge (less what it replaces) says
+  record -> centre       what the centre signed of it: a run is evidence of one side or of both
+  question -> answer     the operator signed what was asked (project, site, time) with the leaves that answer it
   entry -> log           the entry is a leaf of the log (RFC 6962): the root is computed from the leaves
   log -> signatures      the operator signed that root, witnesses cosigned it (C2SP), older trees are its beginning
   charges -> bill        the lines and totals of the bill are the sums of the charges, no run twice, none left out;
@@ -16,6 +18,7 @@ The bundle is lines of JSON (plain or .gz). What is checked, from the raw record
   bill -> settlement     shares, fees, tax and exchange are computed again, both sides' signatures are checked
 
 Exit code 0: everything fits. 1: something does not; each finding is one line. 2: the bundle cannot be read.
+3: all that could be checked fits, and some charges were not metered again from a raw record: the summary says which.
 Keys are yours to know: take them from a contract or a person, not from the bundle.
 """
 
@@ -520,10 +523,12 @@ def from_line(f):
 
 
 # lsb.acct, JOB_FINISH: the words up to the hosts, and from them to the index (IBM Spectrum LSF reference, "lsb.acct").
-LSF_BEFORE = ("event version eventTime jobId userId options numProcessors submitTime beginTime termTime startTime userName "
-              "queue resReq dependCond preExecCmd fromHost cwd inFile outFile errFile jobFile").split()  # fmt: skip
-LSF_AFTER = ("jStatus hostFactor jobName command " + 19 * "rusage " + "mailUser projectName exitStatus maxNumProcessors "
-             "loginShell timeEvent idx").split()  # fmt: skip
+LSF_BEFORE = """
+event version eventTime jobId userId options numProcessors submitTime beginTime termTime startTime userName queue resReq
+dependCond preExecCmd fromHost cwd inFile outFile errFile jobFile"""
+LSF_AFTER = f"""
+jStatus hostFactor jobName command {19 * "rusage "} mailUser projectName exitStatus maxNumProcessors loginShell
+timeEvent idx"""
 LSF_ENDS = {"64": "DONE", "32": "EXIT"}
 _LSF_WORD = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"]+))(?=\s|$)')
 
@@ -537,13 +542,14 @@ def lsf_words(line):
             raise ValueError(f"no line of lsb.acct from {line[at : at + 30]!r} on")
         words.append(match[2] if match[1] is None else match[1].replace('""', '"'))
         at = match.end()
-    said, rest = dict(zip(LSF_BEFORE, words)), words[len(LSF_BEFORE) :]  # noqa: B905 - Python 3.8
+    before, after = LSF_BEFORE.split(), LSF_AFTER.split()
+    said, rest = dict(zip(before, words)), words[len(before) :]  # noqa: B905 - Python 3.8
     asked = int(rest[0])
     rest = rest[1 + asked :]
     ran_on, rest = rest[1 : 1 + int(rest[0])], rest[1 + int(rest[0]) :]
-    if len(rest) < len(LSF_AFTER):
+    if len(rest) < len(after):
         raise ValueError("a line of lsb.acct that is cut")
-    return {**said, **dict(zip(LSF_AFTER, rest))}, ran_on  # noqa: B905
+    return {**said, **dict(zip(after, rest))}, ran_on  # noqa: B905
 
 
 def from_lsf(f):
@@ -554,11 +560,12 @@ def from_lsf(f):
     start, end = int(said["startTime"]), int(said["eventTime"])
     placed = start > 0 and cores > 0
     return usage(cores, nodes, end - start if placed else 0, start if placed else None, end, LSF_ENDS[said["jStatus"]],
-                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75, requested=int(said["numProcessors"] or 0))  # fmt: skip
+                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75,
+                 requested=int(said["numProcessors"] or 0))  # fmt: skip
 
 
 # HTCondor manual, "Job ClassAd Attributes", JobStatus; an ad that is no epoch's has ended by 3 or 4.
-CONDOR_STATES = "? IDLE RUNNING REMOVED COMPLETED HELD TRANSFERRING_OUTPUT SUSPENDED".split()
+CONDOR_STATES = ("?", "IDLE", "RUNNING", "REMOVED", "COMPLETED", "HELD", "TRANSFERRING_OUTPUT", "SUSPENDED")
 
 
 def ad_number(f, name, default="0"):
@@ -583,9 +590,9 @@ def from_condor(f):
     cores = ad_number(f, "CpusProvisioned") if "CpusProvisioned" in f else ad_number(f, "RequestCpus", "1")
     asked = ad_number(f, "RequestCpus") if "RequestCpus" in f else None
     return usage(cores, 1 if wall > suspended else 0, wall - suspended, start, end,
-                 CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')), suspended=suspended,
-                 gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"), requested=asked,
-                 fenced=f.get("ExitCode") == "75")  # fmt: skip
+                 CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')),
+                 suspended=suspended, gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"),
+                 requested=asked, fenced=f.get("ExitCode") == "75")  # fmt: skip
 
 
 # GFD.98, section 7.1: the words for a job that has ended.
@@ -620,8 +627,9 @@ def from_ogf(f):
 
 def from_apel(f):
     """A record of APEL's individual-job message; it names no state. Without `Processors` one is meant."""
-    return usage(int(f.get("Processors") or 0) or 1, int(f.get("NodeCount") or 0) or 1, span(f["WallDuration"].strip("-")),
-                 int(f["StartTime"]), int(f["EndTime"]), "", f.get("Queue", ""))  # fmt: skip
+    cores, nodes = (int(f.get(name) or 0) or 1 for name in ("Processors", "NodeCount"))
+    elapsed = span(f["WallDuration"].strip("-"))
+    return usage(cores, nodes, elapsed, int(f["StartTime"]), int(f["EndTime"]), "", f.get("Queue", ""))
 
 
 # Which scheduler wrote a record, by the names of its fields.
@@ -636,8 +644,6 @@ READERS = (
 
 
 def reader_of(fields):
-    if "break" in fields:  # agreed from a line of the centre's statement: the statement says it, no scheduler
-        return None
     for names, reader in READERS:
         if all(name in fields for name in names):
             return reader
@@ -647,21 +653,34 @@ def reader_of(fields):
 _QUANTITIES = ("core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "elapsed_s", "suspended_s")
 
 
-def check_record(record, shown, tell, note):
-    """Read the raw fields again; what Penstock says of the run must follow from them."""
+def check_record(record, shown, tell):
+    """Read the raw fields again; what Penstock says of the run must follow from them. Why it was not metered again, or
+    None."""
     read, fields = record["read"], record["fields"]
     if record["meter"] != "centre":
-        note("readings of the gateway's own meter (provisional: there is no centre's record to read)")
-        return
-    if record["one_sided"]:
-        note("records that the centre did not sign (one-sided)")
+        return "seen by the gateway's own meter alone (provisional: there is no record of the centre yet)"
     if shown:
         fields = {**fields, **shown}
+    agreed = not record["one_sided"] and "break" in fields
     reader = reader_of(fields)
+    if reader is None and agreed:
+        return "agreed from a line of the centre's statement, which is no scheduler's record"
     if reader is None:
-        note("records that no scheduler wrote, or one that this verifier cannot read again")
-        return
+        return "a record in no format that this verifier can read"
     found = reader(fields)
+    (check_agreed if agreed else check_read)(read, found, tell)
+    return None
+
+
+def check_agreed(read, found, tell):
+    """A reading agreed from a scheduler's record in a statement: its amounts; when it ran stays as we saw it."""
+    for name, value in (("core_seconds", found["core_seconds"]), ("elapsed_s", found["elapsed_s"]),
+                        ("cores", found["cpus"]), ("nodes", found["nodes"])):  # fmt: skip
+        if str(value) != read[name] and (value or name == "core_seconds"):
+            tell(f"the statement's line gives {name} {value}, the usage says {read[name]}")
+
+
+def check_read(read, found, tell):
     cores, threads = int(read["cores"]), int(read["threads_per_core"])
     requested, cpus = found.get("requested"), found["cpus"]
     if threads > 1:
@@ -720,7 +739,7 @@ def rate(quantity, price, per):
 SUMS = ("gross", "amount", "borne", "centre", "tax")
 
 
-def check_charge(charge, record, terms, project, tell, note):
+def check_charge(charge, record, terms, project, seq, tell, note):
     """Metered by the agreed policy, priced by the rules that held, summed; its parts are what was agreed."""
     read = record["read"]
     gross, amount, bearing, centre, tax = (int(charge[name]) for name in SUMS)
@@ -757,8 +776,7 @@ def check_charge(charge, record, terms, project, tell, note):
     if total != gross:
         tell(f"the segments sum to {total}, the charge says {gross}")
     check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell, note)
-    if charge["payers"] is not None and sum(map(int, charge["payers"].values())) != amount:
-        tell("the payers' parts do not sum to what is owed")
+    check_payers(charge, amount, bought_on(terms, project, read["end"], seq), tell)
     check_shares(charge, amount + bearing, centre, tax, agreed, tell)
 
 
@@ -1085,6 +1103,27 @@ def check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell,
         note("charges of which the operator or the centre bears a part, by the agreement")
 
 
+def bought_on(terms, project, end, seq):
+    """The terms on which a project bought when a run ended, as far as the log knew them when it was charged."""
+    moment = micros(end) if end else None
+    known = [(begin, content) for begin, at, content in terms["bought"].get(project, ())
+             if at < seq and (moment is None or begin <= moment)]  # fmt: skip
+    return max(known, key=lambda pair: pair[0])[1] if known else {"user_class": "", "payers": []}
+
+
+def check_payers(charge, amount, bought, tell):
+    """Each payer's part by its weight, cut towards zero; what is left goes to the first."""
+    weights = [(payer, int(weight)) for payer, weight in bought["payers"]]
+    parts, whole = None, sum(weight for _, weight in weights)
+    if weights:
+        parts = {payer: str(cut(amount, weight, whole)) for payer, weight in weights}
+        parts[weights[0][0]] = str(amount - sum(int(parts[payer]) for payer, _ in weights[1:]))
+    if charge["payers"] != parts:
+        tell(f"of {amount} the payers owe {parts} by the project's terms, the charge says {charge['payers']}")
+    if charge["user_class"] != bought["user_class"]:
+        tell(f"the project is of class {bought['user_class']!r}, the charge says {charge['user_class']!r}")
+
+
 def check_shares(charge, earned, centre, tax, agreed, tell):
     """What the centre gets of what was earned: tax first, then the agreed ratio, cut towards zero."""
     if charge["agreement"] is None and (centre or tax):
@@ -1150,8 +1189,8 @@ def check_entry(line, terms, about, tell, note):
     made, parts, expected, counted = [], [], {}, None
     for c in charged:
         charge, record = c["charge"], c["record"]
-        check_record(record, (c.get("shown") or {}).get("fields"), tell, note)
-        check_charge(charge, record, terms, project, tell, note)
+        unread = check_record(record, (c.get("shown") or {}).get("fields"), tell)
+        check_charge(charge, record, terms, project, line["seq"], tell, note)
         if c.get("shown"):
             check_personal(record, c["shown"], tell)
         check_about(record, about, tell)
@@ -1172,7 +1211,10 @@ def check_entry(line, terms, about, tell, note):
         expected["core-seconds", "amount"] = expected.get(("core-seconds", "amount"), 0) + seconds
         key = (record["site"], record["read"]["queue"], charge["grade"], charge["currency"])
         more = (charge["meter"], record["read"]["end"], charge["payers"], project) if about.get("payer") else None
-        made.append((leaf["key"], values, key, (record["run"], record["meter"], record["revision"]), more))
+        stated = None if record["one_sided"] else record["fields"]
+        said = None if stated is None else (stated.get("statement"), stated.get("statement_line"))
+        reading = (record["run"], record["meter"], record["revision"])
+        made.append((leaf["key"], values, key, reading, more, unread, said))
         by_count = terms["tiered"] and [
                     (s["tier_key"], int(s["count_before"]), int(s["quantity"]), int(s["amount_micro"]))
                     for s in charge["segments"] if s.get("tier_key")]  # fmt: skip
@@ -1269,6 +1311,12 @@ def check_chunk(task):
 
 def main_of(lines, options):
     """Check a bundle that is given as an iterator of lines; (findings, notes, a summary)."""
+    whole = checked(lines, options)
+    return whole.findings, whole.notes, whole.summary()
+
+
+def checked(lines, options):
+    """Check a bundle; everything that was found."""
     head = json.loads(next(lines))
     if head.get("t") != "bundle" or head.get("v") != 1:
         raise ValueError("this is no bundle of version 1")
@@ -1296,7 +1344,8 @@ def main_of(lines, options):
             for result in pool.imap(check_chunk, bounded(tasks, gate)):
                 gate.release()
                 state.take(result)
-    return state.finish()
+    state.finish()
+    return state
 
 
 def bounded(tasks, gate):
@@ -1317,12 +1366,14 @@ class Whole:
     def __init__(self, head, options):
         self.head, self.about, self.options = head, head["about"], options
         self.findings, self.notes, self.leaves = [], {}, []
-        self.terms = {"rules": {}, "agreements": {}, "discounts": {}}
+        self.terms = {"rules": {}, "agreements": {}, "discounts": {}, "bought": {}}
         self.ends, self.tariffs, self.signed = {}, {}, {}
         self.documents, self.items, self.booked, self.tiers = [], [], {}, []
         self.billed, self.credited = {}, {}
         self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
-        self.made, self.replaced, self.readings = {}, {}, set()
+        self.made, self.replaced, self.readings = {}, {}, {}
+        self.unread, self.stated, self.sides = {}, {}, {}
+        self.statements, self.endorsed, self.confirmed, self.seal = {}, {}, {}, None
         self.sums, self.older = {}, []
         self.settled, self.keys, self.credits, self.over = {}, set(), 0, []
         self.note = None
@@ -1349,6 +1400,12 @@ class Whole:
             self.signature(line)
         elif kind == "items":
             self.items.append(line)
+        elif kind == "seal":
+            self.seal = line["note"]
+        elif kind in ("received", "signed", "confirmed"):
+            self.of_statement(kind, line)
+        elif kind in ("runs", "between"):
+            self.confirmed[line["of"]][kind] += line["runs"] if kind == "runs" else [b64(h) for h in line["hashes"]]
         elif kind == "statement":
             self.remark("a statement that is not agreed yet: it is in no log")
             self.settlements.append((line["content"], line["signatures"]))
@@ -1367,6 +1424,9 @@ class Whole:
             self.ends[content["rule"]] = micros(content["valid_to"])
         elif leaf["t"] == "discount":
             self.terms["discounts"][leaf["ref"]] = content
+        elif leaf["t"] == "project_terms":
+            begin = micros(content["valid_from"])
+            self.terms["bought"].setdefault(content["project_id"], []).append((begin, line["seq"], content))
         elif leaf["t"] == "tariff":
             self.tariffs[leaf["sha256"]] = (leaf["ref"], content)
         elif leaf["t"] == "agreement":
@@ -1380,6 +1440,19 @@ class Whole:
                     self.tell(f"the log has another signature of the {one['side']}")
             if len(line["signatures"]) != 2:
                 self.tell("an agreed statement has two signatures")
+
+    def of_statement(self, kind, line):
+        """A centre's statement, a signature under it, or what was found to agree with its lines."""
+        leaf = line["leaf"]
+        self.leaves.append((line["seq"], leaf_hash(leaf)))
+        if kind == "received":
+            self.statements[leaf["ref"]] = leaf
+        elif kind == "signed":
+            self.endorsed[leaf["ref"].partition("/")[0].partition(":")[2]] = (leaf, line["jws"])
+        else:
+            if leaf["sha256"] != hashed(line["content"]):
+                self.tell(f"leaf {line['seq']}: the confirmation is not the one that the log commits to")
+            self.confirmed[leaf["ref"]] = {"leaf": leaf, "content": line["content"], "runs": [], "between": []}
 
     def signature(self, line):
         """One side's signature under an agreement or a tariff: Ed25519 over its canonical bytes."""
@@ -1446,14 +1519,18 @@ class Whole:
         self.leaves += leaves
         for text, count in notes.items():
             self.notes[text] = self.notes.get(text, 0) + count
-        for key, values, of, (run, meter, revision), more in made:
+        for key, values, of, (run, meter, revision), more, unread, said in made:
+            if unread is not None:
+                self.unread[key] = unread
+            if said is not None:
+                self.stated[key] = said
             if key in self.made:
                 self.tell(f"{key} is there twice")
             self.made[key] = (tuple(values), of, more)
             reading = f"{of[0]}\n{run}\n{meter}\n{revision}"
             if reading in self.readings:
                 self.tell(f"{key}: this reading of run {run} at {of[0]} is charged twice")
-            self.readings.add(reading)
+            self.readings[reading] = key
         for key, before, values in replaced:
             if before in self.replaced:
                 self.tell(f"{key}: {before} was replaced already by {self.replaced[before][0]}")
@@ -1482,12 +1559,13 @@ class Whole:
         self.check_replaced()
         self.check_tiers()
         self.check_log()
+        check_seal(self)
+        check_sides(self)
         self.check_bill()
         if self.about.get("settlement") and len(self.settlements) != 1:
             self.tell("there is no statement in the bundle, or more than one")
         for content, signatures in self.settlements:
             check_settlement(content, signatures, self, self.tell, self.remark)
-        return self.findings, self.notes, self.summary()
 
     def check_tiers(self):
         """Each part at a tiered price is by how much the month's total rose when it was counted."""
@@ -1608,7 +1686,118 @@ class Whole:
                 f"  {where}: {values[-1]} runs, {values[-2] / 3600:.3f} core-hours, {money(values[1])} {currency}, "
                 f"the centre's share {money(values[3])}"
             )
+        unread = self.not_metered()
+        live = len(self.made) - sum(key in self.made for key in self.replaced)
+        lines.append(f"  metered again from the raw records of the centres: {live - len(unread)} of {live} charges")
+        for reason in sorted(set(unread.values())):
+            lines.append(f"  NOT METERED AGAIN: {list(unread.values()).count(reason)} charges, {reason}")
+        sides = [side[0] for key, side in self.sides.items() if key not in self.replaced]
+        lines.append(
+            f"  two-sided, the centre's signature checked: {sides.count(True)}; one-sided: {live - len(sides)}"
+        )
+        if False in sides:
+            lines.append(f"  two-sided by the log alone: {sides.count(False)} (signed is a statement that is not here, "
+                         "--statement FILE)")  # fmt: skip
         return lines
+
+    def not_metered(self):
+        """The charges that stand on the bill, and were not metered again: why."""
+        return {key: why for key, why in self.unread.items() if key not in self.replaced}
+
+    def runs(self):
+        """Each run on the bill with what it stands on."""
+        for reading, key in self.readings.items():
+            site, run, _, revision = reading.split("\n")
+            if key in self.replaced:
+                continue
+            checked, words = self.sides.get(key, (None, "one-sided: the centre has signed nothing for it"))
+            if checked is not None:
+                words = f"two-sided{'' if checked else ' by the log (signature not checked)'}: {words}"
+            metered = f"NOT METERED AGAIN ({self.unread[key]})" if key in self.unread else "metered again"
+            yield f"{site} {run} (reading {revision}, {key}): {metered}; {words}"
+
+
+# ---------------------------------------------------------------- what the operator and the centres signed of it
+
+SEAL = "penstock bundle 1"
+
+
+def check_seal(whole):
+    """The operator signed the question with the numbers of all leaves that answer it."""
+    tell, log = whole.tell, whole.options.log or vkey(whole.head["log"])
+    if whole.seal is None:
+        tell("the bundle is not sealed: nobody says that this is all there is for what was asked")
+        return
+    body, _, rest = whole.seal.rpartition("\n\n")
+    listed = "".join(f"{seq}\n" for seq, _ in whole.leaves).encode()
+    hashes = [base64.b64encode(hashlib.sha256(data).digest()).decode() for data in (jcs(whole.head), listed)]
+    head = [SEAL, log[0], *hashes]
+    if body.split("\n") != head:
+        tell("THE BUNDLE IS NOT WHAT WAS SEALED: another project, site or time, or other leaves")
+    signature = next((b64(line.split(" ")[2]) for line in rest.split("\n") if line.startswith(f"— {log[0]} ")), b"")
+    if signature[:4] != log[3] or not ed25519(log[2], (body + "\n").encode(), signature[4:]):
+        tell(f"{log[0]} did not seal the bundle")
+
+
+def check_sides(whole):
+    """Which readings the centre has put its name to: by a signed statement, in a line of it."""
+    signed = {}
+    for ref, leaf in whole.statements.items():
+        try:
+            signed[leaf["sha256"]] = ref, *check_endorsed(ref, leaf, whole)
+        except (KeyError, ValueError, TypeError) as exc:
+            whole.tell(f"the signature under statement {ref} cannot be read ({type(exc).__name__}: {exc})")
+    for ref, one in whole.confirmed.items():
+        said, leaf = one["content"], one["leaf"]
+        statement, checked, party = signed.get(said["statement"], (None, False, None))
+        if (ref.partition("/")[0], said["signed_by"], leaf["by"], leaf["statement"]) != (
+            statement, party, party, said["statement"]
+        ):  # fmt: skip
+            whole.tell(f"confirmation {ref} is of a statement that is not in the bundle, or that another party signed")
+        leaves = [(run[0], leaf_hash([hashed(run[1:5]), run[5]])) for run in one["runs"]]
+        ascend = all(a[0] < b[0] for a, b in zip(leaves, leaves[1:]))  # noqa: B905, RUF007 - Python 3.8
+        if not ascend or root_of(int(said["runs"]), leaves, one["between"]) != b64(said["root"]):
+            whole.tell(f"confirmation {ref}: the runs are not those that the log commits to")
+        for _, site, run, meter, revision, line in one["runs"]:
+            key = whole.readings.get(f"{site}\n{run}\n{meter}\n{revision}")
+            if key is None or site != leaf["site"]:
+                whole.tell(f"confirmation {ref}: run {run} at {site} is not in the bundle")
+            elif not whole.sides.get(key, (False,))[0]:
+                whole.sides[key] = checked, f"line {line} of {party}'s statement {said['statement']}"
+    by_ref = {ref: (checked, f"{party}'s statement {sha256}") for sha256, (ref, checked, party) in signed.items()}
+    for key, (ref, line) in whole.stated.items():
+        if ref not in by_ref:
+            whole.tell(f"{key}: a reading from a signed statement, and no such statement is in the bundle")
+        else:
+            whole.sides[key] = by_ref[ref][0], f"line {line} of {by_ref[ref][1]}"
+
+
+def check_endorsed(ref, statement, whole):
+    """(whether the centre's signature under a statement was checked, whose it is)"""
+    leaf, jws = whole.endorsed[ref]
+    head, body, signature = jws.split(".")
+    header, (kind, _, party) = json.loads(url64(head)), leaf["ref"].partition("/")
+    if (leaf["t"], kind, leaf["sha256"]) != ("signature", f"statement:{ref}", hashlib.sha256(jws.encode()).hexdigest()):
+        whole.tell(f"the signature under statement {ref} is not the one that the log commits to")
+    if (header["alg"], header["kid"]) != ("Ed25519", leaf["key"]):
+        whole.tell(f"the signature under statement {ref} is of another kind, or of another key")
+    if header["typ"] == "penstock-statement-hash+jws":
+        payload = jcs({"sha256": statement["sha256"]})
+        if url64(body) != payload:
+            whole.tell(f"{party} signed another statement than {ref}")
+    elif header["typ"] == "penstock-statement+jws" and not body:
+        payload = whole.options.documents.get(statement["sha256"])
+    else:
+        raise ValueError("it signs no statement")
+    if payload is None:
+        return False, party
+    key = b64(leaf["public"])
+    if key not in whole.options.signers.values():
+        whole.remark(f"the key of {party} was taken from the log: compare it with the contract's, {leaf['public']}")
+    body = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
+    if not ed25519(key, f"{head}.{body}".encode(), url64(signature)):
+        whole.tell(f"the signature of {party} under statement {ref} is false")
+    return True, party
 
 
 def utc(text):
@@ -2020,11 +2209,12 @@ def url64(text):
 
 
 class Options:
-    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=()):
+    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=()):
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
         self.signers = {side: b64(key) for side, _, key in (text.partition("=") for text in signers)}
+        self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents}
         self.processes = processes or min(8, os.cpu_count() or 1)
 
 
@@ -2045,24 +2235,33 @@ def main(arguments=None):
     parser.add_argument(
         "--signer", action="append", default=[], help="side=KEY: the operator's or centre's key, base64"
     )
+    parser.add_argument(
+        "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
+    )
+    parser.add_argument("--runs", action="store_true", help="say of each run what it stands on")
     parser.add_argument("--processes", type=int)
     given = parser.parse_args(arguments)
     gc.disable()  # nothing here refers to itself
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
-        options = Options(given.log_key, given.witness, seen, given.processes, given.signer)
+        documents = [open(path, "rb").read() for path in given.statement]  # noqa: SIM115
+        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents)
         with opened(given.bundle) as lines:
-            findings, notes, summary = main_of(iter(lines), options)
+            whole = checked(iter(lines), options)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as exc:
         print(f"cannot be checked: {type(exc).__name__}: {exc}", file=sys.stderr)
         return 2
-    print("\n".join(summary))
-    for text, count in sorted(notes.items()):
+    findings, unread = whole.findings, whole.not_metered()
+    print("\n".join([*whole.summary(), *(whole.runs() if given.runs else ())]))
+    for text, count in sorted(whole.notes.items()):
         print(f"note ({count}): {text}")
     for text in findings[:SHOWN]:
         print(f"WRONG: {text}")
     if len(findings) > SHOWN:
         print(f"WRONG: … and {len(findings) - SHOWN} more")
+    if unread and not findings:
+        print(f"what could be checked fits; {len(unread)} CHARGES WERE NOT METERED AGAIN from a raw record")
+        return 3
     print("DOES NOT FIT" if findings else "everything fits")
     return 1 if findings else 0
 

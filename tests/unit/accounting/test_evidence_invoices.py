@@ -31,7 +31,7 @@ from accounting.store import prices
 from accounting.store.contracts import Terms, set_terms
 from accounting.tariff import Discount, PriceRule
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import LOG, MICRO, T0, append_all, book, checkpoint
+from tests.unit.accounting.evidence_case import LOG, MICRO, SEAL, T0, append_all, book, checkpoint
 from tests.unit.accounting.test_evidence_verifier import WITNESS, WITNESS_KEY, check, mutate, verifier
 
 _ = verifier  # the fixture
@@ -111,7 +111,7 @@ def seal(conn: Connection) -> None:
 def lines_of(conn: Connection, **asked: Any) -> list[str]:
     """The bundle of a payer's month, or of what is asked for."""
     asked = {"start": NOVEMBER.start, "end": NOVEMBER.end} | (asked or {"payer_id": "uni"})
-    return list(bundle(conn, About(**asked), log_key=LOG, witnesses=[WITNESS]))
+    return list(bundle(conn, About(**asked), log_key=LOG, seal=SEAL, witnesses=[WITNESS]))
 
 
 def numbers(lines: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from accounting.evidence.bundle import bundle
 from accounting.evidence.leaves import Charged
 from accounting.tables import metadata
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import LOG, T0, append_all, book, checkpoint, open_books, person_key
+from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint, open_books, person_key
 
 FILE = Path(__file__).parents[3] / "docs" / "verify" / "penstock_verify.py"
 WITNESS_KEY = Ed25519PrivateKey.from_private_bytes(b"\x09" * 32)
@@ -69,7 +69,7 @@ def shown(charged: Charged) -> dict[str, Any] | None:
 
 
 def lines_of(conn: Connection, about: About = MONTH, seen: int | None = OLDER) -> list[str]:
-    return list(bundle(conn, about, log_key=LOG, witnesses=[WITNESS], seen=seen, shown=shown))
+    return list(bundle(conn, about, log_key=LOG, seal=SEAL, witnesses=[WITNESS], seen=seen, shown=shown))
 
 
 def check(verifier: ModuleType, lines: list[str], seen: str | None = None) -> list[str]:
