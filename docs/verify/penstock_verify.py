@@ -661,14 +661,14 @@ def check_record(record, shown, tell):
         return "seen by the gateway's own meter alone (provisional: there is no record of the centre yet)"
     if shown:
         fields = {**fields, **shown}
-    agreed = not record["one_sided"] and "break" in fields
     reader = reader_of(fields)
-    if reader is None and agreed:
-        return "agreed from a line of the centre's statement, which is no scheduler's record"
+    if all(name in fields for name in ("statement", "statement_line", "break")):
+        if reader is not None:
+            check_agreed(read, reader(fields), tell)
+        return "agreed from a line of the centre's statement"
     if reader is None:
         return "a record in no format that this verifier can read"
-    found = reader(fields)
-    (check_agreed if agreed else check_read)(read, found, tell)
+    check_read(read, reader(fields), tell)
     return None
 
 
