@@ -62,7 +62,11 @@ def hashed(value):
 
 
 def b64(text):
-    return base64.b64decode(text, validate=True)
+    """Bytes that are written in one way only: spare bits at the end are none."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError(f"{text!r} is no canonical base64")
+    return data
 
 
 # ---------------------------------------------------------------- Ed25519 (RFC 8032, section 5.1; verification only)

@@ -14,7 +14,7 @@ from accounting.evidence.canonical import canonical
 from accounting.evidence.outbox import sha256_bytes
 from accounting.parties import SigningKey
 from accounting.reconciling.statement import Signed, Verify
-from accounting.signing import BadSignature, key_id_of, verify_jws
+from accounting.signing import BadSignature, key_id_of, kind_of, verify_jws
 
 ALGORITHM = "Ed25519"
 STATEMENT = "penstock-statement"
@@ -46,17 +46,15 @@ def by_keys_of(party_id: str, keys: Iterable[SigningKey], *, now: datetime) -> V
             if key_id not in live:
                 raise BadSignature(f"no live key {key_id!r} speaks for {party_id or 'the centre: it has no agreement'}")
             public = live[key_id].public
-            head, body, tail = jws.split(".") if jws.count(".") == 2 else ("", "", "")
-            if body == _base64url(payload := canonical({"sha256": sha256_bytes(document)})):
+            head, _, tail = jws.split(".")
+            if kind_of(jws) == STATEMENT_HASH:
+                payload = canonical({"sha256": sha256_bytes(document)})
                 verify_jws(jws, public=public, payload=payload, kind=STATEMENT_HASH)
-                return Signed(party_id, key_id=key_id, jws=jws, public=public)
+                body = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
+                return Signed(party_id, key_id=key_id, jws=f"{head}.{body}.{tail}", public=public)
             verify_jws(jws, public=public, payload=document, kind=STATEMENT)
-        except (BadSignature, UnicodeDecodeError) as exc:
+        except (BadSignature, ValueError) as exc:
             return Signed(refused=str(exc))
         return Signed(party_id, key_id=key_id, jws=f"{head}..{tail}", public=public)
 
     return check
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -94,7 +94,7 @@ def test_a_run_that_the_centre_confirmed_is_two_sided_and_one_that_it_did_not_is
     assert sides(found) == [confirmed[0], one_sided, *confirmed[1:]]
     assert "two-sided, the centre's signature checked: 5; one-sided: 1" in " ".join(found.summary())
     # The last run was posted from its line of the statement: agreed, and no scheduler's record.
-    assert [why for why in found.not_metered().values()] == ["agreed from a line of the centre's statement"]
+    assert list(found.not_metered().values()) == ["agreed from a line of the centre's statement"]
     assert "metered again from the raw records of the centres: 5 of 6 charges" in " ".join(found.summary())
 
 

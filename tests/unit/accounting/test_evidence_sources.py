@@ -182,6 +182,72 @@ def test_a_figure_that_is_not_in_the_record_is_found_for_every_dialect(verifier:
             assert judged(verifier, honest | {"read": read}), (name, item.raw)
 
 
+# What of a record of these formats a figure follows from: changed there, the figure does not follow any more.
+RAW = {
+    "GlobalJobId": ("RemoteWallClockTime", "CumulativeSuspensionTime", "CpusProvisioned", "GPUsProvisioned",
+                    "MemoryProvisioned", "JobStartDate", "EnteredCurrentStatus", "JobStatus", "AcctGroup",
+                    "RequestCpus"),
+    "RecordIdentity": ("WallDuration", "Processors", "NodeCount", "StartTime", "EndTime", "Status"),
+    "Site": ("WallDuration", "Processors", "NodeCount", "StartTime", "EndTime"),
+}  # fmt: skip
+OTHER = {"JobStatus": "3", "AcctGroup": '"other"', "Status": "failed", "WallDuration": "PT77S",
+         "StartTime": "2026-11-10T19:00:01+08:00", "EndTime": "2026-11-10T12:00:01Z"}  # fmt: skip
+OF_APEL = {"WallDuration": "77", "StartTime": "1795415001", "EndTime": "1795415101"}
+
+
+@pytest.mark.parametrize("format_name", list(RAW))
+def test_each_word_of_a_record_that_a_figure_follows_from_is_evidence(verifier: ModuleType, format_name: str) -> None:
+    honest = record_json(next(r for r in readings() if format_name in r.raw))
+    other = OTHER | OF_APEL if format_name == "Site" else OTHER
+    assert judged(verifier, honest) == []
+    for name in RAW[format_name]:
+        fields = honest["fields"] | {name: other.get(name, "31")}
+        assert judged(verifier, honest | {"fields": fields}), name
+
+
+@pytest.mark.parametrize(
+    ("word", "other"),
+    [("1795327585", "1795327586"), ("1795326746", "1795326747"), ('2 "cn1" "cn1"', '2 "cn1" "cn2"'),
+     ('2 "cn1" "cn1"', '3 "cn1" "cn1" "cn1"'), (" 32 60.0", " 64 60.0"), ('"normal"', '"night"'),
+     ("33554438 1 ", "33554438 2 ")],
+)  # fmt: skip
+def test_each_word_of_a_line_of_lsf_that_a_figure_follows_from_is_evidence(
+    verifier: ModuleType, word: str, other: str
+) -> None:
+    item = read_usage(lsb_acct.FORMAT, {"line": LSF}, site_id="alpha")
+    assert isinstance(item, UsageRecord)
+    honest = record_json(item)
+    assert word in LSF
+    assert judged(verifier, honest) == []
+    assert judged(verifier, honest | {"fields": {"line": LSF.replace(word, other, 1)}})
+
+
+@pytest.mark.parametrize("one_sided", [True, False])
+def test_a_reading_that_was_agreed_from_a_line_is_compared_with_it_and_not_called_metered(
+    verifier: ModuleType, one_sided: bool
+) -> None:
+    item = sacct.read(SACCT | {"ElapsedRaw": "60", "End": "1795413660"}, site_id="a")
+    assert item is not None
+    agreed = {"statement": "1", "statement_line": "3", "break": "2"}
+    record = record_json(item) | {"fields": {**item.raw, **agreed}, "one_sided": one_sided}
+    found: list[str] = []
+    assert "agreed from a line" in verifier.check_record(record, None, found.append)
+    assert found == []
+    more = record | {"read": record["read"] | {"core_seconds": "481"}}
+    assert "agreed from a line" in verifier.check_record(more, None, found.append)
+    assert found == ["the statement's line gives core_seconds 480, the usage says 481"]
+
+
+@pytest.mark.parametrize("fields", [{"what": "nobody knows"}, {"JobID": "5"}, {}])
+def test_a_record_of_a_format_that_nobody_knows_is_said_to_be_not_metered(
+    verifier: ModuleType, fields: dict[str, str]
+) -> None:
+    item = sacct.read(SACCT, site_id="a")
+    assert item is not None
+    record = record_json(item) | {"fields": fields}
+    assert "in no format that this verifier can read" in verifier.check_record(record, None, lambda _text: None)
+
+
 def record_json(item: UsageRecord) -> dict[str, Any]:
     names = ("elapsed_s", "suspended_s", "cores", "nodes", "threads_per_core", "core_seconds", "node_seconds",
              "gpu_seconds", "memory_mib_seconds")  # fmt: skip
