@@ -51,9 +51,8 @@ def content(conn: Connection, run_id: int, statement_sha256: str, signer: str) -
 def _rows(conn: Connection, run_id: int) -> Iterable[Any]:
     query = select(*_READING, CONFIRMATIONS.c.usage_record_id, CONFIRMATIONS.c.line_no)
     query = query.join(CONFIRMATIONS, CONFIRMATIONS.c.usage_record_id == USAGE.c.id)
-    return conn.execute(
-        query.where(CONFIRMATIONS.c.reconciliation_id == run_id).order_by(CONFIRMATIONS.c.usage_record_id)
-    )
+    query = query.where(CONFIRMATIONS.c.reconciliation_id == run_id).order_by(CONFIRMATIONS.c.usage_record_id)
+    return conn.execute(query.execution_options(yield_per=_BATCH))
 
 
 def lines(conn: Connection, entry_ids: Sequence[int], size: int) -> Iterator[dict[str, Any]]:
