@@ -40,19 +40,23 @@ def leaf_of(reading: Sequence[Any], line_no: int) -> bytes:
     return merkle.leaf_hash(canonical([fingerprint(*reading), str(line_no)]))
 
 
-def content(conn: Connection, run_id: int, statement_sha256: str, signer: str) -> dict[str, Any]:
+def content(conn: Connection, statement_id: int, run_id: int, *, sha256: str, signer: str) -> dict[str, Any]:
     """What the leaf of a comparison's confirmations commits to."""
-    leaves = [leaf_of(row[:4], row.line_no) for row in _rows(conn, run_id)]
-    root = merkle.root(len(leaves), merkle.over(leaves))
-    return {"v": 1, "t": "confirmation", "statement": statement_sha256, "signed_by": signer, "runs": str(len(leaves)),
-            "root": base64.b64encode(root).decode()}  # fmt: skip
+    return _content([leaf_of(row[:4], row.line_no) for row in _rows(conn, statement_id, run_id)], sha256, signer)
 
 
-def _rows(conn: Connection, run_id: int) -> Iterator[Any]:
+def _content(leaves: Sequence[bytes], sha256: str, signer: str) -> dict[str, Any]:
+    root = base64.b64encode(merkle.root(len(leaves), merkle.over(leaves))).decode()
+    return {"v": 1, "t": "confirmation", "statement": sha256, "signed_by": signer, "runs": str(len(leaves)),
+            "root": root}  # fmt: skip
+
+
+def _rows(conn: Connection, statement_id: int, run_id: int) -> Iterator[Any]:
     """Confirmed readings in the order of the tree, some thousands at a time."""
     query = select(*_READING, CONFIRMATIONS.c.usage_record_id, CONFIRMATIONS.c.line_no)
     query = query.join(CONFIRMATIONS, CONFIRMATIONS.c.usage_record_id == USAGE.c.id)
-    query = query.where(CONFIRMATIONS.c.reconciliation_id == run_id).order_by(CONFIRMATIONS.c.usage_record_id)
+    query = query.where(CONFIRMATIONS.c.statement_id == statement_id, CONFIRMATIONS.c.reconciliation_id == run_id)
+    query = query.order_by(CONFIRMATIONS.c.usage_record_id)
     last = 0
     while rows := conn.execute(query.where(CONFIRMATIONS.c.usage_record_id > last).limit(_AT_ONCE)).all():
         yield from rows
@@ -70,7 +74,7 @@ def lines(conn: Connection, entry_ids: Sequence[int], size: int) -> Iterator[dic
     for statement_id, run_id in sorted(comparisons):
         leaf = log.find(conn, "confirmation", f"{statement_id}/{run_id}")
         if known[statement_id] and leaf is not None and leaf.seq < size:
-            yield from _confirmed(conn, leaf, run_id, wanted)
+            yield from _confirmed(leaf, _rows(conn, statement_id, run_id), wanted)
 
 
 def _wanted(conn: Connection, entry_ids: Sequence[int]) -> tuple[set[int], set[tuple[int, int]], set[int]]:
@@ -102,21 +106,18 @@ def _statement(conn: Connection, statement_id: int, size: int) -> Iterator[dict[
             yield {"t": "signed", "seq": under.seq, "leaf": json.loads(under.payload), "jws": row.jws}
 
 
-def _confirmed(conn: Connection, leaf: log.Leaf, run_id: int, wanted: Collection[int]) -> Iterator[dict[str, Any]]:
+def _confirmed(leaf: log.Leaf, rows: Iterator[Any], wanted: Collection[int]) -> Iterator[dict[str, Any]]:
     said = json.loads(leaf.payload)
     hashes, runs, indices = [], [], []
-    for index, row in enumerate(_rows(conn, run_id)):
+    for index, row in enumerate(rows):
         hashes.append(leaf_of(row[:4], row.line_no))
         if row.usage_record_id in wanted:
             indices.append(index)
             runs.append([index, *row[:4], str(row.line_no)])
-    tile = merkle.over(hashes)
-    root = base64.b64encode(merkle.root(len(hashes), tile)).decode()
-    told = {"v": 1, "t": "confirmation", "statement": said["statement"], "signed_by": said["by"],
-            "runs": str(len(hashes)), "root": root}  # fmt: skip
+    told = _content(hashes, said["statement"], said["by"])
     yield {"t": "confirmed", "seq": leaf.seq, "leaf": said, "content": told}
     for at in range(0, len(runs), _BATCH):
         yield {"t": "runs", "of": leaf.ref, "runs": runs[at : at + _BATCH]}
-    gaps = merkle.gaps(indices, len(hashes), tile)
+    gaps = merkle.gaps(indices, len(hashes), merkle.over(hashes))
     while batch := [base64.b64encode(h).decode() for h in islice(gaps, _BATCH)]:
         yield {"t": "between", "of": leaf.ref, "hashes": batch}

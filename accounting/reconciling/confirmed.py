@@ -49,7 +49,7 @@ def confirm(conn: Connection, row: Any, agreed: Iterable[tuple[int, int]], *, ru
             for record, line in fresh[at : at + _CHUNK]
         ])  # fmt: skip
     if fresh:
-        said = content(conn, run_id, row.sha256, signer)
+        said = content(conn, row.id, run_id, sha256=row.sha256, signer=signer)
         put(conn, "confirmation", f"{row.id}/{run_id}", said, site=row.site_id, statement=row.sha256, by=signer)
     return len(fresh)
 
