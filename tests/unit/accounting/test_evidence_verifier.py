@@ -21,6 +21,7 @@ from accounting.evidence import log, note, personal
 from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
 from accounting.evidence.leaves import Charged
+from accounting.store.contracts import Terms, set_terms
 from accounting.tables import metadata
 from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint, open_books, person_key
@@ -28,7 +29,7 @@ from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book,
 FILE = Path(__file__).parents[3] / "docs" / "verify" / "penstock_verify.py"
 WITNESS_KEY = Ed25519PrivateKey.from_private_bytes(b"\x09" * 32)
 WITNESS = note.Verifier("alpha.example", note.COSIGNATURE, note.public_bytes(WITNESS_KEY))
-OLDER = 65  # leaves of the first checkpoint
+OLDER = 66  # leaves of the first checkpoint
 MONTH = About(T0.replace(day=1, hour=0), T0.replace(month=12, day=1, hour=0))
 
 
@@ -47,6 +48,7 @@ def db(db_url: str) -> Iterator[Database]:
     found = Database(db_url)
     with found.write() as conn:
         open_books(conn, "p1", "p2")
+        set_terms(conn, Terms("p1", T0 - timedelta(days=99), "uni", (("uni", 60), ("grant", 40))), now=T0)
         book(conn, range(40))
         book(conn, range(40, 60), project="p2")
         append_all(conn)
@@ -166,9 +168,10 @@ BOOKS = {
                      "suspended_s", "core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds",
                      "threads_per_core", "start_time", "end_time", "raw"),
     "charge": ("currency", "amount_micro", "gross_micro", "borne_micro", "centre_micro", "tax_micro", "core_seconds",
-               "policy_version", "grade", "user_class", "rule", "reason", "segments"),
+               "policy_version", "grade", "user_class", "rule", "reason", "segments", "payers"),
     "journal_entry": ("idem_key", "kind", "effective_at", "memo"),
     "posting": ("amount", "account_id"),
+    "project_terms": ("payers", "user_class", "valid_from"),
     "price_rule": ("price_micro", "per", "resource", "currency", "valid_from"),
     "evidence_leaf": ("leaf_hash",),
     "evidence_checkpoint": ("note",),
