@@ -80,16 +80,17 @@ def lines(conn: Connection, entry_ids: Sequence[int], size: int) -> Iterator[dic
 def _wanted(conn: Connection, entry_ids: Sequence[int]) -> tuple[set[int], set[tuple[int, int]], set[int]]:
     """(confirmed readings, (statement, comparison) that confirm one, every statement that a reading stands on)"""
     wanted, comparisons, statements = set[int](), set[tuple[int, int]](), set[int]()
-    query = select(CHARGES.c.usage_record_id, USAGE.c.signed_by, USAGE.c.statement_id, CONFIRMATIONS)
+    query = select(CHARGES.c.usage_record_id, USAGE.c.signed_by, USAGE.c.statement_id,
+                   CONFIRMATIONS.c.reconciliation_id, CONFIRMATIONS.c.statement_id.label("confirmed_by"))  # fmt: skip
     query = query.join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
     query = query.outerjoin(CONFIRMATIONS, CONFIRMATIONS.c.usage_record_id == USAGE.c.id)
     for at in range(0, len(entry_ids), _BATCH):
         for row in conn.execute(query.where(CHARGES.c.entry_id.in_(entry_ids[at : at + _BATCH]))):
             if row.signed_by and row.statement_id is not None:
                 statements.add(row.statement_id)
-            if row.line_no is not None:
-                wanted.add(row[0])
-                comparisons.add((row[4], row.reconciliation_id))
+            if row.confirmed_by is not None:
+                wanted.add(row.usage_record_id)
+                comparisons.add((row.confirmed_by, row.reconciliation_id))
     return wanted, comparisons, statements | {statement for statement, _ in comparisons}
 
 

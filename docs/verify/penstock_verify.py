@@ -1109,9 +1109,8 @@ def check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell,
 
 def bought_on(terms, project, end, seq):
     """The terms on which a project bought when a run ended, as far as the log knew them when it was charged."""
-    moment = micros(end) if end else None
-    known = [(begin, content) for begin, at, content in terms["bought"].get(project, ())
-             if at < seq and (moment is None or begin <= moment)]  # fmt: skip
+    dated = terms["bought"].get(project, ()) if end else ()
+    known = [(begin, content) for begin, at, content in dated if at < seq and begin <= micros(end)]
     return max(known, key=lambda pair: pair[0])[1] if known else {"user_class": "", "payers": []}
 
 
@@ -1700,8 +1699,8 @@ class Whole:
             f"  two-sided, the centre's signature checked: {sides.count(True)}; one-sided: {live - len(sides)}"
         )
         if False in sides:
-            lines.append(f"  two-sided by the log alone: {sides.count(False)} (signed is a statement that is not here, "
-                         "--statement FILE)")  # fmt: skip
+            lines.append(f"  two-sided by the log alone: {sides.count(False)} (its key is not one that you named, or "
+                         "signed is a statement that is not here: --signer, --statement)")  # fmt: skip
         return lines
 
     def not_metered(self):
@@ -1748,14 +1747,15 @@ def check_sides(whole):
     signed = {}
     for ref, leaf in whole.statements.items():
         try:
-            signed[leaf["sha256"]] = ref, *check_endorsed(ref, leaf, whole)
+            checked, party = check_endorsed(ref, leaf, whole)
+            signed[ref] = checked, party, leaf
         except (KeyError, ValueError, TypeError) as exc:
             whole.tell(f"the signature under statement {ref} cannot be read ({type(exc).__name__}: {exc})")
     for ref, one in whole.confirmed.items():
         said, leaf = one["content"], one["leaf"]
-        statement, checked, party = signed.get(said["statement"], (None, False, None))
-        if (ref.partition("/")[0], said["signed_by"], leaf["by"], leaf["statement"]) != (
-            statement, party, party, said["statement"]
+        checked, party, statement = signed.get(ref.partition("/")[0], (False, None, {"sha256": None, "site": None}))
+        if (said["statement"], said["signed_by"], leaf["statement"], leaf["by"], leaf["site"]) != (
+            statement["sha256"], party, statement["sha256"], party, statement["site"]
         ):  # fmt: skip
             whole.tell(f"confirmation {ref} is of a statement that is not in the bundle, or that another party signed")
         leaves = [(run[0], leaf_hash([hashed(run[1:5]), run[5]])) for run in one["runs"]]
@@ -1768,16 +1768,16 @@ def check_sides(whole):
                 whole.tell(f"confirmation {ref}: run {run} at {site} is not in the bundle")
             elif not whole.sides.get(key, (False,))[0]:
                 whole.sides[key] = checked, f"line {line} of {party}'s statement {said['statement']}"
-    by_ref = {ref: (checked, f"{party}'s statement {sha256}") for sha256, (ref, checked, party) in signed.items()}
     for key, (ref, line) in whole.stated.items():
-        if ref not in by_ref:
-            whole.tell(f"{key}: a reading from a signed statement, and no such statement is in the bundle")
+        checked, party, leaf = signed.get(ref, (False, None, {"site": None}))
+        if leaf["site"] != whole.made[key][1][0]:
+            whole.tell(f"{key}: a reading from a signed statement, and no such statement of its site is in the bundle")
         else:
-            whole.sides[key] = by_ref[ref][0], f"line {line} of {by_ref[ref][1]}"
+            whole.sides[key] = checked, f"line {line} of {party}'s statement {leaf['sha256']}"
 
 
 def check_endorsed(ref, statement, whole):
-    """(whether the centre's signature under a statement was checked, whose it is)"""
+    """(whether the centre's signature under a statement was checked by a key that you named, whose it is)"""
     leaf, jws = whole.endorsed[ref]
     head, body, signature = jws.split(".")
     header, (kind, _, party) = json.loads(url64(head)), leaf["ref"].partition("/")
@@ -1785,6 +1785,9 @@ def check_endorsed(ref, statement, whole):
         whole.tell(f"the signature under statement {ref} is not the one that the log commits to")
     if (header["alg"], header["kid"]) != ("Ed25519", leaf["key"]):
         whole.tell(f"the signature under statement {ref} is of another kind, or of another key")
+    centres = {a["centre_id"] for a in whole.terms["agreements"].values() if statement["site"] in a["site_ids"]}
+    if centres and party not in centres:
+        whole.tell(f"statement {ref} of {statement['site']} is signed by {party}, the agreement is {centres}'s")
     if header["typ"] == "penstock-statement-hash+jws":
         payload = jcs({"sha256": statement["sha256"]})
         if url64(body) != payload:
@@ -1795,13 +1798,17 @@ def check_endorsed(ref, statement, whole):
         raise ValueError("it signs no statement")
     if payload is None:
         return False, party
-    key = b64(leaf["public"])
-    if key not in whole.options.signers.values():
-        whole.remark(f"the key of {party} was taken from the log: compare it with the contract's, {leaf['public']}")
+    key, signers = b64(leaf["public"]), whole.options.signers
+    known = signers.get(party, signers.get("centre")) == key
+    if not known:
+        whole.remark(f"the key of {party} was taken from the log: compare it with the contract's, {leaf['public']}, "
+                     f"and name it by --signer {party}=KEY")  # fmt: skip
+    if party in signers and not known:
+        whole.tell(f"statement {ref} is signed by another key of {party} than yours")
     body = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
     if not ed25519(key, f"{head}.{body}".encode(), url64(signature)):
         whole.tell(f"the signature of {party} under statement {ref} is false")
-    return True, party
+    return known, party
 
 
 def utc(text):
@@ -2237,7 +2244,7 @@ def main(arguments=None):
     parser.add_argument("--witness", action="append", default=[], help="a witness that must have cosigned")
     parser.add_argument("--seen", help="a file with a checkpoint that you have kept")
     parser.add_argument(
-        "--signer", action="append", default=[], help="side=KEY: the operator's or centre's key, base64"
+        "--signer", action="append", default=[], help="side or party=KEY: the operator's or a centre's key, base64"
     )
     parser.add_argument(
         "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
@@ -2252,7 +2259,7 @@ def main(arguments=None):
         options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents)
         with opened(given.bundle) as lines:
             whole = checked(iter(lines), options)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as exc:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as exc:
         print(f"cannot be checked: {type(exc).__name__}: {exc}", file=sys.stderr)
         return 2
     findings, unread = whole.findings, whole.not_metered()

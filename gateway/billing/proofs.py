@@ -179,9 +179,10 @@ def lines(services: Services, wanted: Wanted, now: datetime) -> Iterator[str]:
 
 def _lines(services: Services, wanted: Wanted, now: datetime) -> Iterator[str]:
     with services.db.read() as conn:
-        if log.checkpoint(conn) is None:
+        name, newest_one = origin(services, conn), log.checkpoint(conn)
+        if newest_one is None or note.parse(newest_one.note).origin != name:
             raise NothingToShow("no checkpoint is signed yet")
-        key = operator_key(services, conn, "log", origin(services, conn), now)  # it is there: it has signed that
+        key = operator_key(services, conn, "log", name, now)  # it is there: it has signed that checkpoint
         log_key = note.Verifier(key.name, note.LOG, key.public)
         witnesses = [k.verifier for k in known_keys(conn, purpose="witness")]
         teller = _Teller(services, conn) if wanted.disclose else None

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ from accounting.evidence.canonical import canonical
 from accounting.parties import SigningKey
 from accounting.signing import sign_jws
 from accounting.store import contracts
-from gateway.billing import evidence, proofs
+from gateway.billing import evidence, proofs, reconcile
 from gateway.billing.signing import STATEMENT, STATEMENT_HASH
 from tests import builders
 from tests.builders import Gateway, local_site, make_gateway
@@ -56,12 +57,12 @@ LINES = [line(n) for n in range(1, RUNS + 1) if n != 2]  # the centre says nothi
 DOCUMENT = json.dumps({"lines": LINES, "totals": {}}).encode()
 
 
-def reconciled(gateway: Gateway, kind: str = STATEMENT_HASH) -> None:
+def reconciled(gateway: Gateway, kind: str = STATEMENT_HASH, signer: str = "centre") -> None:
     """The centre's statement came with its signature, and was compared; five runs are in it."""
     payload = DOCUMENT if kind == STATEMENT else canonical({"sha256": hashlib.sha256(DOCUMENT).hexdigest()})
     jws = sign_jws(payload, private=b"\x0c" * 32, key_id="c1", kind=kind)
     received = receive(gateway, *LINES, signature=jws.encode())
-    assert received.signed.signer == "centre", received.signed.refused
+    assert received.signed.signer == signer, received.signed.refused
     compare(gateway, received, rules(gateway, received.statement_id))
 
 
@@ -72,9 +73,9 @@ def bundle_of(gateway: Gateway, start: datetime = DAY, end: datetime = DAY + tim
     return list(proofs.lines(gateway.services, wanted, now))
 
 
-def look(verifier: ModuleType, lines: list[str], *documents: bytes, signer: str = CENTRE_PUBLIC) -> Any:
+def look(verifier: ModuleType, lines: list[str], *documents: bytes, signer: str = f"centre={CENTRE_PUBLIC}") -> Any:
     log = json.loads(lines[0])["log"]
-    return verifier.checked(iter(lines), verifier.Options(log, [], None, 1, [f"centre={signer}"], documents))
+    return verifier.checked(iter(lines), verifier.Options(log, [], None, 1, [signer], documents))
 
 
 def sides(found: Any) -> list[str]:
@@ -174,7 +175,31 @@ def test_an_operator_who_signs_in_the_centres_place_is_found_by_who_knows_the_ce
     """The log is consistent; the key under the statement is not the one of the contract."""
     reconciled(gateway)
     lines = bundle_of(gateway)
-    honest = look(verifier, lines)
-    assert not [told for told in honest.notes if "was taken from the log" in told]
-    other = look(verifier, lines, signer=base64.b64encode(b"k" * 32).decode())
-    assert any("was taken from the log: compare it" in told for told in other.notes)
+    assert not [told for told in look(verifier, lines).notes if "was taken from the log" in told]
+    other = look(verifier, lines, signer=f"centre={base64.b64encode(b'k' * 32).decode()}")
+    assert other.findings == ["statement 1 is signed by another key of centre than yours"]
+
+
+@pytest.mark.parametrize("signer", [f"operator={CENTRE_PUBLIC}", f"beta={CENTRE_PUBLIC}"])
+def test_a_signature_by_a_key_that_nobody_named_for_the_centre_is_not_called_checked(
+    gateway: Gateway, verifier: ModuleType, signer: str
+) -> None:
+    reconciled(gateway)
+    found = look(verifier, bundle_of(gateway), signer=signer)
+    assert found.findings == []
+    assert sides(found)[0].startswith("two-sided by the log (signature not checked)")
+    assert "two-sided, the centre's signature checked: 0; one-sided: 1" in " ".join(found.summary())
+    assert any("was taken from the log: compare it" in told for told in found.notes)
+
+
+def test_a_statement_that_another_party_signed_than_the_agreements_centre_is_found(
+    gateway: Gateway, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator takes its own signature for the centre's, and logs that."""
+    signed_by = reconcile.by_keys_of
+    monkeypatch.setattr(
+        reconcile, "by_keys_of",
+        lambda party, keys, now: lambda *both: replace(signed_by(party, keys, now=now)(*both), signer="op"),
+    )  # fmt: skip
+    reconciled(gateway, signer="op")
+    assert "is signed by op, the agreement is" in " ".join(look(verifier, bundle_of(gateway)).findings)
