@@ -1166,9 +1166,10 @@ ACCOUNTS = {"project": "amount", "operator:borne": "borne", "centre": "centre", 
 
 @lru_cache(maxsize=4096)
 def account_of(account):
-    """(what of a charge it is posted for, the project whose account it is)"""
+    """(what of a charge it is posted for, the project whose account it is, the payer whose part it is)"""
     head, _, rest = account.partition(":")
-    return ACCOUNTS.get(account if head == "operator" else head), rest.split(":")[0] if head == "project" else ""
+    names = rest.split(":") if head == "project" else [""]
+    return ACCOUNTS.get(account if head == "operator" else head), names[0], ":".join(names[2:])
 
 
 def check_entry(line, terms, about, tell, note):
@@ -1180,9 +1181,11 @@ def check_entry(line, terms, about, tell, note):
     for account, commodity, text in leaf["postings"]:
         value = int(text)
         sums[commodity] = sums.get(commodity, 0) + value
-        kind, of = account_of(account)
+        kind, of, payer = account_of(account)
         if kind:
             posted[commodity, kind] = posted.get((commodity, kind), 0) + value
+        if payer:
+            posted[commodity, f"owed by {payer}"] = posted.get((commodity, f"owed by {payer}"), 0) + value
         if of:
             project = of
             if about.get("project") and of != about["project"]:
@@ -1211,13 +1214,16 @@ def check_entry(line, terms, about, tell, note):
         currency = charge["currency"]
         for name, value in said.items():
             expected[currency, name] = expected.get((currency, name), 0) + value
+        owed = {(currency, f"owed by {payer}"): int(part) for payer, part in (charge["payers"] or {}).items()}
+        for name, value in owed.items():
+            expected[name] = expected.get(name, 0) + value
         expected["core-seconds", "amount"] = expected.get(("core-seconds", "amount"), 0) + seconds
         key = (record["site"], record["read"]["queue"], charge["grade"], charge["currency"])
         more = (charge["meter"], record["read"]["end"], charge["payers"], project) if about.get("payer") else None
         stated = None if record["one_sided"] else record["fields"]
         said = None if stated is None else (stated.get("statement"), stated.get("statement_line"))
         reading = (record["run"], record["meter"], record["revision"])
-        made.append((leaf["key"], values, key, reading, more, unread, said))
+        made.append((leaf["key"], values, key, reading, more, unread, said, owed))
         by_count = terms["tiered"] and [
                     (s["tier_key"], int(s["count_before"]), int(s["quantity"]), int(s["amount_micro"]))
                     for s in charge["segments"] if s.get("tier_key")]  # fmt: skip
@@ -1375,7 +1381,7 @@ class Whole:
         self.billed, self.credited = {}, {}
         self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
         self.made, self.replaced, self.readings = {}, {}, {}
-        self.unread, self.stated, self.sides = {}, {}, {}
+        self.unread, self.stated, self.sides, self.owed = {}, {}, {}, {}
         self.statements, self.endorsed, self.confirmed, self.seal = {}, {}, {}, None
         self.sums, self.older = {}, []
         self.settled, self.keys, self.credits, self.over = {}, set(), 0, []
@@ -1522,7 +1528,9 @@ class Whole:
         self.leaves += leaves
         for text, count in notes.items():
             self.notes[text] = self.notes.get(text, 0) + count
-        for key, values, of, (run, meter, revision), more, unread, said in made:
+        for key, values, of, (run, meter, revision), more, unread, said, owed in made:
+            if owed:
+                self.owed[key] = owed
             if unread is not None:
                 self.unread[key] = unread
             if said is not None:
@@ -1607,11 +1615,12 @@ class Whole:
                 self.remark("corrections of charges that are not in this bundle")
             elif known[0] != values:
                 self.tell(f"{key} takes back {values} of {before}, which had charged {known[0]}")
-        for (
-            key,
-            off,
-        ) in self.off.items():  # what went beyond a hold is posted by an entry of its own, linked to the first
-            if any(off.values()):
+            for name, part in self.owed.get(before, {}).items():  # each payer is given back their part
+                at = self.off.setdefault(key, {})
+                at[name] = at.get(name, 0) - part
+        unknown = {key for before, (key, _) in self.replaced.items() if before not in self.made}
+        for key, off in self.off.items():  # what went beyond a hold is posted by an entry of its own, linked to it
+            if any(value for (_, name), value in off.items() if key not in unknown or not name.startswith("owed by")):
                 self.tell(f"{key}: charged and posted differ by {off}")
 
     def check_log(self):

@@ -28,7 +28,7 @@ from accounting.invoicing.store import Wanted, issue_credit_note, issue_invoice
 from accounting.invoicing.tax import TaxKind, TaxRule, taxed
 from accounting.ledger import parts_of
 from accounting.meter import MeteringPolicy
-from accounting.store import charges, contracts, prices
+from accounting.store import charges, contracts, posting, prices
 from accounting.store.contracts import Terms, set_terms
 from accounting.tariff import Discount, PriceRule
 from gateway.db import Database
@@ -244,6 +244,15 @@ def test_payers_parts_that_are_not_by_the_terms_are_found_though_the_log_signs_t
     monkeypatch.setattr(charges, "_payers", lambda d, _terms: parts_of(d.amount, [("uni", 50), ("grant", 50)]))
     found = billed_in_december(db, verifier, project="p1")
     assert "the payers owe {'uni': '2066698', 'grant': '1377798'} by the project's terms" in found
+
+
+def test_a_part_that_is_posted_to_another_payer_is_found_though_the_charge_is_right(
+    db: Database, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fair = posting._payers_delta
+    other = {"uni": "grant", "grant": "uni"}
+    monkeypatch.setattr(posting, "_payers_delta", lambda d: {other[p]: part for p, part in (fair(d) or {}).items()})
+    assert "charged and posted differ by {('CNY', 'owed by uni')" in billed_in_december(db, verifier, project="p1")
 
 
 def test_parts_of_a_project_that_nobody_shares_are_found(
