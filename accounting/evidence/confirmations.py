@@ -1,7 +1,7 @@
 """What makes readings evidence of both sides: statements that a centre signed, and which readings agreed with a line.
 
 A confirmation's leaf commits to the root of a tree (RFC 6962) of its own, one leaf for each reading:
-[fingerprint of the reading, line of the statement], in the order of the readings' numbers. So a bundle shows of a whole
+[site, run, meter, revision, line of the statement], in the order of the readings' numbers. So a bundle shows of a whole
 centre's month only the readings that it is about. In a bundle:
 
 received   the leaf of a centre's statement (its own bytes are not kept here: the leaf has their hash)
@@ -21,7 +21,7 @@ from sqlalchemy import Connection, select
 
 from accounting import tables
 from accounting.evidence import log, merkle
-from accounting.evidence.canonical import canonical, sha256_hex
+from accounting.evidence.canonical import row_bytes
 from accounting.store.schema import CHARGES, USAGE, core
 
 CONFIRMATIONS = core(tables.RecordConfirmationRow)
@@ -30,14 +30,9 @@ _BATCH, _AT_ONCE = 1000, 10_000
 _READING = (USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision)
 
 
-def fingerprint(site_id: str, run_key: str, meter: str, revision: int) -> str:
-    """By what a confirmation names a reading: the four that are its key in the books, and stand in its record."""
-    return sha256_hex([site_id, run_key, meter, revision])
-
-
 def leaf_of(reading: Sequence[Any], line_no: int) -> bytes:
-    """The hash of a confirmed reading in its confirmation's tree."""
-    return merkle.leaf_hash(canonical([fingerprint(*reading), str(line_no)]))
+    """The hash of a confirmed reading (site, run, meter, revision: as its record names it) in its confirmation's tree."""
+    return merkle.leaf_hash(row_bytes((*reading, str(line_no))))
 
 
 def content(conn: Connection, statement_id: int, run_id: int, *, sha256: str, signer: str) -> dict[str, Any]:

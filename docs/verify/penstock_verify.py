@@ -666,7 +666,7 @@ def check_record(record, shown, tell):
     if shown:
         fields = {**fields, **shown}
     reader = reader_of(fields)
-    if all(name in fields for name in ("statement", "statement_line", "break")):
+    if "break" in fields and "statement" in fields and "statement_line" in fields:
         if reader is not None:
             check_agreed(read, reader(fields), tell)
         return "agreed from a line of the centre's statement"
@@ -780,7 +780,8 @@ def check_charge(charge, record, terms, project, seq, tell, note):
     if total != gross:
         tell(f"the segments sum to {total}, the charge says {gross}")
     check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell, note)
-    check_payers(charge, amount, bought_on(terms, project, read["end"], seq), tell)
+    if terms["bought"] or charge["payers"] is not None or charge["user_class"]:
+        check_payers(charge, amount, bought_on(terms, project, read["end"], seq), tell)
     check_shares(charge, amount + bearing, centre, tax, agreed, tell)
 
 
@@ -1214,9 +1215,11 @@ def check_entry(line, terms, about, tell, note):
         currency = charge["currency"]
         for name, value in said.items():
             expected[currency, name] = expected.get((currency, name), 0) + value
-        owed = {(currency, f"owed by {payer}"): int(part) for payer, part in (charge["payers"] or {}).items()}
-        for name, value in owed.items():
-            expected[name] = expected.get(name, 0) + value
+        owed = None
+        if charge["payers"]:
+            owed = {(currency, f"owed by {payer}"): int(part) for payer, part in charge["payers"].items()}
+            for name, value in owed.items():
+                expected[name] = expected.get(name, 0) + value
         expected["core-seconds", "amount"] = expected.get(("core-seconds", "amount"), 0) + seconds
         key = (record["site"], record["read"]["queue"], charge["grade"], charge["currency"])
         more = (charge["meter"], record["read"]["end"], charge["payers"], project) if about.get("payer") else None
@@ -1767,7 +1770,7 @@ def check_sides(whole):
             statement["sha256"], party, statement["sha256"], party, statement["site"]
         ):  # fmt: skip
             whole.tell(f"confirmation {ref} is of a statement that is not in the bundle, or that another party signed")
-        leaves = [(run[0], leaf_hash([hashed(run[1:5]), run[5]])) for run in one["runs"]]
+        leaves = [(run[0], leaf_hash(run[1:])) for run in one["runs"]]
         ascend = all(a[0] < b[0] for a, b in zip(leaves, leaves[1:]))  # noqa: B905, RUF007 - Python 3.8
         if not ascend or root_of(int(said["runs"]), leaves, one["between"]) != b64(said["root"]):
             whole.tell(f"confirmation {ref}: the runs are not those that the log commits to")
