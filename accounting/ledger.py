@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from accounting import usage
 from accounting.agreement import Agreement
@@ -70,8 +71,7 @@ def commodity_of(resource: str) -> str | None:
     return {usage.CORE_SECONDS: CORE_SECONDS, usage.GPU_SECONDS: GPU_SECONDS}.get(resource)
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(Struct, frozen=True, gc=False):
     """`amount` (micro-units, or units of a resource) to one account; debits are positive."""
 
     account: str
@@ -79,8 +79,7 @@ class Posting:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """What happened, once: `idem_key` is unique in the books for ever.
 
     `service_at`: when the work was, if that is not when it counts. `linked_entry_id`: what it goes with or takes back.
@@ -109,8 +108,7 @@ class Entry:
         return hashlib.sha256(f"{self.kind}\n{text}".encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
+class Division(Struct, frozen=True, gc=False):
     """The price of a run, divided: `amount` the project owes, `borne` the operator bears, `centre` and `tax` get."""
 
     gross: int

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 from accounting.usage import CORE_SECONDS, GPU_SECONDS, MEMORY, NODE_SECONDS, Kind, UsageRecord
 
 
@@ -55,8 +57,7 @@ class MeteringPolicy:
         return self.liability.get(state, PAYER)
 
 
-@dataclass(frozen=True, slots=True)
-class Metered:
+class Metered(Struct, frozen=True, gc=False):
     """Quantities by resource that a price applies to, who bears them, and the rule that says so."""
 
     quantities: Mapping[str, int]

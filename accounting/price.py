@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec import Struct
 
 from accounting.calendar import month_edges, month_of
 from accounting.meter import PAYER, Bears, Metered
@@ -18,8 +19,7 @@ class NoPrice(Exception):
     """No rule of the tariff prices a moment of this run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True, gc=False):
     """`quantity` of `resource` in [start, end) at one price; `amount_micro` is rounded half up, once.
 
     `tier_key` names the count that a tiered price goes by: `amount_micro` is then what the month's total rose by.
@@ -40,8 +40,7 @@ class Segment:
     count_before: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True, gc=False):
     """The price of one run: the sum of its segments, whose quantities sum to what was metered."""
 
     currency: str
@@ -359,8 +358,7 @@ class Timeline:
         return moments, prices
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(Struct, frozen=True, gc=False):
     """What holds at a moment; `tier_key` where it goes by a month's count."""
 
     rule: PriceRule

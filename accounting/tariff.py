@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from pydantic import TypeAdapter
 
 from accounting.agreement import canonical
@@ -76,8 +77,7 @@ class PriceRule:
         return self.window is None or self.window.holds(at, self.zone)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True, gc=False):
     """Where and for whom something is priced."""
 
     currency: str

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from operator import attrgetter
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accounting.json_text import sorted_json
 
@@ -32,8 +33,7 @@ class Kind(StrEnum):
     FENCED_COPY = "fenced_copy"  # a late copy that the fence turned away; never charged
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(Struct, frozen=True, gc=False):
     """One run at one site. Times are aware UTC, quantities integers; `core_seconds` = allocated cores × elapsed.
 
     `run_key` is unique at the site for ever (a scheduler's job id is not: ids are used again). `task` is the array
@@ -68,12 +68,12 @@ class UsageRecord:
     end_time: datetime | None = None
     tag: str = ""
     estimated: bool = False
-    units: Mapping[str, int] = field(default_factory=dict)
+    units: Mapping[str, int] = {}
     exclusive: bool = False
     requested_cores: int | None = None
     cpus: int | None = None
     threads_per_core: int = 1
-    raw: Mapping[str, str] = field(default_factory=dict)
+    raw: Mapping[str, Any] = {}
 
     def __post_init__(self) -> None:
         counted = (self.core_seconds, self.gpu_seconds, self.node_seconds, self.memory_mib_seconds, self.cores,
@@ -88,9 +88,7 @@ class UsageRecord:
 
     def sealed(self, raw: Mapping[str, Any], *, username: str) -> UsageRecord:
         """The same reading as it is kept: with another raw record and login, and without the job's name."""
-        values = list(_values_of(self))
-        values[_RAW], values[_USERNAME], values[_JOB_NAME] = raw, username, ""
-        return UsageRecord(*values)
+        return replace(self, raw=raw, username=username, job_name="")
 
     @property
     def wall_s(self) -> int:
@@ -100,23 +98,24 @@ class UsageRecord:
     @property
     def resources(self) -> dict[str, int]:
         """What the source metered, by the name of the resource; what was not used is left out."""
-        found = {name: getattr(self, name) for name in SECONDS}
-        found |= {f"unit:{name}": count for name, count in self.units.items()}
+        found = {CORE_SECONDS: self.core_seconds, GPU_SECONDS: self.gpu_seconds, NODE_SECONDS: self.node_seconds,
+                 MEMORY: self.memory_mib_seconds}  # fmt: skip
+        if self.units:
+            found |= {f"unit:{name}": count for name, count in self.units.items()}
         return {name: quantity for name, quantity in found.items() if quantity}
 
     @property
     def content_sha256(self) -> str:
         """A fingerprint of what the source said: the same record read twice has the same."""
+        return self.fingerprint(sorted_json(self.raw))
+
+    def fingerprint(self, said: bytes) -> str:
+        """The same, where the raw record was written already (`sorted_json`)."""
         figures = f"\n{self.core_seconds}/{self.elapsed_s}/{self.gpu_seconds}/{self.memory_mib_seconds}/{self.kind}"
-        said = sorted_json(self.raw) + figures.encode()
+        said += figures.encode()
         if self.units:
             said += sorted_json(self.units)
         return hashlib.sha256(said).hexdigest()
-
-
-_NAMES = tuple(one.name for one in fields(UsageRecord))
-_RAW, _USERNAME, _JOB_NAME = (_NAMES.index(name) for name in ("raw", "username", "job_name"))
-_values_of = attrgetter(*_NAMES)  # dataclasses.replace takes twice as long, and each record of a month is sealed
 
 
 def _whole(name: str, value: object) -> None:
@@ -124,8 +123,7 @@ def _whole(name: str, value: object) -> None:
         raise ValueError(f"{name}={value!r}: usage is counted in whole, non-negative units")
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True, gc=False):
     """A raw record that cannot be read, kept for a person: dropped work would be unpaid work."""
 
     site_id: str

@@ -16,13 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 from sqlalchemy import select
 
 from accounting import price
@@ -266,5 +266,5 @@ def reading(n: int) -> books.Assigned:
     person = f"u{n % 50}"
     key = hashlib.sha256(person.encode()).digest()
     sealed = personal.seal(found.raw, person=person, key=key, ref=f"alpha/{found.run_key}/centre")
-    record = replace(found, raw=sealed, username=personal.pseudonym(found.username, key), job_name="")
+    record = structs.replace(found, raw=sealed, username=personal.pseudonym(found.username, key), job_name="")
     return books.Assigned(record, f"j{n}", "p1", person, "CNY")

@@ -48,7 +48,7 @@ NOW = datetime(2026, 12, 2, tzinfo=UTC)
 
 
 def run() -> None:
-    """Seconds of each stage by the clock, and of processor time: this process and its helpers + the database's."""
+    """Seconds of each stage by the clock, and of processor time: this process + its helpers + the database's."""
     with stage.folder() as folder, stage.databases(folder) as databases:
         for name, url in databases:
             _month(name, url, folder)
@@ -56,18 +56,18 @@ def run() -> None:
 
 @dataclass(slots=True)
 class Times:
-    """What each stage took: (seconds, of CPU here, of CPU in PostgreSQL)."""
+    """What each stage took: (seconds, of CPU here, in helpers, in PostgreSQL)."""
 
     server: Path
-    stages: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    stages: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
-        begun, used, served = time.monotonic(), _cpu(), _server_cpu(self.server)
+        begun = (time.monotonic(), *_cpu(), _server_cpu(self.server))
         yield
-        took = (time.monotonic() - begun, _cpu() - used, _server_cpu(self.server) - served)
-        before = self.stages.get(stage, (0.0, 0.0, 0.0))
-        self.stages[stage] = (before[0] + took[0], before[1] + took[1], before[2] + took[2])
+        ended = (time.monotonic(), *_cpu(), _server_cpu(self.server))
+        before = self.stages.get(stage, (0.0, 0.0, 0.0, 0.0))
+        self.stages[stage] = tuple(was + b - a for was, a, b in zip(before, begun, ended, strict=True))
 
     def timed(self, stage: str, function: Any) -> Any:
         def wrapped(*args: Any, **more: Any) -> Any:
@@ -134,11 +134,13 @@ def _through(services: Services, home: Path, times: Times) -> Any:
 def _report(name: str, services: Services, times: Times, result: Any) -> None:
     collected, compared, agreed = result
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20
-    whole = [sum(t[n] for stage, t in times.stages.items() if not stage.startswith("…")) for n in range(3)]
-    print(f"{name}: {COUNT:,} runs: {whole[0]:.1f} s, CPU {whole[1]:.1f} s and {whole[2]:.1f} s in the server, "
+    whole = [sum(t[n] for stage, t in times.stages.items() if not stage.startswith("…")) for n in range(4)]
+    print(f"{name}: {COUNT:,} runs: {whole[0]:.1f} s, CPU {whole[1]:.1f} s here, {whole[2]:.1f} s in helpers, "
+          f"{whole[3]:.1f} s in the server; "
           f"{COUNT / whole[0]:,.0f} runs/s; at most {peak:.2f} GiB in a process", flush=True)  # fmt: skip
-    for stage_name, (wall, cpu, server) in times.stages.items():
-        print(f"   {stage_name:16} {wall:7.1f} s   CPU {cpu:6.1f} + {server:5.1f} s   {COUNT / wall:9,.0f} runs/s")
+    for stage_name, (wall, here, helpers, server) in times.stages.items():
+        print(f"   {stage_name:16} {wall:7.1f} s   CPU {here:6.1f} + {helpers:5.1f} + {server:5.1f} s   "
+              f"{COUNT / wall:9,.0f} runs/s")  # fmt: skip
     with services.db.read() as conn:
         lines, total = conn.execute(select(func.count(), func.sum(POSTINGS.c.amount))).one()
         charges = conn.scalar(select(func.count()).select_from(CHARGES))
@@ -154,8 +156,9 @@ def _report(name: str, services: Services, times: Times, result: Any) -> None:
     print(f"   load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
 
 
-def _cpu() -> float:
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+def _cpu() -> tuple[float, float]:
+    here, helpers = (sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return here, helpers
 
 
 def _server_cpu(pid_file: Path) -> float:

@@ -31,7 +31,7 @@ _READING = (USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision)
 
 
 def leaf_of(reading: Sequence[Any], line_no: int) -> bytes:
-    """The hash of a confirmed reading (site, run, meter, revision: as its record names it) in its confirmation's tree."""
+    """The hash of a confirmed reading (site, run, meter, revision, as its record has them) in the tree."""
     return merkle.leaf_hash(row_bytes((*reading, str(line_no))))
 
 

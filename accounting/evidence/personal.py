@@ -78,16 +78,24 @@ class SealedText:
 def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Collection[str] = ()) -> dict[str, Any]:
     """The raw record with its personal fields (and those named in `also`) sealed; `ref` names the run (site, key,
     meter)."""
-    found = public(raw, also)
-    hidden = {name: value for name, value in raw.items() if name not in found or found[name] != value}
-    if not hidden:
-        return found
-    text = canonical(hidden)
-    found[SEALED] = {
-        "person": person, "ref": ref, "commitment": _hmac(bytes.fromhex(salt(key, ref)), text),
-        "sealed": base64.b64encode(_encrypted(text, key, ref)).decode(),
-    }  # fmt: skip
+    found, hidden = apart(raw, also)
+    if hidden:
+        found[SEALED] = sealed_part(canonical(hidden), person=person, key=key, ref=ref)
     return found
+
+
+def apart(raw: Mapping[str, Any], also: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a raw record says nothing of a person, and the fields that do."""
+    found = public(raw, also)
+    return found, {name: value for name, value in raw.items() if name not in found or found[name] != value}
+
+
+def sealed_part(hidden: bytes, *, person: str, key: bytes, ref: str) -> dict[str, str]:
+    """What stands in a kept record for fields (their canonical bytes) that say something of a person."""
+    return {
+        "person": person, "ref": ref, "commitment": _hmac(bytes.fromhex(salt(key, ref)), hidden),
+        "sealed": base64.b64encode(_encrypted(hidden, key, ref)).decode(),
+    }  # fmt: skip
 
 
 def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 from accounting.evidence.confirmations import CONFIRMATIONS, content
 from accounting.evidence.outbox import put
 from accounting.reconciling.statement_store import STATEMENTS, signer_of
-from accounting.store.schema import insert_all
+from accounting.store.schema import insert_rows
 
 _CHUNK = 5000
 
@@ -44,10 +44,8 @@ def confirm(conn: Connection, row: Any, agreed: Iterable[tuple[int, int]], *, ru
     known = set(conn.scalars(select(CONFIRMATIONS.c.usage_record_id).where(CONFIRMATIONS.c.statement_id == row.id)))
     fresh = [(record, line) for record, line in agreed if record not in known]
     for at in range(0, len(fresh), _CHUNK):
-        insert_all(conn, CONFIRMATIONS, [
-            {"usage_record_id": record, "statement_id": row.id, "line_no": line, "reconciliation_id": run_id}
-            for record, line in fresh[at : at + _CHUNK]
-        ])  # fmt: skip
+        rows = [(record, row.id, line, run_id) for record, line in fresh[at : at + _CHUNK]]
+        insert_rows(conn, CONFIRMATIONS, ("usage_record_id", "statement_id", "line_no", "reconciliation_id"), rows)
     if fresh:
         said = content(conn, row.id, run_id, sha256=row.sha256, signer=signer)
         put(conn, "confirmation", f"{row.id}/{run_id}", said, site=row.site_id, statement=row.sha256, by=signer)

@@ -36,7 +36,7 @@ class Pair:
 class Matched:
     """What the comparison found; only what differs is here as rows.
 
-    `agreeing`: reading, line, reading, line … of what agrees, where that is asked for (flat: there may be a million).
+    `agreeing`: reading, line, reading, line … of what agrees (flat: there may be a million).
     """
 
     lines: int = 0

@@ -6,6 +6,7 @@ T3 sums, where the centre gives nothing else. What agrees never leaves the datab
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -25,7 +26,6 @@ from sqlalchemy import (
     false,
     func,
     insert,
-    not_,
     or_,
     select,
     text,
@@ -39,6 +39,7 @@ from accounting.store.schema import CHARGES, REVERSALS, USAGE, core
 from accounting.tables import StatementLineRow
 
 LINES = core(StatementLineRow)
+_ROWS = 5_000
 _temporary = MetaData()
 
 OURS = Table(
@@ -146,15 +147,15 @@ def _our_runs(site_id: str, period: Period, basis: str, margin_s: int) -> Select
 # ---------------------------------------------------------------- matching
 
 
-def match(conn: Connection, tolerance: Tolerance, *, name_agreed: bool = False) -> Matched:
-    """Compare what is staged. `name_agreed`: also say which runs agree with which lines."""
+def match(conn: Connection, tolerance: Tolerance) -> Matched:
+    """Compare what is staged."""
     found = Matched()
     _mark_duplicates(conn)
     found.lines = int(conn.scalar(select(func.count()).select_from(THEIRS)) or 0)
     found.runs = int(conn.scalar(select(func.sum(OURS.c.in_period))) or 0)
     found.duplicates = list(conn.execute(select(THEIRS).where(THEIRS.c.of_line.is_not(None))))
     rest_theirs = []
-    for row in conn.execute(_different_by_key(tolerance)):
+    for row in _different_by_key(conn, tolerance, found.agreeing):
         theirs, ours = _sides(row)
         if ours.id is None:
             rest_theirs.append(theirs)
@@ -167,11 +168,8 @@ def match(conn: Connection, tolerance: Tolerance, *, name_agreed: bool = False) 
     found.pairs += [pair for pair in second if _differs(pair, tolerance)]
     alike = [pair for pair in second if not _differs(pair, tolerance)]
     found.agreed += len(alike)
-    if name_agreed:
-        for row in conn.execute(_agreeing_by_key(tolerance)):
-            found.agreeing.extend(row)
-        for pair in alike:
-            found.agreeing.extend((pair.ours.id, pair.theirs.line_no))
+    for pair in alike:
+        found.agreeing.extend((pair.ours.id, pair.theirs.line_no))
     single, rest_ours = _without(second, single, rest_ours)
     found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
     found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
@@ -205,21 +203,26 @@ def _differs_by_key(tolerance: Tolerance) -> Any:
     return or_(quantity, money, person, OURS.c.in_period == 0)
 
 
-def _different_by_key(tolerance: Tolerance) -> Select[Any]:
-    """Lines whose run differs, and those of whose key we have no run, in one pass."""
-    return (
-        select(*(c.label(f"t_{c.name}") for c in THEIRS.c), *(c.label(f"o_{c.name}") for c in OURS.c))
-        .outerjoin(OURS, _same_key())
-        .where(THEIRS.c.of_line.is_(None), or_(OURS.c.id.is_(None), _differs_by_key(tolerance)))
-        .order_by(THEIRS.c.line_no)
-    )
+def _different_by_key(conn: Connection, tolerance: Tolerance, agreeing: array[int]) -> Iterator[Any]:
+    """Lines whose run differs, and those of whose key we have no run; `agreeing` gets the others (reading, line).
 
-
-def _agreeing_by_key(tolerance: Tolerance) -> Select[Any]:
-    """Reading and line; a sum that the line does not give (NULL) does not differ."""
+    One pass that tells numbers alone, and the whole rows of the few that differ.
+    """
+    # An amount that the line does not give (NULL) does not differ.
     differs = func.coalesce(_differs_by_key(tolerance), false())
-    query = select(OURS.c.id, THEIRS.c.line_no).select_from(THEIRS).join(OURS, _same_key())
-    return query.where(THEIRS.c.of_line.is_(None), not_(differs)).order_by(OURS.c.id)
+    every = select(THEIRS.c.line_no, OURS.c.id, differs).outerjoin(OURS, _same_key()).where(THEIRS.c.of_line.is_(None))
+    different: list[int] = []
+    for line_no, run_id, differ in conn.execute(every):
+        if run_id is None or differ:
+            different.append(line_no)
+        else:
+            agreeing.append(run_id)
+            agreeing.append(line_no)
+    different.sort()
+    rows = select(*(c.label(f"t_{c.name}") for c in THEIRS.c), *(c.label(f"o_{c.name}") for c in OURS.c))
+    rows = rows.outerjoin(OURS, _same_key()).order_by(THEIRS.c.line_no)
+    for at in range(0, len(different), _ROWS):
+        yield from conn.execute(rows.where(THEIRS.c.line_no.in_(different[at : at + _ROWS])))
 
 
 def _ours_alone() -> Select[Any]:

@@ -39,12 +39,11 @@ class Spool:
         self.core_seconds += line.core_seconds
         if line.amount_micro is not None:
             self.amount_micro = (self.amount_micro or 0) + line.amount_micro
-        values = list(_values_of(line))
+        *values, raw = _values_of(line)
         for at, width in _LONG:
             if len(values[at]) > width:
                 values[at] = values[at][:width]
-        values[-1] = json_text(values[-1])
-        self._waiting.append(tuple(values))
+        self._waiting.append((*values, json_text(raw)))
         if len(self._waiting) == _BATCH:
             pickle.dump(self._waiting, self._kept, pickle.HIGHEST_PROTOCOL)
             self._waiting = []

@@ -6,8 +6,10 @@ Pure. Readers of the formats are in `statement_formats`; the signature check is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from accounting.calendar import Period
 from accounting.reconciling.breaks import Category
@@ -25,8 +27,7 @@ class Header:
     number: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True, gc=False):
     """One run (or, without any id, one sum) as the centre bills it. Times are epoch seconds in UTC."""
 
     line_no: int
@@ -46,7 +47,7 @@ class Line:
     suspended_s: int = 0
     gpu_seconds: int = 0
     amount_micro: int | None = None
-    raw: Mapping[str, str] = field(default_factory=dict)
+    raw: Mapping[str, str] = {}
 
     @property
     def is_sum(self) -> bool:

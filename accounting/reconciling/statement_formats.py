@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -55,8 +55,10 @@ class Profile:
         ZoneInfo(self.zone)
 
 
-_FIELDS = frozenset({"run_key", "native_id", "task", "username", "account", "queue", "state", "cores", "nodes", "start",
-                     "end", "elapsed", "suspended", "gpu_seconds", "quantity", "amount"})  # fmt: skip
+# In the order in which `_Meaning.line` takes them.
+_ORDER = ("run_key", "native_id", "task", "username", "account", "queue", "state", "cores", "nodes", "start", "end",
+          "elapsed", "suspended", "gpu_seconds", "quantity", "amount")  # fmt: skip
+_FIELDS = frozenset(_ORDER)
 
 
 def read_statement(
@@ -106,7 +108,7 @@ def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) 
     if profile.columns.get("quantity", "quantity") not in names:
         raise Unreadable(f"line 1 has no column {profile.columns.get('quantity', 'quantity')!r}: {names[:20]}")
     problems: list[BadLine] = []
-    meaning = _Meaning(profile)
+    meaning = _Meaning(profile, names)
     for number, cells in _numbered(reader, problems):
         if not any(map(str.strip, cells)):
             continue
@@ -116,7 +118,7 @@ def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) 
         try:
             if len(cells) != len(names):
                 raise ValueError(f"{len(cells)} cells instead of {len(names)}")
-            lines.add(meaning.line(number, dict(zip(names, cells, strict=True))))
+            lines.add(meaning.line(number, cells, dict(zip(names, cells, strict=True))))
         except (ValueError, KeyError, OverflowError) as exc:
             problems.append(BadLine(number, profile.delimiter.join(cells), f"{type(exc).__name__}: {exc}"[:500]))
     return problems, header
@@ -135,41 +137,43 @@ def _numbered(reader: Any, problems: list[BadLine]) -> Iterator[tuple[int, list[
 
 
 class _Meaning:
-    """What the cells of a line mean by a profile, looked up once for all lines."""
+    """What the cells of a line mean by a profile: which cell is which field is looked up once for all lines."""
 
-    def __init__(self, profile: Profile) -> None:
-        self._columns = profile.columns
+    def __init__(self, profile: Profile, names: Sequence[str]) -> None:
+        place = {name: at for at, name in enumerate(names)}
+        # Where each field stands; -1, which is an empty word, where no column has it.
+        self._at = tuple(place.get(profile.columns[name], -1) if name in profile.columns else -1 for name in _ORDER)
         self._zone = ZoneInfo(profile.zone)
         self._unit = _SECONDS_OF[profile.quantity_unit]
         self._decimal, self._states = profile.decimal, profile.states
 
-    def line(self, number: int, cells: Mapping[str, str]) -> Line:
-        """One line; ValueError says which word is none."""
-        said = {name: cells[column].strip() for name, column in self._columns.items() if column in cells}
-        word = said.get
-        start, end = self._epoch(word("start", "")), self._epoch(word("end", ""))
+    def line(self, number: int, cells: Sequence[str], raw: Mapping[str, str]) -> Line:
+        """One line, `raw` by its columns' names; ValueError says which word is none."""
+        words = [*map(str.strip, cells), ""]
+        (run_key, native_id, task, username, account, queue, state, cores, nodes, begun, over, elapsed, suspended,
+         gpu_seconds, quantity, amount) = [words[at] for at in self._at]  # fmt: skip
+        start, end = self._epoch(begun), self._epoch(over)
         if start is not None and end is not None and end < start:
             raise ValueError("it ends before it starts")
-        state, task, amount = word("state", ""), word("task", ""), word("amount", "")
         return Line(
             line_no=number,
-            core_seconds=_scaled(word("quantity", ""), self._unit, self._decimal),
-            run_key=word("run_key", ""),
-            native_id=word("native_id", ""),
+            core_seconds=_scaled(quantity, self._unit, self._decimal),
+            run_key=run_key,
+            native_id=native_id,
             task=whole(task) if task else None,
-            username=word("username", ""),
-            account=word("account", ""),
-            queue=word("queue", ""),
+            username=username,
+            account=account,
+            queue=queue,
             state=self._states.get(state, state),
-            cores=whole(word("cores", "")),
-            nodes=whole(word("nodes", "")),
+            cores=whole(cores),
+            nodes=whole(nodes),
             started=start,
             ended=end,
-            elapsed_s=seconds(word("elapsed", "")),
-            suspended_s=seconds(word("suspended", "")),
-            gpu_seconds=whole(word("gpu_seconds", ""), SECONDS_MAX),
+            elapsed_s=seconds(elapsed),
+            suspended_s=seconds(suspended) if suspended else 0,
+            gpu_seconds=whole(gpu_seconds, SECONDS_MAX),
             amount_micro=_scaled(amount, MICRO, self._decimal, signed=True) if amount else None,
-            raw=cells,
+            raw=raw,
         )
 
     def _epoch(self, text: str) -> int | None:
@@ -232,14 +236,14 @@ def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine],
     if not isinstance(found, dict) or not isinstance(found.get("lines"), list):
         raise Unreadable("it has no list `lines`")
     profile = Profile({name: name for name in _FIELDS})
-    meaning = _Meaning(profile)
+    meaning = _Meaning(profile, _ORDER)
     problems: list[BadLine] = []
     for number, item in enumerate(found["lines"], 1):
         try:
             if not isinstance(item, dict):
                 raise ValueError("a line is an object")
             words = {str(k): "" if v is None else str(v) for k, v in item.items()}
-            lines.add(meaning.line(number, words))
+            lines.add(meaning.line(number, [words.get(name, "") for name in _ORDER], words))
         except (ValueError, KeyError, OverflowError) as exc:
             problems.append(BadLine(number, json.dumps(item)[:2000], f"{type(exc).__name__}: {exc}"[:500]))
     totals = found.get("totals")

@@ -58,7 +58,7 @@ def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> 
     recon_match.stage(conn, statement_id=statement_id, site_id=row.site_id, period=period, basis=rules.basis,
                       margin_s=MARGIN_S, logins=known.pseudonyms)  # fmt: skip
     try:
-        matched = recon_match.match(conn, rules.tolerance, name_agreed=bool(signer_of(conn, statement_id)))
+        matched = recon_match.match(conn, rules.tolerance)
         known = replace(
             known, siblings=_siblings(conn, matched), tagged_lines=_tagged(conn, statement_id, matched, known)
         )

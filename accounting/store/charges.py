@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import Connection, bindparam, or_, select
 
 from accounting.agreement import Agreement
 from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
-from accounting.meter import MeteringPolicy, meter
+from accounting.meter import PAYER, MeteringPolicy, meter
 from accounting.price import Charge, NoPrice, PriceBook, Segment, TierCounts, price
 from accounting.store.contracts import Contracts, Terms, contracts
 from accounting.store.posting import Draft, post
 from accounting.store.prices import price_book
 from accounting.store.readings import Assigned, quarantine, record, record_of, rounds, uncharged
-from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, insert_rows, lock, lock_buckets
+from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, insert_rows, lock, lock_projects
 from accounting.tariff import Scope
 from accounting.usage import Meter, Unreadable
 
@@ -68,7 +69,7 @@ def charge_pending(
     }
     if not found:
         return 0
-    lock_buckets(conn, "job", {a.job_id for a in found.values()})
+    lock_projects(conn, {a.project_id for a in found.values()})
     drafts, _ = _draft(conn, found, {a.record.run_key for a in found.values()}, policy, now)
     post(conn, drafts, now=now)
     return len(drafts)
@@ -121,19 +122,20 @@ def _priced(
     agreement = agreed.agreement(r.site_id, r.end_time)
     terms = agreed.terms(item.project_id, r.end_time)
     rules = policy if agreement is None else agreement.metering
-    where = agreed.scope(site_id=r.site_id, queue=r.queue, qos=r.qos, currency=item.currency, at=r.end_time,
-                         project_id=item.project_id, grade=item.grade)  # fmt: skip
+    where = agreed.where(agreement, terms, site_id=r.site_id, queue=r.queue, qos=r.qos, currency=item.currency,
+                         grade=item.grade)  # fmt: skip
     charge = counts.priced(item, meter(r, rules), where, replaced)
     division = divide(charge.amount_micro, charge.bears, agreement)
     before = _sum(replaced)
     division, reason = _capped(division, before, item, agreement, now)
-    if not reason and charge.bears != type(charge.bears)():
+    if not reason and charge.bears is not PAYER and charge.bears != PAYER:
         reason = f"liability:{r.state}"
     used = _used(charge)
     return Draft(
         record_id=record_id, item=item, charge=charge, division=division, replaced=tuple(replaced),
-        delta=division.less(before), used=_less(used, replaced), agreement=agreement, policy_version=rules.version,
-        grade=where.grade, user_class=where.user_class, reason=reason, payers=_payers(division, terms),
+        delta=division.less(before) if replaced else division, used=_less(used, replaced), agreement=agreement,
+        policy_version=rules.version, grade=where.grade, user_class=where.user_class, reason=reason,
+        payers=_payers(division, terms),
     )  # fmt: skip
 
 
@@ -146,7 +148,7 @@ def _capped(
     rise = division.amount - before.amount
     if days is None or ended is None or rise <= 0 or now - ended <= timedelta(days=days):
         return division, ""
-    return replace(division, amount=division.amount - rise, borne=division.borne + rise), "late_increase"
+    return structs.replace(division, amount=division.amount - rise, borne=division.borne + rise), "late_increase"
 
 
 def _payers(division: Division, terms: Terms) -> dict[str, int] | None:
@@ -273,7 +275,7 @@ class _Counts:
         if not extra:
             return charge
         amount = charge.amount_micro + sum(s.amount_micro for s in extra)
-        return replace(charge, amount_micro=amount, segments=(*charge.segments, *extra))
+        return structs.replace(charge, amount_micro=amount, segments=(*charge.segments, *extra))
 
     def preload(self, project_ids: Collection[str]) -> None:
         """The counts of projects as they stand, held until this transaction ends."""

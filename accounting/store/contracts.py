@@ -150,12 +150,20 @@ class Contracts:
         grade: str = "",
     ) -> Scope:  # fmt: skip
         """Where and for whom a run is priced: the grade that was ordered, else the agreement's, and the user class."""
-        agreement = self.agreement(site_id, at)
+        return self.where(self.agreement(site_id, at), self.terms(project_id, at), site_id=site_id, queue=queue,
+                          qos=qos, currency=currency, grade=grade)  # fmt: skip
+
+    def where(
+        self, agreement: Agreement | None, terms: Terms, *, site_id: str, queue: str, qos: str, currency: str,
+        grade: str,
+    ) -> Scope:  # fmt: skip
+        """The same under an agreement and terms that are known."""
         served = grade or ("" if agreement is None else agreement.grade_of(queue))
-        place = (currency, site_id, queue, qos, served, self.terms(project_id, at).user_class, project_id)
-        if place not in self._scopes:
-            self._scopes[place] = Scope(*place)
-        return self._scopes[place]
+        place = (currency, site_id, queue, qos, served, terms.user_class, terms.project_id)
+        found = self._scopes.get(place)
+        if found is None:
+            found = self._scopes[place] = Scope(*place)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import Connection, select
 
 from accounting.errors import KeyReused
@@ -73,7 +73,7 @@ def in_open_periods(conn: Connection, entries: Sequence[Entry], *, now: datetime
         at = entry.effective_at
         if at >= latest or not any(t == entry.tenant and a <= at < b for t, a, b in closed):
             return entry
-        return replace(entry, effective_at=max(now, latest), service_at=entry.service_at or at)
+        return structs.replace(entry, effective_at=max(now, latest), service_at=entry.service_at or at)
 
     return [moved(entry) for entry in entries]
 

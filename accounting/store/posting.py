@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, Connection, bindparam, select, update
 
 from accounting.agreement import Agreement
@@ -26,8 +26,7 @@ _MOVE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True, gc=False):
     """A charge to be posted. `delta` and `used` are what it adds: negative where it corrects downwards."""
 
     record_id: int

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct, structs
 from sqlalchemy import Connection, select
 
-from accounting.store.schema import CHARGES, QUARANTINE, USAGE, Row, among, insert_new, lock_buckets, new_ids, upsert
+from accounting.json_text import sorted_json
+from accounting.store.schema import CHARGES, QUARANTINE, USAGE, Row, among, insert_new, lock_projects, new_ids, upsert
 from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(Struct, frozen=True, gc=False):
     """A reading with who pays for it. `grade`: the service that was ordered; else the agreement's for the queue.
 
     `statement_id`, `signed_by`: the centre statement that it is a line of, and whose good signature that bears.
+    `raw_text`, `content_sha256`: the raw record as JSON and its fingerprint where they were made already (`written`).
     """
 
     record: UsageRecord
@@ -28,6 +29,16 @@ class Assigned:
     grade: str = ""
     statement_id: int | None = None
     signed_by: str = ""
+    raw_text: str = ""
+    content_sha256: str = ""
+
+    def written(self) -> Assigned:
+        """The same with its raw record as the text that is kept, and no longer as fields."""
+        if self.content_sha256:
+            return self
+        said = sorted_json(self.record.raw)
+        return structs.replace(self, record=structs.replace(self.record, raw={}), raw_text=said.decode(),
+                               content_sha256=self.record.fingerprint(said))  # fmt: skip
 
 
 def _as_it_is(found: Unreadable) -> tuple[str, str]:
@@ -54,28 +65,28 @@ def record(conn: Connection, assigned: Sequence[Assigned], *, now: datetime) -> 
     The keys of those runs come with them that were read before.
     Of two readings of one run by one meter in the same call the first is kept: pass the other in a later call.
     """
-    lock_buckets(conn, "job", {a.job_id for a in assigned})
+    lock_projects(conn, {a.project_id for a in assigned})
     newest, older = _known(conn, assigned)
-    said: list[tuple[Any, str]] = []
+    said: list[Any] = []
     taken: set[tuple[str, str, str]] = set()
     items = []
-    for item in assigned:
+    for item in map(Assigned.written, assigned):
         key = _key(item)
         before = newest.get(key)
         if key in taken:
             continue
-        sha256 = item.record.content_sha256
+        sha256 = item.content_sha256
         if before is not None and before.content_sha256 == sha256:
             continue
         if before is not None and sha256 in older.get(key, ()) and _agreed(conn, before.id):
             continue  # the centre's log still says what both sides have corrected since
         taken.add(key)
         items.append(item)
-        said.append((before, sha256))
+        said.append(before)
     ids = new_ids(conn, USAGE, len(items)) if items else ()
-    rows = [_row(id_, item, *of, now) for id_, item, of in zip(ids, items, said, strict=True)]
-    stored = insert_new(conn, USAGE, _COLUMNS, rows)
-    again = {item.record.run_key for item, (before, _) in zip(items, said, strict=True) if before is not None}
+    rows = [_row(id_, item, before, now) for id_, item, before in zip(ids, items, said, strict=True)]
+    stored = insert_new(conn, USAGE, _COLUMNS, rows, encoded=("raw",))
+    again = {item.record.run_key for item, before in zip(items, said, strict=True) if before is not None}
     return {id_: item for id_, item in zip(ids, items, strict=True) if id_ in stored}, again
 
 
@@ -158,13 +169,14 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _row(id_: int, item: Assigned, before: Any, sha256: str, now: datetime) -> Row:
+def _row(id_: int, item: Assigned, before: Any, now: datetime) -> Row:
     r = item.record
     revision, supersedes = (1, None) if before is None else (before.revision + 1, before.id)
     return (
-        id_, r.site_id, r.run_key, r.meter.value, revision, supersedes, sha256, r.kind.value, item.job_id,
+        id_, r.site_id, r.run_key, r.meter.value, revision, supersedes, item.content_sha256, r.kind.value, item.job_id,
         item.project_id, item.user_id, r.native_id, r.task, r.state, r.username, r.account, r.queue, r.qos, r.cores,
         r.nodes, r.elapsed_s, r.suspended_s, r.core_seconds, r.node_seconds, r.gpu_seconds, r.memory_mib_seconds,
         r.submit_time, r.start_time, r.end_time, r.estimated, r.exclusive, r.requested_cores, r.cpus,
-        r.threads_per_core, r.units or None, r.raw, item.grade or None, item.statement_id, item.signed_by or None, now,
+        r.threads_per_core, r.units or None, item.raw_text, item.grade or None, item.statement_id,
+        item.signed_by or None, now,
     )  # fmt: skip

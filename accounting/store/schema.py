@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, cast
 
+from psycopg.errors import UniqueViolation
 from sqlalchemy import ColumnElement, Connection, String, Table, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as pg_insert
@@ -64,34 +65,56 @@ def among(conn: Connection, column: Any, values: Collection[str]) -> ColumnEleme
 def new_ids(conn: Connection, table: Table, count: int) -> Sequence[int]:
     """Ids for rows that will be inserted in this transaction; on SQLite nobody else writes meanwhile."""
     if conn.dialect.name == "postgresql":
-        query = text("SELECT nextval(pg_get_serial_sequence(:name, 'id')) FROM generate_series(1, :count)")
-        return list(conn.scalars(query, {"name": table.name, "count": count}))
+        return list(conn.execute(_NEXT, {"name": table.name, "count": count}).scalar_one() or ())
     first = int(conn.scalar(select(func.coalesce(func.max(table.c.id), 0))) or 0) + 1
     return range(first, first + count)
 
 
+# The sequence is looked up once; one array comes back faster than as many rows.
+_NEXT = text(
+    "SELECT array_agg(nextval(sequence)) FROM generate_series(1, :count), "
+    "(SELECT pg_get_serial_sequence(:name, 'id')::regclass AS sequence OFFSET 0) AS of_table"
+)
 Row = tuple[Any, ...]
 
 
-def insert_new(conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row]) -> set[int]:
-    """Insert rows, whose first column is their id, where no unique key forbids it; the ids that were inserted."""
+def insert_new(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], *, encoded: Collection[str] = ()
+) -> set[int]:
+    """Insert rows, whose first column is their id, where no unique key forbids it; the ids that were inserted.
+
+    `encoded` columns are JSON text already.
+    """
     if not rows:
         return set()
     ids = {row[0] for row in rows}
     if conn.dialect.name == "sqlite":
         # Not INSERT OR IGNORE, which would pass over a missing value as well as over a key.
-        done = _insert_sqlite(conn, table, names, rows, " ON CONFLICT DO NOTHING")
+        done = _insert_sqlite(conn, table, names, rows, " ON CONFLICT DO NOTHING", encoded)
         if done == len(rows):
             return ids
         low, high = min(ids), max(ids)
         return set(conn.scalars(select(table.c.id).where(table.c.id.between(low, high)))) & ids
     if len(rows) <= _BULK:
         few = pg_insert(table).on_conflict_do_nothing().returning(table.c.id)
-        return set(conn.scalars(few, [dict(zip(names, row, strict=True)) for row in rows]))
+        values = [dict(zip(names, row, strict=True)) for row in rows]
+        return set(conn.scalars(few, [row | {name: json.loads(row[name]) for name in encoded} for row in values]))
+    try:  # no key forbids any, as good as always: into the table at once
+        with conn.begin_nested():
+            _copy(conn, table.name, table, names, rows, encoded)
+        return ids
+    except UniqueViolation:
+        return _copy_new(conn, table, names, rows, encoded)
+
+
+def _copy_new(
+    conn: Connection, table: Table, names: Sequence[str], rows: Sequence[Row], encoded: Collection[str]
+) -> set[int]:
+    """Copy rows to a table beside, and from there those that no key forbids."""
     staged = f"staged_{table.name}"
     conn.exec_driver_sql(f"CREATE TEMP TABLE IF NOT EXISTS {staged} (LIKE {table.name}) ON COMMIT DELETE ROWS")
     conn.exec_driver_sql(f"TRUNCATE {staged}")
-    _copy(conn, staged, table, names, rows)
+    _copy(conn, staged, table, names, rows, encoded)
     columns = ", ".join(f'"{name}"' for name in names)
     query = f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {staged} ON CONFLICT DO NOTHING RETURNING id"  # noqa: S608
     return set(conn.exec_driver_sql(query).scalars())
@@ -202,12 +225,16 @@ def lock(conn: Connection, names: Collection[str], *, shared: bool = False) -> N
         return
     function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     numbers = sorted({int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], signed=True) for n in names})
-    for number in numbers:  # in one order everywhere, so that no two wait for each other
-        conn.exec_driver_sql(f"SELECT {function}(%s)", (number,))
+    # In one order everywhere, so that no two wait for each other; a plain scan of an array keeps its order.
+    conn.exec_driver_sql(f"SELECT {function}(number) FROM unnest(%s::bigint[]) AS number", (numbers,))  # noqa: S608
 
 
-def lock_buckets(conn: Connection, kind: str, keys: Collection[str], buckets: int = 64) -> None:
-    """Hold many names by a few locks."""
-    if conn.dialect.name != "postgresql":
-        return
-    lock(conn, {f"{kind}:{hashlib.sha256(key.encode()).digest()[0] % buckets}" for key in keys})
+def lock_projects(conn: Connection, project_ids: Collection[str]) -> None:
+    """Hold off other readings of these projects' jobs, by a few locks for however many."""
+    lock(conn, {f"readings:{bucket(project_id)}" for project_id in project_ids})
+
+
+@lru_cache(maxsize=4096)
+def bucket(project_id: str) -> int:
+    """The number, below 64, of the lock that a project shares with others."""
+    return hashlib.sha256(project_id.encode()).digest()[0] % 64

@@ -164,14 +164,14 @@ def _held(conn: Connection, centre: str, currency: str, end: datetime, disputed:
     return found
 
 
-def _amounts(currency: str) -> dict[str, Any]:
+def _amounts(currency: str, amount: Any = POSTINGS.c.amount) -> dict[str, Any]:
     """What the postings of an entry come to, by the accounts they are on. What is taken off the operator's credits was
     given back to a payer and not earned (accounting/invoicing/credit_shares.py)."""
     money = ACCOUNTS.c.commodity == currency
     of_project = ACCOUNTS.c.code.startswith("project:")
 
     def total(condition: Any, sign: int = 1) -> Any:
-        return func.coalesce(func.sum(case((condition, sign * POSTINGS.c.amount), else_=0)), 0)
+        return func.coalesce(func.sum(case((condition, sign * amount), else_=0)), 0)
 
     return {
         "owed": total(money & (of_project | (ACCOUNTS.c.code == CREDITS))),
@@ -189,17 +189,24 @@ def _sums(
     charged = case((ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id), else_=ENTRIES.c.id)
     late = func.coalesce(ENTRIES.c.service_at, ENTRIES.c.effective_at) < start
     grade = func.coalesce(CHARGES.c.grade, "")
-    query = (
-        select(late.label("late"), grade.label("grade"),
+    # By account first: what an account is need not be asked of each posting.
+    sums = (
+        select(late.label("late"), grade.label("grade"), POSTINGS.c.account_id,
                func.sum(case((POSTINGS.c.line == 0, 1), else_=0)).label("entries"),
-               *(value.label(name) for name, value in _amounts(currency).items()))
+               func.sum(POSTINGS.c.amount).label("amount"))
         .select_from(ITEMS)
         .join(ENTRIES, ENTRIES.c.id == ITEMS.c.entry_id)
         .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
-        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
         .outerjoin(CHARGES, CHARGES.c.entry_id == charged)
         .where(ITEMS.c.settlement_id == settlement_id)
-        .group_by(late, grade)
+        .group_by(late, grade, POSTINGS.c.account_id)
+        .subquery()
+    )  # fmt: skip
+    query = (
+        select(sums.c.late, sums.c.grade, func.sum(sums.c.entries).label("entries"),
+               *(value.label(name) for name, value in _amounts(currency, sums.c.amount).items()))
+        .join(ACCOUNTS, ACCOUNTS.c.id == sums.c.account_id)
+        .group_by(sums.c.late, sums.c.grade)
     )  # fmt: skip
     found: tuple[dict[str, Sums], dict[str, Sums]] = ({}, {})
     for row in conn.execute(query):

@@ -48,10 +48,12 @@ def append_only_tables() -> tuple[str, ...]:
     return tuple(sorted(table.name for table in metadata.tables.values() if table.info.get("append_only")))
 
 
-_CLOSED = (
-    "SELECT 1 FROM period WHERE tenant = NEW.tenant AND state = 'closed' "
-    "AND starts_at <= NEW.effective_at AND NEW.effective_at < ends_at"
-)
+def _closed(entry: str) -> str:
+    """The closed period that an entry would be in."""
+    return (
+        f"SELECT 1 FROM period WHERE tenant = {entry}.tenant AND state = 'closed' "  # noqa: S608
+        f"AND starts_at <= {entry}.effective_at AND {entry}.effective_at < ends_at"
+    )
 
 
 def append_only_triggers(dialect: str) -> list[str]:
@@ -66,7 +68,7 @@ def append_only_triggers(dialect: str) -> list[str]:
                 for verb in ("UPDATE", "DELETE")
             ),
             "CREATE TRIGGER IF NOT EXISTS journal_entry_in_open BEFORE INSERT ON journal_entry "
-            f"WHEN EXISTS ({_CLOSED}) BEGIN SELECT RAISE(ABORT, 'the period is closed'); END",
+            f"WHEN EXISTS ({_closed('NEW')}) BEGIN SELECT RAISE(ABORT, 'the period is closed'); END",
         ]
     function = (
         "CREATE OR REPLACE FUNCTION penstock_append_only() RETURNS trigger LANGUAGE plpgsql AS "
@@ -79,12 +81,14 @@ def append_only_triggers(dialect: str) -> list[str]:
         for verb in ("UPDATE", "DELETE", "TRUNCATE")
     ]
     in_open = (
-        "CREATE OR REPLACE FUNCTION penstock_open_period() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN IF EXISTS ({_CLOSED}) THEN RAISE EXCEPTION 'the period is closed'; END IF; RETURN NEW; END $$"
+        "CREATE OR REPLACE FUNCTION penstock_open_period() RETURNS trigger LANGUAGE plpgsql AS "  # noqa: S608
+        f"$$ BEGIN IF EXISTS (SELECT 1 FROM added WHERE EXISTS ({_closed('added')})) "
+        "THEN RAISE EXCEPTION 'the period is closed'; END IF; RETURN NULL; END $$"
     )
+    # Once for all rows of a statement: a month's entries come by the thousand.
     guard = (
-        "CREATE OR REPLACE TRIGGER journal_entry_in_open BEFORE INSERT ON journal_entry "
-        "FOR EACH ROW EXECUTE FUNCTION penstock_open_period()"
+        "CREATE OR REPLACE TRIGGER journal_entry_in_open AFTER INSERT ON journal_entry "
+        "REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION penstock_open_period()"
     )
     return [function, *triggers, in_open, guard]
 

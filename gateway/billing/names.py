@@ -7,17 +7,18 @@ back as long as the key is there; erasing the person drops the key, and with it 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, select
 
 from accounting.evidence import personal
+from accounting.evidence.canonical import canonical
 from accounting.json_text import json_text
 from accounting.reconciling.spool import COLUMNS
 from accounting.reconciling.statement import Lines, Statement
@@ -27,7 +28,7 @@ from gateway.jobs.repository import ACCOUNTS
 from gateway.services import Services
 
 ERASED = "(erased)"
-_LINE_NO, _USERNAME, _RAW = (COLUMNS.index(name) for name in ("line_no", "username", "raw"))
+_USERNAME, _RAW = COLUMNS.index("username"), COLUMNS.index("raw")
 _PSEUDONYM = re.compile(r"~[0-9a-f]{20}")
 
 
@@ -44,6 +45,9 @@ class Names:
             owners.setdefault(login, set()).add(person)
         self._owner = {login: next(iter(persons)) for login, persons in owners.items() if len(persons) == 1}
         self._opener = vault.Opener(services, conn)
+        # The lines of a statement say the same few things of each person: under one reference they are one text.
+        self._sealed_part = lru_cache(maxsize=10_000)(_sealed_part)
+        self._pseudonym = lru_cache(maxsize=10_000)(self.login)
         persons = {person for person, _ in self._pairs}
         if make is not None:
             self._keys = vault.keys_of(services, conn, persons, make)
@@ -88,16 +92,19 @@ class Names:
         )  # fmt: skip
 
     def line(self, row: tuple[Any, ...], ref: str) -> tuple[Any, ...]:
-        """A statement's line (a row of `spool.COLUMNS`) as it is kept; a stranger's stays."""
+        """A line of the statement `ref` (a row of `spool.COLUMNS`) as it is kept; a stranger's stays."""
         username = row[_USERNAME]
         owner = self._owner.get(username)
         if owner is None:
             return row
-        raw = json.loads(row[_RAW])
+        raw = msgspec.json.decode(row[_RAW])
         mentions = [name for name, value in raw.items() if username in str(value)]
-        kept = vault.seal_raw(raw, person=owner, key=self._keys[owner], ref=f"{ref}/{row[_LINE_NO]}", also=mentions)
+        kept, hidden = personal.apart(raw, mentions)
+        key = self._keys[owner]
+        if hidden and key is not None:
+            kept[personal.SEALED] = self._sealed_part(canonical(hidden), owner, key, ref)
         changed = list(row)
-        changed[_USERNAME], changed[_RAW] = self.login(username), json_text(kept)
+        changed[_USERNAME], changed[_RAW] = self._pseudonym(username), json_text(kept)
         return tuple(changed)
 
     # ------------------------------------------------------------ showing
@@ -135,6 +142,10 @@ class Names:
             return None
         some = "|".join(re.escape(login) for login in sorted(self._owner, key=len, reverse=True))
         return re.compile(rf"(?<![\w.~-])(?:{some})(?![\w-])")
+
+
+def _sealed_part(hidden: bytes, person: str, key: bytes, ref: str) -> dict[str, str]:
+    return personal.sealed_part(hidden, person=person, key=key, ref=ref)
 
 
 class _KeptLines:

@@ -6,12 +6,13 @@ a difference of money alone is posted between the centre and the operator. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import Connection, func, select
 
 from accounting import store as books
@@ -107,9 +108,10 @@ def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -
             conn, compared, rules_json=rules_json(rules), by=by, now=now
         )  # fmt: skip
         confirmed.confirm(conn, compared.row, compared.matched.agreed_runs(), run_id=run_id)
-        for item in recon_store.breaks(conn, ids=accepted) if accepted else ():
-            recon_store.accept_by_contract(conn, item.row.id, version=rules.version, now=now)
-            _post(services, conn, item.row, by="contract", now=now)
+        rows = [item.row for item in recon_store.breaks(conn, ids=accepted)] if accepted else []
+        for row in rows:
+            recon_store.accept_by_contract(conn, row.id, version=rules.version, now=now)
+        _post(services, conn, rows, by="contract", now=now)
     return Reconciled(run_id, compared.counts, len(accepted))
 
 
@@ -143,19 +145,26 @@ def act(
     proposal = next(e for e in reversed(recon_store.history(conn, break_id)) if e.act is Act.PROPOSE)
     if proposal.resolution == Act.WAIVE:
         return recon_store.record_act(conn, break_id, Act.WAIVE, by=by, now=now, note="as agreed")
-    return _post(services, conn, item.row, by=by, now=now)
+    (posted,) = _post(services, conn, [item.row], by=by, now=now)
+    return posted
 
 
-def _post(services: Services, conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
-    """Book what a break comes to, once: its number is the entry's key."""
+def _post(services: Services, conn: Connection, rows: Sequence[Any], *, by: str, now: datetime) -> list[Event]:
+    """Book what breaks come to, each once: its number is the entry's key. New readings are priced in one call."""
+    readings = {row.id: _reading(services, conn, row, now) for row in rows}
+    books.record_and_book(conn, [reading for reading in readings.values() if reading is not None], now=now)
+    return [
+        _post_money(conn, row, by=by, now=now)
+        if readings[row.id] is None
+        else recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=f"recon:{row.id}",
+                                    note="the centre's figure is the run's new reading")
+        for row in rows
+    ]  # fmt: skip
+
+
+def _post_money(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
+    """Book the difference of a break between centre and operator."""
     key = f"recon:{row.id}"
-    line = recon_store.line_of_break(conn, row)
-    if Category(row.category) in _OF_QUANTITY and row.usage_record_id is not None and line is not None:
-        assigned = _reading(services, conn, row, line, now)
-        if assigned is not None:
-            books.record_and_book(conn, [assigned], now=now)
-            return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key,
-                                          note="the centre's figure is the run's new reading")  # fmt: skip
     delta = (row.theirs_micro or 0) - (row.ours_micro or 0)
     agreement = _agreed(conn, row, now) if delta else None
     if agreement is not None:
@@ -183,8 +192,11 @@ def _due(conn: Connection, row: Any, agreement: Agreement, delta: int) -> int:
     return agreement.shares.split(delta - agreement.tax.within(delta)).get(agreement.centre_id, 0)
 
 
-def _reading(services: Services, conn: Connection, row: Any, line: Any, now: datetime) -> books.Assigned | None:
-    """The run's reading with the centre's figures; None where nobody of ours pays for it."""
+def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> books.Assigned | None:
+    """The run's reading with the centre's figures, where a break is about them; None where nobody of ours pays."""
+    line = recon_store.line_of_break(conn, row)
+    if Category(row.category) not in _OF_QUANTITY or row.usage_record_id is None or line is None:
+        return None
     old = conn.execute(select(USAGE).where(USAGE.c.id == row.usage_record_id)).one()
     if old.job_id is None or old.project_id is None or old.user_id is None:
         return None
@@ -209,8 +221,8 @@ def _reading(services: Services, conn: Connection, row: Any, line: Any, now: dat
     hidden = opened.keys() - line.raw.keys()
     raw = vault.seal_raw(record.raw, person=old.user_id, key=key, ref=vault.ref_of(record), also=hidden)
     return books.Assigned(
-        replace(record, raw=raw), old.job_id, old.project_id, old.user_id, str(currency), old.ordered_grade or "",
-        statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id),
+        structs.replace(record, raw=raw), old.job_id, old.project_id, old.user_id, str(currency),
+        old.ordered_grade or "", statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id),
     )  # fmt: skip
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 from sqlalchemy import Connection
 
 from accounting import store as books
@@ -54,7 +54,7 @@ def record(number: int, **changes: str) -> UsageRecord:
     person = f"u{number % 7}"
     ref = f"{found.site_id}/{found.run_key}/{found.meter.value}"
     raw = personal.seal(found.raw, person=person, key=person_key(person), ref=ref)
-    return replace(found, raw=raw, username=personal.pseudonym(found.username, person_key(person)))
+    return structs.replace(found, raw=raw, username=personal.pseudonym(found.username, person_key(person)))
 
 
 def open_books(conn: Connection, *projects: str) -> None:

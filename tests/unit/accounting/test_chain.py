@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -199,7 +200,7 @@ def test_same_record_twice_is_charged_once_and_a_changed_one_posts_the_differenc
 
 
 def test_the_centres_record_replaces_the_gateways_provisional_charge(db: Database) -> None:
-    ours = replace(read(), meter=Meter.GATEWAY, run_key="t.1:-1:0", core_seconds=360, elapsed_s=90)
+    ours = structs.replace(read(), meter=Meter.GATEWAY, run_key="t.1:-1:0", core_seconds=360, elapsed_s=90)
     for record, total in ((ours, 36_000), (read(), 40_000), (ours, 40_000)):
         with db.write() as conn:
             books.record_and_book(conn, [assigned(record)], policy=POLICY, now=T0)

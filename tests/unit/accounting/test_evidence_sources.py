@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from accounting import store as books
 from accounting.evidence import personal
@@ -129,7 +129,7 @@ def readings() -> list[UsageRecord]:
 def sealed(item: UsageRecord) -> UsageRecord:
     ref = f"{item.site_id}/{item.run_key}/{item.meter.value}"
     raw = personal.seal(item.raw, person="u1", key=person_key("u1"), ref=ref)
-    return replace(item, raw=raw, username="~", job_name="")
+    return structs.replace(item, raw=raw, username="~", job_name="")
 
 
 def shown(charged: Charged) -> dict[str, Any] | None:

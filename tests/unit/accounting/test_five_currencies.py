@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from zoneinfo import ZoneInfo
 
+from msgspec import structs
 from sqlalchemy import select
 
 from accounting import store as books
@@ -166,7 +167,7 @@ def test_the_same_micro_units_from_both_databases_and_from_decimal(db_url: str) 
         changed = []
         for number in dice.sample(range(RUNS), 250):
             new = some_run(number, dice)
-            record = replace(new.record, raw={**new.record.raw, "round": str(round_number)})
+            record = structs.replace(new.record, raw={**new.record.raw, "round": str(round_number)})
             changed.append(Sample(record, new.currency))
         live |= {s.record.run_key: s for s in changed}
         book(db, changed, NOW + timedelta(days=round_number))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
@@ -120,7 +120,7 @@ def test_trap_21_a_key_is_known_as_long_as_the_ledger(db: Database) -> None:
     assert not book(LONG_AGO + timedelta(days=3650))
 
     with db.write() as conn:
-        books.book(conn, [replace(entry, idem_key="another", kind="other")], now=NOW)
+        books.book(conn, [structs.replace(entry, idem_key="another", kind="other")], now=NOW)
     with without_triggers(db, "journal_entry") as conn:  # a roll-up that forgets old keys
         conn.execute(text("DELETE FROM journal_entry WHERE idem_key = 'once'"))
     assert book(LONG_AGO + timedelta(days=3650))
@@ -207,7 +207,7 @@ def test_trap_27_what_passes_the_hold_is_an_entry_of_its_own(db: Database, monke
 
 def test_both_meters_in_one_call_charge_once(db: Database) -> None:
     add_rules(db, rule())
-    ours = replace(run("t.1:-1:0", elapsed=90), meter=Meter.GATEWAY)
+    ours = structs.replace(run("t.1:-1:0", elapsed=90), meter=Meter.GATEWAY)
     with db.write() as conn:
         items = [assigned(ours, "j"), assigned(run("7"), "j"), assigned(run("7", elapsed=110, raw={"x": "2"}), "j")]
         done = books.record_and_book(conn, items, now=NOW)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 
 import pytest
+from msgspec import structs
 from sqlalchemy import BigInteger, bindparam, select
 from sqlalchemy.exc import DataError
 
@@ -88,7 +88,7 @@ def test_trap_11_allocated_is_billed_and_whole_nodes_where_exclusive(monkeypatch
     policy = MeteringPolicy(cores_per_node={"cpu": 64})
     asked_one = run(requested_cores=1, exclusive=True)
     assert meter.meter(asked_one, policy).core_seconds == 64 * 100
-    assert meter.meter(replace(asked_one, exclusive=False), policy).core_seconds == 400
+    assert meter.meter(structs.replace(asked_one, exclusive=False), policy).core_seconds == 400
 
     monkeypatch.setattr(meter, "billed_cores", lambda r, _policy: (r.requested_cores, "requested cores"))
     assert meter.meter(asked_one, policy).core_seconds == 100

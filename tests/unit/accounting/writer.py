@@ -13,8 +13,9 @@ import os
 import random
 import signal
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
+
+from msgspec import structs
 
 from accounting import store as books
 from accounting.errors import CreditExhausted
@@ -30,7 +31,7 @@ def readings(count: int) -> list[books.Assigned]:
     """Every writer's list: the gateway's reading of each run, and the centre's, which is longer."""
     found = []
     for number in range(count):
-        ours = replace(run(f"t.{number}", elapsed=90), meter=Meter.GATEWAY)
+        ours = structs.replace(run(f"t.{number}", elapsed=90), meter=Meter.GATEWAY)
         found += [assigned(ours, f"j{number}"), assigned(run(str(number)), f"j{number}")]
     return found
 
