@@ -265,9 +265,9 @@ def test_parts_of_a_project_that_nobody_shares_are_found(
 def test_a_user_class_that_the_terms_do_not_give_is_found(
     db: Database, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scope = contracts.Contracts.scope
+    where = contracts.Contracts.where
     monkeypatch.setattr(
-        contracts.Contracts, "scope", lambda self, **at: replace(scope(self, **at), user_class="industry")
+        contracts.Contracts, "where", lambda *args, **place: replace(where(*args, **place), user_class="industry")
     )
     assert "is of class '', the charge says 'industry'" in billed_in_december(db, verifier, project="p2")
 
