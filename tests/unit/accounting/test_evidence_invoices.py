@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from babel.core import get_global
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 from sqlalchemy import Connection
 
 from accounting import store as books
@@ -267,7 +268,7 @@ def test_a_user_class_that_the_terms_do_not_give_is_found(
 ) -> None:
     where = contracts.Contracts.where
     monkeypatch.setattr(
-        contracts.Contracts, "where", lambda *args, **place: replace(where(*args, **place), user_class="industry")
+        contracts.Contracts, "where", lambda *args, **place: structs.replace(where(*args, **place), user_class="industry")
     )
     assert "is of class '', the charge says 'industry'" in billed_in_december(db, verifier, project="p2")
 
