@@ -10,7 +10,7 @@ from gateway.admin import commands
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code."""
-    parser = argparse.ArgumentParser(prog="gateway", description="Run and look after a Penstock gateway.")
+    parser = argparse.ArgumentParser(prog="python -m gateway", description="Run and look after a Penstock gateway.")
     subs = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_to(subs)
     args = parser.parse_args(argv)

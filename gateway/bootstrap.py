@@ -40,7 +40,7 @@ def utc_now() -> datetime:
 
 def open_database(settings: Settings) -> Database:
     """The database at the newest schema, with its triggers in place."""
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # the database names people and what they owe
     db = Database(settings.effective_database_url)
     schema.upgrade(db)
     with db.read() as conn:
@@ -93,7 +93,7 @@ def ensure_gateway(conn: Connection) -> str:
 
 def lock_home(home: Path) -> TextIO:
     """Refuse a second process on one SQLite: two schedulers on one store would both fire. Keep the result open."""
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = (home / "gateway.lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -45,7 +45,8 @@ def _host_key(line: str) -> str:
     return line.strip()
 
 
-_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,30}$")]
+SITE_NAME = r"^[a-z][a-z0-9-]{1,30}$"
+_Name = Annotated[str, Field(pattern=SITE_NAME)]
 _Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 _Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00\n]+$")]
 _VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

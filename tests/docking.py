@@ -87,7 +87,7 @@ def dialling(centre: Centre, url: str) -> Iterator[Agent]:
 @contextmanager
 def serving(centre: Centre) -> Iterator[str]:
     """The centre's service on a free loopback port; its address."""
-    app = create_app(centre.desk, lambda: centre.gate.load(centre.home.stopped()))
+    app = create_app(centre.desk, lambda: centre.gate.load(centre.home.stopped()), centre.home.page_password())
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
     server = _QuickServer(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -51,7 +51,8 @@ def _check(value: Any) -> None:
             # JCS sorts by UTF-16 units, Python by code points: they differ only beyond U+FFFF.
             if type(key) is not str or (not key.isascii() and any(letter > "\uffff" for letter in key)):
                 raise NotCanonical(f"{key!r} is no key here")
-            _check(item)
+            if type(item) is not str:
+                _check(item)
     elif kind is list or kind is tuple:
         for item in value:
             _check(item)

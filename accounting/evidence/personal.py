@@ -44,6 +44,7 @@ PERSONAL = frozenset(
     }
 )
 # Whole lines of a scheduler that say more than names: what stays readable of them has a dash where a name was.
+_LINES = frozenset({"line", "s", "block"})
 _WORD = re.compile(
     r"(?<![^\s;])(user|group|owner|requestor|jobname|submit_host|Submit_arguments|Variable_List|jobdir)="
     r'(?:"(?:[^"\\]|\\.)*"|\S*)'
@@ -51,7 +52,7 @@ _WORD = re.compile(
 _MEMBER = re.compile(r"\b(User|Job Name|Command|CWD|Cwd|Submitted from host )( ?)<[^<>]*>")
 # LSF's lsb.acct: words in a fixed order, of which these quoted ones name no person (hosts are in numbered lists).
 _LSF_WORD = re.compile(r'"(?:[^"]|"")*"|[^\s"]+')
-_LSF_EVENT, _LSF_USER_ID, _LSF_QUEUE, _LSF_HOSTS, _LSF_PROJECT = 0, 4, 12, 22, 25  # the project: counted from the hosts
+_LSF_EVENT, _LSF_USER_ID, _LSF_QUEUE, _LSF_HOSTS, _LSF_PROJECT = 0, 4, 12, 22, 24  # the project: counted from the hosts
 
 
 class Erased(Exception):
@@ -87,7 +88,7 @@ def seal(raw: Mapping[str, Any], *, person: str, key: bytes, ref: str, also: Col
 def apart(raw: Mapping[str, Any], also: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
     """What of a raw record says nothing of a person, and the fields that do."""
     found = public(raw, also)
-    return found, {name: value for name, value in raw.items() if name not in found or found[name] != value}
+    return found, {name: raw[name] for name in raw if name not in found or found[name] != raw[name]}
 
 
 def sealed_part(hidden: bytes, *, person: str, key: bytes, ref: str) -> dict[str, str]:
@@ -101,22 +102,28 @@ def sealed_part(hidden: bytes, *, person: str, key: bytes, ref: str) -> dict[str
 def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
     """What of a raw record says nothing of a person (`also`: fields to be left out too); a line keeps its figures,
     without the names in it."""
-    found: dict[str, Any] = {}
-    for name, value in raw.items():
-        small = _small(name)
-        if small in PERSONAL or name in also:
-            continue
-        found[name] = _without_names(small, value) if isinstance(value, str) else value
+    names, lines = _kinds(tuple(raw))
+    found = {name: raw[name] for name in names}
+    for name in lines:
+        if isinstance(found[name], str):
+            found[name] = _without_names(name.lower(), found[name])
+    for name in also:
+        found.pop(name, None)
     return found
 
 
+@lru_cache(maxsize=256)
+def _kinds(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which fields of a record stay, and which of these are whole lines; the records of one meter have the same."""
+    stay = tuple(name for name in names if name.lower() not in PERSONAL)
+    return stay, tuple(name for name in stay if name.lower() in _LINES)
+
+
 def _without_names(name: str, text: str) -> str:
-    """A field with a dash where a name was, where it is a whole line of a scheduler."""
+    """A whole line of a scheduler with a dash where a name was."""
     if name == "line" and text.lstrip().startswith('"JOB_FINISH"'):
         return _lsf_without_names(text)
-    if name in ("line", "s"):  # PBS
-        return _WORD.sub(r"\1=-", text)
-    return _MEMBER.sub(r"\1\2<->", text) if name == "block" else text  # Sunway
+    return _MEMBER.sub(r"\1\2<->", text) if name == "block" else _WORD.sub(r"\1=-", text)  # Sunway, PBS
 
 
 def _lsf_without_names(line: str) -> str:
@@ -127,16 +134,11 @@ def _lsf_without_names(line: str) -> str:
         asked = int(words[_LSF_HOSTS])
         ran_on = int(words[_LSF_HOSTS + 1 + asked])
         after = _LSF_HOSTS + 2 + asked + ran_on
-        kept |= {*range(_LSF_HOSTS, after), after + _LSF_PROJECT - 1}
+        kept |= {*range(_LSF_HOSTS, after), after + _LSF_PROJECT}
     except (IndexError, ValueError):
         return "-"
     quoted = (w if not w.startswith('"') or i in kept else '"-"' for i, w in enumerate(words))
     return " ".join("-" if i == _LSF_USER_ID else w for i, w in enumerate(quoted))
-
-
-@lru_cache(maxsize=1024)
-def _small(name: str) -> str:
-    return name.lower()
 
 
 def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -25,6 +26,10 @@ from accounting.usage import UsageRecord
 
 _SECONDS_OF = {"core_seconds": 1, "core_minutes": 60, "core_hours": 3600, "core_days": 86400}
 _MICRO_MAX = 10**17
+
+
+_SLURM_TASK = re.compile(r"([0-9]+)_([0-9]+)")
+_PBS_TASK = re.compile(r"([0-9]+)\[([0-9]+)\]((?:\.[A-Za-z0-9.-]+)?)")
 
 
 class Unreadable(Exception):
@@ -120,7 +125,7 @@ def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) 
                 raise ValueError(f"{len(cells)} cells instead of {len(names)}")
             lines.add(meaning.line(number, cells, dict(zip(names, cells, strict=True))))
         except (ValueError, KeyError, OverflowError) as exc:
-            problems.append(BadLine(number, profile.delimiter.join(cells), f"{type(exc).__name__}: {exc}"[:500]))
+            problems.append(BadLine(number, profile.delimiter.join(cells), _in_words(exc)))
     return problems, header
 
 
@@ -155,6 +160,8 @@ class _Meaning:
         start, end = self._epoch(begun), self._epoch(over)
         if start is not None and end is not None and end < start:
             raise ValueError("it ends before it starts")
+        if not task and not native_id.isdigit():
+            native_id, task = _job_and_task(native_id)
         return Line(
             line_no=number,
             core_seconds=_scaled(quantity, self._unit, self._decimal),
@@ -181,6 +188,20 @@ class _Meaning:
             return whole(text, SECONDS_MAX)
         found = moment(text, self._zone)
         return int(found.timestamp()) if found else None
+
+
+def _job_and_task(native_id: str) -> tuple[str, str]:
+    """Slurm's `211_2` and PBS's `211[2].server` name the task with the job."""
+    found = _SLURM_TASK.fullmatch(native_id) or _PBS_TASK.fullmatch(native_id)
+    if found is None:
+        return native_id, ""
+    job, task, *rest = found.groups()
+    return (job + "[]" + rest[0], task) if rest else (job, task)
+
+
+def _in_words(exc: Exception) -> str:
+    """What is wrong with a line, for the people of the centre that wrote it."""
+    return (f"it has no {exc.args[0]!r}" if isinstance(exc, KeyError) else str(exc))[:500]
 
 
 def _with_totals(header: Header, cells: Mapping[str, str], profile: Profile) -> Header:
@@ -245,7 +266,7 @@ def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine],
             words = {str(k): "" if v is None else str(v) for k, v in item.items()}
             lines.add(meaning.line(number, [words.get(name, "") for name in _ORDER], words))
         except (ValueError, KeyError, OverflowError) as exc:
-            problems.append(BadLine(number, json.dumps(item)[:2000], f"{type(exc).__name__}: {exc}"[:500]))
+            problems.append(BadLine(number, json.dumps(item)[:2000], _in_words(exc)))
     totals = found.get("totals")
     if isinstance(totals, dict):
         words = {"quantity": str(totals.get("core_seconds") or ""), "amount": str(totals.get("amount") or "")}
@@ -260,7 +281,13 @@ def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine],
 def _of_records(lines: Spool, reading: Reading) -> list[BadLine]:
     for number, record in enumerate(reading.records, 1):
         lines.add(line_of(number, record))
-    return [BadLine(lines.lines + n, p.raw, p.why) for n, p in enumerate(reading.problems, 1)]
+    return [BadLine(lines.lines + n, p.raw, _plainly(p.why)) for n, p in enumerate(reading.problems, 1)]
+
+
+def _plainly(why: str) -> str:
+    """A reader's words, which begin with the class of the error."""
+    kind, _, text = why.partition(": ")
+    return {"KeyError": f"it has no {text}", "ValueError": text, "OverflowError": text}.get(kind, why)
 
 
 def line_of(number: int, record: UsageRecord) -> Line:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select, tuple_
 from accounting import tables
 from accounting.calendar import Period
 from accounting.reconciling import match as recon_match
-from accounting.reconciling.breaks import CONTRACT, FINAL, Act, Category, Event, State, act_on
+from accounting.reconciling.breaks import CONTRACT, FINAL, TRANSITIONS, Act, Category, Event, State, act_on
 from accounting.reconciling.drafts import Draft, Known, Rules, drafts
 from accounting.reconciling.found import Matched
 from accounting.reconciling.statement import Finding, Header, check_totals
@@ -26,6 +26,7 @@ BREAKS, EVENTS = core(tables.BreakRow), core(tables.BreakEventRow)
 # Runs that ended this long before or after a period may be billed in it: they are looked at too.
 MARGIN_S = 35 * 86400
 _MACHINE = "engine"
+_REPLACED = "replaced-by:"
 
 
 # ---------------------------------------------------------------- comparing
@@ -90,11 +91,7 @@ def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
 
 def _replaced(conn: Connection, row: Any) -> list[Finding]:
     """Another text for a period whose breaks were all settled before: agreed is agreed."""
-    query = select(STATEMENTS.c.id).where(
-        STATEMENTS.c.site_id == row.site_id, STATEMENTS.c.period == row.period, STATEMENTS.c.currency == row.currency,
-        STATEMENTS.c.id < row.id,
-    )  # fmt: skip
-    for (earlier,) in conn.execute(query).all():
+    for earlier in _earlier(conn, row):
         if is_signed_off(conn, earlier):
             text = f"statement {earlier} of this period was signed off, and this one says something else"
             return [Finding(Category.CHANGED_AFTER, text)]
@@ -150,6 +147,7 @@ def save_comparison(
     events = [e for break_id, draft in fresh.items() for e in _first_events(break_id, draft, now)]
     insert_all(conn, EVENTS, events)
     _vanish(conn, row.id, set(keys), now)
+    _take_the_place_of_earlier(conn, row, now)
     return run_id, [break_id for break_id, draft in fresh.items() if draft.accepted]
 
 
@@ -192,6 +190,25 @@ def _vanish(conn: Connection, statement_id: int, still: set[str], now: datetime)
             record_act(conn, item.row.id, Act.VANISH, by=_MACHINE, now=now, note="a later look finds it no more")
 
 
+def _take_the_place_of_earlier(conn: Connection, row: Any, now: datetime) -> None:
+    """A statement is of its whole month: what nobody has begun to settle of an earlier one is asked no more."""
+    note = f"statement {row.id} has taken the place of this one"
+    gone = Event(Act.VANISH, State.GONE, _MACHINE, now, note)
+    for earlier in _earlier(conn, row):
+        waiting = [b for b in breaks(conn, statement_id=earlier) if (b.state, Act.VANISH) in TRANSITIONS]
+        rows = [_event_row(b.row.id, b.row.seq + 1, gone, entry_key=f"{_REPLACED}{row.id}") for b in waiting]
+        insert_all(conn, EVENTS, rows)
+
+
+def _earlier(conn: Connection, row: Any) -> list[int]:
+    """Statements of the same centre, month and currency that came before."""
+    query = select(STATEMENTS.c.id).where(
+        STATEMENTS.c.site_id == row.site_id, STATEMENTS.c.period == row.period, STATEMENTS.c.currency == row.currency,
+        STATEMENTS.c.id < row.id,
+    )  # fmt: skip
+    return [int(found) for found in conn.scalars(query)]
+
+
 @dataclass(frozen=True, slots=True)
 class BreakNow:
     """A break's facts with where it stands."""
@@ -215,7 +232,7 @@ def breaks(
     """Breaks with their states, oldest first."""
     last = select(EVENTS.c.break_id, func.max(EVENTS.c.seq).label("seq")).group_by(EVENTS.c.break_id).subquery("last")
     query = (
-        select(BREAKS, EVENTS.c.state, EVENTS.c.at.label("since"))
+        select(BREAKS, EVENTS.c.state, EVENTS.c.seq, EVENTS.c.at.label("since"))
         .join(last, last.c.break_id == BREAKS.c.id)
         .join(EVENTS, (EVENTS.c.break_id == last.c.break_id) & (EVENTS.c.seq == last.c.seq))
         .where(BREAKS.c.id > after)
@@ -262,9 +279,14 @@ def accept_by_contract(conn: Connection, break_id: int, *, version: str, now: da
 
 
 def is_signed_off(conn: Connection, statement_id: int) -> bool:
-    """Compared, and nothing of it open: what both sides have settled."""
+    """Compared, and nothing of it open: what both sides have settled, not what another statement made void."""
     compared = conn.scalar(select(func.count()).where(RECONCILIATIONS.c.statement_id == statement_id))
-    return bool(compared) and all(b.is_final for b in breaks(conn, statement_id=statement_id))
+    void = select(func.count()).select_from(EVENTS.join(BREAKS, BREAKS.c.id == EVENTS.c.break_id)).where(
+        BREAKS.c.statement_id == statement_id, EVENTS.c.entry_key.startswith(_REPLACED, autoescape=True)
+    )  # fmt: skip
+    if not compared or conn.scalar(void):
+        return False
+    return all(b.is_final for b in breaks(conn, statement_id=statement_id))
 
 
 def reconciliations(conn: Connection, *, site_ids: Iterable[str] | None = None, period: str = "") -> list[Any]:

@@ -20,9 +20,9 @@ def whole(text: str, limit: int = COUNT_MAX) -> int:
     """A count in ASCII digits; an empty word is 0."""
     if text == "":
         return 0
-    if not (text.isascii() and text.isdigit()) or int(text) > limit:
+    if not (text.isascii() and text.isdigit()) or (found := int(text)) > limit:
         raise ValueError(f"{text!r} is no whole number")
-    return int(text)
+    return found
 
 
 def seconds(text: str) -> int:

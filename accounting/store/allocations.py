@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -120,7 +120,7 @@ def renew(conn: Connection, order: Order, *, now: datetime) -> int:
     assert order.ends_at is not None
     while at < order.ends_at and at <= now:
         until = min(calendar.month_of(at, order.zone).end, order.ends_at)
-        name = f"{order.id}:{at.isoformat()}"
+        name = f"{order.id}:{at.astimezone(UTC).isoformat()}"
         if conn.scalar(select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == name)) is None:
             _give(conn, order, name, at, until, now)
             given += 1

@@ -39,6 +39,11 @@ class Alert:
     spent: int
 
 
+def reached(budget: Budget, used: int) -> tuple[int, ...]:
+    """The thresholds that what was used has passed, in per cent."""
+    return tuple(t for t in sorted(budget.thresholds) if used * 100 >= budget.amount * t)
+
+
 def add_budget(conn: Connection, budget: Budget, *, now: datetime) -> None:
     """Begin to watch a budget."""
     if budget.amount <= 0 or budget.span not in ("month", "total"):
@@ -91,10 +96,9 @@ def alert(conn: Connection, *, now: datetime) -> list[Alert]:
     found = []
     for budget in budgets(conn):
         start, used = spent(conn, budget, now=now)
-        passed = [t for t in sorted(budget.thresholds) if used * 100 >= budget.amount * t]
         rows = [
             {"budget_id": budget.id, "span_start": start, "threshold": t, "spent": used, "recorded_at": now}
-            for t in passed
+            for t in reached(budget, used)
         ]
         if rows:
             new = upsert(conn, ALERTS).on_conflict_do_nothing().returning(ALERTS.c.threshold)

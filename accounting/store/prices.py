@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -39,14 +39,19 @@ def add_tariff(conn: Connection, rule: PriceRule, *, now: datetime) -> int:
 
 def insert_rule(conn: Connection, rule: PriceRule, *, tariff_sha256: str | None, now: datetime) -> int:
     """Store a rule; its id."""
-    values = {name: getattr(rule, name) for name in _FIELDS}
+    values = _in_utc({name: getattr(rule, name) for name in _FIELDS})
     window = None if rule.window is None else asdict(rule.window)
     query = insert(RULES).values(**values, window=window, tariff_sha256=tariff_sha256, created_at=now)
     rule_id = int(conn.execute(query.returning(RULES.c.id)).scalar_one())
     put(conn, "price_rule", str(rule_id), price_rule({**values, "window": window, "tariff_sha256": tariff_sha256}))
     if tariff_sha256 is None and rule.valid_to is not None:
-        put(conn, "price_end", str(rule_id), price_end({"id": rule_id, "valid_to": rule.valid_to}))
+        put(conn, "price_end", str(rule_id), price_end({"id": rule_id, "valid_to": values["valid_to"]}))
     return rule_id
+
+
+def _in_utc(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As the database gives them back: a leaf commits to the text, and `+08:00` is another text for the same moment."""
+    return {k: v.astimezone(UTC) if isinstance(v, datetime) else v for k, v in values.items()}
 
 
 def close_tariff(conn: Connection, rule_id: int, *, valid_to: datetime) -> bool:
@@ -59,7 +64,7 @@ def close_tariff(conn: Connection, rule_id: int, *, valid_to: datetime) -> bool:
     )
     closed = conn.execute(query.values(valid_to=valid_to)).rowcount == 1
     if closed:
-        put(conn, "price_end", str(rule_id), price_end({"id": rule_id, "valid_to": valid_to}))
+        put(conn, "price_end", str(rule_id), price_end(_in_utc({"id": rule_id, "valid_to": valid_to})))
     return closed
 
 
@@ -99,7 +104,7 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
         begins = discount.valid_to is not None and discount.valid_to <= other.valid_from
         if other.scope == discount.scope and not (ends or begins):
             raise TariffOverlap(f"discount {other.id} of the same scope holds from {other.valid_from.isoformat()}")
-    values = {k: v for k, v in asdict(discount).items() if k != "id"}
+    values = _in_utc({k: v for k, v in asdict(discount).items() if k != "id"})
     query = insert(DISCOUNTS).values(**values, created_at=now).returning(DISCOUNTS.c.id)
     made = int(conn.execute(query).scalar_one())
     put(conn, "discount", str(made), discount_json(values))

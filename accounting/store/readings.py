@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -34,11 +34,13 @@ class Assigned(Struct, frozen=True, gc=False):
 
     def written(self) -> Assigned:
         """The same with its raw record as the text that is kept, and no longer as fields."""
-        if self.content_sha256:
-            return self
-        said = sorted_json(self.record.raw)
-        return structs.replace(self, record=structs.replace(self.record, raw={}), raw_text=said.decode(),
-                               content_sha256=self.record.fingerprint(said))  # fmt: skip
+        return self if self.content_sha256 else self.kept_as(self.record.raw, self.record.username)
+
+    def kept_as(self, raw: Mapping[str, Any], username: str) -> Assigned:
+        """The same with another raw record and login, as they are stored."""
+        said = sorted_json(raw)
+        record = structs.replace(self.record, raw={}, username=username, job_name="")
+        return structs.replace(self, record=record, raw_text=said.decode(), content_sha256=record.fingerprint(said))
 
 
 def _as_it_is(found: Unreadable) -> tuple[str, str]:

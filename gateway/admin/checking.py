@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from accounting import store as books
+from gateway.admin.docking import visiting
 from gateway.bootstrap import compose
 from gateway.jobs import repository
 from gateway.services import Services
-from gateway.settings import Settings
 from site_adapters.errors import SiteError
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.states import CredentialKind
@@ -16,14 +17,14 @@ from site_adapters.types import CheckResult
 
 
 def check(_args: argparse.Namespace) -> int:
-    services = compose(Settings())
+    services = compose(visiting())
     failed = 0
     for site_id, adapter in sorted(services.sites.items()):
         if adapter.closed_reason is not None:
             print(f"✗ {site_id}: closed: {adapter.closed_reason}")
             failed += 1
             continue
-        for result in [_a_persons_login(services, adapter), *adapter.auth.check()]:
+        for result in [_a_persons_login(services, adapter), *_credentials(adapter)]:
             mark = "✓" if result.ok else "✗"
             print(f"{mark} {site_id}: {result.name}: {result.detail}" + (f" → {result.remedy}" * (not result.ok)))
             failed += not result.ok
@@ -33,6 +34,15 @@ def check(_args: argparse.Namespace) -> int:
         print(f"✗ books: {line}")
     print("✓ books: every entry sums to zero, every balance is its postings" if not off else "")
     return 1 if failed or off else 0
+
+
+def _credentials(adapter: SiteAdapter) -> Sequence[CheckResult]:
+    """What the site says of each; one failed result where it does not answer."""
+    try:
+        return adapter.auth.check()
+    except SiteError as exc:
+        remedy = "Is the centre's penstock-site running, and the gateway itself where the centre dials in?"
+        return [CheckResult("the site", False, str(exc), remedy)]
 
 
 def _a_persons_login(services: Services, adapter: SiteAdapter) -> CheckResult:

@@ -18,6 +18,7 @@ from accounting.tariff import PriceRule
 from gateway import backup as copies
 from gateway import recovery
 from gateway.admin import checking, docking, reconciling, serving
+from gateway.admin.docking import visiting
 from gateway.billing import evidence
 from gateway.bootstrap import compose, lock_home, utc_now
 from gateway.errors import GatewayError
@@ -41,6 +42,8 @@ def add_to(subs: Any) -> None:
          ("--owner", {"default": None}))  # fmt: skip
     _add(admin, "member", member, "Let a person work for a project", ("project", {}), ("user", {}),
          ("--role", {"default": "researcher"}))  # fmt: skip
+    _add(admin, "staff", staff, "Let a person speak for a centre: its statements, breaks, disputes, settlements",
+         ("site", {}), ("user", {}), ("--remove", {"action": "store_true"}))  # fmt: skip
     _add(admin, "credit", credit, "Grant credit", ("project", {}), ("amount", {}),
          ("--core-hours", {"action": "store_true"}), ("--key", {"default": None}))  # fmt: skip
     _add(admin, "tariff", tariff, "A price per core-hour", ("price", {}), ("--currency", {"default": None}),
@@ -139,6 +142,15 @@ def member(args: argparse.Namespace) -> None:
                            role=args.role, now=utc_now())  # fmt: skip
 
 
+def staff(args: argparse.Namespace) -> None:
+    services = compose(Settings())
+    if args.site not in services.sites and not args.remove:
+        raise GatewayError(f"there is no site {args.site!r}")
+    change = service.remove_staff if args.remove else service.add_staff
+    with services.db.write() as conn:
+        change(conn, site_id=args.site, user_id=service.user_id_of(conn, args.user))
+
+
 def credit(args: argparse.Namespace) -> None:
     services = compose(Settings())
     now = utc_now()
@@ -172,7 +184,7 @@ def token(args: argparse.Namespace) -> None:
 
 
 def account(args: argparse.Namespace) -> None:
-    services = compose(Settings())
+    services = compose(visiting())
     adapter = services.sites.get(args.site)
     if adapter is None:
         raise GatewayError(f"there is no site {args.site!r}")
@@ -218,11 +230,11 @@ def restore(args: argparse.Namespace) -> None:
     lock = lock_home(settings.home)
     copies.restore(settings, Path(args.file), now=utc_now(), force=args.force)
     lock.close()
-    print("restored; run `gateway admin recover` before it takes writes")
+    print("restored; run `python -m gateway admin recover` before it takes writes")
 
 
 def recover(args: argparse.Namespace) -> int:
-    services = compose(Settings())
+    services = compose(visiting())
     report = recovery.recover(services, back=timedelta(hours=args.back_hours), now=utc_now(),
                               skip=frozenset(args.skip_site), keep_log=args.keep_log)  # fmt: skip
     print(json.dumps({"attached": report.attached, "rebuilt": report.rebuilt, "foreign": report.foreign,

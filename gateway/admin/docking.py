@@ -15,6 +15,14 @@ from site_adapters.errors import SiteError
 from site_adapters.if2 import keys
 
 
+def visiting() -> Settings:
+    """For a command that asks centres: those that dial in are asked over the connection of the running gateway."""
+    settings = Settings()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = settings.hub_url or f"http://{host}:{settings.port}"
+    return settings.model_copy(update={"hub_url": url})
+
+
 def dock(args: argparse.Namespace) -> None:
     """Write the site file and print our key, for the centre to trust."""
     try:

@@ -7,6 +7,7 @@ import gc
 import signal
 import threading
 
+import structlog
 import uvicorn
 
 from gateway import distributed, logs
@@ -14,6 +15,8 @@ from gateway.app import create_app
 from gateway.bootstrap import AlreadyRunning, compose, lock_home, open_database
 from gateway.embedded import EmbeddedWorker
 from gateway.settings import Settings
+
+log = structlog.get_logger()
 
 
 def serve(_args: argparse.Namespace) -> int:
@@ -40,6 +43,7 @@ def serve(_args: argparse.Namespace) -> int:
         worker[0].start()
     app = create_app(services)
     _settle()
+    log.info("gateway_starts", url=f"http://{settings.host}:{settings.port}", home=str(settings.home.absolute()))
     config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning",
                             timeout_graceful_shutdown=5, access_log=False)  # fmt: skip
     try:

@@ -341,5 +341,5 @@ def _budget(conn: Connection, b: Budget, now: Any) -> dict[str, Any]:
     return {
         "id": b.id, "project": b.project_id, "commodity": b.commodity, "amount": shown(b.amount),
         "spent": shown(used), "span": b.span, "span_start": views.stamp(start), "thresholds": list(b.thresholds),
-        "stop": b.stop,
+        "reached": list(budgets.reached(b, used)), "stop": b.stop,
     }  # fmt: skip

@@ -45,7 +45,7 @@ class PartyIn(_In):
 
 
 class DocumentIn(_In):
-    """An agreement or a tariff as it will be signed (docs/billing.md names the fields)."""
+    """An agreement or a tariff as it will be signed (docs/books.md; docs/examples has one of each)."""
 
     document: dict[str, Any]
 
@@ -350,7 +350,7 @@ class Adjustments(_Out):
 
 
 class Budget(_Out):
-    """A budget and what of it is spent in the span that now is in."""
+    """A budget, what of it is spent in the span that now is in, and the thresholds (per cent) that it has reached."""
 
     id: str
     project: str
@@ -360,6 +360,7 @@ class Budget(_Out):
     span: str
     span_start: str
     thresholds: list[int]
+    reached: list[int]
     stop: bool
 
 

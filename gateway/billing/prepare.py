@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, select
 
 from accounting import store as books
+from accounting.evidence import personal
 from accounting.sources import read_usage
 from accounting.store.schema import among
 from accounting.usage import Kind, Unreadable, UsageRecord
@@ -42,12 +43,14 @@ def prepare(services: Services, site_id: str, usages: Sequence[SiteUsage]) -> Pr
         keys = vault.known_keys(services, conn, persons)
     if persons - keys.keys():
         return Prepared([], [], sorted(persons - keys.keys()))
-    return Prepared([_sealed(a, keys[a.user_id]) for a in assigned], unreadable, [])
+    logins = {(a.user_id, a.record.username) for a in assigned}
+    kept = {(user, login): personal.pseudonym(login, keys[user]) for user, login in logins}
+    return Prepared([_sealed(a, keys[a.user_id], kept[a.user_id, a.record.username]) for a in assigned], unreadable, [])
 
 
-def _sealed(item: books.Assigned, key: bytes | None) -> books.Assigned:
-    record = vault.seal_record(item.record, person=item.user_id, key=key)
-    return structs.replace(item, record=record).written()
+def _sealed(item: books.Assigned, key: bytes | None, username: str) -> books.Assigned:
+    raw = vault.seal_raw(item.record.raw, person=item.user_id, key=key, ref=vault.ref_of(item.record))
+    return item.kept_as(raw, username)
 
 
 def _read(usages: Sequence[SiteUsage], site_id: str) -> tuple[list[UsageRecord], list[Unreadable]]:

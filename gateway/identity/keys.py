@@ -40,7 +40,7 @@ class MasterKey:
 def load_or_create(file: Path) -> MasterKey:
     """The master key of a file, made at first use (0600)."""
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = file.with_suffix(".new")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             out.write(os.urandom(32))

@@ -16,7 +16,7 @@ from accounting import store as books
 from gateway.db import Database, table_of
 from gateway.errors import Conflict, Invalid, NotFound, Problem, SiteClosedError, SiteUnreachableError
 from gateway.identity.keys import MasterKey, new_key_pair
-from gateway.identity.tables import MembershipRow, ProjectRow, SiteAccountRow, UserRow
+from gateway.identity.tables import CentreStaffRow, MembershipRow, ProjectRow, SiteAccountRow, UserRow
 from gateway.ids import new_id
 from gateway.services import Services
 from site_adapters.errors import CredentialRefused, SiteClosed, SiteError
@@ -26,7 +26,7 @@ from site_adapters.transport.ssh import load_key
 from site_adapters.types import AccountFacts
 
 USERS, PROJECTS, MEMBERS = table_of(UserRow), table_of(ProjectRow), table_of(MembershipRow)
-ACCOUNTS = table_of(SiteAccountRow)
+ACCOUNTS, STAFF = table_of(SiteAccountRow), table_of(CentreStaffRow)
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}\Z")
 _LOGIN = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\Z")
@@ -73,6 +73,20 @@ def remove_member(conn: Connection, *, project_id: str, user_id: str) -> None:
     gone = conn.execute(MEMBERS.delete().where(MEMBERS.c.project_id == project_id, MEMBERS.c.user_id == user_id))
     if gone.rowcount == 0:
         raise NotFound("That person is no member.")
+
+
+def add_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
+    """A person works for a centre: sees its jobs, answers its disputes, bills and signs for it."""
+    where = (STAFF.c.site_id == site_id, STAFF.c.user_id == user_id)
+    if conn.execute(select(STAFF.c.user_id).where(*where)).first() is None:
+        conn.execute(insert(STAFF).values(site_id=site_id, user_id=user_id))
+
+
+def remove_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
+    """A person works for a centre no longer; what they signed stands."""
+    gone = conn.execute(STAFF.delete().where(STAFF.c.site_id == site_id, STAFF.c.user_id == user_id))
+    if gone.rowcount == 0:
+        raise NotFound(f"That person is not of the staff of {site_id!r}.")
 
 
 def suspend_user(conn: Connection, *, user_id: str, now: datetime) -> None:

@@ -44,6 +44,6 @@ def problems_of(
     if fixed is not None and fixed != wanted:
         detail = f"Queue {queue!r} of {site_id} is of the grade {fixed!r}."
         fitting = ", ".join(sorted(q for q, grade in named.items() if grade == wanted and q != "*"))
-        remedy = f"Queues of {wanted!r}: {fitting}." if fitting else "Leave the queue out."
+        remedy = f"Queues of {wanted!r}: {fitting}." if fitting else "Name another queue, or leave the grade out."
         return (Problem(_POINTER, detail, "grade_of_queue", remedy),)
     return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,9 +81,19 @@ def _ended(job: Any) -> Why:
     try:
         sentence, action = sentences[Reason(job.reason)]
     except (KeyError, ValueError):
-        code = "no exit code" if job.exit_code is None else f"exit code {job.exit_code}"
-        sentence, action = f"It ended with {code}.", "Look at its log."
+        sentence, action = f"It ended with {_code(job.exit_code)}.", "Look at its log."
     return _why(job, sentence, action, job.message or job.native_state)
+
+
+def _code(exit_code: int | None) -> str:
+    """Above 128 a shell tells of a signal, which nobody finds in the log: a centre that stops everything sends TERM."""
+    if exit_code is None:
+        return "no exit code"
+    try:
+        name = signal.Signals(exit_code - 128).name
+    except ValueError:
+        return f"exit code {exit_code}"
+    return f"exit code {exit_code}: signal {name} ended it, which the centre may have sent"
 
 
 def _in_line(services: Services, conn: Connection, job: Any, now: datetime) -> Why:

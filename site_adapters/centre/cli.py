@@ -6,6 +6,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from site_adapters.centre.home import Centre, Home, compose, software
+from site_adapters.config import SITE_NAME
 from site_adapters.errors import SiteError
 from site_adapters.if2 import keys
 from site_adapters.if2.profile import PublicKey
@@ -69,6 +71,8 @@ def init(
     """Look what is here and write the centre's folder: site.yaml, docking.yaml, a key."""
     from site_adapters.centre import detect
 
+    if not re.fullmatch(SITE_NAME, site):
+        raise click.ClickException(f"{site!r} is no name of a site: 2 to 31 small letters, digits, -, a letter first")
     words = dict(pair.partition("=")[::2] for pair in environment)
     found = detect.detect(words)
     files = {
@@ -177,9 +181,10 @@ def serve(home: Home) -> None:
     _log_to_stderr()
     with _centre(home) as centre, _minutely(centre):
         host, _, port = centre.docking.listen.rpartition(":")
-        app = create_app(centre.desk, lambda: centre.gate.load(home.stopped()))
+        app = create_app(centre.desk, lambda: centre.gate.load(home.stopped()), home.page_password())
         certificate, secret = centre.docking.tls_certificate, centre.docking.tls_key
         home.audit.append("serve", sync=True, listen=centre.docking.listen)
+        logging.getLogger("penstock").info("serving at %s", centre.docking.listen)
         # Over TLS an idle gateway does not say goodbye: without a limit the end would take more than 30 s.
         uvicorn.run(app, host=host, port=int(port), log_level="warning", access_log=False, timeout_graceful_shutdown=5,
                     ssl_certfile=None if certificate is None else str(certificate),
@@ -262,6 +267,16 @@ def load(home: Home, as_json: bool) -> None:
         click.echo(f"  {person.person:30} {person.jobs:>6} jobs {person.cores:>6} cores")
     if report.stopped:
         click.echo(f"STOPPED: {report.stopped}")
+
+
+@main.command("page-password")
+@click.pass_obj
+def page_password(home: Home) -> None:
+    """The password of the page with the load, at `serve` (any user name)."""
+    try:
+        click.echo(home.page_password())
+    except OSError as exc:
+        raise click.ClickException(f"{exc}. See: penstock-site check") from exc
 
 
 @main.group()
@@ -376,7 +391,7 @@ def export(home: Home, form: str, after: int) -> None:
 
 
 @main.command()
-@click.option("--account", required=True, help="A login for the jobs of the checks.")
+@click.option("--account", default="", help="A login for the jobs of the checks.")
 @click.option("--queue", default=None, help="The queue they go to.")
 @click.option("--report", type=click.Path(path_type=Path), default=Path("conformance.json"), show_default=True)
 @click.option("--only", multiple=True, help="Only checks whose name begins so.")
@@ -393,6 +408,8 @@ def conformance(
     if to_verify:
         click.echo(reports.verified(report, centre_key))
         return
+    if not account:
+        raise click.UsageError("--account names the login for the jobs of the checks")
     with _centre(home) as centre:
         target = Target.at_the_centre(centre, account, queue)
         found = run(target, only=only, say=click.echo)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -105,6 +107,18 @@ class Home:
             return DockingConfig.model_validate(content or {})
         except (OSError, ValueError, ValidationError, yaml.YAMLError) as exc:
             raise SiteClosed(f"docking.yaml: {exc}") from exc
+
+    def page_password(self) -> str:
+        """For the page with the load, which names people: made once, readable by this login only."""
+        file = self.state / "page.password"
+        if not file.exists():
+            draft = file.with_name(f"page.password.{os.getpid()}")
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as made:
+                made.write(secrets.token_urlsafe(24) + "\n")
+            with suppress(FileExistsError):  # another command was first: its password stands
+                os.link(draft, file)
+            draft.unlink()
+        return file.read_text("utf-8").strip()
 
     def stopped(self) -> str | None:
         """Why the docking is stopped; None while it is not."""

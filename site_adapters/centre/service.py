@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import html
 import json
 from collections.abc import Callable
@@ -27,8 +29,8 @@ from site_adapters.if2.wire import BODY_BYTES_MAX, PREFIX, SIGNATURE
 HOLD_S = 20.0
 
 
-def create_app(desk: Desk, load: Callable[[], LoadReport]) -> Starlette:
-    """The application; it reads nothing from the environment."""
+def create_app(desk: Desk, load: Callable[[], LoadReport], password: str) -> Starlette:
+    """The application; it reads nothing from the environment. The load names people: it asks for `password`."""
 
     async def call(request: Request) -> Response:
         name = f"{request.path_params['interface']}.{request.path_params['method']}"
@@ -56,11 +58,15 @@ def create_app(desk: Desk, load: Callable[[], LoadReport]) -> Starlette:
     async def openapi(_request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(openapi_document, desk.site))
 
-    async def load_json(_request: Request) -> Response:
+    async def load_json(request: Request) -> Response:
+        if not _is_staff(request, password):
+            return _ask_for_password()
         report = await run_in_threadpool(load)
         return JSONResponse(encode(LoadReport, report))
 
-    async def load_page(_request: Request) -> Response:
+    async def load_page(request: Request) -> Response:
+        if not _is_staff(request, password):
+            return _ask_for_password()
         return HTMLResponse(page(desk.site, await run_in_threadpool(load)))
 
     return Starlette(routes=[
@@ -82,6 +88,22 @@ async def _body(request: Request) -> bytes | None:
 def _bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _is_staff(request: Request, password: str) -> bool:
+    """Basic authentication, which browsers ask for by themselves; the user name is of no account."""
+    scheme, _, coded = request.headers.get("authorization", "").partition(" ")
+    try:
+        given = base64.b64decode(coded.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return False
+    return scheme.lower() == "basic" and password != "" and hmac.compare_digest(given, password.encode())
+
+
+def _ask_for_password() -> Response:
+    answer = _problem(401, "penstock-site page-password prints the password of this page")
+    answer.headers["WWW-Authenticate"] = 'Basic realm="Penstock at this centre", charset="UTF-8"'
+    return answer
 
 
 def _problem(status: int, detail: str) -> Response:

@@ -117,7 +117,10 @@ class HttpChannel:
 
 
 def _refused(site: str, answer: httpx.Response) -> CredentialRefused | Refused:
-    text = answer.text[:300]
+    try:
+        text = str(answer.json()["detail"])[:300]
+    except (ValueError, KeyError, TypeError):  # a proxy's page
+        text = answer.text[:300]
     if answer.status_code in (401, 403):
         return CredentialRefused(f"{site} does not accept us: {text}")
     return Refused(f"{site} cannot read the call: {text}", code="malformed")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import math
 import select
 import socket
 import threading
@@ -259,7 +260,8 @@ class SshConnection:
     def _may_log_in(self) -> None:
         refused = self._refused
         if refused is not None and time.monotonic() < refused[0]:
-            raise CredentialRefused(refused[2])
+            wait = math.ceil(refused[0] - time.monotonic())
+            raise CredentialRefused(f"{refused[2]} (it was asked just now, and is asked again in {wait} s)")
         if self._closed:
             raise SiteUnreachable(f"the connection of {self._username} was closed")
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from gateway.jobs import pending
+from gateway.jobs.repository import JOBS
 from site_adapters.types import Array, Attributes, Condition, Resources
 from tests.builders import Gateway, local_site, make_gateway
 
@@ -39,6 +42,21 @@ def test_exit_code_signal_and_walltime_are_told(gateway: Gateway) -> None:
     assert gateway.until(failing, "failed")["status"]["exit_code"] == 3
     assert gateway.until(killed, "failed")["status"]["signal"] == 9
     assert gateway.until(slow, "failed")["status"]["reason"] == "time_limit"
+
+
+def test_an_exit_code_that_tells_of_a_signal_is_explained(gateway: Gateway) -> None:
+    """What Slurm says of a job that a centre's `stop` has ended is FAILED, 143: its log says nothing."""
+    ended = gateway.submit("local", "#!/bin/sh\nexit 143\n")
+    plain = gateway.submit("local", "#!/bin/sh\nexit 200\n")
+    gateway.until(ended, "failed")
+    gateway.until(plain, "failed")
+    told = []
+    with gateway.services.db.read() as conn:
+        for job_id in (ended, plain):
+            job = conn.execute(select(JOBS).where(JOBS.c.id == job_id)).one()
+            told.append(pending.why(gateway.services, conn, job, gateway.services.clock()).sentence)
+    assert "exit code 143: signal SIGTERM ended it, which the centre may have sent" in told[0]
+    assert told[1] == "It ended with exit code 200."
 
 
 def test_waiting_and_running_jobs_can_be_canceled(gateway: Gateway) -> None:

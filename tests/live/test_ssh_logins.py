@@ -94,6 +94,8 @@ def test_a_wrong_key_is_refused_and_not_tried_again_at_once(start: Start, opened
         with pytest.raises(CredentialRefused, match=f"does not accept the key of {ME}"):
             opened[-1].run(command("true"))
     assert sshd.log.count("Connection from") == 1
+    with pytest.raises(CredentialRefused, match=r"asked just now, and is asked again in [1-5] s"):
+        opened[-1].run(command("true"))
 
 
 def test_a_site_that_wants_a_second_factor_is_told_in_words(start: Start, opened: list[SshConnection]) -> None:

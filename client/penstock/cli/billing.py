@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.shared import client, emit, json_option, local_time, month_that_begins, table
 from penstock.cli.texts import tr
 
 
@@ -44,6 +44,8 @@ def _list(found: dict[str, Any], as_json: bool, columns: dict[str, str]) -> int:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return tr("yes") if value else tr("no")
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return local_time(text) if text[4:5] == "-" and "T" in text else text
 
@@ -93,14 +95,20 @@ def allocations(project: str, as_json: bool) -> int:
 @click.option("--set", "amount", help="Watch a new budget of this amount")
 @click.option("--span", type=click.Choice(["month", "total"]), default="month", show_default=True)
 @click.option("--stop", is_flag=True, help="Submit nothing more when it is spent")
+@click.option("--close", metavar="BUDGET", help="Watch BUDGET no more")
 @json_option
-def budget(project: str, amount: str | None, span: str, stop: bool, as_json: bool) -> int:
-    """The budgets of PROJECT and what of them is spent."""
+def budget(project: str, amount: str | None, span: str, stop: bool, close: str | None, as_json: bool) -> int:
+    """The budgets of PROJECT, what of them is spent, and which of their warnings (in per cent) that has reached."""
+    if close is not None:
+        with client() as api:
+            api.delete(f"billing/budgets/{quote(close, safe='')}")
+        return report.OK
     if amount is not None:
         body = {"project": project, "amount": amount, "span": span, "stop": stop}
         return _post("billing/budgets", body, as_json, "{id}: {spent} of {amount} spent")
     return _list(_get("billing/budgets", project=project), as_json, {
-        "id": "BUDGET", "amount": "AMOUNT", "spent": "SPENT", "span": "SPAN", "stop": "STOP",
+        "id": "BUDGET", "amount": "AMOUNT", "spent": "SPENT", "reached": "REACHED %", "span": "SPAN",
+        "stop": "STOP",
     })  # fmt: skip
 
 
@@ -117,8 +125,11 @@ def redeem(code: str, project: str, as_json: bool) -> int:
 @json_option
 def periods(as_json: bool) -> int:
     """The months and how far they are closed (operator)."""
-    return _list(_get("billing/periods"), as_json, {
-        "starts_at": "FROM", "ends_at": "UNTIL", "zone": "ZONE", "state": "STATE", "seal": "SEAL",
+    found = _get("billing/periods")
+    if not as_json:
+        found = {"items": [item | {"month": month_that_begins(item["starts_at"])} for item in found["items"]]}
+    return _list(found, as_json, {
+        "month": "MONTH", "starts_at": "FROM", "ends_at": "UNTIL", "zone": "ZONE", "state": "STATE", "seal": "SEAL",
     })  # fmt: skip
 
 
@@ -246,4 +257,16 @@ def decide(adjustment: str, approve: bool, as_json: bool) -> int:
 def balances(known_at: str | None, before: str | None, account: str, as_json: bool) -> int:
     """What stands on each account (operator)."""
     found = _get("billing/balances", known_at=known_at, before=before, account=account or None)
+    if not as_json:
+        found = {"items": [item | {"amount": _in_units(item)} for item in found["items"]]}
     return _list(found, as_json, {"account": "ACCOUNT", "commodity": "OF", "amount": "AMOUNT"})
+
+
+def _in_units(balance: Any) -> str:
+    """Money as people write it: the API counts micro-units of a currency, and whole units of all else."""
+    amount, of = int(balance["amount"]), str(balance["commodity"])
+    if not (len(of) == 3 and of.isupper()):
+        return str(amount)
+    whole, micro = divmod(abs(amount), 1_000_000)
+    digits = f"{micro:06}".rstrip("0").ljust(2, "0")
+    return f"{'-' if amount < 0 else ''}{whole}.{digits}"

@@ -10,7 +10,7 @@ import click
 from penstock.api import Client
 from penstock.cli import report
 from penstock.cli.recon import show_statements
-from penstock.cli.shared import client, emit, fetched, json_option, local_time, table
+from penstock.cli.shared import client, emit, fetched, json_option, local_time, month_that_begins, table
 from penstock.cli.texts import tr
 
 _KEYS = ("project", "user", "site", "queue", "state", "day", "month")
@@ -87,8 +87,8 @@ def invoices(
     if as_json:
         emit(found)
     elif number is None:
-        rows = [(d["number"], d["kind"].replace("_", " "), d["project"], _month(d["period_start"]), d["gross"],
-                 d["currency"], d["open"] or "–", local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
+        rows = [(d["number"], d["kind"].replace("_", " "), d["project"], month_that_begins(d["period_start"]),
+                 d["gross"], d["currency"], d["open"] or "–", local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
         table(rows, ("NUMBER", "KIND", "PROJECT", "MONTH", "GROSS", "IN", "OPEN", "DUE"))
     elif why is not None:
         _show_why(found)
@@ -165,7 +165,7 @@ def _show(found: dict[str, Any]) -> None:
     kind = tr(found["kind"].replace("_", " "))
     corrects = tr(" for {invoice}", invoice=found["corrects"]) if found["corrects"] else ""
     click.echo(f"{found['number']}  {kind}{corrects}  {found['project']}  {found['reason']}".rstrip())
-    rows = [(str(x["line"]), x["kind"], x["site"], x["user"], _month(x["service_start"]), str(x["runs"]),
+    rows = [(str(x["line"]), x["kind"], x["site"], x["user"], month_that_begins(x["service_start"]), str(x["runs"]),
              _hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
     c = found["currency"]
@@ -184,13 +184,6 @@ def _show_why(charges: list[dict[str, Any]]) -> None:
         sign = tr("taken back: ") if c["kind"] == "reversal" else ""
         click.echo(f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{c['rule']} → {c['amount']}")
     click.echo(tr("The arithmetic of a job: penstock charges JOB"))
-
-
-def _month(start: str) -> str:
-    """The month that begins then, in whatever zone: a day later it is that month everywhere."""
-    from datetime import datetime, timedelta
-
-    return (datetime.fromisoformat(start) + timedelta(days=1)).strftime("%Y-%m")
 
 
 def _hours(core_seconds: int) -> str:

@@ -62,6 +62,13 @@ def _width(text: str) -> int:
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
+def month_that_begins(start: str) -> str:
+    """The month that begins then, in whatever zone: a day later it is that month everywhere."""
+    from datetime import datetime, timedelta
+
+    return (datetime.fromisoformat(start) + timedelta(days=1)).strftime("%Y-%m")
+
+
 def local_time(stamp: str | None) -> str:
     """An RFC 3339 time in the zone of this machine."""
     if stamp is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import timedelta, timezone
 from types import ModuleType
 
 import pytest
@@ -36,8 +36,9 @@ AGREED = replace(
 )  # fmt: skip
 
 
-def tariff(version: int, micro: int, **more: object) -> Tariff:
-    day = PriceRule(0, "CNY", micro, T1, grade="economy")
+def tariff(version: int, micro: int) -> Tariff:
+    beijing = T1.astimezone(timezone(timedelta(hours=8)))  # as a centre in China writes it
+    day = PriceRule(0, "CNY", micro, beijing, grade="economy")
     night = PriceRule(
         0, "CNY", micro // 2, T1, grade="economy", window=Window(20 * 60, 23 * 60 + 17), zone="Asia/Tokyo"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import text
@@ -186,7 +186,8 @@ def test_orders_become_allocations_and_a_paid_block_is_not_paid_twice(db: Databa
     assert owed(db) == 700 + 40_000  # the run before the block began costs money
     assert core_seconds(db) == {"o1": 9_200}
     with db.write() as conn:
-        monthly = Order("o2", PROJECT, "inst", "subscription", "gpu-seconds", 3_600, "CNY", START,
+        beijing = START.astimezone(timezone(timedelta(hours=8)))  # as a person in China writes it
+        monthly = Order("o2", PROJECT, "inst", "subscription", "gpu-seconds", 3_600, "CNY", beijing,
                         ends_at=START + timedelta(days=70), price_micro=9)  # fmt: skip
         allocations.place_order(conn, monthly, now=START)
         assert allocations.renew_due(conn, now=START) == 0

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from accounting import store as books
+from accounting.calendar import month
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import Act, Category, Refused, State
 from accounting.reconciling.drafts import Rules
 from accounting.reconciling.explain import Ground, Ratio
-from accounting.reconciling.statement import Signed
+from accounting.reconciling.statement import Header, Signed
+from accounting.reconciling.statement_formats import Profile, read_statement
 from accounting.reconciling.statement_store import statement_row
 from accounting.sources import read_usage
 from accounting.usage import UsageRecord
@@ -244,7 +246,7 @@ def test_a_line_that_cannot_be_read_stays_visible(gateway: Gateway) -> None:
     _, found = compare(gateway, received)
     assert received.problems == 1
     assert [b.row.category for b in found] == ["B14"]
-    assert "line 1: ValueError: 'many' is no number" in found[0].row.explanation
+    assert "line 1: 'many' is no number" in found[0].row.explanation
 
 
 def test_nothing_above_the_contracts_limits_posts_by_itself(gateway: Gateway) -> None:
@@ -284,6 +286,44 @@ def test_another_text_after_both_agreed_is_a_break(gateway: Gateway) -> None:
     compare(gateway, receive(gateway, line(1)))
     _, found = compare(gateway, receive(gateway, line(1), line(9)))
     assert [b.row.category for b in found] == [Category.UNKNOWN_TO_US, Category.CHANGED_AFTER]
+
+
+def test_a_task_of_an_array_is_told_by_the_id_as_schedulers_write_it() -> None:
+    header = Header(month("2026-11", "UTC"), "CNY")
+    text = "id,no,sum\n211_2,,1\n211[3].pbs01,,1\n211[4],,1\n211,5,1\n211_2,6,1\nx_1,,1\n"
+    profile = Profile({"native_id": "id", "task": "no", "quantity": "sum"})
+    found = read_statement(text.encode(), site_id="a", format_name="csv", header=header, profile=profile)
+    assert [(cells[2], cells[3]) for batch in found.read.batches() for cells in batch] == [
+        ("211", 2), ("211[].pbs01", 3), ("211[]", 4), ("211", 5), ("211_2", 6), ("x_1", None),
+    ]  # fmt: skip
+
+
+def test_a_column_that_a_centres_export_lacks_is_named_in_words(gateway: Gateway) -> None:
+    at = b"2026-11-01T00:00:00"
+    text = b"JobIDRaw|JobID|State|Submit|Start|End|ElapsedRaw|AllocCPUS\n1|1|COMPLETED|%b|%b|%b|0|2\n" % (at, at, at)
+    got = reconcile.receive(gateway.services, text, site_id="local", period="2026-11", currency="CNY",
+                            format_name="sacct", by="centre")  # fmt: skip
+    assert any("it has no 'Cluster'" in f for f in got.findings) and not any("KeyError" in f for f in got.findings)
+
+
+def test_a_statement_sent_anew_takes_the_place_of_the_one_that_was_wrong(gateway: Gateway) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    have(gateway, row(1), row(2))
+    wrong = receive(gateway, line(1, amount="2.8936"), line(9))
+    _, (price, unknown, missing) = compare(gateway, wrong)
+    act(gateway, price.row.id, Act.PROPOSE, "admin", note="the new price holds", resolution="post")
+
+    _, found = compare(gateway, receive(gateway, line(1), line(2)))
+
+    assert found == [], "nothing of the wrong one was agreed, so that nothing was changed after it"
+    with gateway.services.db.read() as conn:
+        before = {b.row.id: b for b in recon_store.breaks(conn, statement_id=wrong.statement_id)}
+        assert [before[b.row.id].state for b in (unknown, missing)] == [State.GONE] * 2
+        assert before[price.row.id].state is State.PROPOSED, "what people have begun they also end"
+        assert "statement 2 has taken the place" in recon_store.history(conn, missing.row.id)[-1].note
+        assert not recon_store.is_signed_off(conn, wrong.statement_id)
+    _, found = compare(gateway, receive(gateway, line(1), line(2), line(3)))
+    assert {b.row.category for b in found} == {Category.UNKNOWN_TO_US, Category.CHANGED_AFTER}, "of the second"
 
 
 def test_a_break_that_a_late_record_explains_away_is_gone(gateway: Gateway) -> None:

@@ -6,8 +6,11 @@ import getpass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from gateway.__main__ import main
+from gateway.identity.service import STAFF
+from site_adapters.if2 import keys
 from tests.builders import compose_gateway, people
 from tests.emulators.site import pbs_centre
 
@@ -57,3 +60,50 @@ def test_a_linked_login_that_is_not_let_in_is_told(
 
     assert told["a person's login"].startswith("✗ none of 1 is let in: nobody_there: ")
     assert "penstock account verify" in told["a person's login"]
+
+
+def test_a_centre_that_does_not_answer_is_a_failed_line_and_the_rest_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It dials in, and no gateway runs here that it could have dialled."""
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    monkeypatch.setenv("PENSTOCK_PORT", "1")
+    main(["admin", "dock", "far", keys.public_text(keys.load_or_create(tmp_path / "theirs").public)])
+    capsys.readouterr()
+
+    assert main(["admin", "check"]) == 1
+
+    told = capsys.readouterr().out
+    assert "✗ far: the site: " in told and "penstock-site" in told
+    assert "✓ books: every entry sums to zero" in told
+
+
+def test_who_speaks_for_a_centre_is_said_and_taken_back_by_the_operator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, site = pbs_centre(tmp_path)
+    services = compose_gateway(tmp_path, f"sqlite:///{tmp_path / 'p.sqlite'}", site)
+    people(services, site, login=getpass.getuser())
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    monkeypatch.setenv("PENSTOCK_DATABASE_URL", f"sqlite:///{tmp_path / 'p.sqlite'}")
+    main(["admin", "user", "carl"])
+
+    def staff() -> list[str]:
+        with services.db.read() as conn:
+            return list(conn.scalars(select(STAFF.c.site_id)))
+
+    for _ in range(2):
+        assert main(["admin", "staff", "jinan", "carl"]) == 0
+    assert staff() == ["jinan"]
+    assert main(["admin", "staff", "nowhere", "carl"]) == 1
+    assert main(["admin", "staff", "jinan", "carl", "--remove"]) == 0
+    assert staff() == []
+    assert main(["admin", "staff", "jinan", "carl", "--remove"]) == 1
+
+
+def test_nobody_else_on_the_machine_reads_what_a_new_gateway_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    main(["admin", "init", "omar"])
+    assert (tmp_path / "home").stat().st_mode & 0o077 == 0

@@ -109,7 +109,7 @@ def test_allocations_budgets_and_vouchers_of_a_project(
 
     budget = {"project": "demo", "amount": "1.44", "stop": True}
     made = ok(client.post("billing/budgets", json=budget), 201)
-    assert (made["spent"], made["thresholds"]) == ("1.44", [50, 80, 100])
+    assert (made["spent"], made["thresholds"], made["reached"]) == ("1.44", [50, 80, 100], [50, 80, 100])
     lease = Lease("local", _fencing(gateway))
     assert upkeep(gateway.services, lease, gateway.services.clock()).alerts == 3
     assert upkeep(gateway.services, lease, gateway.services.clock()).alerts == 0
@@ -235,4 +235,11 @@ def test_the_command_line_reads_the_books(
     assert "4 allocated cores × 3600 s" in told.output and "1.44 CNY" in told.output
     made = runner.invoke(billing, ["budget", "demo", "--set", "5"], catch_exceptions=False)
     assert "1.44 of 5.00 spent" in made.output
-    assert "BUDGET" in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output
+    runner.invoke(billing, ["budget", "demo", "--set", "2.88"], catch_exceptions=False)
+    rows = [r.split() for r in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output.splitlines()]
+    assert [r[1:] for r in rows] == [
+        ["AMOUNT", "SPENT", "REACHED", "%", "SPAN", "STOP"], ["5.00", "1.44", "month", "no"],
+        ["2.88", "1.44", "50", "month", "no"],
+    ]  # fmt: skip
+    assert runner.invoke(billing, ["budget", "demo", "--close", rows[2][0]], catch_exceptions=False).exit_code == 0
+    assert rows[2][0] not in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output

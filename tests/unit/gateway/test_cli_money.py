@@ -90,6 +90,22 @@ def test_operator_sees_the_month(billing: Billing, cli: Callable[..., Result], o
 VERIFIER = Path(__file__).parents[3] / "docs" / "verify" / "penstock_verify.py"
 
 
+def test_money_is_written_as_money_and_months_by_their_names(
+    billing: Billing, cli: Callable[..., Result], operator: dict[str, str]
+) -> None:
+    rows = [line.split() for line in said(cli("billing", "balances", headers=operator)).splitlines()]
+    assert ["payer:uni:receivable", "CNY", "4.58"] in rows
+    assert [r[2] for r in rows if r[1] == "core-seconds"] == ["-43200", "43200"]
+    stored = json.loads(said(cli("billing", "balances", "--json", headers=operator)))["items"]
+    assert next(b["amount"] for b in stored if b["account"] == "payer:uni:receivable") == "4580000", "as the API has it"
+
+    said(cli("billing", "period", "2026-07", "open", headers=operator))
+    text = said(cli("billing", "periods", headers=operator))
+    assert text.splitlines()[-1].split()[0] == "2026-07", "it begins on 30 June by UTC"
+    said(cli("billing", "budget", "demo", "--set", "9", "--stop"))
+    assert said(cli("billing", "budget", "demo")).splitlines()[-1].split()[-1] == "yes"
+
+
 def test_owner_checks_an_invoice_without_trusting_the_gateway(
     billing: Billing, cli: Callable[..., Result], tmp_path: Path, login: Callable[..., dict[str, str]]
 ) -> None:

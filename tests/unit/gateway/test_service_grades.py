@@ -69,6 +69,7 @@ def test_a_queue_that_the_agreement_names_is_of_its_grade_only(gateway: Gateway,
     agree(gateway.services.db, agreement(site_ids=("local",), grades={"*": "economy", queue: "super"}))
     (problem,) = client.post("jobs", json=job(service_grade="economy", queue_name=queue)).json()["errors"]
     assert problem["code"] == "grade_of_queue"
+    assert problem["remedy"] == "Name another queue, or leave the grade out."
     found = client.post("/jobs:plan", json=job(service_grade="super")).json()
     assert (found["charged"]["grade"], found["given"]["queue_name"]) == ("super", queue)  # found for it
 

@@ -22,6 +22,19 @@ def test_the_site_file_says_twice_what_is_there_twice() -> None:
     assert yaml.safe_load(text)["credentials"]["meter"] == {"username": "observer1"}
 
 
+def test_a_site_that_no_gateway_could_name_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for name in ("River", "r", "a_b", "-a", "x" * 32, "a\n"):
+        done = CliRunner().invoke(main, ["--home", str(tmp_path / "home"), "init", "--site", name])
+        assert done.exit_code == 1 and "no name of a site" in done.output
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_report_is_verified_by_anybody_without_a_login(tmp_path: Path) -> None:
+    words = ["--home", str(tmp_path / "none"), "conformance", "--report", str(tmp_path / "r.json")]
+    assert "the report is not good" in CliRunner().invoke(main, [*words, "--verify"]).output
+    assert "--account names the login" in CliRunner().invoke(main, words).output
+
+
 def test_the_policy_that_init_writes_passes_the_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No scheduler in PATH: this machine is the centre."""
     home, login = tmp_path / "home", getpass.getuser()

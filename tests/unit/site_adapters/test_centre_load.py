@@ -49,12 +49,32 @@ def centre(docked: Docked) -> Iterator[Centre]:
     made.close()
 
 
+def staff(centre: Centre) -> tuple[str, str]:
+    """What a browser sends once somebody has typed what `penstock-site page-password` printed."""
+    shown = CliRunner().invoke(main, ["--home", str(centre.home.folder), "page-password"])
+    return "staff", shown.output.strip()
+
+
+def test_nobody_sees_who_runs_what_without_the_password(docked: Docked, centre: Centre) -> None:
+    good = staff(centre)[1]
+    with serving(centre) as url:
+        for path in ("/", "/load.json"):
+            for wrong in (None, ("staff", ""), ("staff", good[:-1]), (good, "staff"), ("staff", "é")):
+                refused = httpx.get(url + path, auth=wrong)
+                assert refused.status_code == 401 and "Basic" in refused.headers["WWW-Authenticate"]
+                assert "u1" not in refused.text and "eve" not in refused.text
+            assert httpx.get(url + path, headers={"Authorization": f"Bearer {good}"}).status_code == 401
+            assert httpx.get(url + path, auth=("anybody", good)).status_code == 200
+    assert (docked.home.state / "page.password").stat().st_mode & 0o77 == 0
+    assert staff(centre)[1] == good, "made once"
+
+
 def test_the_page_the_json_and_the_command_say_the_same(docked: Docked, centre: Centre) -> None:
     shown = CliRunner().invoke(main, ["--home", str(docked.home.folder), "load"])
     told = CliRunner().invoke(main, ["--home", str(docked.home.folder), "load", "--json"])
     with serving(centre) as url:
-        page = httpx.get(url + "/")
-        facts = httpx.get(url + "/load.json").json()
+        page = httpx.get(url + "/", auth=staff(centre))
+        facts = httpx.get(url + "/load.json", auth=staff(centre)).json()
 
     assert shown.exit_code == told.exit_code == 0, shown.output + told.output
     rows = {words[0]: (words[1], words[3]) for line in shown.output.splitlines() if len(words := line.split()) >= 4}
@@ -72,7 +92,7 @@ def test_the_page_quotes_whatever_a_gateway_called_its_people(docked: Docked) ->
     made.gate.enter([submission(1, person="<script>x</script>")])
     docked.home.stop("drill & <rest>")
     with serving(made) as url:
-        page = httpx.get(url + "/").text
+        page = httpx.get(url + "/", auth=staff(made)).text
     assert "<script>" not in page and "&lt;script&gt;x" in page
     assert "Stopped: drill &amp; &lt;rest&gt;" in page
 
