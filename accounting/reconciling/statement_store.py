@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -97,7 +98,8 @@ def sign_statement(conn: Connection, statement_id: int, signed: Signed, *, now: 
            "received_at": now}  # fmt: skip
     kept = upsert(conn, SIGNATURES).on_conflict_do_nothing().returning(SIGNATURES.c.party_id)
     if conn.execute(kept, [row]).all():
-        put(conn, "signature", f"statement:{statement_id}/{signed.signer}", signed.jws.encode(), key=signed.key_id)
+        facts = {"key": signed.key_id, "public": base64.b64encode(signed.public).decode()}
+        put(conn, "signature", f"statement:{statement_id}/{signed.signer}", signed.jws.encode(), **facts)
 
 
 def signer_of(conn: Connection, statement_id: int) -> str:

@@ -254,7 +254,7 @@ def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> b
         elapsed_s=elapsed or old.elapsed_s, core_seconds=line.core_seconds,
         node_seconds=(line.nodes or old.nodes) * (elapsed or old.elapsed_s), start_time=start, end_time=end,
         raw={**{str(k): str(v) for k, v in opened.items()}, "statement": str(row.statement_id),
-             "line": str(line.line_no), "break": str(row.id)},
+             "statement_line": str(line.line_no), "break": str(row.id)},
         **{name: getattr(old, name) for name in same},
     )  # fmt: skip
     key = vault.keys_of(services, conn, [old.user_id], now)[old.user_id]

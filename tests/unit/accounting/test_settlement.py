@@ -27,7 +27,7 @@ from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.settle import Rate, Sums, legs
 from accounting.store import contracts, settlements
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import LOG, T0, append_all, book, checkpoint, open_books
+from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint, open_books
 from tests.unit.accounting.test_evidence_verifier import verifier
 
 _ = verifier  # the fixture
@@ -259,7 +259,7 @@ def test_the_verifier_re_adds_a_settlement_and_both_signatures(
 
 
 def lines(conn: Connection) -> list[str]:
-    return list(bundle(conn, About(*MONTH, settlement_id="s1"), log_key=LOG, signers=public_keys()))
+    return list(bundle(conn, About(*MONTH, settlement_id="s1"), log_key=LOG, seal=SEAL, signers=public_keys()))
 
 
 def check(verifier: ModuleType, bundle_lines: list[str]) -> list[str]:
