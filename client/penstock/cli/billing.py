@@ -206,6 +206,25 @@ def payments(waiting: bool, as_json: bool) -> int:
     })  # fmt: skip
 
 
+@billing.command("unmatch-top-up")
+@click.argument("top_up")
+@click.option("--reason", required=True)
+@json_option
+def unmatch_top_up(top_up: str, reason: str, as_json: bool) -> int:
+    """Take the match of TOP_UP with imported money back (operator); of much money a second operator decides."""
+    return _post(f"billing/top-ups/{quote(top_up, safe='')}/unmatch", {"reason": reason}, as_json, "{id}: {state}")
+
+
+@billing.command()
+@json_option
+def unmatches(as_json: bool) -> int:
+    """Matches of top-ups that operators take back (operator); `decide` those that wait for a second person."""
+    return _list(_get("billing/unmatches"), as_json, {
+        "id": "ID", "top_up": "TOP-UP", "payment": "PAYMENT", "amount": "AMOUNT", "currency": "", "state": "STATE",
+        "reason": "REASON",
+    })  # fmt: skip
+
+
 @billing.command("match-top-up")
 @click.argument("payment", type=int)
 @click.argument("top_up")
@@ -242,12 +261,13 @@ def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int 
 
 
 @billing.command()
-@click.argument("adjustment")
+@click.argument("asked")
 @click.option("--approve/--refuse", required=True)
 @json_option
-def decide(adjustment: str, approve: bool, as_json: bool) -> int:
-    """Post or refuse what another operator asked for."""
-    return _post(f"billing/adjustments/{adjustment}/decide", {"approve": approve}, as_json, "{id}: {state}")
+def decide(asked: str, approve: bool, as_json: bool) -> int:
+    """Post or refuse what another operator ASKED for: an adjustment (x…) or to take a match back (u…)."""
+    what = "unmatches" if asked.startswith("u") else "adjustments"
+    return _post(f"billing/{what}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
 
 
 @billing.command()

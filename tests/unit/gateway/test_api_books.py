@@ -173,6 +173,15 @@ def test_prepaid_money_adjustments_and_a_closed_month(
     assert (
         client.post(f"billing/payments/{other['id']}/top-up", json={"top_up": "y"}, headers=operator).status_code == 409
     )
+    wrong = ok(
+        client.post(f"billing/top-ups/{added['id']}/unmatch", json={"reason": "not theirs"}, headers=operator), 201
+    )
+    assert wrong["state"] == "posted"
+    assert client.post("billing/unmatches/u9/decide", json={"approve": True}, headers=operator).status_code == 409
+    (let_go,) = ok(client.get("billing/unmatches", headers=operator))["items"]
+    assert (let_go["top_up"], let_go["amount"], let_go["state"]) == (added["id"], "10.00", "posted")
+    matched = client.post(f"billing/payments/{other['id']}/top-up", json={"top_up": added["id"]}, headers=operator)
+    assert ok(matched)["unallocated"] == "0.00"
     back = {"project": "demo", "amount": "1020.01", "reason": "left over"}
     assert client.post("billing/refunds", json=back, headers=operator).status_code == 402
     assert ok(client.post("billing/refunds", json=back | {"amount": "4"}, headers=operator), 201)["amount"] == "-4.00"
@@ -200,7 +209,7 @@ def test_prepaid_money_adjustments_and_a_closed_month(
 def test_only_the_operator_may(client: httpx.Client) -> None:
     party = {"id": "x", "role": "payer", "legal_name": "x"}
     posts = {"parties": party, "agreements": {"document": {}}, "orders": {}, "allocations": {}, "vouchers": {},
-             "billing/top-ups": {}, "billing/refunds": {}, "billing/adjustments": {},
+             "billing/top-ups": {}, "billing/refunds": {}, "billing/adjustments": {}, "billing/top-ups/y/unmatch": {},
              "billing/periods": {}}  # fmt: skip
     for path, body in posts.items():
         assert client.post(path, json=body).status_code == 403, path
