@@ -53,12 +53,21 @@ def verify_jws(text: str, *, public: bytes, payload: bytes, kind: str) -> None:
 
 def key_id_of(text: str) -> str:
     """The key that a JWS names; nothing is checked yet."""
+    return _said(text, "kid")
+
+
+def kind_of(text: str) -> str:
+    """What a JWS says that it signs; nothing is checked yet."""
+    return _said(text, "typ").removesuffix("+jws")
+
+
+def _said(text: str, name: str) -> str:
     try:
         head = text.split(".")[0]
         said = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
-        return str(said["kid"])
+        return str(said[name])
     except (ValueError, KeyError, TypeError) as exc:
-        raise BadSignature("no JWS that names its key") from exc
+        raise BadSignature("no JWS that names its key and its kind") from exc
 
 
 def _public_of(private: bytes) -> bytes:

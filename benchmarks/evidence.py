@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from accounting import price
 from accounting import store as books
 from accounting.evidence import log, merkle, note, personal
 from accounting.evidence.about import About
-from accounting.evidence.bundle import bundle
+from accounting.evidence.bundle import bundle, sealed_text
 from accounting.evidence.canonical import canonical, sha256_hex
 from accounting.evidence.documents import stamp
 from accounting.evidence.outbox import OUTBOX
@@ -46,6 +47,7 @@ BILL = int(os.environ.get("PENSTOCK_BENCH_BILL", "1000000"))
 T0 = datetime(2026, 11, 1, tzinfo=UTC)
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 LOG = note.Verifier("bench.example/log", note.LOG, note.public_bytes(KEY))
+SEAL = partial(note.sign_text, name=LOG.name, key=KEY)
 VERIFIER = Path(__file__).parents[1] / "docs" / "verify" / "penstock_verify.py"
 
 
@@ -150,7 +152,7 @@ def month(folder: Path) -> Path:
     about = About(T0 - timedelta(days=1), T0 + timedelta(days=40), "p1")
     told = timed(lambda s: f"bundle of {file.stat().st_size / 1e6:,.0f} MB written in {s:.1f} s")
     with told, db.read() as conn, file.open("w") as out:
-        out.writelines(bundle(conn, about, log_key=LOG))
+        out.writelines(bundle(conn, about, log_key=LOG, seal=SEAL))
     db.dispose()
     return file
 
@@ -180,6 +182,8 @@ def million(folder: Path) -> Path:
         body.seek(0)
         shutil.copyfileobj(body, out)
         out.write(json.dumps({"t": "bill", "lines": [bill], "totals": {"CNY": str(total)}}) + "\n")
+        sealed = SEAL(sealed_text(LOG.name, head, range(BILL + 1)))
+        out.write(json.dumps({"t": "seal", "note": sealed}) + "\n")
         body.close()
     return file
 

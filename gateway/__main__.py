@@ -6,12 +6,14 @@ import argparse
 import sys
 
 from gateway.admin import commands
+from gateway.admin.texts import tr, use_catalogue
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m gateway", description="Run and look after a Penstock gateway.")
-    subs = parser.add_subparsers(required=True, metavar="COMMAND")
+    use_catalogue()
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=tr("Run and look after a Penstock gateway."))
+    subs = parser.add_subparsers(required=True, metavar=tr("COMMAND"))
     commands.add_to(subs)
     args = parser.parse_args(argv)
     return int(args.run(args) or 0)

@@ -21,6 +21,7 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 LAB = 2 * int(os.environ.get("PENSTOCK_LAB", "0")) + WORKER
 LAB_ROOT = Path(f"/var/tmp/penstock-lab{LAB or ''}")
 PORTS = -1500 * LAB
+os.environ["LANGUAGE"] = "C"  # the commands speak the reader's language, the tests English
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -132,5 +133,17 @@ def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     lab: postgres_lab.PostgresLab = request.getfixturevalue("postgres")
     url = lab.fresh(request.getfixturevalue("_postgres_template"))
+    yield url
+    lab.drop(url)
+
+
+@pytest.fixture
+def other_url(db_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty database of the same kind as `db_url`."""
+    if db_url.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path / 'new' / 'penstock.sqlite'}"
+        return
+    lab: postgres_lab.PostgresLab = request.getfixturevalue("postgres")
+    url = lab.fresh()
     yield url
     lab.drop(url)

@@ -2,9 +2,11 @@
 
 bundle      what it is about, the log's key, the witnesses, the size of the tree
 checkpoint  the signed note with its cosignatures; `older`: one that the reader has kept, with the proof to this one
-leaf        a document (tariff, agreement with its signatures, invoice, settlement …) with its leaf
+leaf        a document (tariff, agreement with its signatures, order, invoice, settlement …) with its leaf
 entry       a journal entry with its leaf, its charges and their raw records, as the books have them now
+received, signed, confirmed, runs, between      what makes readings evidence of both sides (confirmations.py)
 gaps        the hashes between the leaves, from left to right, with which the root can be computed
+seal        a signed note by the log's key: for this very question (the first line) these are all the leaves
 bill        the lines and totals that the charges must sum to; where documents were issued, these are the bill, and
 items       says which charges stand on which of their lines
 """
@@ -12,6 +14,7 @@ items       says which charges stand on which of their lines
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,8 +24,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, String, cast, func, select
 
-from accounting.evidence import billed, log, merkle
+from accounting.evidence import billed, confirmations, log, merkle, ordered
 from accounting.evidence.about import About, NothingToShow
+from accounting.evidence.canonical import canonical
 from accounting.evidence.documents import stamp
 from accounting.evidence.leaves import Charged, entries
 from accounting.evidence.note import Verifier
@@ -32,6 +36,8 @@ from accounting.signing import key_id_of
 from accounting.store.schema import CHARGES, ENTRIES, REVERSALS, USAGE
 from accounting.store.settlements import ITEMS, one
 
+# The first line of what is signed of a bundle: no origin of a log, so that it is taken for no checkpoint.
+SEAL = "penstock bundle 1"
 _BATCH = 1000
 _T = TypeVar("_T")
 
@@ -42,9 +48,10 @@ Shown = Callable[[Charged], Mapping[str, Any] | None]
 def bundle(
     conn: Connection, about: About, *, log_key: Verifier, witnesses: Sequence[Verifier] = (), seen: int | None = None,
     shown: Shown = lambda _charged: None, signers: Mapping[str, bytes] = MappingProxyType({}),
+    seal: Callable[[str], str],
 ) -> Iterator[str]:  # fmt: skip
     """The lines. `seen`: the size of a checkpoint that the reader has kept; `signers`: public keys by their id, of
-    those who signed a settlement. Raises `NothingToShow`."""
+    those who signed a settlement; `seal`: a text as a note signed by the log's key. Raises `NothingToShow`."""
     checkpoint = log.checkpoint(conn)
     if checkpoint is None:
         raise NothingToShow("no checkpoint is signed yet")
@@ -54,29 +61,43 @@ def bundle(
         about = replace(about, start=start, end=end, payer_id=issued[0][0].payer_id)
     entry_ids = _entry_ids(conn, about, checkpoint.size)
     documents = [*terms(conn, checkpoint.size, *_terms(conn, about, checkpoint.size))]
-    yield _line({
+    head = {
         "t": "bundle", "v": 1, "log": log_key.vkey, "witnesses": [w.vkey for w in witnesses], "size": checkpoint.size,
         "about": {"project": about.project_id, "site": about.site_id, "settlement": about.settlement_id,
                   "payer": about.payer_id, "document": about.document,
                   "from": stamp(about.start), "to": stamp(about.end)},
-    })  # fmt: skip
+    }  # fmt: skip
+    yield _line(head)
     yield _line({"t": "checkpoint", "note": checkpoint.note})
     if seen is not None:
         yield _older(conn, seen, checkpoint.size)
     if about.settlement_id is not None:
         documents.append(_statement(conn, about.settlement_id, checkpoint.size, signers))
     documents += billed.lines(conn, issued)
+    if (ordered_by := _ordered_by(about)) is not None:
+        documents += ordered.orders(conn, ordered_by, checkpoint.size)
     yield from (_line(document) for document in documents)
     indices = [document["seq"] for document in documents if "leaf" in document]
     for wanted in _batches(entry_ids):
         yield from _entries(conn, dict(wanted), shown)
         indices += [seq for _, seq in wanted]
+    for line in confirmations.lines(conn, [entry_id for entry_id, _ in entry_ids], checkpoint.size):
+        yield _line(line)
+        indices += [line["seq"]] if "leaf" in line else []
     indices.sort()
     gaps = merkle.gaps(indices, checkpoint.size, log.tiles(conn))
     for hashes in _batches(gaps):
         yield _line({"t": "gaps", "hashes": [base64.b64encode(h).decode() for h in hashes]})
     if about.settlement_id is None and not about.billed:
         yield _line(_bill(conn, about, checkpoint.size))
+    yield _line({"t": "seal", "note": seal(sealed_text(log_key.name, head, indices))})
+
+
+def sealed_text(origin: str, head: Mapping[str, Any], indices: Iterable[int]) -> str:
+    """What the operator signs of a bundle: its question, and the numbers of all leaves that answer it, ascending."""
+    listed = "".join(f"{seq}\n" for seq in indices)
+    hashes = (hashlib.sha256(data).digest() for data in (canonical(head), listed.encode()))
+    return "".join(f"{text}\n" for text in (SEAL, origin, *(base64.b64encode(h).decode() for h in hashes)))
 
 
 def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
@@ -168,8 +189,17 @@ def _terms(conn: Connection, about: About, size: int) -> tuple[set[Named], set[s
         query = select(*columns).where(CHARGES.c.entry_id.in_(items))
     if about.billed:
         query = select(*columns).where(CHARGES.c.id.in_(billed.charges_of(about)))
+    if (ordered_by := _ordered_by(about)) is not None:
+        named |= ordered.agreements(conn, ordered_by)
     rows = conn.execute(query.distinct()).all()
     return named | {(r.agreement_id, r.agreement_version) for r in rows if r.agreement_id}, {r.project_id for r in rows}
+
+
+def _ordered_by(about: About) -> Select[Any] | None:
+    """The entries among which prices of orders are; None where a bundle is of runs only."""
+    if about.settlement_id is not None:
+        return select(ITEMS.c.entry_id).where(ITEMS.c.settlement_id == about.settlement_id)
+    return billed.orders_of(about) if about.billed else None
 
 
 def _entries(conn: Connection, seqs: Mapping[int, int], shown: Shown) -> Iterator[str]:

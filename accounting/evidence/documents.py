@@ -40,6 +40,12 @@ def order_price(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"v": 1, "agreement": agreement, **{name: plain(row[name]) for name in _OF_AN_ORDER}}
 
 
+def project_terms(row: Mapping[str, Any]) -> dict[str, Any]:
+    """On what terms a project buys from a moment on, as its leaf commits to them: who pays in which parts."""
+    names = ("project_id", "valid_from", "user_class", "payers")
+    return {"v": 1, **{name: plain(row[name]) for name in names}}
+
+
 def plain(value: Any) -> Any:
     """A value of the books as canonical JSON takes it: every integer as a string, times in ISO 8601."""
     if isinstance(value, bool) or value is None or isinstance(value, str):

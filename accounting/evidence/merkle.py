@@ -61,6 +61,19 @@ def subtree(low: int, high: int, tile: Tile) -> bytes:
     return node_hash(subtree(low, middle, tile), subtree(middle, high, tile))
 
 
+def over(leaves: Sequence[bytes]) -> Tile:
+    """The tiles of a tree whose leaf hashes are all here."""
+    made = {(level, index): value for level, index, value in grown(0, leaves, lambda _level, _index: ())}
+
+    def tile(level: int, index: int) -> Sequence[bytes]:
+        inside = range(index * WIDTH, index * WIDTH + WIDTH)
+        if level == 0:
+            return leaves[inside.start : inside.stop]
+        return [made[level, i] for i in inside if (level, i) in made]
+
+    return tile
+
+
 def inclusion(index: int, size: int, tile: Tile) -> list[bytes]:
     """PATH(index, D[size]) of RFC 6962, section 2.1.1, from the leaf upwards."""
     if not 0 <= index < size:

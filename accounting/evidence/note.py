@@ -79,6 +79,12 @@ def sign(origin: str, size: int, root: bytes, key: Ed25519PrivateKey) -> str:
     return body.decode() + "\n" + _line(Verifier(origin, LOG, public_bytes(key)), key.sign(body))
 
 
+def sign_text(text: str, *, name: str, key: Ed25519PrivateKey) -> str:
+    """Any other text as a signed note. Its first line must never be an origin, so that nobody takes it for a
+    checkpoint; `text` ends with a newline."""
+    return f"{text}\n{_line(Verifier(name, LOG, public_bytes(key)), key.sign(text.encode()))}"
+
+
 def cosign(body: bytes, *, name: str, key: Ed25519PrivateKey, timestamp: int) -> str:
     """A witness's line: at this second (POSIX) this was the largest consistent tree it had seen."""
     signature = key.sign(_timed(body, timestamp))

@@ -36,16 +36,23 @@ PERSONAL = frozenset(
         *("owner", "requestor", "euser", "egroup", "job_owner", "variable_list", "submit_arguments"),  # PBS
         *("error_path", "output_path", "jobdir", "submit_host", "x_workdir", "job_comment"),
         *("username_local", "globalusername", "commandline", "exechome"),  # LSF, OGF usage records
+        *("localuserid", "userfqan", "submithost"),  # OGF usage records, APEL
+        *("jobbatchname", "cmd", "args", "arguments", "environment", "env", "iwd", "in", "out", "err", "userlog"),
+        *("ntdomain", "osuser", "notifyuser", "acctgroupuser", "accountinggroup", "authtokensubject"),  # HTCondor
+        *("x509userproxysubject", "transferinput", "transferoutput"),
         "name",  # of a Sunway job, beside its block
     }
 )
 # Whole lines of a scheduler that say more than names: what stays readable of them has a dash where a name was.
+_LINES = frozenset({"line", "s", "block"})
 _WORD = re.compile(
     r"(?<![^\s;])(user|group|owner|requestor|jobname|submit_host|Submit_arguments|Variable_List|jobdir)="
     r'(?:"(?:[^"\\]|\\.)*"|\S*)'
 )
 _MEMBER = re.compile(r"\b(User|Job Name|Command|CWD|Cwd|Submitted from host )( ?)<[^<>]*>")
-_LINES = {"line": (_WORD, r"\1=-"), "s": (_WORD, r"\1=-"), "block": (_MEMBER, r"\1\2<->")}  # PBS, PBS, Sunway
+# LSF's lsb.acct: words in a fixed order, of which these quoted ones name no person (hosts are in numbered lists).
+_LSF_WORD = re.compile(r'"(?:[^"]|"")*"|[^\s"]+')
+_LSF_EVENT, _LSF_USER_ID, _LSF_QUEUE, _LSF_HOSTS, _LSF_PROJECT = 0, 4, 12, 22, 24  # the project: counted from the hosts
 
 
 class Erased(Exception):
@@ -99,8 +106,7 @@ def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]
     found = {name: raw[name] for name in names}
     for name in lines:
         if isinstance(found[name], str):
-            pattern, dash = _LINES[name.lower()]
-            found[name] = pattern.sub(dash, found[name])
+            found[name] = _without_names(name.lower(), found[name])
     for name in also:
         found.pop(name, None)
     return found
@@ -111,6 +117,28 @@ def _kinds(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which fields of a record stay, and which of these are whole lines; the records of one meter have the same."""
     stay = tuple(name for name in names if name.lower() not in PERSONAL)
     return stay, tuple(name for name in stay if name.lower() in _LINES)
+
+
+def _without_names(name: str, text: str) -> str:
+    """A whole line of a scheduler with a dash where a name was."""
+    if name == "line" and text.lstrip().startswith('"JOB_FINISH"'):
+        return _lsf_without_names(text)
+    return _MEMBER.sub(r"\1\2<->", text) if name == "block" else _WORD.sub(r"\1=-", text)  # Sunway, PBS
+
+
+def _lsf_without_names(line: str) -> str:
+    """Numbers, event, version, queue, hosts and project stay; a line that is cut says nothing."""
+    words = _LSF_WORD.findall(line)
+    kept = {_LSF_EVENT, _LSF_EVENT + 1, _LSF_QUEUE}
+    try:
+        asked = int(words[_LSF_HOSTS])
+        ran_on = int(words[_LSF_HOSTS + 1 + asked])
+        after = _LSF_HOSTS + 2 + asked + ran_on
+        kept |= {*range(_LSF_HOSTS, after), after + _LSF_PROJECT}
+    except (IndexError, ValueError):
+        return "-"
+    quoted = (w if not w.startswith('"') or i in kept else '"-"' for i, w in enumerate(words))
+    return " ".join("-" if i == _LSF_USER_ID else w for i, w in enumerate(quoted))
 
 
 def disclose(raw: Mapping[str, Any], *, key: bytes | None) -> Disclosed | None:

@@ -1,5 +1,5 @@
-"""What charges were priced on, for a bundle: prices and when they ended, discounts, agreements and tariffs with the
-signatures under them; each with its leaf."""
+"""What charges were priced on, for a bundle: prices and when they ended, discounts, who pays for a project in which
+parts, agreements and tariffs with the signatures under them; each with its leaf."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, String, cast, select
 
 from accounting.evidence import log
-from accounting.evidence.documents import discount, price_end, price_rule
-from accounting.store.schema import AGREEMENTS, DISCOUNTS, KEYS, RULES, SIGNATURES, TARIFFS
+from accounting.evidence.documents import discount, price_end, price_rule, project_terms
+from accounting.store.schema import AGREEMENTS, DISCOUNTS, KEYS, RULES, SIGNATURES, TARIFFS, TERMS
 
 Named = tuple[str, int]  # id and version of an agreement
 
@@ -25,12 +25,22 @@ def terms(
     named = set(agreements)
     yield from _of(conn, "price_rule", RULES, size, price_rule)
     yield from _of(conn, "price_end", RULES, size, price_end)
-    yield from _of(conn, "discount", DISCOUNTS, size, discount, DISCOUNTS.c.project_id.in_(sorted(projects)))
+    mine = sorted(projects)
+    yield from _of(conn, "discount", DISCOUNTS, size, discount, DISCOUNTS.c.project_id.in_(mine))
+    yield from _bought(conn, size, mine)
     for row in conn.execute(select(TARIFFS).order_by(TARIFFS.c.id, TARIFFS.c.version)).all():
         yield from _signed(conn, "tariff", row, size)
     for row in conn.execute(select(AGREEMENTS).order_by(AGREEMENTS.c.id, AGREEMENTS.c.version)).all():
         if (row.id, row.version) in named:
             yield from _signed(conn, "agreement", row, size)
+
+
+def _bought(conn: Connection, size: int, projects: list[str]) -> Iterator[dict[str, Any]]:
+    query = select(TERMS).where(TERMS.c.project_id.in_(projects)).order_by(TERMS.c.project_id, TERMS.c.valid_from)
+    for row in map(dict[str, Any], conn.execute(query).mappings()):
+        leaf = log.find(conn, "project_terms", f"{row['project_id']}/{row['valid_from'].isoformat()}")
+        if leaf is not None and leaf.seq < size:
+            yield {"t": "leaf", "seq": leaf.seq, "leaf": json.loads(leaf.payload), "content": project_terms(row)}
 
 
 def _of(conn: Connection, kind: str, table: Any, size: int, content: Any, *where: Any) -> Iterator[dict[str, Any]]:

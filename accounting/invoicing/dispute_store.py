@@ -90,7 +90,8 @@ def take(
     if step is Step.CREDIT:
         line = next(x for x in document.lines if x.number == dispute.line)
         back = credited(conn, dispute.invoice).get(dispute.line)
-        net = credit_net_minor or line.net_minor - (back.net_minor if back else 0)
+        left = line.net_minor - (back.net_minor if back else 0)
+        net = left if credit_net_minor is None else credit_net_minor
         reason = text or f"dispute {dispute_id}: {dispute.reason}"
         note = issue_credit_note(conn, dispute.invoice, [Credit(dispute.line, net)], reason=reason, now=now).number
     n = int(conn.scalar(select(func.max(EVENTS.c.n)).where(EVENTS.c.dispute_id == dispute_id)) or 0) + 1

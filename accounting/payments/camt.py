@@ -150,9 +150,9 @@ def _status(entry: Element) -> str:
 def _day(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as exc:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         raise ValueError(f"{text!r} is no booking date") from exc
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _name(element: Element) -> str:

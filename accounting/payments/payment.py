@@ -33,6 +33,8 @@ class BankTransaction:
             raise PaymentRefused("a bank transaction has an account and the bank's reference")
         if not 0 < abs(self.amount_minor) <= AMOUNT_MINOR_MAX:
             raise PaymentRefused(f"{self.bank_ref}: {self.amount_minor} is no amount of a payment")
+        if not 1970 < self.booked_on.year < 2500:
+            raise PaymentRefused(f"{self.bank_ref}: no payment was booked in the year {self.booked_on.year}")
 
     @property
     def content_sha256(self) -> str:

@@ -103,6 +103,11 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
     return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), left_over, recognised)
 
 
+def assert_as_before(conn: Connection, transactions: Sequence[BankTransaction]) -> None:
+    """Raise `PaymentRefused` where a known reference (or one of this file) comes with another amount or day."""
+    _fresh(conn, transactions)
+
+
 def allocate_by_hand(
     conn: Connection, transaction_id: int, number: str, amount_minor: int, *, by: str, now: datetime
 ) -> Received:
@@ -201,6 +206,8 @@ def _fresh(conn: Connection, transactions: Sequence[BankTransaction]) -> list[Ba
 def _save(
     conn: Connection, transaction_id: int, t: BankTransaction, found: Sequence[Allocation], now: datetime
 ) -> None:
+    if not found:
+        return
     n = int(conn.scalar(select(func.count()).where(PAID.c.transaction_id == transaction_id)) or 0)
     for a in found:
         n += 1
@@ -229,9 +236,11 @@ def _received(conn: Connection, query: Any) -> list[Received]:
     for transaction_id, document, minor in conn.execute(sums.group_by(PAID.c.transaction_id, PAID.c.document)):
         paid[transaction_id][document] = int(minor)
     came: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    receipts = select(TOP_UP_RECEIPTS).where(TOP_UP_RECEIPTS.c.transaction_id.in_(ids))
-    for r in conn.execute(receipts.order_by(TOP_UP_RECEIPTS.c.payment_id)):
-        came[r.transaction_id].append((r.payment_id, int(r.amount_minor)))
+    of, by = TOP_UP_RECEIPTS.c.transaction_id, TOP_UP_RECEIPTS.c.payment_id
+    minor_now = func.sum(TOP_UP_RECEIPTS.c.amount_minor)
+    receipts = select(of, by, minor_now).where(of.in_(ids)).group_by(of, by).having(minor_now != 0).order_by(by)
+    for transaction_id, payment_id, minor in conn.execute(receipts):
+        came[transaction_id].append((payment_id, int(minor)))
     recorded = waiting(conn)
     found = []
     for r in rows:

@@ -55,7 +55,7 @@ def top_up(
         receive_payment(conn, payment, out_of=suspense(source.account), now=now)
         entry_id = conn.scalar(select(PAYMENTS.c.entry_id).where(PAYMENTS.c.id == payment.id))
         how = "named by the operator" if transaction_id is not None else "its bank reference"
-        _keep(conn, payment.id, source.id, minor, how, int(entry_id or 0), now)
+        keep_receipt(conn, payment.id, source.id, minor, how, int(entry_id or 0), now)
     allocate_payment(conn, payment.id, part, idem_key=f"top-up:{payment.id}", now=now)
     return payment.id
 
@@ -64,10 +64,11 @@ def match_import(conn: Connection, transaction_id: int, t: BankTransaction, foun
                  now: datetime) -> None:  # fmt: skip
     """An imported transaction is the money of a top-up that was recorded before: no new money."""
     micro = to_micro(found.amount_minor, found.currency)
-    key = f"top-up-matched:{found.id}"
+    before = conn.scalar(select(func.count()).where(TOP_UP_RECEIPTS.c.payment_id == found.id))
+    key = f"top-up-matched:{found.id}" + (f":{before}" if before else "")
     postings = (Posting(suspense(t.account), t.currency, micro), Posting(CASH, t.currency, -micro))
     entry_id = book(conn, [Entry(key, "top_up_matched", now, postings, found.reference)], now=now)[key]
-    _keep(conn, found.id, transaction_id, found.amount_minor, how, entry_id, now)
+    keep_receipt(conn, found.id, transaction_id, found.amount_minor, how, entry_id, now)
 
 
 def match_by_hand(conn: Connection, transaction_id: int, payment_id: str, *, by: str, now: datetime) -> None:
@@ -85,11 +86,16 @@ def match_by_hand(conn: Connection, transaction_id: int, payment_id: str, *, by:
 
 
 def waiting(conn: Connection) -> list[TopUp]:
-    """Top-ups that no imported transaction accounts for yet, oldest first."""
+    """Top-ups that no imported transaction accounts for yet (or any more), oldest first."""
+    came = (
+        select(TOP_UP_RECEIPTS.c.payment_id, func.sum(TOP_UP_RECEIPTS.c.amount_minor).label("minor"))
+        .group_by(TOP_UP_RECEIPTS.c.payment_id)
+        .subquery()
+    )
     query = (
         select(PAYMENTS)
-        .outerjoin(TOP_UP_RECEIPTS, TOP_UP_RECEIPTS.c.payment_id == PAYMENTS.c.id)
-        .where(TOP_UP_RECEIPTS.c.payment_id.is_(None))
+        .outerjoin(came, came.c.payment_id == PAYMENTS.c.id)
+        .where(func.coalesce(came.c.minor, 0) == 0)
         .order_by(PAYMENTS.c.received_at, PAYMENTS.c.id)
     )
     return [
@@ -106,6 +112,16 @@ def used_minor(conn: Connection, transaction_id: int) -> int:
     return int(conn.scalar(from_paid.where(PAID.c.transaction_id == transaction_id)) or 0) + int(
         conn.scalar(from_top_ups.where(TOP_UP_RECEIPTS.c.transaction_id == transaction_id)) or 0
     )
+
+
+def keep_receipt(
+    conn: Connection, payment_id: str, transaction_id: int, minor: int, how: str, entry_id: int, now: datetime
+) -> None:
+    """An entry says that so much of a transaction is a top-up's money, or (negative) that it is not."""
+    conn.execute(insert(TOP_UP_RECEIPTS).values(
+        payment_id=payment_id, transaction_id=transaction_id, amount_minor=minor, how=how, entry_id=entry_id,
+        recorded_at=now,
+    ))  # fmt: skip
 
 
 # ---------------------------------------------------------------- parts
@@ -166,15 +182,6 @@ def _taken(conn: Connection, source: Any, payment: Payment) -> int:
         raise PaymentRefused(f"{plain(max(left, 0), source.currency)} {source.currency} of the bank's transaction "
                              f"{source.id} are left")  # fmt: skip
     return minor
-
-
-def _keep(
-    conn: Connection, payment_id: str, transaction_id: int, minor: int, how: str, entry_id: int, now: datetime
-) -> None:
-    conn.execute(insert(TOP_UP_RECEIPTS).values(
-        payment_id=payment_id, transaction_id=transaction_id, amount_minor=minor, how=how, entry_id=entry_id,
-        recorded_at=now,
-    ))  # fmt: skip
 
 
 def _transaction(r: Any) -> BankTransaction:

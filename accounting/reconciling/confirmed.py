@@ -2,27 +2,24 @@
 
 A reading and its leaf stay as they are (`one_sided`: we read it at the centre). The confirmation is a leaf of its own:
 
-  {v, t: confirmation, statement: sha256 of its bytes, signed_by: party, runs: [sha256 of [site, run, meter, revision]]}
+  {v, t: confirmation, statement: sha256 of its bytes, signed_by: party, runs: how many, root: of a tree of them}
 
-with the hashes in ascending order: who holds a record can see that it is among them, and nobody else's run is shown.
+(evidence/confirmations.py): who holds a record is shown that it is among them and by which line, and nobody else's run.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from accounting import tables
-from accounting.evidence.canonical import row_bytes
+from accounting.evidence.confirmations import CONFIRMATIONS, content
 from accounting.evidence.outbox import put
 from accounting.reconciling.statement_store import STATEMENTS, signer_of
-from accounting.store.schema import USAGE, core, insert_rows
+from accounting.store.schema import insert_rows
 
-CONFIRMATIONS = core(tables.RecordConfirmationRow)
 _CHUNK = 5000
 
 
@@ -50,9 +47,8 @@ def confirm(conn: Connection, row: Any, agreed: Iterable[tuple[int, int]], *, ru
         rows = [(record, row.id, line, run_id) for record, line in fresh[at : at + _CHUNK]]
         insert_rows(conn, CONFIRMATIONS, ("usage_record_id", "statement_id", "line_no", "reconciliation_id"), rows)
     if fresh:
-        content = {"v": 1, "t": "confirmation", "statement": row.sha256, "signed_by": signer,
-                   "runs": _fingerprints(conn, run_id)}  # fmt: skip
-        put(conn, "confirmation", f"{row.id}/{run_id}", content, site=row.site_id, statement=row.sha256, by=signer)
+        said = content(conn, row.id, run_id, sha256=row.sha256, signer=signer)
+        put(conn, "confirmation", f"{row.id}/{run_id}", said, site=row.site_id, statement=row.sha256, by=signer)
     return len(fresh)
 
 
@@ -70,17 +66,3 @@ def confirmed(conn: Connection, record_ids: Collection[int]) -> dict[int, Confir
         signer = signers.setdefault(r.statement_id, signer_of(conn, r.statement_id))
         found[r.usage_record_id] = Confirmed(r.statement_id, r.line_no, signer, r.sha256)
     return found
-
-
-def fingerprint(site_id: str, run_key: str, meter: str, revision: int) -> str:
-    """By what a confirmation names a reading: the four that are its key in the books, and stand in its record."""
-    return hashlib.sha256(row_bytes((site_id, run_key, meter, revision))).hexdigest()
-
-
-def _fingerprints(conn: Connection, run_id: int) -> Sequence[str]:
-    query = (
-        select(USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision)
-        .join(CONFIRMATIONS, CONFIRMATIONS.c.usage_record_id == USAGE.c.id)
-        .where(CONFIRMATIONS.c.reconciliation_id == run_id)
-    )
-    return sorted(fingerprint(*r) for r in conn.execute(query))

@@ -94,6 +94,7 @@ class Signed:
     refused: str = ""
     key_id: str = ""
     jws: str = ""
+    public: bytes = b""
 
 
 # Given the document's bytes and the detached signature's: raises nothing.

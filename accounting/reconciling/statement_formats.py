@@ -55,9 +55,12 @@ class Profile:
 
     def __post_init__(self) -> None:
         unknown = set(self.columns) - _FIELDS
-        if unknown or self.quantity_unit not in _SECONDS_OF or len(self.delimiter) != 1:
+        if unknown or self.quantity_unit not in _SECONDS_OF or len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise ValueError(f"no such fields: {sorted(unknown)}" if unknown else "unit or delimiter not known")
-        ZoneInfo(self.zone)
+        try:
+            ZoneInfo(self.zone)
+        except OSError as exc:  # a part of a name, like `America`
+            raise ValueError(f"{self.zone!r} is no time zone like Asia/Shanghai") from exc
 
 
 # In the order in which `_Meaning.line` takes them.

@@ -2,33 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, insert, select
 
 from accounting import tables
 from accounting.evidence.outbox import put
 from accounting.reconciling.spool import COLUMNS
 from accounting.reconciling.statement import BadLine, Signed, Statement
-from accounting.store.schema import core, insert_all, insert_rows, upsert
+from accounting.store.schema import core, insert_all, insert_rows, lock, upsert
 
 STATEMENTS, LINES = core(tables.StatementRow), core(tables.StatementLineRow)
 SIGNATURES = core(tables.StatementSignatureRow)
-PROBLEMS = core(tables.StatementProblemRow)
+PROBLEMS, ARRIVALS = core(tables.StatementProblemRow), core(tables.StatementArrivalRow)
 
 
 def save_statement(
     conn: Connection, statement: Statement, document: bytes, signed: Signed, *, by: str, now: datetime
 ) -> tuple[int, bool]:
-    """Keep a statement with every line, and the hash of its bytes as a leaf.
+    """Keep a statement with every line in one transaction.
 
     Its id, and whether it is new (the same bytes again are the same one).
     """
+    known = known_statement(conn, statement)
+    if known is not None:
+        return known, False
+    number = arrive(conn, statement, now=now)
+    for rows in statement.read.batches():
+        save_lines(conn, number, rows)
+    save_problems(conn, number, statement.problems)
+    return complete(conn, number, statement, document, signed, by=by, now=now)
+
+
+def known_statement(conn: Connection, statement: Statement) -> int | None:
+    """The statement that these bytes are, where they were received before."""
+    where = (STATEMENTS.c.site_id == statement.site_id, STATEMENTS.c.sha256 == statement.sha256)
+    return conn.scalar(select(STATEMENTS.c.id).where(*where))
+
+
+def arrive(conn: Connection, statement: Statement, *, now: datetime) -> int:
+    """A number for a statement whose lines are kept one after the other; it shows once it is `complete`."""
+    lock(conn, {"statement-arrival"})
+    taken = (conn.scalar(select(func.max(table.c.id))) or 0 for table in (ARRIVALS, STATEMENTS))
+    number = max(taken) + 1
+    row = {"id": number, "site_id": statement.site_id, "sha256": statement.sha256, "arrived_at": now}
+    conn.execute(insert(ARRIVALS), [row])
+    return int(number)
+
+
+def save_lines(conn: Connection, number: int, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Some of the lines, as rows of `spool.COLUMNS`."""
+    insert_rows(conn, LINES, ("statement_id", *COLUMNS), [(number, *row) for row in rows], encoded=("raw",))
+
+
+def save_problems(conn: Connection, number: int, problems: Sequence[BadLine], *, first: int = 1) -> None:
+    """Some of the lines that cannot be read; `first` is the ordinal of the first of them."""
+    rows = [
+        {"statement_id": number, "ordinal": n, "line_no": p.line_no, "raw": p.raw.replace("\0", "\ufffd"), "why": p.why}
+        for n, p in enumerate(problems, first)
+    ]
+    insert_all(conn, PROBLEMS, rows)
+
+
+def complete(
+    conn: Connection, number: int, statement: Statement, document: bytes, signed: Signed, *, by: str, now: datetime
+) -> tuple[int, bool]:
+    """The statement itself, with the hash of its bytes as a leaf: all lines are kept. Its id; whether it is new."""
     header, read = statement.header, statement.read
     row = {
-        "site_id": statement.site_id, "period": header.period.name, "starts_at": header.period.start,
+        "id": number, "site_id": statement.site_id, "period": header.period.name, "starts_at": header.period.start,
         "ends_at": header.period.end, "currency": header.currency, "number": header.number[:100],
         "format": statement.format, "sha256": statement.sha256, "signer": signed.signer[:200],
         "signature_refused": signed.refused[:500], "lines": read.lines,
@@ -39,17 +84,11 @@ def save_statement(
     }  # fmt: skip
     made = conn.execute(upsert(conn, STATEMENTS).on_conflict_do_nothing().returning(STATEMENTS.c.id), row).scalar()
     if made is None:
-        where = (STATEMENTS.c.site_id == statement.site_id, STATEMENTS.c.sha256 == statement.sha256)
-        return int(conn.execute(select(STATEMENTS.c.id).where(*where)).scalar_one()), False
+        known = known_statement(conn, statement)
+        assert known is not None  # the same bytes arrived twice at the same time
+        return known, False
     put(conn, "statement", str(made), document, site=statement.site_id, period=header.period.name,
         currency=header.currency)  # fmt: skip
-    for rows in read.batches():
-        insert_rows(conn, LINES, ("statement_id", *COLUMNS), [(made, *row) for row in rows], encoded=("raw",))
-    problems = [
-        {"statement_id": made, "ordinal": n, "line_no": p.line_no, "raw": p.raw.replace("\0", "\ufffd"), "why": p.why}
-        for n, p in enumerate(statement.problems, 1)
-    ]
-    insert_all(conn, PROBLEMS, problems)
     return int(made), True
 
 
@@ -59,7 +98,8 @@ def sign_statement(conn: Connection, statement_id: int, signed: Signed, *, now: 
            "received_at": now}  # fmt: skip
     kept = upsert(conn, SIGNATURES).on_conflict_do_nothing().returning(SIGNATURES.c.party_id)
     if conn.execute(kept, [row]).all():
-        put(conn, "signature", f"statement:{statement_id}/{signed.signer}", signed.jws.encode(), key=signed.key_id)
+        facts = {"key": signed.key_id, "public": base64.b64encode(signed.public).decode()}
+        put(conn, "signature", f"statement:{statement_id}/{signed.signer}", signed.jws.encode(), **facts)
 
 
 def signer_of(conn: Connection, statement_id: int) -> str:

@@ -103,9 +103,10 @@ def spent(conn: Connection, question: Question, scope: Scope) -> list[Spent]:
     return sorted(found, key=lambda s: (*(s.keys[i] for i in dated), -s.amount_micro, s.keys))
 
 
+# Schedulers write one state in capitals and small letters.
 _COLUMNS = {
     By.PROJECT: CHARGES.c.project_id, By.USER: func.coalesce(USAGE.c.user_id, ""), By.SITE: USAGE.c.site_id,
-    By.QUEUE: USAGE.c.queue, By.STATE: USAGE.c.state,
+    By.QUEUE: USAGE.c.queue, By.STATE: func.upper(USAGE.c.state),
 }  # fmt: skip
 
 

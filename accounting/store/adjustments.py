@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
@@ -16,6 +16,8 @@ from accounting.store.journal import book
 from accounting.store.schema import ADJUSTMENTS, BALANCES, CHARGES, DECISIONS, lock
 
 KINDS = ("adjustment", "write_off")
+# What one person may post alone, up to the threshold, is counted over so long.
+ALONE_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,20 @@ class Adjustment:
 
 
 def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro: int, now: datetime) -> str:
-    """Ask for it; `posted` at once up to the threshold, else `waiting` for a second person."""
+    """Ask for it; `posted` at once up to the threshold, else `waiting` for a second person.
+
+    What a person has posted alone for the project within `ALONE_FOR` counts: many small ones are a large one. Raises
+    `AccountingError` for a charge that is not of this project and currency.
+    """
     if wanted.kind not in KINDS or not wanted.reason.strip():
         raise AccountingError(f"an adjustment is one of {', '.join(KINDS)}, with a reason")
     if wanted.amount_micro == 0 or (wanted.kind == "write_off" and wanted.amount_micro < 0):
         raise AccountingError("it changes something, and a write-off is more than nothing")
-    four_eyes = abs(wanted.amount_micro) > four_eyes_micro
+    if wanted.charge_id is not None and not _is_of(conn, wanted):
+        raise AccountingError(f"the project has no charge {wanted.charge_id} in {wanted.currency}")
+    lock(conn, {f"adjustments:{wanted.requested_by}"})
+    alone = _alone(conn, wanted, since=now - ALONE_FOR)
+    four_eyes = alone + abs(wanted.amount_micro) > four_eyes_micro
     conn.execute(
         insert(ADJUSTMENTS).values(
             id=wanted.id, kind=wanted.kind, project_id=wanted.project_id, currency=wanted.currency,
@@ -98,6 +108,24 @@ def adjustments(conn: Connection, project_id: str | None = None) -> list[Any]:
     if project_id is not None:
         query = query.where(ADJUSTMENTS.c.project_id == project_id)
     return list(conn.execute(query))
+
+
+def _is_of(conn: Connection, wanted: Adjustment) -> bool:
+    query = select(CHARGES.c.id).where(
+        CHARGES.c.id == wanted.charge_id, CHARGES.c.project_id == wanted.project_id,
+        CHARGES.c.currency == wanted.currency,
+    )  # fmt: skip
+    return conn.scalar(query) is not None
+
+
+def _alone(conn: Connection, wanted: Adjustment, *, since: datetime) -> int:
+    """What the person who asks has posted for this project without a second one, whichever way."""
+    query = select(func.coalesce(func.sum(func.abs(ADJUSTMENTS.c.amount_micro)), 0)).where(
+        ADJUSTMENTS.c.requested_by == wanted.requested_by, ADJUSTMENTS.c.project_id == wanted.project_id,
+        ADJUSTMENTS.c.currency == wanted.currency, ADJUSTMENTS.c.four_eyes.is_(False),
+        ADJUSTMENTS.c.recorded_at > since,
+    )  # fmt: skip
+    return int(conn.scalar(query) or 0)
 
 
 def _post(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:

@@ -174,7 +174,10 @@ def expire_due(conn: Connection, *, now: datetime) -> int:
 def transfer(
     conn: Connection, allocation_id: str, *, to_project: str, amount: int, idem_key: str, now: datetime
 ) -> bool:
-    """Move what is left of an allocation to another project, with its expiry; never what is used or held."""
+    """Move what is left of an allocation to another project, with its expiry; never what is used or held.
+
+    Its carry-over goes along with the last of it only: else each part, moved to and fro, would carry over as much.
+    """
     lock(conn, {"allocations"})
     row = conn.execute(select(ALLOCATIONS).where(ALLOCATIONS.c.id == allocation_id)).one_or_none()
     if row is None or amount <= 0:
@@ -186,6 +189,8 @@ def transfer(
     ids = book(conn, [Entry(idem_key, "transfer", now, postings, allocation_id)], now=now)
     if idem_key not in ids:
         return False
+    if row.expires_at is not None and row.expires_at <= now:
+        raise AccountingError(f"allocation {allocation_id!r} has lapsed")
     left = remaining(conn, row.project_id, row.commodity).get(allocation_id, 0)
     if amount > left:
         raise CreditExhausted(row.commodity, amount, left)
@@ -193,8 +198,9 @@ def transfer(
     raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-amount, check=True)
     give(conn, project_id=to_project, commodity=row.commodity, amount=amount)
     _event(conn, ids[idem_key], allocation_id, "transferred", amount, 0, now)
-    moved = Allocation(f"{allocation_id[:40]}>{ids[idem_key]}", to_project, row.commodity, amount, now, row.expires_at,
-                       "transfer", None, row.carry_over_max)  # fmt: skip
+    carry = row.carry_over_max if amount == left else 0
+    moved = Allocation(f"{_moved_name(allocation_id)}{ids[idem_key]}", to_project, row.commodity, amount, now,
+                       row.expires_at, "transfer", None, carry)  # fmt: skip
     _insert(conn, moved, ids[idem_key], now)
     return True
 
@@ -284,11 +290,19 @@ def _expire(conn: Connection, row: Any, now: datetime) -> None:
     ids = book(conn, [Entry(key, "expiry", now, postings, row.id)], now=now)
     raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-left)
     _event(conn, ids[key], row.id, "expired", amount, amount - left, now)
+    gone = ALLOCATIONS.c.id.startswith(_moved_name(row.id), autoescape=True) & (ALLOCATIONS.c.carry_over_max > 0)
     carried = min(left, int(row.carry_over_max))
+    if carried and conn.scalar(select(ALLOCATIONS.c.id).where(gone).limit(1)) is not None:
+        carried = 0  # its carry-over was moved with it
     if carried:
         until = row.expires_at + (row.expires_at - row.valid_from)
         allocate(conn, Allocation(f"{row.id[:72]}+carried", row.project_id, row.commodity, carried, row.expires_at,
                                   until, "carried"), now=now)  # fmt: skip
+
+
+def _moved_name(allocation_id: str) -> str:
+    """What the ids of the parts begin with that were moved from an allocation."""
+    return f"{allocation_id[:40]}>"
 
 
 def _expired() -> Any:

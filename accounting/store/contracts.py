@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from accounting.agreement import Agreement, agreement_of
 from accounting.errors import AccountingError, KeyReused, NotSigned
+from accounting.evidence.documents import project_terms
 from accounting.evidence.outbox import put
 from accounting.parties import Party, Role, Signature, SigningKey, Verify
 from accounting.store.prices import insert_rule
@@ -214,12 +215,11 @@ def set_terms(conn: Connection, terms: Terms, *, now: datetime) -> None:
     newest = conn.scalar(select(func.max(TERMS.c.valid_from)).where(TERMS.c.project_id == terms.project_id))
     if newest is not None and newest >= terms.valid_from:
         raise AccountingError(f"terms from {newest.isoformat()} on are set already")
-    conn.execute(
-        insert(TERMS).values(
-            project_id=terms.project_id, valid_from=terms.valid_from, user_class=terms.user_class,
-            payers=[list(p) for p in terms.payers], recorded_at=now,
-        )
-    )  # fmt: skip
+    row = {"project_id": terms.project_id, "valid_from": terms.valid_from, "user_class": terms.user_class,
+           "payers": [list(p) for p in terms.payers]}  # fmt: skip
+    conn.execute(insert(TERMS).values(**row, recorded_at=now))
+    ref = f"{terms.project_id}/{terms.valid_from.isoformat()}"
+    put(conn, "project_terms", ref, project_terms(row), project=terms.project_id)
 
 
 def agreements(conn: Connection) -> list[tuple[Agreement, list[Signature]]]:

@@ -35,6 +35,10 @@ _HOLD_IF_ENOUGH = _HOLD_ANYWAY.where(
 _COMMODITIES = select(BALANCES.c.commodity).where(BALANCES.c.project_id == bindparam("project"))
 
 
+# Credit beyond this is a mistake of whoever typed it.
+_COUNTED_MAX = 2**62
+
+
 def open_project_accounts(conn: Connection, project_id: str, *, currency: str) -> None:
     """A project may spend nothing until it is granted credit; core-hours are not limited until they are granted."""
     rows = [
@@ -77,9 +81,12 @@ def is_receivable(project_id: str) -> Any:
 
 def give(conn: Connection, *, project_id: str, commodity: str, amount: int) -> None:
     """Let a project use as much more, after the posting to its credit; one without a limit is limited from now on."""
-    known = func.coalesce(BALANCES.c.limit_amount + amount, given(conn, project_id, commodity))
-    if conn.execute(_balance(project_id, commodity).values(limit_amount=known)).rowcount != 1:
-        raise AccountingError(f"project {project_id} has no account in {commodity}")
+    in_all = given(conn, project_id, commodity)
+    if abs(in_all) > _COUNTED_MAX:
+        raise AccountingError(f"project {project_id} would have more {commodity} than can be counted")
+    known = func.coalesce(BALANCES.c.limit_amount + amount, in_all)
+    if conn.execute(_balance(project_id, commodity).where(_counts(amount)).values(limit_amount=known)).rowcount != 1:
+        raise _no_account(conn, project_id, commodity)
 
 
 def given(conn: Connection, project_id: str, commodity: str) -> int:
@@ -98,18 +105,28 @@ def raise_limit(conn: Connection, *, project_id: str, commodity: str, amount: in
     A project that is not limited in this commodity stays so.
     """
     limit = BALANCES.c.limit_amount + amount
-    statement = _balance(project_id, commodity)
+    statement = _balance(project_id, commodity).where(_counts(amount))
     if check:
         enough = BALANCES.c.posted + BALANCES.c.held <= limit
         statement = statement.where(BALANCES.c.limit_amount.is_(None) | enough)
     if conn.execute(statement.values(limit_amount=limit)).rowcount == 1:
         return
-    exists = conn.scalar(
-        select(BALANCES.c.project_id).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
-    )
-    if exists is None:
-        raise AccountingError(f"project {project_id} has no account in {commodity}")
+    if not check or amount >= 0 or _available(conn, project_id, commodity) is None:
+        raise _no_account(conn, project_id, commodity)
     raise CreditExhausted(commodity, -amount, max(0, _available(conn, project_id, commodity) or 0))
+
+
+def _counts(amount: int) -> Any:
+    """Whether a limit stays within what a database counts; SQLite would go on in floats beyond 64 bits, silently."""
+    low, high = -_COUNTED_MAX - min(amount, 0), _COUNTED_MAX - max(amount, 0)
+    return BALANCES.c.limit_amount.is_(None) | BALANCES.c.limit_amount.between(low, high)
+
+
+def _no_account(conn: Connection, project_id: str, commodity: str) -> AccountingError:
+    if conn.scalar(select(BALANCES.c.project_id).where(BALANCES.c.project_id == project_id,
+                                                       BALANCES.c.commodity == commodity)) is None:  # fmt: skip
+        return AccountingError(f"project {project_id} has no account in {commodity}")
+    return AccountingError(f"project {project_id} would have more {commodity} than can be counted")
 
 
 def credit_line(

@@ -11,11 +11,14 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select
 
-from accounting.errors import AccountingError
+from accounting.errors import AccountingError, CreditExhausted
 from accounting.ledger import CASH, Entry, Posting, paid, unallocated
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
-from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS, lock
+from accounting.store.schema import ACCOUNTS, ENTRIES, PAYMENT_ALLOCATIONS, PAYMENTS, POSTINGS, lock
+
+# What moves a project's prepaid money; what is settled of its invoices is on the same account.
+_PREPAID_KINDS = ("payment_allocation", "refund")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,30 @@ def left_of(conn: Connection, payment_id: str) -> int:
 def refund(
     conn: Connection, *, project_id: str, currency: str, amount_micro: int, idem_key: str, reason: str, now: datetime
 ) -> bool:
-    """Pay money back that a project has not used; `CreditExhausted` where it has."""
+    """Pay money back that came in for a project and that it has not used; `CreditExhausted` where there is less.
+
+    Credit that was granted, or given by a voucher, was never paid: it is used, and not paid out.
+    """
     if amount_micro <= 0:
         raise AccountingError("a refund is more than nothing")
+    lock(conn, {f"refund:{project_id}:{currency}"})
+    came_in = prepaid(conn, project_id, currency)
     postings = (Posting(paid(project_id), currency, amount_micro), Posting(CASH, currency, -amount_micro))
     if not book(conn, [Entry(idem_key, "refund", now, postings, reason)], now=now):
         return False
+    if amount_micro > came_in:
+        raise CreditExhausted(currency, amount_micro, came_in)
     raise_limit(conn, project_id=project_id, commodity=currency, amount=-amount_micro, check=True)
     return True
+
+
+def prepaid(conn: Connection, project_id: str, currency: str) -> int:
+    """What came in for a project before use and was not paid back."""
+    query = (
+        select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
+        .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(ACCOUNTS.c.code == paid(project_id), ACCOUNTS.c.commodity == currency,
+               ENTRIES.c.kind.in_(_PREPAID_KINDS))
+    )  # fmt: skip
+    return -int(conn.scalar(query) or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -69,21 +70,28 @@ def close_tariff(conn: Connection, rule_id: int, *, valid_to: datetime) -> bool:
 
 
 def tariffs(conn: Connection) -> list[PriceRule]:
-    """Every rule that holds or held, also those that have ended: older usage is priced by them."""
+    """Every rule that holds or held, also those that have ended: older usage is priced by them.
+
+    A signed rule holds at the sites of its agreement and nowhere else, whatever it names: once for each of them where
+    it names none. No centre sets another's prices.
+    """
     stored = conn.execute(_RULES).all()
     spans = _effective(conn) if any(r.tariff_sha256 for r in stored) else {}
+    sites = _signed_sites(conn) if spans else {}
     found = []
     for r in stored:
         rule = _rule(r)
         if r.tariff_sha256 is None:
             found.append(rule)
         elif r.tariff_sha256 in spans:
-            name, start, end = spans[r.tariff_sha256]
+            name, agreement, start, end = spans[r.tariff_sha256]
             rule = replace(
                 rule, tariff_id=name, valid_from=max(rule.valid_from, start), valid_to=_first(rule.valid_to, end)
             )
             if rule.valid_to is None or rule.valid_from < rule.valid_to:
-                found.append(rule)
+                found += [
+                    replace(rule, site_id=site) for site in sites.get(agreement, ()) if rule.site_id in (None, site)
+                ]
     return found
 
 
@@ -127,8 +135,22 @@ def estimate(
     return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
 
 
-def _effective(conn: Connection) -> dict[str, tuple[str, datetime, datetime | None]]:
-    """Signed tariffs by hash: the name `id/version`, and from when until when they hold.
+def _signed_sites(conn: Connection) -> dict[str, tuple[str, ...]]:
+    """The sites of each agreement, by any version that both sides signed."""
+    by = SIGNATURES.alias("by_operator"), SIGNATURES.alias("by_centre")
+    query = (
+        select(AGREEMENTS.c.id, AGREEMENTS.c.payload)
+        .join(by[0], (by[0].c.document_sha256 == AGREEMENTS.c.sha256) & (by[0].c.party_id == AGREEMENTS.c.operator_id))
+        .join(by[1], (by[1].c.document_sha256 == AGREEMENTS.c.sha256) & (by[1].c.party_id == AGREEMENTS.c.centre_id))
+    )
+    found: dict[str, set[str]] = {}
+    for row in conn.execute(query):
+        found.setdefault(row.id, set()).update(json.loads(row.payload)["site_ids"])
+    return {name: tuple(sorted(sites)) for name, sites in found.items()}
+
+
+def _effective(conn: Connection) -> dict[str, tuple[str, str, datetime, datetime | None]]:
+    """Signed tariffs by hash: the name `id/version`, the agreement, and from when until when they hold.
 
     A tariff holds from its date, but never before the second signature: no price is made afterwards.
     """
@@ -142,7 +164,9 @@ def _effective(conn: Connection) -> dict[str, tuple[str, datetime, datetime | No
     )  # a new version of an agreement keeps its parties
     by = SIGNATURES.alias("by_operator"), SIGNATURES.alias("by_centre")
     query = (
-        select(TARIFFS.c.id, TARIFFS.c.version, TARIFFS.c.sha256, TARIFFS.c.valid_from, signed.c.at)
+        select(
+            TARIFFS.c.id, TARIFFS.c.version, TARIFFS.c.agreement_id, TARIFFS.c.sha256, TARIFFS.c.valid_from, signed.c.at
+        )
         .join(parties, parties.c.id == TARIFFS.c.agreement_id)
         .join(signed, signed.c.document_sha256 == TARIFFS.c.sha256)
         .join(by[0], (by[0].c.document_sha256 == TARIFFS.c.sha256) & (by[0].c.party_id == parties.c.operator_id))
@@ -156,7 +180,12 @@ def _effective(conn: Connection) -> dict[str, tuple[str, datetime, datetime | No
     for rows in versions.values():
         starts = [max(row.valid_from, row.at) for row in rows]
         for i, row in enumerate(rows):
-            found[row.sha256] = (f"{row.id}/{row.version}", starts[i], min(starts[i + 1 :], default=None))
+            found[row.sha256] = (
+                f"{row.id}/{row.version}",
+                row.agreement_id,
+                starts[i],
+                min(starts[i + 1 :], default=None),
+            )
     return found
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from accounting.money import format_micro
 from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, REVERSALS, USAGE
 
 
@@ -78,6 +79,10 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
         return None
     reading = conn.execute(select(USAGE).where(USAGE.c.id == charge.usage_record_id)).one()
     replaced = conn.scalar(select(REVERSALS.c.by_usage_record_id).where(REVERSALS.c.charge_id == charge_id))
+
+    def money(micro: int) -> str:
+        return f"{format_micro(micro)} {charge.currency}"
+
     steps = [
         f"the {reading.meter}'s meter read run {reading.run_key} at {reading.site_id}, revision {reading.revision}: "
         f"{reading.state}, {reading.cores} cores, {reading.elapsed_s} s, suspended {reading.suspended_s} s",
@@ -87,36 +92,44 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
             if charge.grade
             else []
         ),
-        *(_arithmetic(s) for s in charge.segments),
-        f"together {charge.gross_micro} micro-{charge.currency}",
+        *(_arithmetic(s, charge.currency) for s in charge.segments),
+        f"together {money(charge.gross_micro)}",
     ]
     if charge.amount_micro != charge.gross_micro:
         steps.append(
-            f"{charge.reason}: the project owes {charge.amount_micro}, the operator bears {charge.borne_micro}, "
-            f"the centre is not paid {charge.gross_micro - charge.amount_micro - charge.borne_micro}"
+            f"{charge.reason}: the project owes {money(charge.amount_micro)}, the operator bears "
+            f"{money(charge.borne_micro)}, the centre is not paid "
+            f"{money(charge.gross_micro - charge.amount_micro - charge.borne_micro)}"
         )
     if charge.agreement_id is not None:
         steps.append(
             f"agreement {charge.agreement_id}/{charge.agreement_version}: "
-            f"centre {charge.centre_micro}, tax {charge.tax_micro}, operator "
-            f"{charge.amount_micro + charge.borne_micro - charge.centre_micro - charge.tax_micro}"
+            f"centre {money(charge.centre_micro)}, tax {money(charge.tax_micro)}, operator "
+            f"{money(charge.amount_micro + charge.borne_micro - charge.centre_micro - charge.tax_micro)}"
         )
     return Explained(charge, reading, tuple(steps), replaced)
 
 
-def _arithmetic(s: Mapping[str, Any]) -> str:
-    where = f"{s['start']} to {s['end']}"
-    price = f"rule {s['rule']}: {s['price_micro']} for {s['per']} {s['resource']}"
+def _arithmetic(s: Mapping[str, Any], currency: str) -> str:
+    """One segment in a line, with the units that people count in."""
+    unit, amount = s["resource"].replace("_", "-"), f"{format_micro(s['amount_micro'])} {currency}"
+    per = f"per {unit.removesuffix('-seconds')}-hour" if s["per"] == 3600 else f"for {s['per']} {unit}"
+    price = f"rule {s['rule']}: {format_micro(s['price_micro'])} {currency} {per}"
     if s.get("discount") is not None:
         price += f", of which {s['numerator']}/{s['denominator']} by contract {s['discount']}"
+    if s["resource"] == "minimum":
+        return f"{price}: the least a run costs, {amount} more"
+    where = f"{_clock(s['start'])} to {_clock(s['end'])}"
     if s.get("tier_key"):
         return (
-            f"{where}: {s['quantity']} {s['resource']} on top of {s['count_before']} in the month, "
-            f"{price} and its tiers: the month rises by {s['amount_micro']}"
+            f"{where}: {s['quantity']} {unit} on top of {s['count_before']} in the month, "
+            f"{price} and its tiers: the month rises by {amount}"
         )
-    if s["resource"] == "minimum":
-        return f"{price}: the least a run costs, {s['amount_micro']} more"
-    return f"{where}: {s['quantity']} {s['resource']} × {price} = {s['amount_micro']}"
+    return f"{where}: {s['quantity']} {unit} × {price} = {amount}"
+
+
+def _clock(stamp: str) -> str:
+    return f"{datetime.fromisoformat(stamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def balances(

@@ -24,6 +24,7 @@ SETTLEMENTS, ITEMS = core(tables.SettlementRow), core(tables.SettlementItemRow)
 SIGNED, ENDS = core(tables.SettlementSignatureRow), core(tables.SettlementEndRow)
 PAID, RATES = core(tables.SettlementPaymentRow), core(tables.FxRateRow)
 KIND = "settlement"
+_COUNTED_MAX = 2**62  # beyond it an amount leaves what a database counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,10 @@ def draw(
         grades=grades, late=late, disputed=held, credits=_credits(conn, settlement_id, currency), opening=opening,
         paid=opening - unpaid, rate=rate, items_sha256=_items_sha256(conn, settlement_id), drawn_at=now,
     )  # fmt: skip
-    text = settle.payload(settle.statement(draft))
+    said = settle.statement(draft)
+    if any(abs(int(amount)) >= _COUNTED_MAX for *_, amount in said["movements"]):
+        raise AccountingError(f"what it comes to cannot be counted: is the rate of {currency} in {pay_currency} right?")
+    text = settle.payload(said)
     conn.execute(insert(SETTLEMENTS), [{
         "id": settlement_id, "centre_id": centre, "currency": currency, "starts_at": start, "ends_at": end,
         "revision": revision, "statement": text.decode(), "sha256": hashlib.sha256(text).hexdigest(), "drawn_at": now,
@@ -286,10 +290,17 @@ def pay(
 ) -> Settlement:
     """Record money that left for a centre: `amount` in its currency, `cost` in the settlement's own.
 
-    Raises `AccountingError` where it is more than is open, or the settlement is not agreed.
+    The same reference again is the same payment. Raises `AccountingError` where it is more than is open, of another
+    amount than before, or the settlement is not agreed.
     """
+    lock(conn, {f"settlement:{settlement_id}"})
     found = one(conn, settlement_id)
     total = int(found.said["pay"])
+    of_reference = select(PAID).where(PAID.c.settlement_id == settlement_id, PAID.c.reference == reference)
+    if (known := conn.execute(of_reference).one_or_none()) is not None:
+        if (known.amount_micro, known.cost_micro) != (amount, cost):
+            raise AccountingError(f"{reference} was recorded with another amount")
+        return found
     if found.state != "agreed" or not 0 < amount <= total - found.paid:
         raise AccountingError(f"{total - found.paid} micro-{found.said['pay_currency']} of {settlement_id} are open")
     # In proportion, so that the last part carries what is left and the clearing accounts are even.

@@ -1,6 +1,7 @@
 """The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
 from accounting.tables.alarms import MeterAlarmRow
+from accounting.tables.arrivals import StatementArrivalRow
 from accounting.tables.base import (
     Base,
     Id,
@@ -89,7 +90,7 @@ from accounting.tables.settlement import (
     SettlementRow,
     SettlementSignatureRow,
 )
-from accounting.tables.top_ups import TopUpReceiptRow
+from accounting.tables.top_ups import TopUpReceiptRow, TopUpUndoDecisionRow, TopUpUndoRow
 from accounting.tables.usage import QuarantineRow, UsageRecordRow
 
 APPEND_ONLY = append_only_tables()
@@ -113,4 +114,5 @@ __all__ = [
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
     "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow", "LogOriginRow",
+    "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
 ]  # fmt: skip

@@ -123,6 +123,7 @@ class BreakRow(Base):
         UniqueConstraint("break_key", name="uq_recon_break_key"),
         Index("ix_recon_break_site", "site_id", "period"),
         Index("ix_recon_break_statement", "statement_id"),
+        Index("ix_recon_break_run", "usage_record_id"),
         HISTORY,
     )
 

@@ -168,6 +168,9 @@ class Client:
     def post(self, path: str, body: Any) -> dict[str, Any]:
         return self._call(calls.post(path, body))
 
+    def put(self, path: str, body: Any) -> dict[str, Any]:
+        return self._call(calls.put(path, body))
+
     def delete(self, path: str) -> None:
         self._call(calls.delete(path))
 

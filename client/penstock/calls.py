@@ -138,6 +138,11 @@ def post(path: str, body: Any) -> Call[dict[str, Any]]:
     return Call("POST", f"{ROOT}/{path}", _plain, body, safe=False)
 
 
+def put(path: str, body: Any) -> Call[dict[str, Any]]:
+    """Twice is once, so that it is tried again."""
+    return Call("PUT", f"{ROOT}/{path}", _plain, body)
+
+
 def delete(path: str) -> Call[str]:
     return Call("DELETE", f"{ROOT}/{path}", _text)
 

@@ -9,13 +9,17 @@ The bundle is lines of JSON (plain or .gz). What is checked, from the raw record
                          the hour and by volume too, in integers
   terms                  agreements and tariffs bear both sides' signatures, and are leaves of the log like all else
   charge -> entry        the postings of its entry balance, and are what the charge (less what it replaces) says
+  record -> centre       what the centre signed of it: a run is evidence of one side or of both
+  question -> answer     the operator signed what was asked (project, site, time) with the leaves that answer it
   entry -> log           the entry is a leaf of the log (RFC 6962): the root is computed from the leaves
   log -> signatures      the operator signed that root, witnesses cosigned it (C2SP), older trees are its beginning
   charges -> bill        the lines and totals of the bill are the sums of the charges, no run twice, none left out;
                          an invoice's lines, its tax and its one rounding are computed again, credit notes with it
+  order -> bill          the price of what was ordered is divided again as its agreement says; no raw record is under it
   bill -> settlement     shares, fees, tax and exchange are computed again, both sides' signatures are checked
 
 Exit code 0: everything fits. 1: something does not; each finding is one line. 2: the bundle cannot be read.
+3: all that could be checked fits, and some charges were not metered again from a raw record: the summary says which.
 Keys are yours to know: take them from a contract or a person, not from the bundle.
 """
 
@@ -59,7 +63,11 @@ def hashed(value):
 
 
 def b64(text):
-    return base64.b64decode(text, validate=True)
+    """Bytes that are written in one way only: spare bits at the end are none."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError(f"{text!r} is no canonical base64")
+    return data
 
 
 # ---------------------------------------------------------------- Ed25519 (RFC 8032, section 5.1; verification only)
@@ -514,19 +522,133 @@ def from_northbound(f):
                  gpus=int(f.get("gpuNumUsed") or 0), ran=elapsed > 0 and cores > 0)  # fmt: skip
 
 
+def from_line(f):
+    """A record that is one line: of LSF's lsb.acct, or of a Sunway report."""
+    return (from_lsf if f["line"].lstrip().startswith('"JOB_FINISH"') else from_sunway_report)(f)
+
+
+# lsb.acct, JOB_FINISH: the words up to the hosts, and from them to the index (IBM Spectrum LSF reference, "lsb.acct").
+LSF_BEFORE = """
+event version eventTime jobId userId options numProcessors submitTime beginTime termTime startTime userName queue resReq
+dependCond preExecCmd fromHost cwd inFile outFile errFile jobFile"""
+LSF_AFTER = f"""
+jStatus hostFactor jobName command {19 * "rusage "} mailUser projectName exitStatus maxNumProcessors loginShell
+timeEvent idx"""
+LSF_ENDS = {"64": "DONE", "32": "EXIT"}
+_LSF_WORD = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"]+))(?=\s|$)')
+
+
+def lsf_words(line):
+    """(the named words of a JOB_FINISH line, the hosts that it ran on)"""
+    words, at = [], 0
+    while line[at:].strip():
+        match = _LSF_WORD.match(line, at)
+        if match is None:
+            raise ValueError(f"no line of lsb.acct from {line[at : at + 30]!r} on")
+        words.append(match[2] if match[1] is None else match[1].replace('""', '"'))
+        at = match.end()
+    before, after = LSF_BEFORE.split(), LSF_AFTER.split()
+    said, rest = dict(zip(before, words)), words[len(before) :]  # noqa: B905 - Python 3.8
+    asked = int(rest[0])
+    rest = rest[1 + asked :]
+    ran_on, rest = rest[1 : 1 + int(rest[0])], rest[1 + int(rest[0]) :]
+    if len(rest) < len(after):
+        raise ValueError("a line of lsb.acct that is cut")
+    return {**said, **dict(zip(after, rest))}, ran_on  # noqa: B905
+
+
+def from_lsf(f):
+    """A JOB_FINISH line: a slot for each time that a host is named (`4*host` names it four times)."""
+    said, names = lsf_words(f["line"])
+    slots = [(int(count or 1), host) for count, host in (re.fullmatch(r"(?:(\d+)\*)?(.+)", n).groups() for n in names)]
+    cores, nodes = sum(count for count, _ in slots), len({host for _, host in slots})
+    start, end = int(said["startTime"]), int(said["eventTime"])
+    placed = start > 0 and cores > 0
+    return usage(cores, nodes, end - start if placed else 0, start if placed else None, end, LSF_ENDS[said["jStatus"]],
+                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75,
+                 requested=int(said["numProcessors"] or 0))  # fmt: skip
+
+
+# HTCondor manual, "Job ClassAd Attributes", JobStatus; an ad that is no epoch's has ended by 3 or 4.
+CONDOR_STATES = ("?", "IDLE", "RUNNING", "REMOVED", "COMPLETED", "HELD", "TRANSFERRING_OUTPUT", "SUSPENDED")
+
+
+def ad_number(f, name, default="0"):
+    """Whole seconds and counts of a ClassAd, which also says `8.0`: part of a second is cut off."""
+    text = f.get(name, default)
+    match = re.fullmatch(r"(\d+)(?:\.\d*)?(?:[eE]\+?0+)?", text)
+    if match is None:
+        raise ValueError(f"{name} is {text!r}")
+    return int(match[1])
+
+
+def from_condor(f):
+    """A job's ad (`RemoteWallClockTime` sums its runs, their suspension with them), or an epoch's: one run, by its own
+    start and end."""
+    one_run = "EpochWriteDate" in f or "RunInstanceID" in f
+    start = ad_number(f, "JobCurrentStartDate" if one_run else "JobStartDate") or None
+    end = ad_number(f, "EpochWriteDate" if one_run else "EnteredCurrentStatus")
+    if one_run:
+        wall, suspended = (0 if start is None else end - start), 0
+    else:
+        wall, suspended = ad_number(f, "RemoteWallClockTime", ""), ad_number(f, "CumulativeSuspensionTime")
+    cores = ad_number(f, "CpusProvisioned") if "CpusProvisioned" in f else ad_number(f, "RequestCpus", "1")
+    asked = ad_number(f, "RequestCpus") if "RequestCpus" in f else None
+    return usage(cores, 1 if wall > suspended else 0, wall - suspended, start, end,
+                 CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')),
+                 suspended=suspended, gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"),
+                 requested=asked, fenced=f.get("ExitCode") == "75")  # fmt: skip
+
+
+# GFD.98, section 7.1: the words for a job that has ended.
+OGF_ENDS = {"aborted": "CANCELLED", "completed": "COMPLETED", "failed": "FAILED"}
+_DURATION = re.compile(r"P(?=.)(?:(\d+)D)?(?:T(?=.)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d*)?S)?)?")
+
+
+def iso_micros(text):
+    """Microseconds since 1970; a time without a zone is UTC, digits alone are seconds."""
+    if text.isdigit():
+        return int(text) * 10**6
+    text = utc(text.replace("/", "-"))
+    return micros(text if datetime.fromisoformat(text).tzinfo else text + "+00:00")
+
+
+def from_ogf(f):
+    """A job of an OGF usage record: processors x wall duration; without a duration from start to end."""
+    start = iso_micros(f["StartTime"]) if f.get("StartTime", "") not in (*_NONE, "-", "0") else None
+    end = iso_micros(f["EndTime"])
+    if "WallDuration" in f:
+        match = _DURATION.fullmatch(f["WallDuration"])
+        if match is None:
+            raise ValueError(f"{f['WallDuration']!r} is no duration")
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        elapsed = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    else:
+        elapsed = (end - start) // 10**6
+    return usage(int(f.get("Processors", "1") or 0), int(f.get("NodeCount", "1") or 0), elapsed,
+                 None if start is None else start // 10**6, end // 10**6, OGF_ENDS[f["Status"].strip()],
+                 f.get("Queue", ""))  # fmt: skip
+
+
+def from_apel(f):
+    """A record of APEL's individual-job message; it names no state. Without `Processors` one is meant."""
+    cores, nodes = (int(f.get(name) or 0) or 1 for name in ("Processors", "NodeCount"))
+    elapsed = span(f["WallDuration"].strip("-"))
+    return usage(cores, nodes, elapsed, int(f["StartTime"]), int(f["EndTime"]), "", f.get("Queue", ""))
+
+
 # Which scheduler wrote a record, by the names of its fields.
 READERS = (
     (("AllocCPUS", "State"), from_sacct), (("run_key", "exit_code"), from_local),
     (("block", "year"), from_sunway_block),
     (("Job_Id", "stime"), from_pbs_qstat), (("jobStatus", "jobEndTime"), from_northbound),
-    (("native_id", "exit_code", "cgs"), from_sunway_wrapper), (("line", "suspended_s"), from_pbs_log),
-    (("line",), from_sunway_report),
+    (("native_id", "exit_code", "cgs"), from_sunway_wrapper), (("GlobalJobId", "JobStatus"), from_condor),
+    (("RecordIdentity", "Status", "EndTime"), from_ogf), (("LocalJobId", "WallDuration", "StartTime"), from_apel),
+    (("line", "suspended_s"), from_pbs_log), (("line",), from_line),
 )  # fmt: skip
 
 
 def reader_of(fields):
-    if "break" in fields:  # agreed from a line of the centre's statement: the statement says it, no scheduler
-        return None
     for names, reader in READERS:
         if all(name in fields for name in names):
             return reader
@@ -536,21 +658,34 @@ def reader_of(fields):
 _QUANTITIES = ("core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "elapsed_s", "suspended_s")
 
 
-def check_record(record, shown, tell, note):
-    """Read the raw fields again; what Penstock says of the run must follow from them."""
+def check_record(record, shown, tell):
+    """Read the raw fields again; what Penstock says of the run must follow from them. Why it was not metered again, or
+    None."""
     read, fields = record["read"], record["fields"]
     if record["meter"] != "centre":
-        note("readings of the gateway's own meter (provisional: there is no centre's record to read)")
-        return
-    if record["one_sided"]:
-        note("records that the centre did not sign (one-sided)")
+        return "seen by the gateway's own meter alone (provisional: there is no record of the centre yet)"
     if shown:
         fields = {**fields, **shown}
     reader = reader_of(fields)
+    if "break" in fields and "statement" in fields and "statement_line" in fields:
+        if reader is not None:
+            check_agreed(read, reader(fields), tell)
+        return "agreed from a line of the centre's statement"
     if reader is None:
-        note("records that no scheduler wrote, or one that this verifier cannot read again")
-        return
-    found = reader(fields)
+        return "a record in no format that this verifier can read"
+    check_read(read, reader(fields), tell)
+    return None
+
+
+def check_agreed(read, found, tell):
+    """A reading agreed from a scheduler's record in a statement: its amounts; when it ran stays as we saw it."""
+    for name, value in (("core_seconds", found["core_seconds"]), ("elapsed_s", found["elapsed_s"]),
+                        ("cores", found["cpus"]), ("nodes", found["nodes"])):  # fmt: skip
+        if str(value) != read[name] and (value or name == "core_seconds"):
+            tell(f"the statement's line gives {name} {value}, the usage says {read[name]}")
+
+
+def check_read(read, found, tell):
     cores, threads = int(read["cores"]), int(read["threads_per_core"])
     requested, cpus = found.get("requested"), found["cpus"]
     if threads > 1:
@@ -609,7 +744,7 @@ def rate(quantity, price, per):
 SUMS = ("gross", "amount", "borne", "centre", "tax")
 
 
-def check_charge(charge, record, terms, project, tell, note):
+def check_charge(charge, record, terms, project, seq, tell, note):
     """Metered by the agreed policy, priced by the rules that held, summed; its parts are what was agreed."""
     read = record["read"]
     gross, amount, bearing, centre, tax = (int(charge[name]) for name in SUMS)
@@ -646,8 +781,8 @@ def check_charge(charge, record, terms, project, tell, note):
     if total != gross:
         tell(f"the segments sum to {total}, the charge says {gross}")
     check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell, note)
-    if charge["payers"] is not None and sum(map(int, charge["payers"].values())) != amount:
-        tell("the payers' parts do not sum to what is owed")
+    if terms["bought"] or charge["payers"] is not None or charge["user_class"]:
+        check_payers(charge, amount, bought_on(terms, project, read["end"], seq), tell)
     check_shares(charge, amount + bearing, centre, tax, agreed, tell)
 
 
@@ -974,6 +1109,26 @@ def check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell,
         note("charges of which the operator or the centre bears a part, by the agreement")
 
 
+def bought_on(terms, project, end, seq):
+    """The terms on which a project bought when a run ended, as far as the log knew them when it was charged."""
+    dated = terms["bought"].get(project, ()) if end else ()
+    known = [(begin, content) for begin, at, content in dated if at < seq and begin <= micros(end)]
+    return max(known, key=lambda pair: pair[0])[1] if known else {"user_class": "", "payers": []}
+
+
+def check_payers(charge, amount, bought, tell):
+    """Each payer's part by its weight, cut towards zero; what is left goes to the first."""
+    weights = [(payer, int(weight)) for payer, weight in bought["payers"]]
+    parts, whole = None, sum(weight for _, weight in weights)
+    if weights:
+        parts = {payer: str(cut(amount, weight, whole)) for payer, weight in weights}
+        parts[weights[0][0]] = str(amount - sum(int(parts[payer]) for payer, _ in weights[1:]))
+    if charge["payers"] != parts:
+        tell(f"of {amount} the payers owe {parts} by the project's terms, the charge says {charge['payers']}")
+    if charge["user_class"] != bought["user_class"]:
+        tell(f"the project is of class {bought['user_class']!r}, the charge says {charge['user_class']!r}")
+
+
 def check_shares(charge, earned, centre, tax, agreed, tell):
     """What the centre gets of what was earned: tax first, then the agreed ratio, cut towards zero."""
     if charge["agreement"] is None and (centre or tax):
@@ -1013,9 +1168,10 @@ ACCOUNTS = {"project": "amount", "operator:borne": "borne", "centre": "centre", 
 
 @lru_cache(maxsize=4096)
 def account_of(account):
-    """(what of a charge it is posted for, the project whose account it is)"""
+    """(what of a charge it is posted for, the project whose account it is, the payer whose part it is)"""
     head, _, rest = account.partition(":")
-    return ACCOUNTS.get(account if head == "operator" else head), rest.split(":")[0] if head == "project" else ""
+    names = rest.split(":") if head == "project" else [""]
+    return ACCOUNTS.get(account if head == "operator" else head), names[0], ":".join(names[2:])
 
 
 def check_entry(line, terms, about, tell, note):
@@ -1027,9 +1183,11 @@ def check_entry(line, terms, about, tell, note):
     for account, commodity, text in leaf["postings"]:
         value = int(text)
         sums[commodity] = sums.get(commodity, 0) + value
-        kind, of = account_of(account)
+        kind, of, payer = account_of(account)
         if kind:
             posted[commodity, kind] = posted.get((commodity, kind), 0) + value
+        if payer:
+            posted[commodity, f"owed by {payer}"] = posted.get((commodity, f"owed by {payer}"), 0) + value
         if of:
             project = of
             if about.get("project") and of != about["project"]:
@@ -1039,8 +1197,8 @@ def check_entry(line, terms, about, tell, note):
     made, parts, expected, counted = [], [], {}, None
     for c in charged:
         charge, record = c["charge"], c["record"]
-        check_record(record, (c.get("shown") or {}).get("fields"), tell, note)
-        check_charge(charge, record, terms, project, tell, note)
+        unread = check_record(record, (c.get("shown") or {}).get("fields"), tell)
+        check_charge(charge, record, terms, project, line["seq"], tell, note)
         if c.get("shown"):
             check_personal(record, c["shown"], tell)
         check_about(record, about, tell)
@@ -1058,10 +1216,18 @@ def check_entry(line, terms, about, tell, note):
         currency = charge["currency"]
         for name, value in said.items():
             expected[currency, name] = expected.get((currency, name), 0) + value
+        owed = None
+        if charge["payers"]:
+            owed = {(currency, f"owed by {payer}"): int(part) for payer, part in charge["payers"].items()}
+            for name, value in owed.items():
+                expected[name] = expected.get(name, 0) + value
         expected["core-seconds", "amount"] = expected.get(("core-seconds", "amount"), 0) + seconds
         key = (record["site"], record["read"]["queue"], charge["grade"], charge["currency"])
         more = (charge["meter"], record["read"]["end"], charge["payers"], project) if about.get("payer") else None
-        made.append((leaf["key"], values, key, (record["run"], record["meter"], record["revision"]), more))
+        stated = None if record["one_sided"] else record["fields"]
+        said = None if stated is None else (stated.get("statement"), stated.get("statement_line"))
+        reading = (record["run"], record["meter"], record["revision"])
+        made.append((leaf["key"], values, key, reading, more, unread, said, owed))
         by_count = terms["tiered"] and [
                     (s["tier_key"], int(s["count_before"]), int(s["quantity"]), int(s["amount_micro"]))
                     for s in charge["segments"] if s.get("tier_key")]  # fmt: skip
@@ -1142,7 +1308,9 @@ def check_chunk(task):
             more, parts, off, counted = check_entry(line, terms, about, said.append, note)
             if counted:
                 tiers.append((line["seq"], *counted))
-            if line["leaf"]["kind"] in ("invoice", "credit_note"):
+            if line["leaf"]["kind"] == "order":
+                check_order(line["leaf"], terms, said.append, note)
+            if line["leaf"]["kind"] in ("invoice", "credit_note", "order"):
                 booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
             made += more
@@ -1158,6 +1326,12 @@ def check_chunk(task):
 
 def main_of(lines, options):
     """Check a bundle that is given as an iterator of lines; (findings, notes, a summary)."""
+    whole = checked(lines, options)
+    return whole.findings, whole.notes, whole.summary()
+
+
+def checked(lines, options):
+    """Check a bundle; everything that was found."""
     head = json.loads(next(lines))
     if head.get("t") != "bundle" or head.get("v") != 1:
         raise ValueError("this is no bundle of version 1")
@@ -1185,7 +1359,8 @@ def main_of(lines, options):
             for result in pool.imap(check_chunk, bounded(tasks, gate)):
                 gate.release()
                 state.take(result)
-    return state.finish()
+    state.finish()
+    return state
 
 
 def bounded(tasks, gate):
@@ -1206,12 +1381,14 @@ class Whole:
     def __init__(self, head, options):
         self.head, self.about, self.options = head, head["about"], options
         self.findings, self.notes, self.leaves = [], {}, []
-        self.terms = {"rules": {}, "agreements": {}, "discounts": {}}
+        self.terms = {"rules": {}, "agreements": {}, "discounts": {}, "orders": {}, "bought": {}}
         self.ends, self.tariffs, self.signed = {}, {}, {}
         self.documents, self.items, self.booked, self.tiers = [], [], {}, []
         self.billed, self.credited = {}, {}
         self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
-        self.made, self.replaced, self.readings = {}, {}, set()
+        self.made, self.replaced, self.readings = {}, {}, {}
+        self.unread, self.stated, self.sides, self.owed = {}, {}, {}, {}
+        self.statements, self.endorsed, self.confirmed, self.seal = {}, {}, {}, None
         self.sums, self.older = {}, []
         self.settled, self.keys, self.credits, self.over = {}, set(), 0, []
         self.note = None
@@ -1238,6 +1415,12 @@ class Whole:
             self.signature(line)
         elif kind == "items":
             self.items.append(line)
+        elif kind == "seal":
+            self.seal = line["note"]
+        elif kind in ("received", "signed", "confirmed"):
+            self.of_statement(kind, line)
+        elif kind in ("runs", "between"):
+            self.confirmed[line["of"]][kind] += line["runs"] if kind == "runs" else [b64(h) for h in line["hashes"]]
         elif kind == "statement":
             self.remark("a statement that is not agreed yet: it is in no log")
             self.settlements.append((line["content"], line["signatures"]))
@@ -1256,10 +1439,15 @@ class Whole:
             self.ends[content["rule"]] = micros(content["valid_to"])
         elif leaf["t"] == "discount":
             self.terms["discounts"][leaf["ref"]] = content
+        elif leaf["t"] == "project_terms":
+            begin = micros(content["valid_from"])
+            self.terms["bought"].setdefault(content["project_id"], []).append((begin, line["seq"], content))
         elif leaf["t"] == "tariff":
             self.tariffs[leaf["sha256"]] = (leaf["ref"], content)
         elif leaf["t"] == "agreement":
             self.terms["agreements"][leaf["ref"]] = content
+        elif leaf["t"] == "order":
+            take_order(leaf, content, self)
         elif leaf["t"] in ("invoice", "credit_note"):
             self.documents.append((line["seq"], leaf, content))
         elif leaf["t"] == "settlement":
@@ -1269,6 +1457,19 @@ class Whole:
                     self.tell(f"the log has another signature of the {one['side']}")
             if len(line["signatures"]) != 2:
                 self.tell("an agreed statement has two signatures")
+
+    def of_statement(self, kind, line):
+        """A centre's statement, a signature under it, or what was found to agree with its lines."""
+        leaf = line["leaf"]
+        self.leaves.append((line["seq"], leaf_hash(leaf)))
+        if kind == "received":
+            self.statements[leaf["ref"]] = leaf
+        elif kind == "signed":
+            self.endorsed[leaf["ref"].partition("/")[0].partition(":")[2]] = (leaf, line["jws"])
+        else:
+            if leaf["sha256"] != hashed(line["content"]):
+                self.tell(f"leaf {line['seq']}: the confirmation is not the one that the log commits to")
+            self.confirmed[leaf["ref"]] = {"leaf": leaf, "content": line["content"], "runs": [], "between": []}
 
     def signature(self, line):
         """One side's signature under an agreement or a tariff: Ed25519 over its canonical bytes."""
@@ -1335,14 +1536,20 @@ class Whole:
         self.leaves += leaves
         for text, count in notes.items():
             self.notes[text] = self.notes.get(text, 0) + count
-        for key, values, of, (run, meter, revision), more in made:
+        for key, values, of, (run, meter, revision), more, unread, said, owed in made:
+            if owed:
+                self.owed[key] = owed
+            if unread is not None:
+                self.unread[key] = unread
+            if said is not None:
+                self.stated[key] = said
             if key in self.made:
                 self.tell(f"{key} is there twice")
             self.made[key] = (tuple(values), of, more)
             reading = f"{of[0]}\n{run}\n{meter}\n{revision}"
             if reading in self.readings:
                 self.tell(f"{key}: this reading of run {run} at {of[0]} is charged twice")
-            self.readings.add(reading)
+            self.readings[reading] = key
         for key, before, values in replaced:
             if before in self.replaced:
                 self.tell(f"{key}: {before} was replaced already by {self.replaced[before][0]}")
@@ -1371,12 +1578,13 @@ class Whole:
         self.check_replaced()
         self.check_tiers()
         self.check_log()
+        check_seal(self)
+        check_sides(self)
         self.check_bill()
         if self.about.get("settlement") and len(self.settlements) != 1:
             self.tell("there is no statement in the bundle, or more than one")
         for content, signatures in self.settlements:
             check_settlement(content, signatures, self, self.tell, self.remark)
-        return self.findings, self.notes, self.summary()
 
     def check_tiers(self):
         """Each part at a tiered price is by how much the month's total rose when it was counted."""
@@ -1415,11 +1623,12 @@ class Whole:
                 self.remark("corrections of charges that are not in this bundle")
             elif known[0] != values:
                 self.tell(f"{key} takes back {values} of {before}, which had charged {known[0]}")
-        for (
-            key,
-            off,
-        ) in self.off.items():  # what went beyond a hold is posted by an entry of its own, linked to the first
-            if any(off.values()):
+            for name, part in self.owed.get(before, {}).items():  # each payer is given back their part
+                at = self.off.setdefault(key, {})
+                at[name] = at.get(name, 0) - part
+        unknown = {key for before, (key, _) in self.replaced.items() if before not in self.made}
+        for key, off in self.off.items():  # what went beyond a hold is posted by an entry of its own, linked to it
+            if any(value for (_, name), value in off.items() if key not in unknown or not name.startswith("owed by")):
                 self.tell(f"{key}: charged and posted differ by {off}")
 
     def check_log(self):
@@ -1497,7 +1706,126 @@ class Whole:
                 f"  {where}: {values[-1]} runs, {values[-2] / 3600:.3f} core-hours, {money(values[1])} {currency}, "
                 f"the centre's share {money(values[3])}"
             )
+        unread = self.not_metered()
+        live = len(self.made) - sum(key in self.made for key in self.replaced)
+        lines.append(f"  metered again from the raw records of the centres: {live - len(unread)} of {live} charges")
+        for reason in sorted(set(unread.values())):
+            lines.append(f"  NOT METERED AGAIN: {list(unread.values()).count(reason)} charges, {reason}")
+        sides = [side[0] for key, side in self.sides.items() if key not in self.replaced]
+        lines.append(
+            f"  two-sided, the centre's signature checked: {sides.count(True)}; one-sided: {live - len(sides)}"
+        )
+        if False in sides:
+            lines.append(f"  two-sided by the log alone: {sides.count(False)} (its key is not one that you named, or "
+                         "signed is a statement that is not here: --signer, --statement)")  # fmt: skip
         return lines
+
+    def not_metered(self):
+        """The charges that stand on the bill, and were not metered again: why."""
+        return {key: why for key, why in self.unread.items() if key not in self.replaced}
+
+    def runs(self):
+        """Each run on the bill with what it stands on."""
+        for reading, key in self.readings.items():
+            site, run, _, revision = reading.split("\n")
+            if key in self.replaced:
+                continue
+            checked, words = self.sides.get(key, (None, "one-sided: the centre has signed nothing for it"))
+            if checked is not None:
+                words = f"two-sided{'' if checked else ' by the log (signature not checked)'}: {words}"
+            metered = f"NOT METERED AGAIN ({self.unread[key]})" if key in self.unread else "metered again"
+            yield f"{site} {run} (reading {revision}, {key}): {metered}; {words}"
+
+
+# ---------------------------------------------------------------- what the operator and the centres signed of it
+
+SEAL = "penstock bundle 1"
+
+
+def check_seal(whole):
+    """The operator signed the question with the numbers of all leaves that answer it."""
+    tell, log = whole.tell, whole.options.log or vkey(whole.head["log"])
+    if whole.seal is None:
+        tell("the bundle is not sealed: nobody says that this is all there is for what was asked")
+        return
+    body, _, rest = whole.seal.rpartition("\n\n")
+    listed = "".join(f"{seq}\n" for seq, _ in whole.leaves).encode()
+    hashes = [base64.b64encode(hashlib.sha256(data).digest()).decode() for data in (jcs(whole.head), listed)]
+    head = [SEAL, log[0], *hashes]
+    if body.split("\n") != head:
+        tell("THE BUNDLE IS NOT WHAT WAS SEALED: another project, site or time, or other leaves")
+    signature = next((b64(line.split(" ")[2]) for line in rest.split("\n") if line.startswith(f"— {log[0]} ")), b"")
+    if signature[:4] != log[3] or not ed25519(log[2], (body + "\n").encode(), signature[4:]):
+        tell(f"{log[0]} did not seal the bundle")
+
+
+def check_sides(whole):
+    """Which readings the centre has put its name to: by a signed statement, in a line of it."""
+    signed = {}
+    for ref, leaf in whole.statements.items():
+        try:
+            checked, party = check_endorsed(ref, leaf, whole)
+            signed[ref] = checked, party, leaf
+        except (KeyError, ValueError, TypeError) as exc:
+            whole.tell(f"the signature under statement {ref} cannot be read ({type(exc).__name__}: {exc})")
+    for ref, one in whole.confirmed.items():
+        said, leaf = one["content"], one["leaf"]
+        checked, party, statement = signed.get(ref.partition("/")[0], (False, None, {"sha256": None, "site": None}))
+        if (said["statement"], said["signed_by"], leaf["statement"], leaf["by"], leaf["site"]) != (
+            statement["sha256"], party, statement["sha256"], party, statement["site"]
+        ):  # fmt: skip
+            whole.tell(f"confirmation {ref} is of a statement that is not in the bundle, or that another party signed")
+        leaves = [(run[0], leaf_hash(run[1:])) for run in one["runs"]]
+        ascend = all(a[0] < b[0] for a, b in zip(leaves, leaves[1:]))  # noqa: B905, RUF007 - Python 3.8
+        if not ascend or root_of(int(said["runs"]), leaves, one["between"]) != b64(said["root"]):
+            whole.tell(f"confirmation {ref}: the runs are not those that the log commits to")
+        for _, site, run, meter, revision, line in one["runs"]:
+            key = whole.readings.get(f"{site}\n{run}\n{meter}\n{revision}")
+            if key is None or site != leaf["site"]:
+                whole.tell(f"confirmation {ref}: run {run} at {site} is not in the bundle")
+            elif not whole.sides.get(key, (False,))[0]:
+                whole.sides[key] = checked, f"line {line} of {party}'s statement {said['statement']}"
+    for key, (ref, line) in whole.stated.items():
+        checked, party, leaf = signed.get(ref, (False, None, {"site": None}))
+        if leaf["site"] != whole.made[key][1][0]:
+            whole.tell(f"{key}: a reading from a signed statement, and no such statement of its site is in the bundle")
+        else:
+            whole.sides[key] = checked, f"line {line} of {party}'s statement {leaf['sha256']}"
+
+
+def check_endorsed(ref, statement, whole):
+    """(whether the centre's signature under a statement was checked by a key that you named, whose it is)"""
+    leaf, jws = whole.endorsed[ref]
+    head, body, signature = jws.split(".")
+    header, (kind, _, party) = json.loads(url64(head)), leaf["ref"].partition("/")
+    if (leaf["t"], kind, leaf["sha256"]) != ("signature", f"statement:{ref}", hashlib.sha256(jws.encode()).hexdigest()):
+        whole.tell(f"the signature under statement {ref} is not the one that the log commits to")
+    if (header["alg"], header["kid"]) != ("Ed25519", leaf["key"]):
+        whole.tell(f"the signature under statement {ref} is of another kind, or of another key")
+    centres = {a["centre_id"] for a in whole.terms["agreements"].values() if statement["site"] in a["site_ids"]}
+    if centres and party not in centres:
+        whole.tell(f"statement {ref} of {statement['site']} is signed by {party}, the agreement is {centres}'s")
+    if header["typ"] == "penstock-statement-hash+jws":
+        payload = jcs({"sha256": statement["sha256"]})
+        if url64(body) != payload:
+            whole.tell(f"{party} signed another statement than {ref}")
+    elif header["typ"] == "penstock-statement+jws" and not body:
+        payload = whole.options.documents.get(statement["sha256"])
+    else:
+        raise ValueError("it signs no statement")
+    if payload is None:
+        return False, party
+    key, signers = b64(leaf["public"]), whole.options.signers
+    known = signers.get(party, signers.get("centre")) == key
+    if not known:
+        whole.remark(f"the key of {party} was taken from the log: compare it with the contract's, {leaf['public']}, "
+                     f"and name it by --signer {party}=KEY")  # fmt: skip
+    if party in signers and not known:
+        whole.tell(f"statement {ref} is signed by another key of {party} than yours")
+    body = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
+    if not ed25519(key, f"{head}.{body}".encode(), url64(signature)):
+        whole.tell(f"the signature of {party} under statement {ref} is false")
+    return known, party
 
 
 def utc(text):
@@ -1583,6 +1911,11 @@ def check_lines(said, items, whole):
         if (kind, entry, part) in whole.billed:
             whole.tell(f"{number}: {kind} {entry} is billed twice")
         whole.billed[kind, entry, part] = number
+        if kind == "order":
+            for text in wrong_order(said, line, entry, part, seconds, micro, whole):
+                whole.tell(f"{number}: {entry}: {text}")
+            found.setdefault(line, [0, 0, 0])[2] += int(micro)
+            continue
         charge = whole.made.get(entry)
         if charge is None:
             whole.tell(f"{number}: {entry} is on it, and not in the bundle")
@@ -1602,7 +1935,8 @@ def check_lines(said, items, whole):
         if sums != found.get(n):
             whole.tell(f"{number}, line {n}: it says {sums}, the charges on it come to {found.get(n)}")
         late = line is not None and micros(line["service_start"]) < micros(said["period_start"])
-        if line is not None and line["kind"] != ("correction" if late else "usage"):
+        expected = "order" if line is not None and "ordered" in line else "correction" if late else "usage"
+        if line is not None and line["kind"] != expected:
             whole.tell(f"{number}, line {n}: it is called {line['kind']}")
 
 
@@ -1629,6 +1963,72 @@ def wrong_item(said, n, kind, part, seconds, micro, charge):
         found.append(f"it ended {end}, outside the line's period")
     if micros(end) >= micros(said["period_end"]):
         found.append(f"it ended {end}, after what is billed")
+    return found
+
+
+# ---------------------------------------------------------------- orders -> entries and invoices
+
+
+def take_order(leaf, content, whole):
+    """What was ordered at which price, by the key of the entry that charged it."""
+    if (leaf["ref"], leaf["project"]) != (content["allocation_id"], content["project_id"]):
+        whole.tell(f"the leaf of order {content['order_id']} names another one")
+    if content["entry"] in whole.terms["orders"]:
+        whole.tell(f"{content['entry']} has two orders")
+    whole.terms["orders"][content["entry"]] = content
+
+
+def check_order(leaf, terms, tell, note):
+    """The entry of an order's price: the project owes it, agreement and payers divide it."""
+    said = terms["orders"].get(leaf["key"])
+    if said is None:
+        note("this entry is of an order that is not in the bundle: its price was not re-added")
+        return
+    price, owes, currency = int(said["price_micro"]), f"project:{said['project_id']}:usage", said["currency"]
+    payers = {"": price} if said["payers"] is None else {p: int(part) for p, part in said["payers"].items()}
+    expected = {owes + (f":{payer}" if payer else ""): part for payer, part in payers.items()}
+    tax = centre = 0
+    if said["agreement"] is not None:
+        agreed = terms["agreements"].get(said["agreement"])
+        if agreed is None:
+            tell(f"agreement {said['agreement']} of the order is not in the bundle")
+            return
+        if agreed["tax"]["kind"] == "inclusive":
+            of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
+            tax = (2 * price * int(agreed["tax"]["numerator"]) + of) // (2 * of)
+        centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
+        expected[f"centre:{agreed['centre_id']}:payable"] = -centre
+    expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
+    posted = {}
+    for account, commodity, value in leaf["postings"]:
+        posted[account] = posted.get(account, 0) + int(value)
+        if commodity != currency:
+            tell(f"it moves {commodity}, the order is in {currency}")
+    if {k: v for k, v in posted.items() if v} != {k: v for k, v in expected.items() if v}:
+        tell(f"booked is {posted}, by the order and its agreement it is {expected}")
+    note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
+
+
+def wrong_order(said, n, entry, part, seconds, micro, whole):
+    """What of an order's price on a line is not as it was ordered and booked."""
+    line = next((line for line in said["lines"] if line["number"] == n), None)
+    booked, ordered = whole.booked.get(entry), whole.terms["orders"].get(entry)
+    if line is None or "ordered" not in line or booked is None:
+        return ["there is no such line of an order, or its entry is not in the bundle"]
+    owes = f"project:{said['project_id']}:usage" + (f":{part}" if part else "")
+    owed = sum(int(value) for account, commodity, value in booked if (account, commodity) == (owes, said["currency"]))
+    found = []
+    if (owed, 0) != (int(micro), int(seconds)) or part not in ("", said["payer"]["id"]):
+        found.append(f"{micro} for {seconds} core-seconds as the part of {part!r}, {owed} is booked on {owes}")
+    if ordered is None:
+        whole.remark("a line of an order that is not in the bundle: it was not re-added from the order")
+        return found
+    names = ("order_id", "allocation_id", "kind", "commodity", "quantity")
+    if line["ordered"] != {name: ordered[name] for name in names}:
+        found.append(f"the line says {line['ordered']}, that is not what was ordered")
+    for name in ("site_id", "service_start", "service_end"):
+        if line[name] != ordered[name]:
+            found.append(f"its {name} is not that of the order")
     return found
 
 
@@ -1909,11 +2309,12 @@ def url64(text):
 
 
 class Options:
-    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=()):
+    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=()):
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
         self.signers = {side: b64(key) for side, _, key in (text.partition("=") for text in signers)}
+        self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents}
         self.processes = processes or min(8, os.cpu_count() or 1)
 
 
@@ -1932,26 +2333,35 @@ def main(arguments=None):
     parser.add_argument("--witness", action="append", default=[], help="a witness that must have cosigned")
     parser.add_argument("--seen", help="a file with a checkpoint that you have kept")
     parser.add_argument(
-        "--signer", action="append", default=[], help="side=KEY: the operator's or centre's key, base64"
+        "--signer", action="append", default=[], help="side or party=KEY: the operator's or a centre's key, base64"
     )
+    parser.add_argument(
+        "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
+    )
+    parser.add_argument("--runs", action="store_true", help="say of each run what it stands on")
     parser.add_argument("--processes", type=int)
     given = parser.parse_args(arguments)
     gc.disable()  # nothing here refers to itself
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
-        options = Options(given.log_key, given.witness, seen, given.processes, given.signer)
+        documents = [open(path, "rb").read() for path in given.statement]  # noqa: SIM115
+        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents)
         with opened(given.bundle) as lines:
-            findings, notes, summary = main_of(iter(lines), options)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as exc:
+            whole = checked(iter(lines), options)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as exc:
         print(f"cannot be checked: {type(exc).__name__}: {exc}", file=sys.stderr)
         return 2
-    print("\n".join(summary))
-    for text, count in sorted(notes.items()):
+    findings, unread = whole.findings, whole.not_metered()
+    print("\n".join([*whole.summary(), *(whole.runs() if given.runs else ())]))
+    for text, count in sorted(whole.notes.items()):
         print(f"note ({count}): {text}")
     for text in findings[:SHOWN]:
         print(f"WRONG: {text}")
     if len(findings) > SHOWN:
         print(f"WRONG: … and {len(findings) - SHOWN} more")
+    if unread and not findings:
+        print(f"what could be checked fits; {len(unread)} CHARGES WERE NOT METERED AGAIN from a raw record")
+        return 3
     print("DOES NOT FIT" if findings else "everything fits")
     return 1 if findings else 0
 

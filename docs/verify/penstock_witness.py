@@ -136,14 +136,17 @@ def refuse(why):
 
 
 def sign(options):
-    """A JWS (RFC 7515, Ed25519) over the very bytes of a statement; of the centre's own one without the bytes."""
+    """A JWS (RFC 7515, Ed25519) over the very bytes of a statement; of the centre's own one over their hash, so that
+    payers can check it who may not see the whole statement."""
     with open(options.statement, "rb") as file:
         payload = file.read()
+    if options.kind == "statement-hash":
+        payload = json.dumps({"sha256": hashlib.sha256(payload).hexdigest()}, separators=(",", ":")).encode()
     header = {"alg": "Ed25519", "kid": options.key_id, "typ": f"penstock-{options.kind}+jws"}
     head = url64(json.dumps(header, separators=(",", ":")).encode())
     body = url64(payload)
     signature = url64(signed(options.key, f"{head}.{body}".encode()))
-    print(f"{head}.{body if options.kind == 'settlement' else ''}.{signature}")
+    print(f"{head}.{body if options.kind != 'statement' else ''}.{signature}")
     return 0
 
 
@@ -164,7 +167,7 @@ def main():
     one = commands.add_parser("sign")
     for name in ("--statement", "--key", "--key-id"):
         one.add_argument(name, required=True)
-    one.add_argument("--kind", choices=("settlement", "statement"), default="settlement")
+    one.add_argument("--kind", choices=("settlement", "statement", "statement-hash"), default="settlement")
     one.set_defaults(run=sign)
     options = parser.parse_args()
     return options.run(options)

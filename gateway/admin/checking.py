@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from accounting import store as books
 from gateway.admin.docking import visiting
+from gateway.admin.texts import said, tr
 from gateway.bootstrap import compose
 from gateway.jobs import repository
 from gateway.services import Services
@@ -21,18 +22,20 @@ def check(_args: argparse.Namespace) -> int:
     failed = 0
     for site_id, adapter in sorted(services.sites.items()):
         if adapter.closed_reason is not None:
-            print(f"✗ {site_id}: closed: {adapter.closed_reason}")
+            print(f"✗ {site_id}: {tr('closed: {reason}', reason=said(adapter.closed_reason))}")
             failed += 1
             continue
         for result in [_a_persons_login(services, adapter), *_credentials(adapter)]:
             mark = "✓" if result.ok else "✗"
-            print(f"{mark} {site_id}: {result.name}: {result.detail}" + (f" → {result.remedy}" * (not result.ok)))
+            remedy = "" if result.ok else f" → {said(result.remedy)}"
+            print(f"{mark} {site_id}: {said(result.name)}: {said(result.detail)}{remedy}")
             failed += not result.ok
     with services.db.read() as conn:
         off = books.check_books(conn)
     for line in off:
-        print(f"✗ books: {line}")
-    print("✓ books: every entry sums to zero, every balance is its postings" if not off else "")
+        print(tr("✗ books: {problem}", problem=said(line)))
+    if not off:
+        print(tr("✓ books: every entry sums to zero, every balance is its postings"))
     return 1 if failed or off else 0
 
 

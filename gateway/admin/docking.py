@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from gateway.admin.texts import said, tr
 from gateway.bootstrap import compose
 from gateway.errors import Conflict, Invalid, NotFound, SiteUnreachableError
 from gateway.settings import Settings
@@ -29,12 +30,12 @@ def dock(args: argparse.Namespace) -> None:
         keys.read_public(args.key)
     except ValueError as exc:
         raise Invalid(
-            f"The centre's key is not valid: {exc}.", remedy="Ask the centre for `penstock-site key`."
+            tr("The centre's key is not valid: {error}.", error=exc), remedy="Ask the centre for `penstock-site key`."
         ) from exc
     folder = Settings().effective_sites_dir
     file, key_file = folder / f"{args.site}.yaml", folder / f"{args.site}.key"
     if file.exists():
-        raise Conflict(f"{file.name} is there already.", remedy="Remove it first, or edit it.")
+        raise Conflict(tr("{file} is there already.", file=file.name), remedy="Remove it first, or edit it.")
     made = keys.load_or_create(key_file)
     section = {"kind": "service" if args.url else "agent", "key_file": key_file.name, "centre_keys": [args.key]}
     section |= {"url": args.url} if args.url else {}
@@ -44,8 +45,8 @@ def dock(args: argparse.Namespace) -> None:
     if isinstance(found, BrokenSite):
         file.unlink()
         raise Invalid("; ".join(found.reasons))
-    print(f"{args.site}: docked by {section['kind']}; restart the gateway to use it")
-    print(f"our key, for `penstock-site trust`: {keys.public_text(made.public)}")
+    print(tr("{site}: docked by {way}; restart the gateway to use it", site=args.site, way=section["kind"]))
+    print(tr("our key, for `penstock-site trust`: {key}", key=keys.public_text(made.public)))
 
 
 def dock_rotate(args: argparse.Namespace) -> None:
@@ -58,11 +59,12 @@ def dock_rotate(args: argparse.Namespace) -> None:
     docks = {found.site: found.dock for found in sites if found.dock is not None}
     dock = docks.get(args.site)
     if dock is None:
-        raise NotFound(f"There is no docked centre {args.site!r}.", remedy="See the site files.")
+        raise NotFound(tr("There is no docked centre {site}.", site=args.site), remedy="See the site files.")
     others = sorted(site for site, d in docks.items() if d.key_file == dock.key_file and site != args.site)
     if others:
         remedy = "Give each centre a key file of its own."
-        raise Conflict(f"{dock.key_file.name} is also the key towards {', '.join(others)}.", remedy=remedy)
+        told = tr("{file} is also the key towards {sites}.", file=dock.key_file.name, sites=", ".join(others))
+        raise Conflict(told, remedy=remedy)
     made = keys.rotate(dock.key_file)
     if dock.kind == "service":
         services = compose(Settings())
@@ -70,9 +72,12 @@ def dock_rotate(args: argparse.Namespace) -> None:
             services.sites[args.site].renew_keys()
         except SiteError as exc:
             remedy = "The gateway tries again twice a minute; until then the old key signs."
-            raise SiteUnreachableError(f"{args.site} was not told: {exc}", remedy=remedy) from exc
+            told = tr("{site} was not told: {error}", site=args.site, error=said(str(exc)))
+            raise SiteUnreachableError(told, remedy=remedy) from exc
         finally:
             services.close()
-        print(f"{args.site}: signed with {made.public.kid} from now on; the old key is good for a day more")
+        told = "{site}: signed with {key} from now on; the old key is good for a day more"
+        print(tr(told, site=args.site, key=made.public.kid))
         return
-    print(f"{args.site}: {made.public.kid} is announced over the centre's connection within a minute, then it signs")
+    told = "{site}: {key} is announced over the centre's connection within a minute, then it signs"
+    print(tr(told, site=args.site, key=made.public.kid))

@@ -8,7 +8,11 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from sqlalchemy import Connection
+
+from accounting import calendar
 from accounting.money import format_micro
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import FINAL, Category
@@ -17,11 +21,13 @@ from accounting.reconciling.statement_store import statement_row, statements
 from accounting.reconciling.terms import Narrower
 from accounting.sources.gaps import Hole, holes
 from accounting.store import alarms as meter_alarms
+from accounting.store import periods
+from gateway.admin.texts import said, tr
 from gateway.billing import reconcile
 from gateway.billing.names import Names
 from gateway.billing.recon_rules import rules_for
 from gateway.bootstrap import compose
-from gateway.errors import GatewayError
+from gateway.errors import Invalid, NotFound
 from gateway.services import Services
 from gateway.settings import Settings
 
@@ -30,7 +36,7 @@ def receive(args: argparse.Namespace) -> None:
     """A statement from a file; `--profile` is a JSON file with the mapping of its columns."""
     with closing(compose(Settings())) as services:
         if args.site not in services.sites:
-            raise GatewayError(f"there is no site {args.site!r}")
+            raise NotFound(tr("There is no site {site}.", site=args.site))
         try:
             profile = Profile(**json.loads(Path(args.profile).read_text())) if args.profile else None
             got = reconcile.receive(
@@ -39,12 +45,15 @@ def receive(args: argparse.Namespace) -> None:
                 signature=Path(args.signature).read_bytes() if args.signature else None,
             )  # fmt: skip
         except (Unreadable, ValueError, KeyError, TypeError) as exc:
-            raise GatewayError(f"{args.file}: {exc}") from exc
-        print(f"statement {got.statement_id}{'' if got.new else ' (received before)'}")
+            raise Invalid(f"{args.file}: {said(str(exc))}") from exc
+        told = "statement {number}" if got.new else "statement {number} (received before)"
+        print(tr(told, number=got.statement_id))
         for finding in got.findings:
-            print(f"! {finding}")
+            kind, _, text = finding.partition(": ")
+            print(f"! {kind}: {said(text)}")
         for hole in _holes(Path(args.file), args.format) if args.everybody else ():
-            print(f"! no job has an id from {hole.first} to {hole.last}: {hole.missing} are missing")
+            print(tr("! no job has an id from {first} to {last}: {missing} are missing", first=hole.first,
+                     last=hole.last, missing=hole.missing))  # fmt: skip
 
 
 def _holes(file: Path, format_name: str) -> list[Hole]:
@@ -58,54 +67,83 @@ def compare(args: argparse.Namespace) -> None:
         with services.db.read() as conn:
             row = statement_row(conn, args.statement)
             if row is None:
-                raise GatewayError(f"there is no statement {args.statement}")
+                raise NotFound(tr("There is no statement {number}.", number=args.statement))
             rules = rules_for(conn, row, Narrower(), now=services.clock())
         done = reconcile.reconcile(services, row.id, rules=rules, by="admin")
         if args.json:
             print(json.dumps({"reconciliation": done.reconciliation_id, "counts": done.counts, "posted": done.posted}))
             return
-        print(f"{done.counts['agreed']} of {done.counts['lines']} lines agree; {done.counts['breaks']} differ, "
-              f"{done.posted} posted by the contract ({rules.version})")  # fmt: skip
+        told = "{agreed} of {lines} lines agree; {breaks} differ, {posted} posted by the contract ({version})"
+        print(tr(told, agreed=done.counts["agreed"], lines=done.counts["lines"], breaks=done.counts["breaks"],
+                 posted=done.posted, version=said(rules.version)))  # fmt: skip
 
 
 def month(args: argparse.Namespace) -> None:
     """This month at a glance: per centre what agrees, what differs, for how much and since when."""
     with closing(compose(Settings())) as services:
         with services.db.read() as conn:
-            found = [
-                reconcile.standing(conn, row, now=services.clock()) for row in statements(conn, period=args.period)
-            ]
+            rows = statements(conn, period=_month(args.period))
+            found = [reconcile.standing(conn, row, now=services.clock()) for row in rows]
+            state = _state(conn, args.period)
         if args.json:
             print(json.dumps([asdict(item) for item in found]))
             return
         for item in found:
-            kinds = ", ".join(f"{n} {Category(c).name.lower()}" for c, n in sorted(item.by_category.items()))
-            money = f"{format_micro(item.open_micro)} {item.currency}"
-            left = f"{item.open_breaks} open ({kinds}), {money}, oldest {item.oldest_days} days"
-            state = "signed off" if item.signed_off else left if kinds else "not compared"
-            print(f"{item.site_id} {item.period}: {item.agreed} of {item.lines} lines agree; {state}")
-            if item.late or item.quarantined:
-                print(f"  {item.late} runs without the centre's record, {item.quarantined} records in quarantine")
-        waiting = _without_statement(services, args.period, {item.site_id for item in found})
-        for site_id in waiting:
-            print(f"{site_id} {args.period}: no statement yet")
+            _tell_standing(item)
+        for site_id in sorted(set(services.sites) - {item.site_id for item in found}):
+            print(tr("{site} {period}: no statement yet", site=site_id, period=args.period))
+        print(tr("books of {period}: {state}", period=args.period, state=tr(state)))
+
+
+def _month(period: str) -> str:
+    """The month as it was typed; raises `Invalid` for what is none."""
+    try:
+        return calendar.month(period).name
+    except ValueError as exc:
+        raise Invalid(tr("{period} is no month; write it like 2026-11.", period=period)) from exc
+
+
+def _state(conn: Connection, period: str) -> str:
+    """How far the operator's books of a month are closed."""
+    begun = {p.starts_at.astimezone(ZoneInfo(p.zone)).strftime("%Y-%m"): p.state for p in periods.periods(conn)}
+    return begun.get(period, "not opened: nothing is closed")
+
+
+def _tell_standing(item: reconcile.Standing) -> None:
+    kinds = ", ".join(f"{n} {tr(Category(c).name.lower())}" for c, n in sorted(item.by_category.items()))
+    left = tr("{count} open ({kinds}), {amount} {currency}, oldest {days} days", count=item.open_breaks, kinds=kinds,
+              amount=format_micro(item.open_micro), currency=item.currency, days=item.oldest_days)  # fmt: skip
+    state = tr("signed off") if item.signed_off else left if kinds else tr("not compared")
+    told = "{site} {period}: {agreed} of {lines} lines agree; {state}"
+    print(tr(told, site=item.site_id, period=item.period, agreed=item.agreed, lines=item.lines, state=state))
+    if item.late or item.quarantined:
+        print(tr("  {late} runs without the centre's record, {kept} records in quarantine", late=item.late,
+                 kept=item.quarantined))  # fmt: skip
 
 
 def breaks(args: argparse.Namespace) -> None:
     """What is not settled, oldest first."""
+    period = _month(args.period) if args.period else ""
     with closing(compose(Settings())) as services:
+        if args.site and args.site not in services.sites:
+            raise NotFound(tr("There is no site {site}.", site=args.site))
         with services.db.read() as conn:
             sites = [args.site] if args.site else None
-            found = [b for b in recon_store.breaks(conn, site_ids=sites, period=args.period) if b.state not in FINAL]
+            found = [b for b in recon_store.breaks(conn, site_ids=sites, period=period) if b.state not in FINAL]
             names = Names(services, conn, None)
         if args.json:
             print(json.dumps([_json(services, names, item) for item in found]))
             return
         for item in found:
             row = item.row
-            print(f"{row.id} {row.category} {item.state} {item.age_days(services.clock())} d "
-                  f"{format_micro(reconcile.delta_micro(item))} {row.currency} {row.site_id} {row.native_id}: "
-                  f"{names.shown(row.explanation)}")  # fmt: skip
+            kind = tr(Category(row.category).name.lower())
+            told = "{id} {site} {period} {kind}, {state} for {days} days, theirs − ours {amount} {currency}: job {job}"
+            line = tr(told, id=row.id, site=row.site_id, period=row.period, kind=kind, state=item.state.value,
+                      days=item.age_days(services.clock()), amount=format_micro(reconcile.delta_micro(item)),
+                      currency=row.currency, job=row.native_id or "–")  # fmt: skip
+            print(f"{line}. {names.shown(row.explanation)}".rstrip(" ."))
+        if not found:
+            print(tr("No difference is open."))
 
 
 def alarms(args: argparse.Namespace) -> None:
@@ -117,7 +155,11 @@ def alarms(args: argparse.Namespace) -> None:
             print(json.dumps([asdict(a) | {"since": a.since.isoformat()} for a in found]))
             return
         for a in found:
-            print(f"{a.site_id} {a.kind} {a.day or '-'}: {a.text} (since {a.since.isoformat()})")
+            told = "{site} {day} {kind}: {text} (since {since})" if a.day else "{site} {kind}: {text} (since {since})"
+            print(tr(told, site=a.site_id, day=a.day, kind=tr(a.kind), text=said(a.text),
+                     since=f"{a.since:%Y-%m-%d %H:%M} UTC"))  # fmt: skip
+        if not found:
+            print(tr("No meter is wrong."))
 
 
 def _json(services: Services, names: Names, item: recon_store.BreakNow) -> dict[str, Any]:
@@ -126,7 +168,3 @@ def _json(services: Services, names: Names, item: recon_store.BreakNow) -> dict[
             "period": row.period, "native_id": row.native_id, "delta": format_micro(reconcile.delta_micro(item)),
             "currency": row.currency, "age_days": item.age_days(services.clock()),
             "causes": row.causes, "explanation": names.shown(row.explanation)}  # fmt: skip
-
-
-def _without_statement(services: Services, period: str, have: set[str]) -> list[str]:
-    return sorted(set(services.sites) - have) if period else []

@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 
 from gateway import distributed, logs
+from gateway.admin.texts import said, tr
 from gateway.app import create_app
 from gateway.bootstrap import AlreadyRunning, compose, lock_home, open_database
 from gateway.embedded import EmbeddedWorker
@@ -27,7 +28,7 @@ def serve(_args: argparse.Namespace) -> int:
     try:
         lock = lock_home(settings.home) if db.is_sqlite else None
     except AlreadyRunning as exc:
-        print(f"gateway: {exc}")
+        print(f"gateway: {said(str(exc))}")
         return 1
     worker: list[EmbeddedWorker] = []
 
@@ -63,7 +64,7 @@ def work(_args: argparse.Namespace) -> int:
     settings = Settings()
     services = compose(settings)
     if services.db.is_sqlite:
-        print("gateway: separate workers need PostgreSQL (PENSTOCK_DATABASE_URL=postgresql+psycopg://…)")
+        print(tr("gateway: separate workers need PostgreSQL (PENSTOCK_DATABASE_URL=postgresql+psycopg://…)"))
         return 1
     worker = distributed.Worker(services)
     _settle()

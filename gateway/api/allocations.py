@@ -16,6 +16,7 @@ from accounting.store.orders import Order
 from accounting.store.schema import ALLOCATIONS
 from gateway.api import billing_models as models
 from gateway.api import describe
+from gateway.api.billing import zone_of
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.openings import site_of
@@ -43,7 +44,7 @@ def place_order(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
             new_id("o", now), row.id, wanted.payer, wanted.kind,
             row.currency if wanted.kind == "as_used" else wanted.commodity, wanted.amount, row.currency,
             wanted.starts_at or now, wanted.ends_at, micro_of(wanted.price, "/price"), wanted.carry_over_max,
-            wanted.zone, wanted.agreement, admin.user_id, site,
+            zone_of(wanted.zone), wanted.agreement, admin.user_id, site,
         )  # fmt: skip
         allocations.place_order(conn, order, now=now)
         if site is not None:

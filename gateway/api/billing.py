@@ -47,7 +47,11 @@ FOUR_EYES_MICRO = 1_000_000_000
 
 @router.get("/charges", **describe.route(models.ChargeList, refuses=(404,)))
 def list_charges(
-    services: Svc, person: Who, project: Word, limit: Limit = 50, before: Annotated[int | None, Query(ge=1)] = None
+    services: Svc,
+    person: Who,
+    project: Word,
+    limit: Limit = 50,
+    before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
 ) -> Response:
     """A project's charges, newest first, also those that were replaced."""
     with services.db.read() as conn:
@@ -84,7 +88,7 @@ def open_period(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
     wanted = read(models.PeriodIn, body)
 
     def make(conn: Connection) -> Mapping[str, Any]:
-        made = periods.open_period(conn, year=wanted.year, month=wanted.month, zone=_zone(wanted.zone),
+        made = periods.open_period(conn, year=wanted.year, month=wanted.month, zone=zone_of(wanted.zone),
                                    by=admin.user_id, now=services.clock())  # fmt: skip
         return _period(conn, made)
 
@@ -225,7 +229,7 @@ def add_budget(services: Svc, person: Who, body: Body, idempotency_key: IdemHead
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, person, wanted.project, Verb.MANAGE_PROJECT)
         budget = Budget(new_id("b", now), row.id, row.currency, micro_of(wanted.amount, "/amount"), wanted.span,
-                        _zone(wanted.zone), wanted.thresholds, wanted.stop)  # fmt: skip
+                        zone_of(wanted.zone), wanted.thresholds, wanted.stop)  # fmt: skip
         budgets.add_budget(conn, budget, now=now)
         return _budget(conn, budget, now)
 
@@ -313,7 +317,7 @@ def _is(period: Period, year: int, month: int) -> bool:
     return (local.year, local.month) == (year, month)
 
 
-def _zone(name: str) -> str:
+def zone_of(name: str) -> str:
     if name not in available_timezones():
         problem = Problem("/zone", f"{name!r} is no time zone.", "invalid", "Write it like Asia/Shanghai.")
         raise Invalid("That zone is not known.", problems=(problem,))
@@ -340,6 +344,6 @@ def _budget(conn: Connection, b: Budget, now: Any) -> dict[str, Any]:
     shown = str if b.commodity == CORE_SECONDS else format_micro
     return {
         "id": b.id, "project": b.project_id, "commodity": b.commodity, "amount": shown(b.amount),
-        "spent": shown(used), "span": b.span, "span_start": views.stamp(start), "thresholds": list(b.thresholds),
-        "reached": list(budgets.reached(b, used)), "stop": b.stop,
+        "spent": shown(used), "span": b.span, "span_start": views.stamp(start), "zone": b.zone,
+        "thresholds": list(b.thresholds), "reached": list(budgets.reached(b, used)), "stop": b.stop,
     }  # fmt: skip

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.api.schemas import Amount, Instant, Plain
+from gateway.api.schemas import Amount, Instant, Plain, _whole
 
 Name = Annotated[Plain, Field(min_length=1, max_length=32)]
-Whole = Annotated[int, Field(ge=1, le=2**62)]
+# Sums of thousands of them still fit into 64 bits.
+AMOUNT_MAX = 10**15
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=AMOUNT_MAX)]
+# A currency, `core-seconds`, `gpu-seconds` or a unit's name; it stands in files that accountants open.
+Commodity = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,31}$")]
 Zone = Annotated[Plain, Field(max_length=64)]
 
 
@@ -93,12 +97,12 @@ class OrderIn(_In):
     project: Name
     payer: Name
     kind: Literal["block", "subscription", "trial", "as_used"]
-    commodity: Annotated[Plain, Field(min_length=1, max_length=32)] = "core-seconds"
+    commodity: Commodity = "core-seconds"
     amount: Whole
     price: Amount = "0"
     starts_at: Instant | None = None
     ends_at: Instant | None = None
-    carry_over_max: Annotated[int, Field(ge=0, le=2**62)] = 0
+    carry_over_max: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=AMOUNT_MAX)] = 0
     zone: Zone = "Asia/Shanghai"
     site: Annotated[Name | None, Field(description="Core-seconds: also opened at this centre, as an account")] = None
     agreement: Annotated[Name | None, Field(
@@ -110,10 +114,10 @@ class AllocationIn(_In):
     """A grant with its expiry, in the commodity's units."""
 
     project: Name
-    commodity: Annotated[Plain, Field(min_length=1, max_length=32)] = "core-seconds"
+    commodity: Commodity = "core-seconds"
     amount: Whole
     expires_at: Instant | None = None
-    carry_over_max: Annotated[int, Field(ge=0, le=2**62)] = 0
+    carry_over_max: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=AMOUNT_MAX)] = 0
 
 
 class TransferIn(_In):
@@ -126,8 +130,8 @@ class TransferIn(_In):
 class VoucherIn(_In):
     """A code that is worth an amount once."""
 
-    code: Annotated[Plain, Field(min_length=8, max_length=64)]
-    commodity: Annotated[Plain, Field(min_length=1, max_length=32)] = "core-seconds"
+    code: Annotated[Plain, Field(pattern=r"^\S{8,64}$")]
+    commodity: Commodity = "core-seconds"
     amount: Whole
     expires_at: Instant | None = None
 
@@ -142,8 +146,8 @@ class RedeemIn(_In):
 class PeriodIn(_In):
     """A month of the billing calendar."""
 
-    year: Annotated[int, Field(ge=2000, le=2400)]
-    month: Annotated[int, Field(ge=1, le=12)]
+    year: Annotated[int, BeforeValidator(_whole), Field(ge=2000, le=2400)]
+    month: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=12)]
     zone: Zone = "Asia/Shanghai"
 
 
@@ -362,6 +366,7 @@ class Budget(_Out):
     spent: str
     span: str
     span_start: str
+    zone: str
     thresholds: list[int]
     reached: list[int]
     stop: bool

@@ -145,6 +145,30 @@ class MatchIn(_In):
     top_up: Short
 
 
+class UnmatchIn(_In):
+    """Why it is not this top-up's money."""
+
+    reason: Annotated[Plain, Field(min_length=3, max_length=500)]
+
+
+class Unmatch(_Out):
+    """A match that somebody takes back; state: waiting, posted, refused."""
+
+    id: str
+    top_up: str
+    payment: int
+    amount: str
+    currency: str
+    reason: str
+    state: str
+    requested_by: str
+    decided_by: str | None
+
+
+class Unmatches(_Out):
+    items: list[Unmatch]
+
+
 class Entity(_Out):
     """Who issues or pays."""
 

@@ -104,6 +104,14 @@ def payment_json(found: Received) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def unmatch_json(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id, "top_up": row.payment_id, "payment": row.transaction_id,
+        "amount": plain(row.amount_minor, row.currency), "currency": row.currency, "reason": row.reason,
+        "state": row.decision or "waiting", "requested_by": row.requested_by, "decided_by": row.decided_by,
+    }  # fmt: skip
+
+
 def ageing_json(found: Sequence[Aged], sums: Sequence[Standing]) -> dict[str, Any]:
     payers = [
         {"payer": s.payer_id, "payer_name": s.payer_name, "currency": s.currency, "total": plain(s.total, s.currency),

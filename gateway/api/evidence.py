@@ -16,7 +16,7 @@ from accounting.evidence.about import About
 from gateway.api import answers, describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
-from gateway.api.schemas import CosignatureIn, ErasureIn, KeyIn
+from gateway.api.schemas import CosignatureIn, ErasureIn, Instant, KeyIn
 from gateway.billing import evidence, proofs
 from gateway.errors import Conflict, Invalid, NotFound, Problem
 from gateway.identity import service, vault
@@ -25,6 +25,7 @@ from gateway.jobs import views
 
 router = APIRouter(prefix="/evidence", tags=["evidence"])
 
+At = Annotated[Instant | None, Query()]
 Size = Annotated[int | None, Query(ge=0, le=2**62, description="A number of leaves; without it the newest checkpoint")]
 
 
@@ -71,7 +72,7 @@ def tile(services: Svc, _person: Who, path: Word) -> Response:
 
 @router.get("/bundle", **describe.route("application/x-ndjson", refuses=(403, 404, 409, 422)))
 def bundle(
-    services: Svc, person: Who, since: datetime | None = None, until: datetime | None = None,
+    services: Svc, person: Who, since: At = None, until: At = None,
     project: Word | None = None, site: Word | None = None, payer: Word | None = None, invoice: Word | None = None,
     seen: Size = None, disclose: bool = False,
 ) -> Response:  # fmt: skip
@@ -82,12 +83,12 @@ def bundle(
     """
     if invoice is not None:
         since = until = datetime.now(UTC)  # the document knows its own
-    elif since is None or until is None or since.tzinfo is None or until.tzinfo is None or since >= until:
+    elif since is None or until is None or since >= until:
         problem = Problem("/until", "Two times with their zone, the later one last.", "invalid", "2026-11-01T00:00:00Z")
         raise Invalid("The period cannot be read.", problems=(problem,))
     with services.db.read() as conn:
         project_id = None if project is None else _project_id(conn, project)
-    about = About(since.astimezone(UTC), until.astimezone(UTC), project_id, site, payer_id=payer, document=invoice)
+    about = About(since, until, project_id, site, payer_id=payer, document=invoice)
     wanted = proofs.Wanted(about, seen, disclose)
     proofs.assert_may_have(services, person, wanted)
     lines = proofs.lines(services, wanted, services.clock())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -41,6 +42,7 @@ Number = Annotated[Word, Path(max_length=32)]
 LineNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Language = Annotated[Literal["en", "zh"] | None, Query(description="Default: the payer's")]
 Limit = Annotated[int, Query(ge=1, le=500)]
+_CURSOR = re.compile(r"c[0-9]{1,18}\Z")
 _ALWAYS = datetime(1971, 1, 1, tzinfo=UTC)
 
 
@@ -214,6 +216,9 @@ def why(
 ) -> Response:
     """Why a line is what it is: the runs on it, each with its arithmetic."""
     after = from_cursor(cursor)
+    if after is not None and not _CURSOR.match(after):
+        problem = Problem("/cursor", "This is no cursor of this list.", "invalid", "Start again without a cursor.")
+        raise Invalid("The cursor is not valid.", problems=(problem,))
     with services.db.read() as conn:
         _, doc = _document(conn, person, number)
         found = next((x for x in doc.lines if x.number == line), None)

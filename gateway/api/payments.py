@@ -12,7 +12,6 @@ from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from accounting.errors import AccountingError, PaymentRefused
-from accounting.evidence.outbox import put_source
 from accounting.invoicing import dispute_store
 from accounting.invoicing.ageing import aged, standings
 from accounting.invoicing.dispute_store import Evidence, disputed_minor, raise_dispute, take
@@ -22,13 +21,19 @@ from accounting.minor_units import plain
 from accounting.payments.bank_csv import CsvProfile, minor_of, read_csv
 from accounting.payments.camt import read_camt
 from accounting.payments.payment import BankStatement
-from accounting.payments.store import allocate_by_hand, find, import_payments, open_documents, received
+from accounting.payments.store import allocate_by_hand, find, open_documents, received
 from accounting.payments.top_up_store import match_by_hand
+from accounting.payments.top_up_undo import Undo, decide_undo, request_undo, undos
+from accounting.store import adjustments
+from accounting.store.schema import PAYMENTS
+from gateway.api import billing_models as models
 from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views
 from gateway.api import describe
+from gateway.api.billing import FOUR_EYES_MICRO
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
+from gateway.billing.bank import import_file
 from gateway.billing.invoices import PROJECTS, document_row
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
@@ -54,9 +59,8 @@ def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
     found = {"new": 0, "known": 0, "unallocated": 0, "top_ups": 0, "allocated": []}
     if not problems and not wanted.dry_run:
         try:
-            with services.db.write() as conn:
-                put_source(conn, "bank_file", _document(wanted), format=wanted.format)
-                done = import_payments(conn, statement.transactions, now=services.clock())
+            done = import_file(services, _document(wanted), statement.transactions, format_name=wanted.format,
+                               now=services.clock())  # fmt: skip
         except PaymentRefused as exc:
             raise Conflict(str(exc)) from exc
         sums = [{"amount": plain(minor, c), "currency": c} for c, minor in sorted(done.allocated_minor.items())]
@@ -118,6 +122,55 @@ def match_top_up(
 
     once = Once.of(admin, idempotency_key, f"POST /billing/payments/{transaction_id}/top-up", body)
     return answer(once.made(services, make))
+
+
+@router.post("/top-ups/{top_up}/unmatch", **describe.route(
+    models.Outcome, status=201, body=schemas.UnmatchIn, refuses=(403, 409, 422)
+))  # fmt: skip
+def unmatch_top_up(
+    services: Svc, admin: Admin, top_up: Word, body: Body, idempotency_key: IdemHeader = None
+) -> Response:
+    """Take the match of a top-up with imported money back (operator): it waits for its own money again.
+
+    Above the agreements' threshold a second operator decides.
+    """
+    wanted = read(schemas.UnmatchIn, body)
+    now = services.clock()
+
+    def make(conn: Connection) -> Mapping[str, Any]:
+        asked = Undo(new_id("u", now), top_up, wanted.reason, admin.user_id)
+        currency = conn.scalar(select(PAYMENTS.c.currency).where(PAYMENTS.c.id == top_up)) or ""
+        agreed = adjustments.four_eyes_from(conn, charge_id=None, currency=currency, now=now)
+        threshold = FOUR_EYES_MICRO if agreed is None else agreed
+        try:
+            state = request_undo(conn, asked, four_eyes_micro=threshold, now=now)
+        except PaymentRefused as exc:
+            raise Conflict(str(exc)) from exc
+        return {"id": asked.id, "state": state}
+
+    once = Once.of(admin, idempotency_key, f"POST /billing/top-ups/{top_up}/unmatch", body)
+    return answer(once.made(services, make), 201)
+
+
+@router.get("/unmatches", **describe.route(schemas.Unmatches, refuses=(403,)))
+def list_unmatches(services: Svc, _admin: Admin) -> Response:
+    """Matches of top-ups that somebody takes back, newest first, and what was decided (operator)."""
+    with services.db.read() as conn:
+        return answer({"items": [views.unmatch_json(r) for r in undos(conn)]})
+
+
+@router.post("/unmatches/{unmatch}/decide", **describe.route(
+    models.Outcome, body=models.DecisionIn, refuses=(403, 409, 422)
+))  # fmt: skip
+def decide_unmatch(services: Svc, admin: Admin, unmatch: Word, body: Body) -> Response:
+    """Carry out or refuse what another operator asked for."""
+    wanted = read(models.DecisionIn, body)
+    with services.db.write() as conn:
+        try:
+            state = decide_undo(conn, unmatch, approve=wanted.approve, by=admin.user_id, now=services.clock())
+        except PaymentRefused as exc:
+            raise Conflict(str(exc)) from exc
+    return answer({"id": unmatch, "state": state})
 
 
 @router.get("/ageing", **describe.route(schemas.Ageing, refuses=(403,)))

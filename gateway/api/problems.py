@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -26,6 +27,8 @@ from gateway.errors import Conflict, CreditExhausted, Forbidden, GatewayError, I
 
 log = structlog.get_logger()
 
+# A unique key; a deadlock; a serialisation failure.
+_SECOND = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505", "40P01", "40001"})
 _MEDIA = "application/problem+json"
 # Shows a problem document to a person.
 Page = Callable[[Request, dict[str, Any]], Response]
@@ -105,6 +108,14 @@ def install(app: FastAPI, page: Page) -> None:
     def _books(request: Request, exc: AccountingError) -> Response:
         return reply(request, Conflict(f"The books refuse this: {exc}."))
 
+    @app.exception_handler(DBAPIError)
+    def _database(request: Request, exc: DBAPIError) -> Response:
+        if not _was_second(exc):
+            raise exc
+        log.info("request_came_second", path=request.url.path)
+        return reply(request, Conflict("Somebody has done this already, or something beside it just now.",
+                                       remedy="Look again, then decide whether it is still to be done."))  # fmt: skip
+
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, exc: RequestValidationError) -> Response:
         problems = of_validation(list(exc.errors()), skip=1)
@@ -123,6 +134,12 @@ def install(app: FastAPI, page: Page) -> None:
         return JSONResponse(found, exc.status_code, exc.headers, media_type=_MEDIA)
 
     app.add_middleware(_Guard)
+
+
+def _was_second(exc: DBAPIError) -> bool:
+    """Whether a unique key, or two transactions that waited for each other, refused what somebody else did first."""
+    code = str(getattr(exc.orig, "sqlstate", None) or getattr(exc.orig, "sqlite_errorname", ""))
+    return code in _SECOND
 
 
 def wants_page(request: Request) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,7 @@ router = APIRouter(tags=["billing"], prefix="/billing")
 
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Period = Annotated[str, Query(pattern=r"^\d{4}-\d{2}$")]
+_CURSOR = re.compile(r"b[0-9]{1,18}\Z")
 _ACTS = Literal["propose", "countersign", "dispute", "reopen"]
 
 
@@ -122,14 +124,14 @@ def list_breaks(
 ) -> Response:  # fmt: skip
     """Differences, oldest first, with their money and age."""
     after = from_cursor(cursor)
-    if after is not None and not after.isdigit():
+    if after is not None and not _CURSOR.match(after):
         raise Invalid("That cursor is none of ours.")
     with services.db.read() as conn:
         found = recon_store.breaks(conn, site_ids=_sites(services, person, site), period=period or "",
-                                   after=int(after or 0), state=state, limit=limit + 1)  # fmt: skip
+                                   after=int(after[1:]) if after else 0, state=state, limit=limit + 1)  # fmt: skip
         items, names = found[:limit], Names(services, conn, None)
         shown = [_break(services, names, item) for item in items]
-    last = str(items[-1].row.id) if len(found) > limit else None
+    last = f"b{items[-1].row.id}" if len(found) > limit else None
     return answer({"items": shown, "cursor": cursor_of(last)})
 
 

@@ -20,11 +20,12 @@ from accounting.evidence.leaves import Charged
 from accounting.evidence.outbox import ENTRY
 from accounting.store import contracts, settlements
 from accounting.store.schema import CHARGES, USAGE
-from gateway.billing.evidence import KnownKey, known_keys, origin
+from gateway.billing.evidence import KnownKey, known_keys, operator_key, origin
 from gateway.billing.invoices import document_row
-from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
+from gateway.errors import Conflict, Forbidden, Invalid, NotFound, NotReady, Problem
 from gateway.identity import vault
 from gateway.identity.access import Person, Verb, can
+from gateway.jobs import standby
 from gateway.services import Services
 
 _TILE = re.compile(r"(\d{1,2})/((?:x\d{3}/)*\d{3})(?:\.p/(\d{1,3}))?\Z")
@@ -161,7 +162,9 @@ def assert_may_have(services: Services, person: Person, wanted: Wanted) -> None:
 
 def lines(services: Services, wanted: Wanted, now: datetime) -> Iterator[str]:
     """The lines of a bundle; the first is made before this returns, so that what cannot be given is refused."""
-    made = _lines(services, wanted)
+    if not standby.accepting(services.db):
+        raise NotReady("This gateway was restored and signs nothing yet.", remedy="Try again later.")
+    made = _lines(services, wanted, now)
     try:
         first = next(made)
     except NothingToShow as exc:
@@ -174,14 +177,19 @@ def lines(services: Services, wanted: Wanted, now: datetime) -> Iterator[str]:
     return rest()
 
 
-def _lines(services: Services, wanted: Wanted) -> Iterator[str]:
+def _lines(services: Services, wanted: Wanted, now: datetime) -> Iterator[str]:
     with services.db.read() as conn:
-        log_key = next(k for k in known_keys(conn, purpose="log") if k.name == origin(services, conn)).verifier
+        name, newest_one = origin(services, conn), log.checkpoint(conn)
+        if newest_one is None or note.parse(newest_one.note).origin != name:
+            raise NothingToShow("no checkpoint is signed yet")
+        key = operator_key(services, conn, "log", name, now)  # it is there: it has signed that checkpoint
+        log_key = note.Verifier(key.name, note.LOG, key.public)
         witnesses = [k.verifier for k in known_keys(conn, purpose="witness")]
         teller = _Teller(services, conn) if wanted.disclose else None
         yield from bundle(
             conn, wanted.about, log_key=log_key, witnesses=witnesses, seen=wanted.seen,
             shown=teller.shown if teller is not None else lambda _charged: None, signers=_signers(conn, wanted.about),
+            seal=lambda text: note.sign_text(text, name=key.name, key=key.private),
         )  # fmt: skip
 
 

@@ -202,8 +202,9 @@ def _one_account(centre: Centre, name: str) -> Found:
     yield _say(f"staging of {name}", wrote == 0, str(root), "Let the login write there.")
     point, kind = detect.mount_of(root)
     shared = kind in detect.SHARED
-    hint = "" if shared else ": do all nodes see it? Fences need that"
-    yield _say(f"staging of {name} is shared", True, f"{kind} at {point}{hint}")
+    place = f"{point} ({kind})"
+    detail = place if shared else f"{place}: do all nodes see it? Fences need that"
+    yield _say(f"staging of {name} is shared", True, detail)
     try:
         limits = centre.adapter.resource.limits(SiteAccount(name, facts.home, facts.uid))
     except SiteError as exc:
@@ -213,7 +214,7 @@ def _one_account(centre: Centre, name: str) -> Found:
     yield _say(
         f"limits of {name}",
         has,
-        f"accounts {', '.join(limits.accounts or ('not told',))}",
+        "accounts are not told" if limits.accounts is None else f"accounts {', '.join(limits.accounts) or 'none'}",
         f"sacctmgr add user {name} account=…, or let an order do it.",
     )
 
@@ -247,7 +248,7 @@ def _orders(centre: Centre) -> Found:
     yield _say(
         "provisioner may open accounts",
         may,
-        f"{login.username}: {level.strip() or 'no admin level'}",
+        f"{login.username}: {level.strip()}" if level.strip() else f"{login.username}: no admin level",
         "sacctmgr modify user … set adminlevel=Operator",
     )
     parent = centre.docking.orders.parent_account
@@ -274,11 +275,10 @@ def _ways(centre: Centre) -> Found:
     else:
         inside = docking.listen.startswith(("127.", "localhost"))
         good = inside or docking.tls_certificate is not None
-        hint = " (loopback: put a proxy before it)" if inside else ""
         yield _say(
             "the service is TLS",
             good,
-            f"{docking.listen}{hint}",
+            f"{docking.listen} (loopback: put a proxy before it)" if inside else docking.listen,
             "Give tls_certificate and tls_key, or listen on loopback.",
         )
     name = keys.public_text(keys.load(centre.home.key_file).public)

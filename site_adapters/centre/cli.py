@@ -13,20 +13,26 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from site_adapters.centre.home import Centre, Home, compose, software
+from site_adapters.centre.texts import Spoken, said, tr
 from site_adapters.config import SITE_NAME
 from site_adapters.errors import SiteError
 from site_adapters.if2 import keys
 from site_adapters.if2.profile import PublicKey
 
+if TYPE_CHECKING:
+    from site_adapters.centre.conformance.run import Result
+    from site_adapters.centre.detect import Found
+    from site_adapters.orders import Opening
+
 _DEFAULT = Path("/etc/penstock-site")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Spoken, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--home", type=click.Path(path_type=Path), envvar="PENSTOCK_SITE_HOME", default=_DEFAULT,
               show_default=True, help="The centre's folder.")  # fmt: skip
 @click.version_option(package_name="penstock-gateway", prog_name="penstock-site", message=software())
@@ -42,11 +48,11 @@ def _centre(home: Home) -> Iterator[Centre]:
     try:
         centre = compose(home)
     except SiteError as exc:
-        raise click.ClickException(f"{exc}. See: penstock-site check") from exc
+        raise click.ClickException(tr("{error}. See: penstock-site check", error=said(str(exc)))) from exc
     try:
         yield centre
     except SiteError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise click.ClickException(said(str(exc))) from exc
     finally:
         centre.close()
 
@@ -72,7 +78,8 @@ def init(
     from site_adapters.centre import detect
 
     if not re.fullmatch(SITE_NAME, site):
-        raise click.ClickException(f"{site!r} is no name of a site: 2 to 31 small letters, digits, -, a letter first")
+        told = "{site} is no name of a site: 2 to 31 small letters, digits, -, a letter first"
+        raise click.ClickException(tr(told, site=site))
     words = dict(pair.partition("=")[::2] for pair in environment)
     found = detect.detect(words)
     files = {
@@ -81,21 +88,26 @@ def init(
     }
     present = [name for name in files if (home.folder / name).exists()]
     if present and not force:
-        raise click.ClickException(f"{', '.join(present)} is there already (--force writes over it)")
+        raise click.ClickException(tr("{files} is there already (--force writes over it)", files=", ".join(present)))
     home.folder.mkdir(parents=True, exist_ok=True)
     home.state.mkdir(mode=0o700, exist_ok=True)
     home.state.chmod(0o700)
     for name, text in files.items():
         (home.folder / name).write_text(text, "utf-8")
     home.audit.append("init", sync=True, site=site, by=getpass.getuser())
-    click.echo(
-        f"scheduler {found.scheduler}{f' (cluster {found.cluster})' if found.cluster else ''}, zone {found.zone}"
-    )
-    click.echo(f"queues: {', '.join(found.queues) or '-'}\naccounts: {', '.join(found.accounts) or '-'}")
+    _tell_found(home, found)
+
+
+def _tell_found(home: Home, found: Found) -> None:
+    click.echo(tr("scheduler {scheduler}, cluster {cluster}, zone {zone}", scheduler=found.scheduler,
+                  cluster=found.cluster or "-", zone=found.zone))  # fmt: skip
+    click.echo(tr("queues: {names}", names=", ".join(found.queues) or "-"))
+    click.echo(tr("accounts: {names}", names=", ".join(found.accounts) or "-"))
     for note in found.notes:
-        click.echo(f"note: {note}")
-    click.echo(f"written: {home.folder}/site.yaml, docking.yaml\nkey: {keys.public_text(_own(home))}")
-    click.echo("next: give this key to the operator, `penstock-site trust` theirs, then `penstock-site check`")
+        click.echo(tr("note: {note}", note=said(note)))
+    click.echo(tr("written: {files}", files=f"{home.folder}/site.yaml, docking.yaml"))
+    click.echo(tr("key: {key}", key=keys.public_text(_own(home))))
+    click.echo(tr("next: give this key to the operator, `penstock-site trust` theirs, then `penstock-site check`"))
 
 
 def _own(home: Home) -> PublicKey:
@@ -117,10 +129,10 @@ def trust(home: Home, gateway_key: str) -> None:
     try:
         good = keys.read_public(gateway_key)
     except ValueError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise click.ClickException(said(str(exc))) from exc
     home.trust.add(good)
     home.audit.append("trust", sync=True, key=good.kid, by=getpass.getuser())
-    click.echo(f"trusted: {good.kid}")
+    click.echo(tr("trusted: {key}", key=good.kid))
 
 
 @main.command("rotate-key")
@@ -130,18 +142,18 @@ def rotate_key(home: Home, finish: bool) -> None:
     """Replace this centre's key: announce a new one, and with --finish use it."""
     if finish:
         if not home.key_file.with_suffix(".next").exists():
-            raise click.ClickException("there is no new key: penstock-site rotate-key comes first")
+            raise click.ClickException(tr("there is no new key: penstock-site rotate-key comes first"))
         made = keys.promote(home.key_file)
     else:
         made = keys.rotate(home.key_file)
     home.audit.append("rotate", sync=True, key=made.public.kid, finish=finish, by=getpass.getuser())
     click.echo(keys.public_text(made.public))
     if not finish:
-        click.echo("announced: the gateway takes it within a minute; then penstock-site rotate-key --finish")
+        click.echo(tr("announced: the gateway takes it within a minute; then penstock-site rotate-key --finish"))
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output")
 @click.pass_obj
 def check(home: Home, as_json: bool) -> None:
     """Look at everything that docking needs, with a remedy for what fails. Exit code 1 if something does."""
@@ -160,10 +172,10 @@ def check(home: Home, as_json: bool) -> None:
         click.echo(json.dumps([{"name": r.name, "ok": r.ok, "detail": r.detail, "remedy": r.remedy} for r in results]))
     else:
         for r in results:
-            click.echo(
-                f"{'ok  ' if r.ok else 'FAIL'}  {r.name}: {r.detail}" + (f"\n      → {r.remedy}" if not r.ok else "")
-            )
-        click.echo(f"{len(results)} checks, {len(failed)} failed")
+            click.echo(f"{tr('ok  ') if r.ok else tr('FAIL')}  {said(r.name)}: {said(r.detail)}")
+            if not r.ok:
+                click.echo(f"      → {said(r.remedy)}")
+        click.echo(tr("{count} checks, {failed} failed", count=len(results), failed=len(failed)))
     sys.exit(1 if failed else 0)
 
 
@@ -205,7 +217,7 @@ def connect(home: Home, gateway: str) -> None:
     with _centre(home) as centre, _minutely(centre):
         url = centre.docking.gateway_url
         if not url:
-            raise click.ClickException("docking.yaml has no gateway_url")
+            raise click.ClickException(tr("docking.yaml has no gateway_url"))
         home.audit.append("connect", sync=True, url=url)
         run_until(Agent(centre.desk, url, gateway, lambda: keys.load(home.key_file), home.trust, software(),
                         centre.docking.gateway_ca, home.stopped), ending)  # fmt: skip
@@ -241,7 +253,7 @@ def _log_to_stderr() -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output")
 @click.pass_obj
 def load(home: Home, as_json: bool) -> None:
     """The load that the gateway causes here, and the share used."""
@@ -262,11 +274,14 @@ def load(home: Home, as_json: bool) -> None:
          None if p.share_core_seconds is None else p.share_core_seconds // 3600),
     )  # fmt: skip
     for what, now, most in rows:
-        click.echo(f"{what:12} {now:>10}  of {'no limit' if most is None else most}")
+        limit = tr("no limit") if most is None else str(most)
+        line = tr("{what} {now}  of {most}", what=f"{tr(what):12}", now=f"{now:>10}", most=f"{limit:10}")
+        click.echo(line.rstrip())
     for person in report.people:
-        click.echo(f"  {person.person:30} {person.jobs:>6} jobs {person.cores:>6} cores")
+        click.echo(tr("  {person}: {jobs} jobs, {cores} cores", person=person.person, jobs=person.jobs,
+                      cores=person.cores))  # fmt: skip
     if report.stopped:
-        click.echo(f"STOPPED: {report.stopped}")
+        click.echo(tr("STOPPED: {reason}", reason=report.stopped))
 
 
 @main.command("page-password")
@@ -276,7 +291,7 @@ def page_password(home: Home) -> None:
     try:
         click.echo(home.page_password())
     except OSError as exc:
-        raise click.ClickException(f"{exc}. See: penstock-site check") from exc
+        raise click.ClickException(tr("{error}. See: penstock-site check", error=exc)) from exc
 
 
 @main.group()
@@ -291,9 +306,15 @@ def orders_list(home: Home, everything: bool) -> None:
     """Orders that wait for this centre's decision."""
     with _centre(home) as centre:
         for o in centre.orders.openings() if everything else centre.orders.waiting():
-            size = f"{o.core_seconds} core-s" if o.core_seconds else f"{o.cores} cores" if o.cores else o.username
-            until = f" until {o.valid_until:%Y-%m-%d}" if o.valid_until else ""
-            click.echo(f"{o.order_id}  {o.state.value:9} {o.kind.value:11} {o.project}: {size}{until}  {o.detail}")
+            until = tr("until {day}", day=f"{o.valid_until:%Y-%m-%d}") if o.valid_until else ""
+            words = " ".join(filter(None, (_size(o), until, said(o.detail))))
+            click.echo(f"{o.order_id}  {o.state.value:9} {o.kind.value:11} {o.project}: {words}")
+
+
+def _size(o: Opening) -> str:
+    if o.core_seconds:
+        return tr("{hours} core-hours", hours=f"{o.core_seconds / 3600:.3f}".rstrip("0").rstrip("."))
+    return tr("{count} cores", count=o.cores) if o.cores else o.username
 
 
 @orders.command()
@@ -304,13 +325,13 @@ def approve(home: Home, order_id: str) -> None:
     with _centre(home) as centre:
         opening = centre.orders.approve(order_id, by=getpass.getuser())
     names = " ".join(filter(None, (opening.native_account, opening.username, opening.qos)))
-    click.echo(f"{opening.state.value} {names} {opening.detail}".strip())
+    click.echo(f"{opening.state.value} {names} {said(opening.detail)}".strip())
     sys.exit(0 if opening.state.value == "open" else 1)
 
 
 @orders.command()
 @click.argument("order_id")
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="A sentence for whoever ordered.")
 @click.pass_obj
 def refuse(home: Home, order_id: str, reason: str) -> None:
     """Say no, with a reason that the gateway shows."""
@@ -320,7 +341,7 @@ def refuse(home: Home, order_id: str, reason: str) -> None:
 
 @orders.command("close")
 @click.argument("order_id")
-@click.option("--reason", default="closed by the centre")
+@click.option("--reason", default="closed by the centre", show_default=True, help="A sentence for whoever ordered.")
 @click.pass_obj
 def orders_close(home: Home, order_id: str, reason: str) -> None:
     """Take back what was opened; what ran stays in the accounting."""
@@ -329,7 +350,7 @@ def orders_close(home: Home, order_id: str, reason: str) -> None:
 
 
 @main.command()
-@click.option("--reason", default="stopped by the centre", show_default=True)
+@click.option("--reason", default="stopped by the centre", show_default=True, help="What the gateway is told.")
 @click.option("--hold", is_flag=True, help="Hold what waits instead of cancelling it; what runs ends in any case.")
 @click.pass_obj
 def stop(home: Home, reason: str, hold: bool) -> None:
@@ -339,12 +360,13 @@ def stop(home: Home, reason: str, hold: bool) -> None:
     home.stop(reason)  # before anything that could fail
     with _centre(home) as centre:
         report = halt(centre, reason=reason, hold=hold)
-    click.echo(f"keys revoked: {report.keys_revoked}; jobs ended: {report.jobs_ended}; held: {report.jobs_held}; "
-               f"accounts shut: {', '.join(report.accounts_shut) or '-'}; {report.seconds:.1f} s")  # fmt: skip
+    click.echo(tr("keys revoked: {keys}; jobs ended: {ended}; held: {held}; accounts shut: {shut}; {seconds} s",
+                  keys=report.keys_revoked, ended=report.jobs_ended, held=report.jobs_held,
+                  shut=", ".join(report.accounts_shut) or "-", seconds=f"{report.seconds:.1f}"))  # fmt: skip
     for problem in report.problems:
-        click.echo(f"problem: {problem}")
+        click.echo(tr("problem: {problem}", problem=said(problem)))
     if report.left:
-        raise click.ClickException(f"still there: {', '.join(report.left)}")
+        raise click.ClickException(tr("still there: {jobs}", jobs=", ".join(report.left)))
 
 
 @main.command()
@@ -355,10 +377,10 @@ def resume(home: Home, gateway_key: str) -> None:
     try:
         home.trust.add(keys.read_public(gateway_key))
     except ValueError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise click.ClickException(said(str(exc))) from exc
     home.resume()
     home.audit.append("resume", sync=True, by=getpass.getuser())
-    click.echo("open")
+    click.echo(tr("open: calls of this gateway are answered again"))
 
 
 @main.group()
@@ -372,12 +394,13 @@ def verify(home: Home) -> None:
     """Recompute the chain; prints the last hash, to be kept elsewhere."""
     lines, last, broken = home.audit.verify()
     if broken is not None:
-        raise click.ClickException(f"line {broken.line}: {broken.why}")
-    click.echo(f"{lines} lines, good, last hash {last}")
+        raise click.ClickException(tr("line {line}: {why}", line=broken.line, why=said(broken.why)))
+    click.echo(tr("{lines} lines, good, last hash {last}", lines=lines, last=last))
 
 
 @audit.command()
-@click.option("--format", "form", type=click.Choice(["jsonl", "cef", "syslog"]), default="jsonl", show_default=True)
+@click.option("--format", "form", type=click.Choice(["jsonl", "cef", "syslog"]), default="jsonl", show_default=True,
+              help="JSON lines, ArcSight CEF or syslog (RFC 5424).")  # fmt: skip
 @click.option("--after", default=0, help="Only lines with a higher number: a SIEM asks for what is new.")
 @click.pass_obj
 def export(home: Home, form: str, after: int) -> None:
@@ -393,7 +416,8 @@ def export(home: Home, form: str, after: int) -> None:
 @main.command()
 @click.option("--account", default="", help="A login for the jobs of the checks.")
 @click.option("--queue", default=None, help="The queue they go to.")
-@click.option("--report", type=click.Path(path_type=Path), default=Path("conformance.json"), show_default=True)
+@click.option("--report", type=click.Path(path_type=Path), default=Path("conformance.json"), show_default=True,
+              help="The file of the report.")  # fmt: skip
 @click.option("--only", multiple=True, help="Only checks whose name begins so.")
 @click.option("--verify", "to_verify", is_flag=True, help="Verify a report instead of making one.")
 @click.option("--by", "centre_key", default="", help="With --verify: the key (ed25519:…) that must have signed it.")
@@ -409,13 +433,20 @@ def conformance(
         click.echo(reports.verified(report, centre_key))
         return
     if not account:
-        raise click.UsageError("--account names the login for the jobs of the checks")
+        raise click.UsageError(tr("--account names the login for the jobs of the checks"))
     with _centre(home) as centre:
         target = Target.at_the_centre(centre, account, queue)
-        found = run(target, only=only, say=click.echo)
+        found = run(target, only=only, say=lambda text: click.echo(said(text)), tell=_tell_result)
         reports.write(report, found, site=centre.site.site, key=keys.load(home.key_file))
-    click.echo(f"{found.summary}; signed report: {report}")
+    click.echo(tr("{summary}; signed report: {file}", summary=said(found.summary), file=report))
     sys.exit(1 if found.failed else 0)
+
+
+def _tell_result(result: Result) -> None:
+    """A check that did not pass; `detail` is what the signed report says."""
+    click.echo(f"{tr(f'{result.outcome:8}')} {result.name}: {said(result.detail)}")
+    if result.remedy:
+        click.echo(f"         → {said(result.remedy)}")
 
 
 if __name__ == "__main__":

@@ -51,8 +51,10 @@ def _live_jobs(connection: HttpConnection, api: Api, manager: str) -> CheckResul
 
 def _history(connection: HttpConnection, api: Api, manager: str) -> CheckResult:
     page = connection.run(api.listed("history-job", manager, 1))
-    unread = f", {len(page.problems)} of the first {len(page.rows) + len(page.problems)} cannot be read"
-    detail = f"{page.total} ended jobs are kept" + unread * bool(page.problems)
+    detail = f"{page.total} ended jobs are kept"
+    if page.problems:
+        looked = len(page.rows) + len(page.problems)
+        detail = f"{page.total} ended jobs are kept, {len(page.problems)} of the first {looked} cannot be read"
     remedy = "Report these rows to us: what cannot be read is not charged." if page.problems else ""
     return CheckResult("history", not page.problems, detail, remedy, _METER)
 

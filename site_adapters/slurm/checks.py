@@ -46,9 +46,10 @@ def sees_everybody(config: SiteConfig, connection: Connection) -> tuple[bool, st
 def _accounting(config: SiteConfig, connection: Connection) -> CheckResult:
     since = datetime.now(UTC) - timedelta(hours=1)
     found = connection.run(commands.sacct(config.command("sacct"), since=since, everybody=True))
-    detail = f"{len(found.rows)} runs in the last hour"
+    runs = len(found.rows)
+    detail = f"{runs} runs in the last hour"
     if config.credentials.meter is None:
-        detail += f", as {connection.username} may see them: no meter is configured"
+        detail = f"{runs} runs in the last hour, as {connection.username} may see them: no meter is configured"
     return CheckResult("accounting", True, detail, credential=CredentialKind.METER)
 
 
@@ -58,7 +59,7 @@ def _limits_enforced(config: SiteConfig, connection: Connection) -> CheckResult:
     enforced = "ALL" in line or "ANY" in line
     detail = line.replace(" ", "") or "EnforcePartLimits is not set"
     if not enforced:
-        detail += ": Slurm accepts what can never run, so the gateway checks limits itself"
+        detail = f"{detail}: Slurm accepts what can never run, so the gateway checks limits itself"
     return CheckResult("limits enforced", True, detail)
 
 

@@ -25,7 +25,6 @@ from gateway.jobs.ids import tag_of
 from gateway.jobs.service import IdempotencyKey
 from site_adapters.types import Array, Attributes, JobSpec, Placement, SiteAccount
 from tests.builders import OPENED, Gateway, make_gateway, slurm_site
-from tests.lab.postgres import PostgresLab
 from tests.lab.slurm import SlurmLab
 
 pytestmark = pytest.mark.live
@@ -45,18 +44,6 @@ def mark(slurm_alpha: SlurmLab) -> Iterator[Path]:
     file = slurm_alpha.root / "home" / "lab_alice" / f"restore-{os.urandom(4).hex()}"
     yield file
     file.unlink(missing_ok=True)
-
-
-@pytest.fixture
-def other_url(db_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty database of the same kind."""
-    if db_url.startswith("sqlite"):
-        yield f"sqlite:///{tmp_path / 'new' / 'penstock.sqlite'}"
-        return
-    lab: PostgresLab = request.getfixturevalue("postgres")
-    url = lab.fresh()
-    yield url
-    lab.drop(url)
 
 
 def cli(home: Path, url: str, *words: str, code: int = 0) -> str:

@@ -84,3 +84,8 @@ def test_wheels_install_without_network_and_bring_nothing_of_the_gateway(tmp_pat
     assert (site / "job_templates/dialects/slurm.sh.j2").exists()
     assert not (site / "gateway").exists() and not (site / "accounting").exists()
     assert (site / "site_adapters/centre/systemd/penstock-site.service").exists()
+    argv = [place / "bin" / "python", "-m", "site_adapters.centre.cli", "key", "--help"]
+    chinese = {**env, "LANGUAGE": "zh_CN", "LC_ALL": "C.UTF-8"}
+    spoken = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, env=chinese,
+                            check=True)  # fmt: skip
+    assert "输出本中心的公钥，供运营方使用。" in spoken.stdout

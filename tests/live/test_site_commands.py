@@ -163,7 +163,7 @@ def test_orders_are_listed_refused_closed_and_a_failed_opening_says_why(docked: 
         centre.orders.open(Order(f"o-{number}", OrderKind.CORE_HOURS, "fluids", core_seconds=3600 * number))
     centre.close()
 
-    assert "o-2  requested core_hours  fluids: 7200 core-s" in typed(docked, "orders", "list").output
+    assert "o-2  requested core_hours  fluids: 2 core-hours waits" in typed(docked, "orders", "list").output
     assert typed(docked, "orders", "refuse", "o-1", "--reason", "no budget").output.strip() == "refused"
     assert typed(docked, "orders", "close", "o-2").output.strip() == "closed"
     approved = typed(docked, "orders", "approve", "o-3")

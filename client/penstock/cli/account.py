@@ -43,6 +43,13 @@ def whoami(as_json: bool) -> int:
         emit(me)
     else:
         click.echo(f"{me['name']} ({', '.join(me['scopes'])})")
+        if me["operator_admin"]:
+            click.echo(tr("operator"))
+        owned = sum(role == "owner" for role in me["projects"].values())
+        if me["projects"]:
+            click.echo(tr("projects: {count}, owner of {owned}", count=len(me["projects"]), owned=owned))
+        if me["staff_of"]:
+            click.echo(tr("works for {sites}", sites=", ".join(me["staff_of"])))
     return report.OK
 
 

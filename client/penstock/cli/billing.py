@@ -8,13 +8,18 @@ from urllib.parse import quote
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, month_that_begins, table
-from penstock.cli.texts import tr
+from penstock.cli.months import COMMANDS
+from penstock.cli.shared import client, emit, hours, json_option, local_time, month_in, table
+from penstock.cli.texts import said, tr
 
 
 @click.group()
 def billing() -> None:
     """What was spent and why; months, payments and adjustments for operators."""
+
+
+for _command in COMMANDS:
+    billing.add_command(_command)
 
 
 def _get(path: str, **params: Any) -> dict[str, Any]:
@@ -57,7 +62,7 @@ def _cell(value: Any) -> str:
 def charges(project: str, limit: int, as_json: bool) -> int:
     """The newest charges of PROJECT."""
     return _list(_get("billing/charges", project=project, limit=limit), as_json, {
-        "id": "CHARGE", "job": "JOB", "site": "SITE", "core_seconds": "CORE-S", "amount": "AMOUNT", "currency": "",
+        "id": "CHARGE", "job": "JOB", "site": "SITE", "core_seconds": "CORE-S", "amount": "AMOUNT", "currency": "IN",
         "meter": "METER", "end": "END", "replaced": "REPLACED",
     })  # fmt: skip
 
@@ -72,7 +77,7 @@ def explain(charge: int, as_json: bool) -> int:
         emit(found)
         return report.OK
     for step in found["steps"]:
-        click.echo(step)
+        click.echo(said(step))
     if found["evidence"]["sides"] == 2:
         click.echo(tr("confirmed by {signed_by} in its signed statement {statement}", **found["evidence"]))
     click.echo(f"{found['amount']} {found['currency']}" + (tr(" (replaced since)") if found["replaced"] else ""))
@@ -84,32 +89,55 @@ def explain(charge: int, as_json: bool) -> int:
 @json_option
 def allocations(project: str, as_json: bool) -> int:
     """What PROJECT was given, and what of it is left."""
-    return _list(_get(f"projects/{quote(project)}/allocations"), as_json, {
-        "id": "ALLOCATION", "commodity": "OF", "amount": "AMOUNT", "remaining": "LEFT", "source": "FROM",
-        "expires_at": "EXPIRES",
-    })  # fmt: skip
+    found = _get(f"projects/{quote(project)}/allocations")
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = []
+    for a in found["items"]:
+        amount, unit = _stands(a["commodity"], a["amount"])
+        left = tr("lapsed") if a["remaining"] is None else _stands(a["commodity"], a["remaining"])[0]
+        rows.append((a["id"], amount, left, unit, a["source"], _cell(a["expires_at"])))
+    table(rows, ("ALLOCATION", "AMOUNT", "LEFT", "IN", "FROM", "EXPIRES"))
+    return report.OK
 
 
 @billing.command()
 @click.argument("project")
-@click.option("--set", "amount", help="Watch a new budget of this amount")
+@click.option("--set", "amount", help="Watch a new budget of this amount, in the project's currency")
 @click.option("--span", type=click.Choice(["month", "total"]), default="month", show_default=True)
+@click.option("--alert-at", default="50,80,100", show_default=True, help="Per cent of it at which to tell, with commas")
 @click.option("--stop", is_flag=True, help="Submit nothing more when it is spent")
-@click.option("--close", metavar="BUDGET", help="Watch BUDGET no more")
+@click.option("--close", "ended", metavar="BUDGET", help="Watch this one no more")
 @json_option
-def budget(project: str, amount: str | None, span: str, stop: bool, close: str | None, as_json: bool) -> int:
-    """The budgets of PROJECT, what of them is spent, and which of their warnings (in per cent) that has reached."""
-    if close is not None:
-        with client() as api:
-            api.delete(f"billing/budgets/{quote(close, safe='')}")
-        return report.OK
+def budget(
+    project: str, amount: str | None, span: str, alert_at: str, stop: bool, ended: str | None, as_json: bool
+) -> int:
+    """The budgets of PROJECT, what of them is spent, and which alerts have come."""
     if amount is not None:
-        body = {"project": project, "amount": amount, "span": span, "stop": stop}
-        return _post("billing/budgets", body, as_json, "{id}: {spent} of {amount} spent")
-    return _list(_get("billing/budgets", project=project), as_json, {
-        "id": "BUDGET", "amount": "AMOUNT", "spent": "SPENT", "reached": "REACHED %", "span": "SPAN",
-        "stop": "STOP",
-    })  # fmt: skip
+        if not all(part.strip().isdigit() for part in alert_at.split(",")):
+            raise click.UsageError(tr("Write --alert-at like 50,80,100."))
+        body = {"project": project, "amount": amount, "span": span, "stop": stop,
+                "thresholds": [int(part) for part in alert_at.split(",")]}  # fmt: skip
+        return _post("billing/budgets", body, as_json, "{id}: {spent} of {amount} {commodity} spent")
+    if ended is not None:
+        with client() as api:
+            api.delete(f"billing/budgets/{quote(ended, safe='')}")
+    found = _get("billing/budgets", project=project)
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [_budget_row(b) for b in found["items"]]
+    table(rows, ("BUDGET", "AMOUNT", "IN", "SPENT", "%", "SPAN", "ALERTS AT %", "PASSED", "AT 100 %"))
+    return report.OK
+
+
+def _budget_row(b: dict[str, Any]) -> list[str]:
+    percent = 100 * float(b["spent"]) / float(b["amount"])
+    end = tr("stop") if b["stop"] else tr("go on")
+    span = month_in(b["span_start"], b["zone"]) if b["span"] == "month" else tr("all time")
+    return [b["id"], b["amount"], b["commodity"], b["spent"], f"{percent:.1f}", span,
+            ", ".join(map(str, b["thresholds"])), ", ".join(map(str, b["reached"])) or "–", end]  # fmt: skip
 
 
 @billing.command()
@@ -122,46 +150,19 @@ def redeem(code: str, project: str, as_json: bool) -> int:
 
 
 @billing.command()
-@json_option
-def periods(as_json: bool) -> int:
-    """The months and how far they are closed (operator)."""
-    found = _get("billing/periods")
-    if not as_json:
-        found = {"items": [item | {"month": month_that_begins(item["starts_at"])} for item in found["items"]]}
-    return _list(found, as_json, {
-        "month": "MONTH", "starts_at": "FROM", "ends_at": "UNTIL", "zone": "ZONE", "state": "STATE", "seal": "SEAL",
-    })  # fmt: skip
-
-
-@billing.command()
-@click.argument("month", metavar="YYYY-MM")
-@click.argument("step", type=click.Choice(["open", "closing", "close"]))
-@click.option("--zone", default="Asia/Shanghai", show_default=True)
-@click.option(
-    "--leave-unbilled", is_flag=True, help="Close it though runs are not billed: the next month takes them up"
-)
-@json_option
-def period(month: str, step: str, zone: str, leave_unbilled: bool, as_json: bool) -> int:
-    """Open a month, cut it off, or close it for ever (operator)."""
-    year, _, number = month.partition("-")
-    if not (year.isdigit() and number.isdigit()):
-        raise click.UsageError(tr("Write the month like 2026-11."))
-    told = "{starts_at} to {ends_at}: {state}"
-    if step == "open":
-        return _post("billing/periods", {"year": int(year), "month": int(number), "zone": zone}, as_json, told)
-    query = "?leave_unbilled=true" if leave_unbilled and step == "close" else ""
-    return _post(f"billing/periods/{int(year)}/{int(number)}/{step}{query}", {}, as_json, told)
-
-
-@billing.command()
 @click.option("--site", help="Of one centre only")
 @click.option("--over", is_flag=True, help="Also those that are over")
 @json_option
 def alarms(site: str | None, over: bool, as_json: bool) -> int:
     """What is wrong with the centres' meters: not read, gaps, totals that differ."""
-    return _list(_get("billing/alarms", site=site, over=over), as_json, {
-        "site": "SITE", "kind": "KIND", "day": "DAY", "state": "STATE", "since": "SINCE", "text": "",
-    })  # fmt: skip
+    found = _get("billing/alarms", site=site, over=over)
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [(a["site"], a["kind"], a["day"] or "–", a["state"], local_time(a["since"]), said(a["text"]))
+            for a in found["items"]]  # fmt: skip
+    table(rows, ("SITE", "KIND", "DAY", "STATE", "SINCE", "WHAT IS WRONG"))
+    return report.OK
 
 
 @billing.command()
@@ -200,8 +201,27 @@ def top_up(
 def payments(waiting: bool, as_json: bool) -> int:
     """What the bank's files brought, and which recorded top-ups it may be (operator)."""
     return _list(_get("billing/payments", unallocated=waiting), as_json, {
-        "id": "PAYMENT", "booked_on": "DAY", "bank_ref": "REFERENCE", "amount": "AMOUNT", "currency": "",
+        "id": "PAYMENT", "booked_on": "DAY", "bank_ref": "REFERENCE", "amount": "AMOUNT", "currency": "IN",
         "unallocated": "LEFT", "payer_name": "PAYER", "perhaps_top_ups": "PERHAPS TOP-UP",
+    })  # fmt: skip
+
+
+@billing.command("unmatch-top-up")
+@click.argument("top_up")
+@click.option("--reason", required=True)
+@json_option
+def unmatch_top_up(top_up: str, reason: str, as_json: bool) -> int:
+    """Take the match of TOP_UP with imported money back (operator); of much money a second operator decides."""
+    return _post(f"billing/top-ups/{quote(top_up, safe='')}/unmatch", {"reason": reason}, as_json, "{id}: {state}")
+
+
+@billing.command()
+@json_option
+def unmatches(as_json: bool) -> int:
+    """Matches of top-ups that operators take back (operator); `decide` those that wait for a second person."""
+    return _list(_get("billing/unmatches"), as_json, {
+        "id": "ID", "top_up": "TOP-UP", "payment": "PAYMENT", "amount": "AMOUNT", "currency": "", "state": "STATE",
+        "reason": "REASON",
     })  # fmt: skip
 
 
@@ -241,12 +261,13 @@ def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int 
 
 
 @billing.command()
-@click.argument("adjustment")
+@click.argument("asked")
 @click.option("--approve/--refuse", required=True)
 @json_option
-def decide(adjustment: str, approve: bool, as_json: bool) -> int:
-    """Post or refuse what another operator asked for."""
-    return _post(f"billing/adjustments/{adjustment}/decide", {"approve": approve}, as_json, "{id}: {state}")
+def decide(asked: str, approve: bool, as_json: bool) -> int:
+    """Post or refuse what another operator ASKED for: an adjustment (x…) or to take a match back (u…)."""
+    what = "unmatches" if asked.startswith("u") else "adjustments"
+    return _post(f"billing/{what}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
 
 
 @billing.command()
@@ -257,16 +278,20 @@ def decide(adjustment: str, approve: bool, as_json: bool) -> int:
 def balances(known_at: str | None, before: str | None, account: str, as_json: bool) -> int:
     """What stands on each account (operator)."""
     found = _get("billing/balances", known_at=known_at, before=before, account=account or None)
-    if not as_json:
-        found = {"items": [item | {"amount": _in_units(item)} for item in found["items"]]}
-    return _list(found, as_json, {"account": "ACCOUNT", "commodity": "OF", "amount": "AMOUNT"})
+    if as_json:
+        emit(found)
+        return report.OK
+    table([(b["account"], *_stands(b["commodity"], int(b["amount"]))) for b in found["items"]],
+          ("ACCOUNT", "AMOUNT", "IN"))  # fmt: skip
+    return report.OK
 
 
-def _in_units(balance: Any) -> str:
-    """Money as people write it: the API counts micro-units of a currency, and whole units of all else."""
-    amount, of = int(balance["amount"]), str(balance["commodity"])
-    if not (len(of) == 3 and of.isupper()):
-        return str(amount)
-    whole, micro = divmod(abs(amount), 1_000_000)
-    digits = f"{micro:06}".rstrip("0").ljust(2, "0")
-    return f"{'-' if amount < 0 else ''}{whole}.{digits}"
+def _stands(commodity: str, amount: int) -> tuple[str, str]:
+    """What the books count in small units, as people do: money in its unit, seconds of a resource in hours."""
+    if commodity.endswith("-seconds"):
+        return hours(amount), tr(commodity.replace("-seconds", "-hours"))
+    if len(commodity) == 3 and commodity.isupper():  # an ISO 4217 code; the books have micro-units
+        sign, micro = "-" * (amount < 0), abs(amount)
+        digits = f"{micro % 1_000_000:06}".rstrip("0").ljust(2, "0")
+        return f"{sign}{micro // 1_000_000}.{digits}", commodity
+    return str(amount), commodity

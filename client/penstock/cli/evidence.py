@@ -8,8 +8,11 @@ from typing import Any
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, fetched, json_option, local_time, table
+from penstock.cli.shared import client, days_of, emit, fetched, hours, json_option, local_time, month_span, table
 from penstock.cli.texts import tr
+
+_ZONE = "Asia/Shanghai"
+_LABELS = {"opening": "owed before", "closing": "owed now"}
 
 
 @click.group()
@@ -73,9 +76,26 @@ def list_settlements(as_json: bool) -> int:
         for one in found:
             emit(one)
         return report.OK
-    rows = [(s["id"], s["centre"], f"{s['from'][:10]} – {s['to'][:10]}", s["state"], f"{s['pay']} {s['pay_currency']}",
+    rows = [(s["id"], s["centre"], days_of(s["from"], s["to"], _ZONE), s["state"], f"{s['pay']} {s['pay_currency']}",
              s["paid"], ", ".join(s["signed_by"])) for s in found]  # fmt: skip
     table(rows, ("ID", "CENTRE", "PERIOD", "STATE", "PAY", "PAID", "SIGNED BY"))
+    return report.OK
+
+
+@settlement.command("draw")
+@click.argument("centre")
+@click.argument("month", metavar="YYYY-MM")
+@click.option("--zone", default=_ZONE, show_default=True, help="Whose month")
+@json_option
+def draw(centre: str, month: str, zone: str, as_json: bool) -> int:
+    """Draw what CENTRE is paid for a month; the centre signs it then (operator)."""
+    since, until = month_span(month, zone)
+    with client() as api:
+        made = api.post("billing/settlements", {"centre": centre, "since": since, "until": until})
+    if as_json:
+        emit(made)
+    else:
+        click.echo(tr("{id}: {pay} {pay_currency} to {centre}, {state}", **made))
     return report.OK
 
 
@@ -91,21 +111,25 @@ def show(settlement_id: str, as_json: bool) -> int:
         return report.OK
     said = found["statement"]
     state = f"{found['state']} ({found['reason']})" if found["reason"] else found["state"]
-    click.echo(tr("{centre}, {begin} to {end}, revision {revision}: {state}, drawn {at}", centre=found["centre"],
-                  begin=found["from"], end=found["to"], revision=found["revision"], state=state,
+    click.echo(tr("{centre}, {span}, revision {revision} of {at}: {state}", centre=found["centre"],
+                  span=days_of(found["from"], found["to"], _ZONE), revision=found["revision"], state=state,
                   at=local_time(found["drawn_at"])))  # fmt: skip
     for name, title in (("grades", "in the period"), ("corrections_of_earlier_periods", "corrections of earlier ones")):
         for line in said[name]:
-            hours = int(line["core_seconds"]) / 3600
             click.echo(tr("  {title}, {grade}: {entries} entries, {hours} core-hours", title=tr(title),
                           grade=line["grade"] or tr("no grade"), entries=line["entries"],
-                          hours=f"{hours:.2f}"))  # fmt: skip
+                          hours=hours(int(line["core_seconds"]))))  # fmt: skip
     for name in ("earned", "tax", "centre_share", "fees", "withheld", "net", "pay", "opening", "paid", "closing"):
         currency = found["pay_currency" if name in ("pay", "opening", "paid", "closing") else "currency"]
-        click.echo(f"  {tr(name.replace('_', ' ')):13} {found[name]:>24} {currency}")
+        label = tr(_LABELS.get(name, name.replace("_", " ")))
+        click.echo(f"  {label:13} {found[name]:>24} {currency}")
     for held in said["disputed"]:
         click.echo(tr("  in dispute, carried forward: {entry} ({reason})", entry=held["entry"], reason=held["reason"]))
     click.echo(tr("  signed by {sides}; sha256 {hash}", sides=", ".join(found["signed_by"]), hash=found["sha256"]))
+    if found["state"] == "drawn":
+        told = tr("To agree: penstock settlement sign {id} --key FILE --key-id NAME; "
+                  "to refuse: penstock settlement object {id} REASON", id=found["id"])  # fmt: skip
+        click.echo(told)
     return report.OK
 
 

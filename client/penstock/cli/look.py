@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, core_hours, emit, find, json_option, last_line, local_time, table
-from penstock.cli.texts import tr
+from penstock.cli.texts import said, tr
 
 
 @click.command()
@@ -149,10 +150,12 @@ def charges(job: str, as_json: bool) -> int:
         emit(found)
         return report.OK
     for charge in found["charges"]:
-        click.echo(tr("{meter} meter: {rule} = {core_seconds} core-seconds", **charge))
+        words = {"meter": tr(charge["meter"]), "rule": said(charge["rule"]), "core_seconds": charge["core_seconds"]}
+        click.echo(tr("{meter} meter: {rule} = {core_seconds} core-seconds", **words))
         for part in charge["segments"]:
-            click.echo(tr("  {quantity} {resource} at {price} {currency} for {per} = {amount} {currency}",
-                          **part | {"currency": charge["currency"]}))  # fmt: skip
+            click.echo(tr("  {quantity} {unit} at {price} {currency} {per} = {amount} {currency}", per=_per(part),
+                          unit=tr(part["resource"].replace("_", "-")), quantity=part["quantity"], price=part["price"],
+                          currency=charge["currency"], amount=part["amount"]))  # fmt: skip
     total = found["total"]
     if total is None:
         click.echo(tr("Nothing is charged."))
@@ -164,12 +167,24 @@ def charges(job: str, as_json: bool) -> int:
     return report.OK
 
 
+_BUDGETS_OF = 20  # an operator's list of projects may be long: budgets are asked for of so many
+
+
+def _per(part: dict[str, Any]) -> str:
+    """For how much the price is."""
+    if part["per"] == 3600 and part["resource"].endswith("_seconds"):
+        return tr("per {unit}", unit=tr(part["resource"].replace("_seconds", "-hour")))
+    return tr("for {count}", count=part["per"])
+
+
 @click.command()
 @json_option
 def balance(as_json: bool) -> int:
     """What the projects have used, bound and left."""
     with client() as api:
         found = api.projects()
+        names = [project["name"] for project in found[:_BUDGETS_OF]] if not as_json else []
+        budgets = [(name, b) for name in names for b in api.get("billing/budgets", project=name)["items"]]
     if as_json:
         emit(found)
         return report.OK
@@ -179,6 +194,12 @@ def balance(as_json: bool) -> int:
         for project in found for e in project["exposure"]
     ]  # fmt: skip
     table(rows, ("PROJECT", "IN", "SETTLED", "IN FLIGHT", "COMMITTED", "LIMIT", "AVAILABLE"))
+    for name, b in budgets:
+        percent = 100 * float(b["spent"]) / float(b["amount"])
+        if b["reached"]:
+            end = tr(": nothing more can be submitted") if b["stop"] and percent >= 100 else ""
+            click.echo(tr("! {project}: {percent} % of the budget of {amount} {commodity} is spent{end}", project=name,
+                          percent=f"{percent:.0f}", amount=b["amount"], commodity=b["commodity"], end=end))  # fmt: skip
     return report.OK
 
 

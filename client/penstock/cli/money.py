@@ -10,8 +10,20 @@ import click
 from penstock.api import Client
 from penstock.cli import report
 from penstock.cli.recon import show_statements
-from penstock.cli.shared import client, emit, fetched, json_option, local_time, month_that_begins, table
-from penstock.cli.texts import tr
+from penstock.cli.shared import (
+    client,
+    days_of,
+    emit,
+    fetched,
+    hours,
+    json_option,
+    local_time,
+    month_in,
+    month_span,
+    month_that_begins,
+    table,
+)
+from penstock.cli.texts import said, tr
 
 _KEYS = ("project", "user", "site", "queue", "state", "day", "month")
 _BAR = 24
@@ -20,6 +32,9 @@ _BAR = 24
 @click.command()
 @click.option("--by", multiple=True, type=click.Choice(_KEYS), default=("project",), show_default=True)
 @click.option("--month", help="Like 2026-11; default: the month that runs")
+@click.option("--since", help="Work that ended from then on, like 2026-11-01T00:00:00+08:00")
+@click.option("--until", help="Work that ended before then")
+@click.option("--zone", default="Asia/Shanghai", show_default=True, help="Whose days and months")
 @click.option("--project", "projects", multiple=True)
 @click.option("--site", "sites", multiple=True)
 @click.option("--user", "users", multiple=True)
@@ -28,12 +43,17 @@ _BAR = 24
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write a table")
 @json_option
 def spend(
-    by: tuple[str, ...], month: str | None, projects: tuple[str, ...], sites: tuple[str, ...], users: tuple[str, ...],
-    as_of: str | None, plot: Path | None, csv_file: Path | None, as_json: bool,
+    by: tuple[str, ...], month: str | None, since: str | None, until: str | None, zone: str,
+    projects: tuple[str, ...], sites: tuple[str, ...], users: tuple[str, ...], as_of: str | None, plot: Path | None,
+    csv_file: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """What was spent: of your projects if you own them, else of your own work."""
-    question = {"by": list(by), "month": month, "project": list(projects), "site": list(sites), "user": list(users),
-                "as_of": as_of}  # fmt: skip
+    if (since is None) != (until is None):
+        raise click.UsageError(tr("Say --since and --until, or --month."))
+    if month is not None:
+        month_span(month, zone)
+    question = {"by": list(by), "month": month, "start": since, "end": until, "zone": zone, "project": list(projects),
+                "site": list(sites), "user": list(users), "as_of": as_of}  # fmt: skip
     with client() as api:
         found = api.ask("billing/reports", **question)
         for file, kind in ((plot, "svg"), (csv_file, "csv")):
@@ -41,10 +61,15 @@ def spend(
                 fetched(api, "billing/reports", file, **question, format=kind)
     if as_json:
         emit(found)
-        return report.OK
+    else:
+        _show_spent(found, zone)
+    return report.OK
+
+
+def _show_spent(found: dict[str, Any], zone: str) -> None:
     top = max((abs(float(r["amount"])) for r in found["rows"]), default=0.0) or 1.0
     rows = [
-        (*(r["keys"][k] or "–" for k in found["by"]), str(r["runs"]), _hours(r["core_seconds"]), r["amount"],
+        (*(r["keys"][k] or "–" for k in found["by"]), str(r["runs"]), hours(r["core_seconds"]), r["amount"],
          r["currency"], "█" * round(_BAR * max(0.0, float(r["amount"])) / top))
         for r in found["rows"]
     ]  # fmt: skip
@@ -55,10 +80,12 @@ def spend(
         )
         click.echo(tr("Total {amount} {currency}{waits} · {runs} runs · {hours} core-hours", amount=total["amount"],
                       currency=total["currency"], waits=waits, runs=total["runs"],
-                      hours=_hours(total["core_seconds"])))  # fmt: skip
+                      hours=hours(total["core_seconds"])))  # fmt: skip
     if not found["totals"]:
         click.echo(tr("Nothing was spent."))
-    return report.OK
+    span = days_of(found["start"], found["end"], zone)
+    known = tr(", as it was known on {day}", day=local_time(found["as_of"])) if found["as_of"] else ""
+    click.echo(tr("Work that ended {span}{known}", span=span, known=known))
 
 
 @click.command()
@@ -129,9 +156,18 @@ def month(name: str, as_json: bool) -> int:
     with client() as api:
         found = api.get(f"billing/months/{name}")
         found["statements"] = api.ask("billing/statements", period=name)["items"]
+        periods = api.get("billing/periods")["items"]
+        sites = [site["id"] for site in api.sites()]
     if as_json:
         emit(found)
         return report.OK
+    _show_month(name, found, periods, sites)
+    return report.OK
+
+
+def _show_month(name: str, found: dict[str, Any], periods: list[dict[str, Any]], sites: list[str]) -> None:
+    state = next((tr(p["state"]) for p in periods if month_in(p["starts_at"], p["zone"]) == name), tr("not opened"))
+    click.echo(tr("{month} (Asia/Shanghai): {state}", month=name, state=state))
     for key, label in (("charged", "Charged by the centres' meters"), ("provisional", "Provisional, no record yet"),
                        ("not_billed", "Charged and not billed")):  # fmt: skip
         for x in found[key]:
@@ -146,7 +182,11 @@ def month(name: str, as_json: bool) -> int:
              str(x["dunning_level"])) for x in found["open"]]  # fmt: skip
     table(rows, ("OPEN INVOICE", "PAYER", "OPEN", "IN", "DISPUTED", "DAYS OVERDUE", "REMINDER"))
     show_statements(found["statements"])
-    return report.OK
+    missing = sorted(set(sites) - {s["site"] for s in found["statements"]})
+    if missing:
+        click.echo(tr("No statement yet: {sites}", sites=", ".join(missing)))
+    click.echo(tr("Each difference: penstock breaks list --month {month}. Then: penstock billing bill {month}, and "
+                  "penstock billing period {month} closing, close", month=name))  # fmt: skip
 
 
 def _all(api: Client, path: str) -> list[dict[str, Any]]:
@@ -166,7 +206,7 @@ def _show(found: dict[str, Any]) -> None:
     corrects = tr(" for {invoice}", invoice=found["corrects"]) if found["corrects"] else ""
     click.echo(f"{found['number']}  {kind}{corrects}  {found['project']}  {found['reason']}".rstrip())
     rows = [(str(x["line"]), x["kind"], x["site"], x["user"], month_that_begins(x["service_start"]), str(x["runs"]),
-             _hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
+             hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
     c = found["currency"]
     click.echo(tr("Net {net} {currency} + tax {tax} {currency} = {gross} {currency}", **found))
@@ -182,10 +222,7 @@ def _show(found: dict[str, Any]) -> None:
 def _show_why(charges: list[dict[str, Any]]) -> None:
     for c in charges:
         sign = tr("taken back: ") if c["kind"] == "reversal" else ""
-        click.echo(f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{c['rule']} → {c['amount']}")
+        click.echo(
+            f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{said(c['rule'])} → {c['amount']}"
+        )
     click.echo(tr("The arithmetic of a job: penstock charges JOB"))
-
-
-def _hours(core_seconds: int) -> str:
-    sign, hundredths = "-" * (core_seconds < 0), (abs(core_seconds) * 100 + 1800) // 3600
-    return f"{sign}{hundredths // 100:,}.{hundredths % 100:02d}"

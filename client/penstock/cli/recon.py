@@ -10,8 +10,14 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, local_time, table
-from penstock.cli.texts import tr
+from penstock.cli.texts import said, tr
 
+KINDS = {
+    "B01": "not billed by the centre", "B02": "unknown to us", "B03": "quantity", "B04": "price",
+    "B05": "exchange rate", "B06": "billed twice", "B07": "month", "B08": "person or account",
+    "B09": "who bears a failed run", "B10": "unit", "B11": "tax", "B12": "changed after", "B13": "signature",
+    "B14": "its own totals",
+}  # fmt: skip
 _FORMATS = ("csv", "json", "ogf-ur", "sacct", "pbs-log", "lsb.acct", "condor", "apel", "sunway-report")
 
 
@@ -62,8 +68,9 @@ def send(
         emit(made)
         return report.OK
     show_statements([made])
-    for text in made["findings"]:
-        click.echo(text)
+    for finding in made["findings"]:
+        kind, _, text = finding.partition(": ")
+        click.echo(f"{_kind(kind)}: {said(text)}")
     for line in made["unreadable_lines"]:
         click.echo(tr("line {line}: {why}: {raw}", **line))
     return report.OK
@@ -79,7 +86,7 @@ def compare(number: int, as_json: bool) -> int:
     if as_json:
         emit(made)
     else:
-        click.echo(", ".join(f"{tr(name.replace('_', ' '))}: {count}" for name, count in made["counts"].items()))
+        click.echo(", ".join(f"{_kind(name)}: {count}" for name, count in made["counts"].items()))
     return report.OK
 
 
@@ -107,8 +114,8 @@ def list_breaks(site: str | None, month: str | None, state: str | None, as_json:
     if as_json:
         emit(items)
         return report.OK
-    rows = [(str(b["id"]), b["site"], b["period"], b["category"], b["state"], b["delta_amount"], b["currency"],
-             str(b["age_days"]), b["explanation"] or b["kind"]) for b in items]  # fmt: skip
+    rows = [(str(b["id"]), b["site"], b["period"], _kind(b["category"]), b["state"], b["delta_amount"], b["currency"],
+             str(b["age_days"]), said(b["explanation"])) for b in items]  # fmt: skip
     table(rows, ("BREAK", "SITE", "MONTH", "KIND", "STATE", "THEIRS-OURS", "IN", "DAYS", "WHY"))
     return report.OK
 
@@ -181,17 +188,27 @@ def show_statements(found: list[dict[str, Any]]) -> None:
     rows = [(str(s["id"]), s["site"], s["period"], str(s["lines"]), str(s["agreed"]), str(s["open_breaks"]),
              s["open_amount"], s["currency"], str(s["oldest_days"]), str(s["late"]), settled[s["signed_off"]])
             for s in found]  # fmt: skip
-    table(rows, ("STATEMENT", "SITE", "MONTH", "LINES", "AGREED", "OPEN", "MONEY", "IN", "OLDEST DAYS", "LATE RUNS",
-                 "SETTLED"))  # fmt: skip
+    table(rows, ("STATEMENT", "SITE", "MONTH", "LINES", "AGREED", "OPEN", "THEIRS-OURS", "IN", "OLDEST DAYS",
+                 "LATE RUNS", "SETTLED"))  # fmt: skip
 
 
 def _shown(found: dict[str, Any]) -> None:
+    kind = _kind(found["category"])
     click.echo(
-        f"{found['id']}  {found['site']} {found['period']}  {found['category']} {found['kind']}: {found['state']}"
+        f"{found['id']}  {found['site']} {found['period']}  {kind}: {found['state']}  {found['native_id']}".rstrip()
     )
+    for side in ("ours", "theirs"):
+        seconds, amount = found[f"{side}_core_seconds"], found[f"{side}_amount"]
+        click.echo(tr("  {side}: {seconds} core-seconds, {amount} {currency}", side=tr(side), amount=amount or "–",
+                      seconds="–" if seconds is None else seconds, currency=found["currency"]))  # fmt: skip
     if found["explanation"]:
-        click.echo(found["explanation"])
+        click.echo(said(found["explanation"]))
     for step in found["history"]:
-        click.echo(
-            f"  {local_time(step['at'])}  {step['act']} by {step['by']}: {step['note']} {step['resolution']}".rstrip()
-        )
+        act = f"{step['act']} ({step['resolution']})" if step["resolution"] else step["act"]
+        told = tr("  {at}  {act} by {by}", at=local_time(step["at"]), act=act, by=step["by"])
+        click.echo(f"{told}: {said(step['note'])}" if step["note"] else told)
+
+
+def _kind(name: str) -> str:
+    """A kind of difference by its code, in words beside it; what is no code is a word itself."""
+    return f"{name} {tr(KINDS[name])}" if name in KINDS else tr(name.replace("_", " "))

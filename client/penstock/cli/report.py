@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from penstock.cli.texts import tr
+from penstock.cli.texts import said, tr
 from penstock.errors import Forbidden, NeedsLogin, NoCredit, NotReachable, PenstockError, Refused, SiteDown
 from penstock.models import Job
 
@@ -20,13 +20,13 @@ def explain(error: Exception) -> int:
         return TIMED_OUT
     if not isinstance(error, PenstockError):
         raise error
-    click.echo(f"penstock: {error}", err=True)
+    click.echo(f"penstock: {said(str(error))}", err=True)
     if isinstance(error, Refused):
         for problem in error.problems:
-            where = problem.get("pointer") or "job"
-            click.echo(f"  {where}: {problem.get('detail')} {problem.get('remedy', '')}".rstrip(), err=True)
+            words = " ".join(said(str(problem.get(part) or "")) for part in ("detail", "remedy"))
+            click.echo(f"  {problem.get('pointer') or 'job'}: {words}".rstrip(), err=True)
         if error.remedy:
-            click.echo(f"  → {error.remedy}", err=True)
+            click.echo(f"  → {said(error.remedy)}", err=True)
     elif isinstance(error, NotReachable):
         click.echo(tr("  → Is the address right? `penstock login URL`"), err=True)
     return _code(error)

@@ -51,6 +51,8 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
     for row in lines:
         cells = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
+    if not rows:
+        click.echo(tr("(none)"))
 
 
 def _width(text: str) -> int:
@@ -79,7 +81,46 @@ def local_time(stamp: str | None) -> str:
 
 
 def core_hours(core_seconds: int) -> str:
-    return tr("{hours} core-hours", hours=f"{core_seconds / 3600:.3f}")
+    return tr("{hours} core-hours", hours=hours(core_seconds))
+
+
+def hours(core_seconds: int) -> str:
+    """Core-hours to three places: what a small job used is seen, too."""
+    sign, thousandths = "-" * (core_seconds < 0), (abs(core_seconds) * 1000 + 1800) // 3600
+    return f"{sign}{thousandths // 1000:,}.{thousandths % 1000:03d}"
+
+
+def month_in(start: str, zone: str) -> str:
+    """The month that begins then in a zone, like 2026-11."""
+    return f"{_in_zone(start, zone):%Y-%m}"
+
+
+def days_of(start: str, end: str, zone: str) -> str:
+    """The first and the last day of [start, end) in a zone, which is named."""
+    from datetime import timedelta
+
+    first, last = _in_zone(start, zone), _in_zone(end, zone) - timedelta(microseconds=1)
+    return tr("{first} to {last} ({zone})", first=f"{first:%Y-%m-%d}", last=f"{last:%Y-%m-%d}", zone=zone)
+
+
+def month_span(month: str, zone: str) -> tuple[str, str]:
+    """[start, end) of a month like 2026-11 of a zone, as the gateway reads times."""
+    from datetime import datetime, timedelta
+    from zoneinfo import ZoneInfo
+
+    try:
+        start = datetime.strptime(month, "%Y-%m").replace(tzinfo=ZoneInfo(zone))
+    except (ValueError, KeyError) as exc:
+        raise click.UsageError(tr("Write the month like 2026-11, and a zone like Asia/Shanghai.")) from exc
+    following = (start + timedelta(days=32)).replace(day=1)
+    return start.isoformat(), following.isoformat()
+
+
+def _in_zone(stamp: str, zone: str) -> Any:
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    return datetime.fromisoformat(stamp).astimezone(ZoneInfo(zone))
 
 
 def last_line(job: Job) -> str:

@@ -13,7 +13,7 @@ import click
 
 from penstock.cli import report
 from penstock.cli.shared import client, emit, json_option, last_line
-from penstock.cli.texts import tr
+from penstock.cli.texts import said, tr
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?\Z")
 _MEMORY = re.compile(r"(\d+)([KMGT]?)i?B?\Z", re.IGNORECASE)
@@ -166,9 +166,9 @@ def _plan(spec: dict[str, Any], as_json: bool) -> int:
         emit(found)
         return report.OK if found.ok else report.FAILURE
     for problem in found.problems:
-        click.echo(f"✗ {problem['pointer'] or 'job'}: {problem['detail']} {problem['remedy']}".rstrip())
+        click.echo(f"✗ {problem['pointer'] or 'job'}: {said(problem['detail'])} {said(problem['remedy'])}".rstrip())
     for candidate in found.candidates:
-        reasons = "; ".join(p["detail"] for p in candidate["problems"])
+        reasons = "; ".join(said(p["detail"]) for p in candidate["problems"])
         click.echo(f"{'✓' if candidate['ok'] else '✗'} {candidate['resource_id']}" + (f": {reasons}" * bool(reasons)))
     if found.estimate:
         e = found.estimate
@@ -190,7 +190,11 @@ def _from_files(script: str | None, spec_file: str | None, options: dict[str, An
         except ValueError as exc:
             raise click.UsageError(tr("{file} is no JSON: {why}", file=spec_file, why=exc)) from exc
         return {**kept, **given}
-    text = sys.stdin.read() if script == "-" else Path(script or "").read_text("utf-8", "surrogateescape")
+    try:
+        text = sys.stdin.read() if script == "-" else Path(script or "").read_text("utf-8")
+    except UnicodeDecodeError as exc:
+        raise click.UsageError(tr("{file} is no text in UTF-8: to run a program, `penstock run -- {file}`",
+                                  file=script)) from exc  # fmt: skip
     named = given if "name" in given or script == "-" else {"name": Path(script or "").stem, **given}
     return {**named, "script": text}
 

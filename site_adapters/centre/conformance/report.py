@@ -14,6 +14,7 @@ from joserfc.errors import JoseError
 
 from site_adapters.centre.conformance.run import Found
 from site_adapters.centre.home import software
+from site_adapters.centre.texts import said, tr
 from site_adapters.if2 import keys
 from site_adapters.if2.keys import SigningKey
 
@@ -41,11 +42,12 @@ def verified(file: Path, centre_key: str = "") -> str:
         report = json.loads(file.read_text("utf-8"))
         public = keys.read_public(report["key"])
         if centre_key and keys.read_public(centre_key).x != public.x:
-            raise click.ClickException("the report is signed by another key")
+            raise click.ClickException(tr("the report is signed by another key"))
         signed = jws.deserialize_compact(report["signature"], keys.verifier(public), algorithms=_ALGORITHMS)
         content = json.loads(signed.payload)
     except (OSError, ValueError, KeyError, TypeError, JoseError) as exc:
-        raise click.ClickException(f"the report is not good: {exc}") from exc
+        raise click.ClickException(tr("the report is not good: {error}", error=exc)) from exc
     if content != report["report"]:
-        raise click.ClickException("the results were changed after they were signed")
-    return f"good: {content['site']} at {content['made_at']}: {content['summary']} (signed by {report['key']})"
+        raise click.ClickException(tr("the results were changed after they were signed"))
+    return tr("good: {site} at {time}: {summary} (signed by {key})", site=content["site"], time=content["made_at"],
+              summary=said(content["summary"]), key=report["key"])  # fmt: skip

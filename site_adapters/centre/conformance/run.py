@@ -26,6 +26,11 @@ class Result:
     remedy: str
     seconds: float
 
+    @property
+    def line(self) -> str:
+        """In English, for a log."""
+        return f"{self.outcome:8} {self.name}: {self.detail}" + (f"\n         → {self.remedy}" if self.remedy else "")
+
 
 @dataclass(slots=True)
 class Found:
@@ -51,15 +56,19 @@ def all_checks(target: Target) -> Iterator[Check]:
         yield from group.checks(target)
 
 
-def run(target: Target, *, only: Sequence[str] = (), say: Callable[[str], None] = lambda _line: None) -> Found:
-    """Every check (or those whose names begin so); never raises for one of them."""
+def run(
+    target: Target, *, only: Sequence[str] = (), say: Callable[[str], None] = lambda _line: None,
+    tell: Callable[[Result], None] | None = None,
+) -> Found:  # fmt: skip
+    """Every check (or those whose names begin so); never raises for one of them. `tell` gets what did not pass."""
+    told = tell or (lambda result: say(result.line))
     found = Found()
     chosen = [c for c in all_checks(target) if not only or c.name.startswith(tuple(only))]
     possible = []
     for check in chosen:
         missing = _missing(check, target)
         if missing:
-            _keep(found, say, check, "skipped", missing, 0.0)
+            _keep(found, told, check, "skipped", missing, 0.0)
         else:
             possible.append(check)
     jobs = _submitted(target, possible, say)
@@ -67,7 +76,7 @@ def run(target: Target, *, only: Sequence[str] = (), say: Callable[[str], None] 
     for check in possible:
         begun = time.monotonic()
         outcome, detail = _judged(check, target, jobs[check.name])
-        _keep(found, say, check, outcome, detail, time.monotonic() - begun)
+        _keep(found, told, check, outcome, detail, time.monotonic() - begun)
     return found
 
 
@@ -139,8 +148,11 @@ def _judged(check: Check, target: Target, jobs: Mapping[str, Ran]) -> tuple[str,
     return "passed", ""
 
 
-def _keep(found: Found, say: Callable[[str], None], check: Check, outcome: str, detail: str, seconds: float) -> None:
-    found.results.append(Result(check.name, check.proves, outcome, detail[:1000],
-                                check.remedy if outcome == "failed" else "", round(seconds, 3)))  # fmt: skip
+def _keep(
+    found: Found, tell: Callable[[Result], None], check: Check, outcome: str, detail: str, seconds: float
+) -> None:
+    result = Result(check.name, check.proves, outcome, detail[:1000], check.remedy if outcome == "failed" else "",
+                    round(seconds, 3))  # fmt: skip
+    found.results.append(result)
     if outcome != "passed":
-        say(f"{outcome:8} {check.name}: {detail}" + (f"\n         → {check.remedy}" if outcome == "failed" else ""))
+        tell(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import structs
@@ -23,6 +24,7 @@ POLICY = MeteringPolicy()
 LOG_KEY = Ed25519PrivateKey.from_private_bytes(b"\x07" * 32)
 ORIGIN = "gw.example/log"
 LOG = note.Verifier(ORIGIN, note.LOG, note.public_bytes(LOG_KEY))
+SEAL = partial(note.sign_text, name=ORIGIN, key=LOG_KEY)
 
 
 def person_key(person: str) -> bytes:

@@ -44,11 +44,14 @@ def run(
 ) -> books.Assigned:  # fmt: skip
     """One run that ended at `at`; the same `key` with other figures is a changed reading of it."""
     key = key or f"run{next(_runs)}"
+    start, end = (str(int(moment.timestamp())) for moment in (at - timedelta(seconds=core_seconds), at))
+    raw = {"key": key, "note": note, "State": "COMPLETED", "Submit": start, "Start": start, "End": end,
+           "ElapsedRaw": str(core_seconds), "AllocCPUS": "1", "AllocNodes": "1", "Partition": "cpu"}  # fmt: skip
     record = UsageRecord(
         site_id=site, run_key=key, meter=meter, kind=Kind.RUN, native_id=key, state="COMPLETED",
         username="x", cores=1, nodes=1, elapsed_s=core_seconds, core_seconds=core_seconds, node_seconds=core_seconds,
         queue="cpu", submit_time=at - timedelta(seconds=core_seconds), start_time=at - timedelta(seconds=core_seconds),
-        end_time=at, raw={"key": key, "note": note},
+        end_time=at, raw=raw,
     )  # fmt: skip
     return books.Assigned(record, f"j-{key}", project, user, "CNY")
 

@@ -67,6 +67,21 @@ def test_a_tariff_prices_nothing_until_both_signed_and_never_before(db: Database
     assert owed(db) == 20_000 + 40_000  # half at the old price, half at the new
 
 
+@pytest.mark.parametrize("site", [None, "beta"])
+def test_a_centre_signs_no_prices_of_another_centre(db: Database, site: str | None) -> None:
+    """A rule of the tariff with alpha that names no site, or beta: at beta the operator's own price stays."""
+    add_rules(db, rule(0, 360_000, site_id=None))
+    agree(db)
+    cheap = Tariff("t1", 1, "a1", LONG_AGO, (rule(0, 36_000, site_id=site),))
+    with db.write() as conn:
+        contracts.save_tariff(conn, cheap, now=LONG_AGO)
+        sign_both(conn, cheap, at=LONG_AGO)
+    charge(db, run("1", site_id="beta"))
+    assert owed(db) == 40_000
+    charge(db, run("2", site_id="alpha"))
+    assert owed(db) == 40_000 + (4_000 if site is None else 40_000)
+
+
 def test_who_is_no_party_or_signs_other_bytes_is_refused(db: Database) -> None:
     document = agreement()
     with db.write() as conn:
@@ -105,8 +120,8 @@ def test_the_centre_gets_its_share_and_bears_its_faults(db: Database) -> None:
         lines = books.charges_of_job(conn, "j2")
         found = books.explain(conn, lines[0].charge_id)
     assert found is not None and found.charge.reason == "liability:NODE_FAIL"
-    assert any("the centre is not paid 40000" in step for step in found.steps)
-    assert any("400 core_seconds × rule 1: 360000 for 3600 core_seconds = 40000" in step for step in found.steps)
+    assert any("the centre is not paid 0.04 CNY" in step for step in found.steps)
+    assert any("400 core-seconds × rule 1: 0.36 CNY per core-hour = 0.04 CNY" in step for step in found.steps)
 
 
 def test_no_bill_rises_after_n_days_but_falls_at_any_time(db: Database) -> None:

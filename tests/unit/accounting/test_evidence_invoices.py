@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from babel.core import get_global
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 from sqlalchemy import Connection
 
 from accounting import store as books
@@ -26,12 +27,13 @@ from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, LegalEntity
 from accounting.invoicing.store import Wanted, issue_credit_note, issue_invoice
 from accounting.invoicing.tax import TaxKind, TaxRule, taxed
+from accounting.ledger import parts_of
 from accounting.meter import MeteringPolicy
-from accounting.store import prices
+from accounting.store import charges, contracts, posting, prices
 from accounting.store.contracts import Terms, set_terms
 from accounting.tariff import Discount, PriceRule
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import LOG, MICRO, T0, append_all, book, checkpoint
+from tests.unit.accounting.evidence_case import LOG, MICRO, SEAL, T0, append_all, book, checkpoint
 from tests.unit.accounting.test_evidence_verifier import WITNESS, WITNESS_KEY, check, mutate, verifier
 
 _ = verifier  # the fixture
@@ -111,7 +113,7 @@ def seal(conn: Connection) -> None:
 def lines_of(conn: Connection, **asked: Any) -> list[str]:
     """The bundle of a payer's month, or of what is asked for."""
     asked = {"start": NOVEMBER.start, "end": NOVEMBER.end} | (asked or {"payer_id": "uni"})
-    return list(bundle(conn, About(**asked), log_key=LOG, witnesses=[WITNESS]))
+    return list(bundle(conn, About(**asked), log_key=LOG, seal=SEAL, witnesses=[WITNESS]))
 
 
 def numbers(lines: list[str]) -> list[str]:
@@ -167,7 +169,7 @@ def campaign(db: Database, verifier: ModuleType, count: int, seed: int) -> list[
     return missed
 
 
-@pytest.mark.parametrize("kept", ["items", "invoice", "entry", "price_end", "discount"])
+@pytest.mark.parametrize("kept", ["items", "invoice", "entry", "price_end", "discount", "project_terms"])
 def test_a_payers_bundle_with_a_part_left_out_does_not_fit(db: Database, verifier: ModuleType, kept: str) -> None:
     with db.read() as conn:
         lines = lines_of(conn)
@@ -202,9 +204,8 @@ def test_an_invoice_that_rounds_each_line_up_is_found_though_the_log_signs_it(
         )
 
 
-def _book_more(conn: Connection) -> bool:
-    start = int(NOVEMBER.end.timestamp()) + 9000
-    book(conn, [91], project="p2", Start=str(start), End=str(start + 1000), Submit=str(start), ElapsedRaw="1000")
+def _book_more(conn: Connection, project: str = "p2") -> bool:
+    book(conn, [91], project=project, **at(NOVEMBER.end + timedelta(seconds=9000)))
     return True
 
 
@@ -236,6 +237,82 @@ def test_a_price_of_another_hour_is_found(db: Database, verifier: ModuleType, mo
         seal(conn)
         found = " ".join(check(verifier, lines_of(conn, document=made.number)))
     assert "by the prices that held" in found
+
+
+def test_payers_parts_that_are_not_by_the_terms_are_found_though_the_log_signs_them(
+    db: Database, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charges, "_payers", lambda d, _terms: parts_of(d.amount, [("uni", 50), ("grant", 50)]))
+    found = billed_in_december(db, verifier, project="p1")
+    assert "the payers owe {'uni': '2066698', 'grant': '1377798'} by the project's terms" in found
+
+
+def test_a_part_that_is_posted_to_another_payer_is_found_though_the_charge_is_right(
+    db: Database, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fair = posting._payers_delta
+    other = {"uni": "grant", "grant": "uni"}
+    monkeypatch.setattr(posting, "_payers_delta", lambda d: {other[p]: part for p, part in (fair(d) or {}).items()})
+    assert "charged and posted differ by {('CNY', 'owed by uni')" in billed_in_december(db, verifier, project="p1")
+
+
+def test_parts_of_a_project_that_nobody_shares_are_found(
+    db: Database, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charges, "_payers", lambda d, _terms: parts_of(d.amount, [("uni", 1)]))
+    assert "the payers owe None by the project's terms" in billed_in_december(db, verifier, project="p2")
+
+
+def test_a_user_class_that_the_terms_do_not_give_is_found(
+    db: Database, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = contracts.Contracts.where
+    monkeypatch.setattr(
+        contracts.Contracts,
+        "where",
+        lambda *args, **place: structs.replace(where(*args, **place), user_class="x"),
+    )
+    assert "is of class '', the charge says 'x'" in billed_in_december(db, verifier, project="p2")
+
+
+def billed_in_december(db: Database, verifier: ModuleType, *, project: str) -> str:
+    """What the verifier finds in the bundle of an invoice for one more run."""
+    with db.write() as conn:
+        _book_more(conn, project)
+        made = invoice(conn, "uni", "2026-12", project=project)
+        seal(conn)
+        return " ".join(check(verifier, lines_of(conn, document=made.number)))
+
+
+def test_new_terms_are_for_what_ends_later_and_change_nothing_that_was_charged(
+    db: Database, verifier: ModuleType
+) -> None:
+    change = NOVEMBER.end + timedelta(hours=1)
+    with db.write() as conn:
+        set_terms(conn, Terms("p1", change, payers=(("grant", 2), ("uni", 1))), now=T0)
+        book(conn, [97], **at(change - timedelta(minutes=30)))
+        book(conn, [98], **at(change))
+        seal(conn)
+        lines = lines_of(conn, project_id="p1", end=month("2026-12", ZONE).end)
+        assert check(verifier, lines) == []
+        payers = {json.loads(text)["leaf"]["key"]: json.loads(text)["charges"][0]["charge"] for text in lines
+                  if '"charges":[{' in text}  # fmt: skip
+    before, after = list(payers.values())[-2:]
+    assert int(before["payers"]["uni"]) > int(before["payers"]["grant"])
+    assert int(after["payers"]["grant"]) > int(after["payers"]["uni"])
+
+
+def test_terms_that_are_set_backwards_do_not_touch_what_was_charged_before(db: Database, verifier: ModuleType) -> None:
+    with db.write() as conn:
+        set_terms(conn, Terms("p2", LONG_AGO, "industry", (("grant", 1),)), now=T0)
+        seal(conn)
+        assert check(verifier, lines_of(conn, project_id="p2")) == []
+
+
+def at(start: datetime) -> dict[str, str]:
+    """A run of 1000 seconds from then on, as sacct tells it."""
+    begin = int(start.timestamp())
+    return {"Start": str(begin), "End": str(begin + 1000), "Submit": str(begin), "ElapsedRaw": "1000"}
 
 
 def test_the_decimals_of_every_currency_are_those_that_invoices_round_to(verifier: ModuleType) -> None:

@@ -21,7 +21,7 @@ from accounting.store import contracts
 from accounting.tariff import PriceRule, Tariff
 from gateway.billing.signing import verify
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import LOG, MICRO, T0, append_all, book, checkpoint
+from tests.unit.accounting.evidence_case import LOG, MICRO, SEAL, T0, append_all, book, checkpoint
 from tests.unit.accounting.test_evidence_verifier import MONTH, check, verifier
 from tests.unit.accounting.test_settlement import AGREEMENT, PARTY_KEYS, T1, sign_agreement
 
@@ -63,7 +63,7 @@ def lines(db_url: str) -> Iterator[list[str]]:
             book(conn, [number], State=state, Suspended="00:01:40")
         append_all(conn)
         checkpoint(conn)
-        yield list(bundle(conn, MONTH_OF_P1, log_key=LOG))
+        yield list(bundle(conn, MONTH_OF_P1, log_key=LOG, seal=SEAL))
     found.dispose()
 
 

@@ -21,14 +21,15 @@ from accounting.evidence import log, note, personal
 from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
 from accounting.evidence.leaves import Charged
+from accounting.store.contracts import Terms, set_terms
 from accounting.tables import metadata
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import LOG, T0, append_all, book, checkpoint, open_books, person_key
+from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint, open_books, person_key
 
 FILE = Path(__file__).parents[3] / "docs" / "verify" / "penstock_verify.py"
 WITNESS_KEY = Ed25519PrivateKey.from_private_bytes(b"\x09" * 32)
 WITNESS = note.Verifier("alpha.example", note.COSIGNATURE, note.public_bytes(WITNESS_KEY))
-OLDER = 65  # leaves of the first checkpoint
+OLDER = 66  # leaves of the first checkpoint
 MONTH = About(T0.replace(day=1, hour=0), T0.replace(month=12, day=1, hour=0))
 
 
@@ -47,6 +48,7 @@ def db(db_url: str) -> Iterator[Database]:
     found = Database(db_url)
     with found.write() as conn:
         open_books(conn, "p1", "p2")
+        set_terms(conn, Terms("p1", T0 - timedelta(days=99), "uni", (("uni", 60), ("grant", 40))), now=T0)
         book(conn, range(40))
         book(conn, range(40, 60), project="p2")
         append_all(conn)
@@ -69,7 +71,7 @@ def shown(charged: Charged) -> dict[str, Any] | None:
 
 
 def lines_of(conn: Connection, about: About = MONTH, seen: int | None = OLDER) -> list[str]:
-    return list(bundle(conn, about, log_key=LOG, witnesses=[WITNESS], seen=seen, shown=shown))
+    return list(bundle(conn, about, log_key=LOG, seal=SEAL, witnesses=[WITNESS], seen=seen, shown=shown))
 
 
 def check(verifier: ModuleType, lines: list[str], seen: str | None = None) -> list[str]:
@@ -125,26 +127,17 @@ def changed(value: Any, rng: random.Random) -> Any:
     return value[:at] + rng.choice([c for c in others if c != letter]) + value[at + 1 :]
 
 
-# What carries no evidence: who the log says may be its witness (the reader names that), which line this is, and the
-# time that was asked for: nobody signed the question (of an invoice or a settlement it is checked).
-NOT_EVIDENCE = {("witnesses",), ("t",), ("about", "from"), ("about", "to")}
-
-
 def mutate(lines: list[str], rng: random.Random) -> tuple[list[str], str]:
-    while True:
-        number = rng.randrange(len(lines))
-        value = json.loads(lines[number])
-        paths = list(scalars(value))
-        path = rng.choice(paths)
-        if path[:1] in NOT_EVIDENCE or path[:2] in NOT_EVIDENCE:
-            continue
-        at = value
-        for part in path[:-1]:
-            at = at[part]
-        before, at[path[-1]] = at[path[-1]], changed(at[path[-1]], rng)
-        what = f"line {number} {path}: {before!r} -> {at[path[-1]]!r}"
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-        return [*lines[:number], text, *lines[number + 1 :]], what
+    number = rng.randrange(len(lines))
+    value = json.loads(lines[number])
+    path = rng.choice(list(scalars(value)))
+    at = value
+    for part in path[:-1]:
+        at = at[part]
+    before, at[path[-1]] = at[path[-1]], changed(at[path[-1]], rng)
+    what = f"line {number} {path}: {before!r} -> {at[path[-1]]!r}"
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return [*lines[:number], text, *lines[number + 1 :]], what
 
 
 def campaign(db: Database, verifier: ModuleType, count: int, seed: int) -> list[str]:
@@ -175,9 +168,10 @@ BOOKS = {
                      "suspended_s", "core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds",
                      "threads_per_core", "start_time", "end_time", "raw"),
     "charge": ("currency", "amount_micro", "gross_micro", "borne_micro", "centre_micro", "tax_micro", "core_seconds",
-               "policy_version", "grade", "user_class", "rule", "reason", "segments"),
+               "policy_version", "grade", "user_class", "rule", "reason", "segments", "payers"),
     "journal_entry": ("idem_key", "kind", "effective_at", "memo"),
     "posting": ("amount", "account_id"),
+    "project_terms": ("payers", "user_class", "valid_from"),
     "price_rule": ("price_micro", "per", "resource", "currency", "valid_from"),
     "evidence_leaf": ("leaf_hash",),
     "evidence_checkpoint": ("note",),
@@ -244,7 +238,7 @@ def test_each_evidence_bearing_column_of_the_books_is_watched(db: Database, veri
 
 
 @pytest.mark.parametrize("keep", [lambda k: k != "entry", lambda k: k != "gaps", lambda k: k != "checkpoint",
-                                  lambda k: k != "bill"])  # fmt: skip
+                                  lambda k: k != "bill", lambda k: k != "seal"])  # fmt: skip
 def test_a_bundle_with_a_part_left_out_does_not_fit(db: Database, verifier: ModuleType, keep: Any) -> None:
     with db.read() as conn:
         lines = lines_of(conn)
@@ -257,3 +251,72 @@ def test_one_entry_left_out_or_doubled_is_found(db: Database, verifier: ModuleTy
     entry = next(i for i, line in enumerate(lines) if '"t":"entry"' in line)
     assert check(verifier, lines[:entry] + lines[entry + 1 :])
     assert check(verifier, [*lines[:entry], lines[entry], *lines[entry:]])
+
+
+# ---------------------------------------------------------------- the question that a bundle answers
+
+
+HALF = About(MONTH.start, T0 + timedelta(hours=5))
+
+
+@pytest.mark.parametrize("sealed_as", ["the half", "the month"])
+def test_half_a_month_that_is_passed_off_as_the_whole_is_found(
+    db: Database, verifier: ModuleType, sealed_as: str
+) -> None:
+    """Its entries, its hashes and its bill fit together: all that is wrong is what it claims to answer."""
+    with db.read() as conn:
+        whole, half = lines_of(conn), lines_of(conn, HALF)
+    assert check(verifier, half) == []
+    forged = [whole[0], *half[1:-1], half[-1] if sealed_as == "the half" else whole[-1]]
+    assert check(verifier, forged) == [
+        "THE BUNDLE IS NOT WHAT WAS SEALED: another project, site or time, or other leaves"
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("from", (MONTH.start + timedelta(hours=1)).isoformat()), ("to", (MONTH.end - timedelta(days=1)).isoformat()),
+    ("to", (MONTH.end + timedelta(days=30)).isoformat()), ("project", None), ("site", "alpha"),
+])  # fmt: skip
+def test_a_question_that_was_changed_is_found(
+    db: Database, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    with db.read() as conn:
+        lines = lines_of(conn, About(MONTH.start, MONTH.end, "p2"))
+    head = json.loads(lines[0])
+    head["about"][name] = value
+    forged = [json.dumps(head) + "\n", *lines[1:]]
+    assert "WHAT WAS SEALED" in " ".join(check(verifier, forged))
+    monkeypatch.setattr(verifier, "check_seal", lambda _whole: None)
+    assert check(verifier, forged) == []  # nothing but the seal knows
+
+
+def test_a_seal_of_another_key_is_found(db: Database, verifier: ModuleType) -> None:
+    with db.read() as conn:
+        lines = lines_of(conn)
+    text = json.loads(lines[-1])["note"].rpartition("\n\n")[0] + "\n"
+    forged = note.sign_text(text, name=LOG.name, key=WITNESS_KEY)
+    assert check(verifier, [*lines[:-1], json.dumps({"t": "seal", "note": forged})]) == [
+        f"{LOG.name} did not seal the bundle"
+    ]
+
+
+# ---------------------------------------------------------------- what is not metered again
+
+
+def test_a_record_that_cannot_be_metered_again_is_never_called_verified(
+    db: Database, verifier: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with db.read() as conn:
+        (tmp_path / "bundle").write_text("".join(lines_of(conn)))
+    arguments = [str(tmp_path / "bundle"), "--log-key", LOG.vkey, "--processes", "1"]
+    assert verifier.main(arguments) == 0
+    assert "80 of 80 charges" in capsys.readouterr().out
+    read = verifier.reader_of
+    monkeypatch.setattr(verifier, "reader_of", lambda f: None if f["JobID"] in ("5", "6") else read(f))
+    assert verifier.main([*arguments, "--runs"]) == 3
+    told = capsys.readouterr().out
+    assert "78 of 80 charges" in told
+    assert "NOT METERED AGAIN: 2 charges, a record in no format that this verifier can read" in told
+    assert "everything fits" not in told
+    assert told.count("NOT METERED AGAIN (a record") == 2

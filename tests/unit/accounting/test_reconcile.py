@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, select
 
 from accounting import store as books
 from accounting.calendar import month
+from accounting.reconciling import statement_store
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import Act, Category, Refused, State
 from accounting.reconciling.drafts import Rules
@@ -24,8 +27,10 @@ from accounting.sources import read_usage
 from accounting.usage import UsageRecord
 from gateway.billing import reconcile
 from gateway.billing.reconcile import Received, Reconciled
+from gateway.identity import service
 from tests import builders
 from tests.builders import Gateway, local_site, make_gateway
+from tests.lab.slurm import wait_for
 from tests.unit.accounting.makers import agree, agreement
 
 T0 = datetime(2026, 11, 10, 12, 0, tzinfo=UTC)
@@ -36,6 +41,7 @@ RULES = Rules(ground=Ground(cores_per_node=64, threads_per_core=2, price=PRICE, 
 @pytest.fixture
 def gateway(db_url: str, tmp_path: Path) -> Iterator[Gateway]:
     made = make_gateway(tmp_path, db_url, local_site(tmp_path))
+    an_operator(made)
     yield made
     builders.OPENED.clear()
     made.services.close()
@@ -91,6 +97,12 @@ def kinds(found: list[Any]) -> list[tuple[str, str, str]]:
 def owed(gateway: Gateway) -> int:
     with gateway.services.db.read() as conn:
         return next(e.settled for e in books.exposure(conn, gateway.project_id) if e.commodity == "CNY")
+
+
+def an_operator(gateway: Gateway) -> None:
+    """`admin`, without whom a centre would agree with itself."""
+    with gateway.services.db.write() as conn:
+        service.create_user(conn, name="admin", operator_admin=True, now=gateway.services.clock())
 
 
 def act(gateway: Gateway, break_id: int, wanted: Act, by: str, **more: str) -> None:
@@ -345,3 +357,63 @@ def test_ages_and_money_of_what_waits(gateway: Gateway) -> None:
         at_a_glance = reconcile.standing(conn, statement, now=now)
     assert (at_a_glance.lines, at_a_glance.agreed, at_a_glance.open_breaks) == (2, 1, 1)
     assert (at_a_glance.open_micro, at_a_glance.oldest_days) == (8_543_200, 9)
+
+
+def test_other_writers_have_their_turn_while_a_long_statement_arrives(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wants to write meanwhile waits for some of the lines, never for all; half a statement shows to nobody."""
+    db = gateway.services.db
+    seen: list[Any] = []
+    writers: list[threading.Thread] = []
+
+    def write() -> None:
+        with db.write() as conn:
+            seen.append(statement_store.statements(conn))
+
+    def kept(conn: Connection, number: int, rows: Sequence[tuple[Any, ...]]) -> None:
+        real(conn, number, rows)
+        writers.append(threading.Thread(target=write))
+        writers[-1].start()
+        if (lock := db._write_lock) is None:
+            writers[-1].join()
+        else:
+            wait_for(lambda: len(lock._waiting) > 0, "the other writer to queue")
+
+    real = statement_store.save_lines
+    monkeypatch.setattr(statement_store, "save_lines", kept)
+    monkeypatch.setattr(reconcile, "_AT_ONCE", 10)
+
+    received = receive(gateway, *map(line, range(1, 36)))
+
+    for writer in writers:
+        writer.join()
+    assert len(writers) == 4
+    assert received.new and seen == [[]] * 4
+    with db.read() as conn:
+        assert statement_row(conn, received.statement_id).lines == 35
+        assert len(conn.execute(select(statement_store.LINES)).all()) == 35
+
+
+def test_a_statement_that_was_cut_off_is_not_there_and_arrives_whole_the_next_time(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(conn: Connection, number: int, rows: Sequence[tuple[Any, ...]]) -> None:
+        real(conn, number, rows)
+        if len(conn.execute(select(statement_store.LINES)).all()) > 15:
+            raise RuntimeError("power failure")
+
+    real = statement_store.save_lines
+    monkeypatch.setattr(reconcile, "_AT_ONCE", 10)
+    with monkeypatch.context() as broken:
+        broken.setattr(statement_store, "save_lines", cut)
+        with pytest.raises(RuntimeError):
+            receive(gateway, *map(line, range(1, 36)))
+    with gateway.services.db.read() as conn:
+        assert statement_store.statements(conn) == []
+
+    received = receive(gateway, *map(line, range(1, 36)))
+
+    assert received.new and not receive(gateway, *map(line, range(1, 36))).new
+    _, found = compare(gateway, received)
+    assert len(found) == 35

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -14,14 +15,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
 from accounting.agreement import Bills, Payout, PostingLimits, StatementTerms, Tax, TaxKind, Tolerances
+from accounting.evidence import merkle
 from accounting.evidence.canonical import sha256_hex
+from accounting.evidence.confirmations import leaf_of
 from accounting.evidence.leaves import entries
 from accounting.evidence.outbox import OUTBOX
 from accounting.ledger import payable
 from accounting.meter import MeteringPolicy
 from accounting.parties import SigningKey
 from accounting.reconciling.breaks import Act, Cause, Refused
-from accounting.reconciling.confirmed import Confirmed, confirmed, fingerprint
+from accounting.reconciling.confirmed import Confirmed, confirmed
 from accounting.reconciling.drafts import Rules
 from accounting.reconciling.explain import Ratio
 from accounting.reconciling.statement_store import statement_row
@@ -34,12 +37,13 @@ from gateway.billing.recon_rules import rules_for
 from tests import builders
 from tests.builders import Gateway, local_site, make_gateway
 from tests.unit.accounting.makers import LONG_AGO, agree, agreement, standing
-from tests.unit.accounting.test_reconcile import act, compare, have, kinds, line, receive, row
+from tests.unit.accounting.test_reconcile import act, an_operator, compare, have, kinds, line, receive, row
 
 
 @pytest.fixture
 def gateway(db_url: str, tmp_path: Path) -> Iterator[Gateway]:
     made = make_gateway(tmp_path, db_url, local_site(tmp_path))
+    an_operator(made)
     yield made
     builders.OPENED.clear()
     made.services.close()
@@ -193,8 +197,9 @@ def test_runs_that_agree_with_a_signed_statement_are_confirmed_by_the_centre(gat
     assert compare(gateway, received, rules(gateway, received.statement_id))[0].counts["agreed"] == 2
     with gateway.services.db.read() as conn:
         (leaf,) = conn.execute(select(OUTBOX).where(OUTBOX.c.kind == "confirmation")).all()
-    runs = sorted(fingerprint("local", key, "centre", 1) for key in ("alpha:101", "alpha:102"))
-    content = {"v": 1, "t": "confirmation", "statement": digest, "signed_by": "centre", "runs": runs}
+    first, second = (leaf_of(["local", f"alpha:{n}", "centre", 1], n - 100) for n in (101, 102))
+    content = {"v": 1, "t": "confirmation", "statement": digest, "signed_by": "centre", "runs": "2",
+               "root": base64.b64encode(merkle.node_hash(first, second)).decode()}  # fmt: skip
     assert json.loads(leaf.body)["sha256"] == sha256_hex(content)
 
 

@@ -27,7 +27,7 @@ from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.settle import Rate, Sums, legs
 from accounting.store import contracts, settlements
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import LOG, T0, append_all, book, checkpoint, open_books
+from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint, open_books
 from tests.unit.accounting.test_evidence_verifier import verifier
 
 _ = verifier  # the fixture
@@ -202,6 +202,14 @@ def test_one_statement_at_a_time_and_a_withdrawn_one_frees_its_entries(db: Datab
         conn.execute(settlements.SETTLEMENTS.update().values(statement="{}"))
 
 
+def test_a_rate_that_somebody_mistyped_draws_no_statement(db: Database) -> None:
+    """Nobody signs amounts that no database can book."""
+    abroad = replace(AGREEMENT, payout=replace(AGREEMENT.payout, currency="EUR"))
+    with pytest.raises(AccountingError, match="rate"), db.write() as conn:
+        settlements.add_rate(conn, Rate("CNY", "EUR", date(2026, 11, 27), 2**62, 1, "ECB"), now=T0)
+        draw(conn, 1, agreement=abroad)
+
+
 def test_a_centre_paid_in_another_currency_gains_or_loses_through_clearing_accounts(db: Database) -> None:
     abroad = replace(AGREEMENT, payout=replace(AGREEMENT.payout, currency="EUR"))
     with db.write() as conn, pytest.raises(AccountingError, match="no rate of CNY in EUR"):
@@ -251,7 +259,7 @@ def test_the_verifier_re_adds_a_settlement_and_both_signatures(
 
 
 def lines(conn: Connection) -> list[str]:
-    return list(bundle(conn, About(*MONTH, settlement_id="s1"), log_key=LOG, signers=public_keys()))
+    return list(bundle(conn, About(*MONTH, settlement_id="s1"), log_key=LOG, seal=SEAL, signers=public_keys()))
 
 
 def check(verifier: ModuleType, bundle_lines: list[str]) -> list[str]:

@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import func, select
 
 from accounting import store as books
-from accounting.errors import KeyReused, PaymentRefused
+from accounting.errors import FourEyes, KeyReused, PaymentRefused
 from accounting.payments.payment import BankTransaction
 from accounting.payments.store import allocate_by_hand, find, import_payments, received
 from accounting.payments.top_up import TopUp, recognise
 from accounting.payments.top_up_store import match_by_hand, top_up, waiting
+from accounting.payments.top_up_undo import Undo, decide_undo, request_undo, undos
 from accounting.store.payments import Payment
 from accounting.store.schema import PAYMENTS, TOP_UP_RECEIPTS
 from gateway.db import Database
@@ -206,3 +207,74 @@ def test_a_short_or_foreign_reference_is_found_only_where_it_certainly_stands() 
     assert recognise(transfer(ref="b", text="since 2026"), of("订单2026甲")).top_up is None
     assert recognise(transfer(), [*of("TX-4711"), *of("tx4711")]).top_up is None
     assert recognise(transfer(-100_000), of("TX-4711")).perhaps == ()
+
+
+# ---------------------------------------------------------------- the wrong money
+
+
+def undo(db: Database, payment: str = "y1", *, id_: str = "u1", limit: int = 10**12, by: str = "ada") -> str:
+    with db.write() as conn:
+        return request_undo(conn, Undo(id_, payment, "it was another's", by), four_eyes_micro=limit, now=NOW)
+
+
+def matched(db: Database, payment: str = "y1") -> int:
+    """A top-up that a person matched to money of the same amount which is somebody else's; the transaction's id."""
+    with db.write() as conn:
+        import_payments(conn, [transfer(ref="OTHER")], now=NOW)
+        top_up(conn, prepaid("by mail"), project_id="r1", separate=True, now=NOW)
+        (other,) = received(conn, only_unallocated=True)
+        match_by_hand(conn, other.id, payment, by="ada", now=NOW)
+    assert stands(db) == ONCE
+    return other.id
+
+
+def test_a_match_with_the_wrong_money_is_taken_back_and_its_own_money_is_matched(ready: Database) -> None:
+    wrong = matched(ready)
+    assert undo(ready) == "posted"
+    with ready.read() as conn:
+        assert [t.id for t in waiting(conn)] == ["y1"]
+        assert [(r.id, r.top_ups) for r in received(conn, only_unallocated=True)] == [(wrong, ())]
+    assert stands(ready) == ONCE | {"operator:cash": 1_000_000_000, "unallocated:ACC": -1_000_000_000}
+    with pytest.raises(PaymentRefused, match="no money"):
+        undo(ready, id_="u2")
+    with ready.write() as conn:
+        done = import_payments(conn, [transfer(ref="RIGHT", text="by mail")], now=NOW)
+        assert (done.top_ups, waiting(conn)) == (1, [])
+        match = find(conn, wrong + 1)
+        assert match is not None and match.top_ups == (("y1", 100_000),)
+    assert stands(ready) == ONCE | {"bank:ACC": 2_000_000_000, "unallocated:ACC": -1_000_000_000}
+    assert undo(ready, id_="u3") == "posted"  # and once more, however often
+
+
+def test_much_money_is_let_go_by_two_people(ready: Database) -> None:
+    matched(ready)
+    assert undo(ready, limit=999_999_999) == "waiting"
+    assert stands(ready) == ONCE
+    with pytest.raises(PaymentRefused, match="second person"):
+        undo(ready, id_="u2")
+    with pytest.raises(FourEyes), ready.write() as conn:
+        decide_undo(conn, "u1", approve=True, by="ada", now=NOW)
+    with ready.write() as conn:
+        assert decide_undo(conn, "u1", approve=False, by="bob", now=NOW) == "refused"
+    assert undo(ready, id_="u2", limit=999_999_999) == "waiting"
+    with ready.write() as conn:
+        assert decide_undo(conn, "u2", approve=True, by="bob", now=NOW) == "posted"
+    with pytest.raises(PaymentRefused, match="posted already"), ready.write() as conn:
+        decide_undo(conn, "u2", approve=True, by="bob", now=NOW)
+    with ready.read() as conn:
+        assert [(u.id, u.decision, u.decided_by) for u in undos(conn)] == [
+            ("u2", "posted", "bob"),
+            ("u1", "refused", "bob"),
+        ]
+
+
+def test_a_top_up_that_named_the_wrong_money_lets_it_go_too(ready: Database) -> None:
+    with ready.write() as conn:
+        import_payments(conn, [transfer(ref="OTHER")], now=NOW)
+        (other,) = received(conn, only_unallocated=True)
+        top_up(conn, prepaid("by mail"), project_id="r1", transaction_id=other.id, now=NOW)
+    assert undo(ready) == "posted"
+    assert stands(ready) == ONCE | {"operator:cash": 1_000_000_000, "unallocated:ACC": -1_000_000_000}
+    with ready.write() as conn:
+        match_by_hand(conn, other.id, "y1", by="ada", now=NOW)  # it was right after all
+    assert stands(ready) == ONCE

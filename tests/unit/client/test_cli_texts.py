@@ -3,108 +3,82 @@
 from __future__ import annotations
 
 import ast
-import io
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
 from penstock import cli
 from penstock.cli import shared, texts
+from penstock.cli.recon import KINDS
+
+from accounting import meters_watch
+from accounting.reconciling import drafts, explain, statement
+from gateway.jobs import request
+from tests import catalogues
 
 CLIENT = Path(cli.__file__).parents[1]
 CATALOGUE = CLIENT / "locale" / "zh_CN.po"
+FILES = list((CLIENT / "cli").glob("*.py"))
 # What is looked up by a value that the gateway sends or a table in the code gives, not by a literal in `tr(…)`.
 BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier ones", "earned", "tax", "centre share",
-            "fees", "withheld", "net", "pay", "opening", "paid", "closing", "Charged by the centres' meters",
+            "fees", "withheld", "net", "pay", "owed before", "paid", "owed now", "Charged by the centres' meters",
             "Provisional, no record yet", "Charged and not billed", "In dispute", "Received and not matched", "PROJECT",
-            "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH")  # fmt: skip
-
-
-def translated() -> dict[str, str]:
-    with CATALOGUE.open("rb") as file:
-        return {str(m.id): str(m.string) for m in read_po(file) if m.id and m.string}
-
-
-def helps(command: click.Command) -> Iterator[str]:
-    yield command.help or ""
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            yield parameter.help or ""
-    if isinstance(command, click.Group):
-        for name in command.list_commands(click.Context(command)):
-            found = command.get_command(click.Context(command), name)
-            assert found is not None
-            yield from helps(found)
+            "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH", "open", "closing", "closed", "core-seconds",
+            "gpu-seconds", "node-seconds", "memory-mib-seconds", "core-hour", "gpu-hour", "node-hour", "core-hours",
+            "gpu-hours", "minimum", "ours", "theirs", *KINDS.values())  # fmt: skip
 
 
 def literals() -> Iterator[str]:
     """Texts in `tr(…)`, headings of tables, and what `_list` and `_post` are given to show."""
-    for file in sorted((CLIENT / "cli").glob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-                continue
-            name = node.func.id
-            if name == "tr" and isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value)
-            elif name == "table":
-                elements = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else []
-                yield from (str(e.value) for e in elements if isinstance(e, ast.Constant))
-            elif name == "_list" and isinstance(node.args[2], ast.Dict):
-                yield from (str(e.value) for e in node.args[2].values if isinstance(e, ast.Constant))
-            elif name == "_post" and isinstance(node.args[3], ast.Constant):
-                yield str(node.args[3].value)
+    yield from catalogues.literals(FILES)
+    for _, name, call in catalogues.calls(FILES):
+        if name == "table":
+            elements = call.args[1].elts if isinstance(call.args[1], ast.Tuple) else []
+            yield from (str(e.value) for e in elements if isinstance(e, ast.Constant))
+        elif name == "_list" and isinstance(call.args[2], ast.Dict):
+            yield from (str(e.value) for e in call.args[2].values if isinstance(e, ast.Constant))
+        elif name == "_post" and isinstance(call.args[3], ast.Constant):
+            yield str(call.args[3].value)
 
 
 def test_every_text_of_the_command_line_is_translated() -> None:
-    asked = {text for text in (*helps(cli.penstock), *literals(), *BY_VALUE) if text.strip()}
+    asked = {text for text in (*catalogues.helps(cli.penstock), *literals(), *BY_VALUE) if text.strip()}
     asked |= {text for _, text in cli.COMMANDS.values()}
     asked -= {"{id}"}  # nothing but a value
     assert len(asked) > 300
-    assert sorted(asked - translated().keys()) == []
-
-
-def bare_words(node: ast.AST) -> Iterator[str]:
-    """Words in what is printed or raised for people that go round `tr`."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("tr", "local_time"):
-        return
-    if isinstance(node, ast.Subscript | ast.Attribute):  # a key, not a word
-        return
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield from re.findall(
-            r"[A-Za-z]{3,} [A-Za-z]{2,}", node.value.replace("penstock account", "")
-        )  # a command to type
-    for child in ast.iter_child_nodes(node):
-        yield from bare_words(child)
+    assert sorted(asked - catalogues.translated(CATALOGUE).keys()) == []
 
 
 def test_nothing_is_said_past_the_catalogue() -> None:
     said = {}
-    for file in sorted((CLIENT / "cli").glob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "click.echo",
-                "click.UsageError",
-                "report.warn",
-            ):
-                words = [word for argument in node.args for word in bare_words(argument)]
-                if words:
-                    said[f"{file.name}:{node.lineno}"] = words
+    for where, name, call in catalogues.calls(FILES):
+        if name in ("click.echo", "click.UsageError", "report.warn"):
+            typed = "penstock account"  # a command to type
+            words = [word for argument in call.args for word in catalogues.bare_words(argument, typed)]
+            if words:
+                said[where] = words
     assert said == {}
 
 
+def test_every_sentence_about_a_job_a_meter_or_a_difference_is_translated() -> None:
+    """Those that the gateway makes, with values in them: why a job is refused, an alarm, why two figures differ."""
+    made = [request, meters_watch, drafts, explain, statement]
+    asked = {text for module in made for text in catalogues.sentences(Path(str(module.__file__)))}
+    assert len(asked) > 50
+    assert sorted(t for t in asked - catalogues.translated(CATALOGUE).keys() if t != "one of: ") == []
+
+
 def test_a_translation_has_the_places_of_its_text() -> None:
-    places = re.compile(r"\{[^}]*\}")
-    wrong = [
-        text for text, said in translated().items() if sorted(places.findall(text)) != sorted(places.findall(said))
-    ]
-    assert wrong == []
+    for text, said in catalogues.translated(CATALOGUE).items():
+        if "{}" in text:  # a sentence of the gateway's: as many values, in whichever order
+            values = [f"<{n}>" for n in range(text.count("{}"))]
+            shown = said.format(*values)
+            assert [v for v in values if v not in shown] in ([], ["<1>"]), text  # a plural's `s` has no place
+        else:
+            assert catalogues.places(text) == catalogues.places(said), text
 
 
 def test_help_is_shown_in_the_readers_language() -> None:
@@ -121,18 +95,25 @@ def test_help_is_shown_in_the_readers_language() -> None:
 
 @pytest.fixture
 def chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    folder = tmp_path / "zh_CN" / "LC_MESSAGES"
-    folder.mkdir(parents=True)
-    compiled = io.BytesIO()
-    with CATALOGUE.open("rb") as file:
-        write_mo(compiled, read_po(file))
-    (folder / "penstock.mo").write_bytes(compiled.getvalue())
-    monkeypatch.setattr(texts, "_FOLDER", str(tmp_path))
+    monkeypatch.setattr(texts, "_FOLDER", str(catalogues.compiled(CATALOGUE, tmp_path, "penstock")))
     monkeypatch.setenv("LANGUAGE", "zh_CN")
     texts.use_catalogue()
     yield
     monkeypatch.undo()
     texts.use_catalogue()
+
+
+@pytest.mark.usefixtures("chinese")
+def test_what_the_gateway_says_is_shown_in_the_readers_language() -> None:
+    said = texts.said("+10 core-seconds, and no known cause gives them")
+    assert said == "+10 核秒，没有已知原因可解释"
+    assert texts.said("2 allocated cores × 5 s") == "2 个已分配核 × 5 秒"
+    assert texts.said("with 117 s of suspension; seconds as hours") == "含挂起的 117 秒；秒记作小时"
+    told = texts.said("The job has 1 problem: The project's budget (month) is spent.")
+    assert told == "作业有问题（1 problem）：项目的预算（month）已用完。"
+    step = "2026-11-01 00:00:00 UTC to 2026-11-01 00:00:10 UTC: 10 core-seconds × rule 1: 1 CNY per core-hour = 9 CNY"
+    assert "10 核秒 × 价目 1：每核时 1 CNY = 9 CNY" in texts.said(step)
+    assert texts.said("what nobody knows") == "what nobody knows"
 
 
 @pytest.mark.usefixtures("chinese")

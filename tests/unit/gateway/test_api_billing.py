@@ -13,6 +13,7 @@ import pytest
 
 from accounting.calendar import month_of
 from accounting.evidence.outbox import OUTBOX
+from gateway.billing import bank
 from gateway.db import table_of
 from gateway.identity.tables import CentreStaffRow
 from tests.builders import Gateway
@@ -337,3 +338,24 @@ def test_exports_are_for_the_owner_of_the_project_or_the_operator(
         assert seen in billing.client.get(path, headers=billing.operator).text
         assert billing.client.get(path).status_code == 403
     billing.get("exports/general-ledger?month=2026-99", 422, headers=billing.operator)
+
+
+def test_a_long_bank_file_lets_others_write_and_is_refused_whole(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Booked some at a time; a known reference with another amount, wherever in the file, books nothing of it."""
+    monkeypatch.setattr(bank, "_AT_ONCE", 2)
+    billing.work(36_000)
+    billing.bill()
+    rows = [f"R{n},2026-11-02,{amount}\n" for n, amount in enumerate(["1.00", "3.82", "3.00", "0.82", "9.00"])]
+    file = {"format": "csv", "content": "reference,date,amount\n" + "".join(rows), "profile": {"account": "ACC"}}
+    twice = file | {"content": f"{file['content']}R0,2026-11-02,2.00\n"}
+    refused = billing.post("payments-import", twice, 409)
+    assert "R0" in refused["detail"] and billing.get("payments", headers=billing.operator)["items"] == []
+
+    done = billing.post("payments-import", file)
+
+    assert (done["new"], done["known"], done["unallocated"]) == (5, 0, 4)
+    assert done["allocated"] == [{"amount": "3.82", "currency": "CNY"}]
+    assert billing.post("payments-import", file)["known"] == 5
+    billing.gateway.check_books()

@@ -84,7 +84,7 @@ def test_from_signatures_to_an_explained_charge(
     assert [(i["amount"], i["core_seconds"], i["replaced"]) for i in items] == [("1.44", 14_400, False)]
     found = ok(client.get(f"billing/charges/{items[0]['id']}"))
     assert found["raw"] == {"key": "1"} and found["reading"]["cores"] == 4
-    assert any("360000 for 3600 core_seconds = 1440000" in step for step in found["steps"])
+    assert any("0.36 CNY per core-hour = 1.44 CNY" in step for step in found["steps"])
     stranger = login("stranger")
     assert client.get(f"billing/charges/{items[0]['id']}", headers=stranger).status_code == 404
     assert client.get("billing/charges", params={"project": "demo"}, headers=stranger).status_code == 404
@@ -173,6 +173,15 @@ def test_prepaid_money_adjustments_and_a_closed_month(
     assert (
         client.post(f"billing/payments/{other['id']}/top-up", json={"top_up": "y"}, headers=operator).status_code == 409
     )
+    wrong = ok(
+        client.post(f"billing/top-ups/{added['id']}/unmatch", json={"reason": "not theirs"}, headers=operator), 201
+    )
+    assert wrong["state"] == "posted"
+    assert client.post("billing/unmatches/u9/decide", json={"approve": True}, headers=operator).status_code == 409
+    (let_go,) = ok(client.get("billing/unmatches", headers=operator))["items"]
+    assert (let_go["top_up"], let_go["amount"], let_go["state"]) == (added["id"], "10.00", "posted")
+    matched = client.post(f"billing/payments/{other['id']}/top-up", json={"top_up": added["id"]}, headers=operator)
+    assert ok(matched)["unallocated"] == "0.00"
     back = {"project": "demo", "amount": "1020.01", "reason": "left over"}
     assert client.post("billing/refunds", json=back, headers=operator).status_code == 402
     assert ok(client.post("billing/refunds", json=back | {"amount": "4"}, headers=operator), 201)["amount"] == "-4.00"
@@ -200,7 +209,7 @@ def test_prepaid_money_adjustments_and_a_closed_month(
 def test_only_the_operator_may(client: httpx.Client) -> None:
     party = {"id": "x", "role": "payer", "legal_name": "x"}
     posts = {"parties": party, "agreements": {"document": {}}, "orders": {}, "allocations": {}, "vouchers": {},
-             "billing/top-ups": {}, "billing/refunds": {}, "billing/adjustments": {},
+             "billing/top-ups": {}, "billing/refunds": {}, "billing/adjustments": {}, "billing/top-ups/y/unmatch": {},
              "billing/periods": {}}  # fmt: skip
     for path, body in posts.items():
         assert client.post(path, json=body).status_code == 403, path
@@ -234,12 +243,12 @@ def test_the_command_line_reads_the_books(
     told = runner.invoke(billing, ["explain", str(number)], catch_exceptions=False)
     assert "4 allocated cores × 3600 s" in told.output and "1.44 CNY" in told.output
     made = runner.invoke(billing, ["budget", "demo", "--set", "5"], catch_exceptions=False)
-    assert "1.44 of 5.00 spent" in made.output
+    assert "1.44 of 5.00 CNY spent" in made.output
     runner.invoke(billing, ["budget", "demo", "--set", "2.88"], catch_exceptions=False)
     rows = [r.split() for r in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output.splitlines()]
-    assert [r[1:] for r in rows] == [
-        ["AMOUNT", "SPENT", "REACHED", "%", "SPAN", "STOP"], ["5.00", "1.44", "month", "no"],
-        ["2.88", "1.44", "50", "month", "no"],
-    ]  # fmt: skip
+    assert [(r[1], r[3], r[4], r[9]) for r in rows[1:]] == [
+        ("5.00", "1.44", "28.8", "–"),
+        ("2.88", "1.44", "50.0", "50"),
+    ]
     assert runner.invoke(billing, ["budget", "demo", "--close", rows[2][0]], catch_exceptions=False).exit_code == 0
     assert rows[2][0] not in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output

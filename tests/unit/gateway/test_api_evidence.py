@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from accounting.evidence import merkle, note
 from gateway.billing import evidence
+from gateway.jobs import standby
 from tests.builders import Gateway
 
 VERIFIER = Path(__file__).parents[3] / "docs" / "verify" / "penstock_verify.py"
@@ -140,6 +141,14 @@ def test_erasing_a_person_takes_the_names_and_leaves_the_proof(
     assert done.returncode == 0, done.stdout
     gateway.tick("collect")  # the centre's records come again in the overlapping window
     gateway.check_books()
+
+
+def test_a_restored_gateway_seals_no_bundle(gateway: Gateway, client: httpx.Client, charged: str) -> None:
+    asked = {"project": "demo", **period(gateway)}
+    assert client.get("/evidence/bundle", params=asked).status_code == 200
+    with gateway.services.db.write() as conn:
+        standby.begin(conn, gateway.services.clock())
+    assert client.get("/evidence/bundle", params=asked).status_code == 503
 
 
 def test_a_key_that_nobody_would_read_is_refused(client: httpx.Client, operator: dict[str, str]) -> None:

@@ -120,12 +120,12 @@ def test_both_sides_settle_a_break_on_the_command_line(gateway: Gateway, address
     assert "lines: 1" in run(admin, "statements", "compare", str(json.loads(sent)["id"]))
     [item] = json.loads(run(centre, "breaks", "list", "--state", "open", "--json"))
     listed = run(centre, "breaks", "list").splitlines()
-    assert listed[1].split()[:7] == [str(item["id"]), "local", "2026-11", "B03", "open", "8.59", "CNY"]
+    assert listed[1].split()[:8] == [str(item["id"]), "local", "2026-11", "B03", "quantity", "open", "8.59", "CNY"]
     assert "dispute by staff: we ran it" in run(centre, "breaks", "dispute", str(item["id"]), "--note", "we ran it")
     run(admin, "breaks", "reopen", str(item["id"]), "--note", "let us see")
     run(admin, "breaks", "propose", str(item["id"]), "post", "--note", "as billed")
     assert ": posted" in run(centre, "breaks", "countersign", str(item["id"]), "--note", "agreed")
-    assert "as billed post" in run(centre, "breaks", "show", str(item["id"]))
+    assert "propose (post) by admin: as billed" in run(centre, "breaks", "show", str(item["id"]))
     assert run(centre, "statements", "list").splitlines()[1].split()[-1] == "yes"
 
 
@@ -183,7 +183,10 @@ def test_the_admins_commands(
     assert out[3].startswith("local 2026-11: 0 of 1 lines agree; 1 open (1 identity), 0.0468 CNY, oldest ")
 
 
-def test_a_centre_signs_its_statement_with_its_own_tool(gateway: Gateway, address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["statement", "statement-hash"])
+def test_a_centre_signs_its_statement_with_its_own_tool(
+    gateway: Gateway, address: str, tmp_path: Path, kind: str
+) -> None:
     agree(gateway.services.db, agreement(site_ids=("local",), statements=StatementTerms(must_be_signed=True)))
     tool, key = [sys.executable, str(TOOLS / "penstock_witness.py")], str(tmp_path / "k.pem")
     public = subprocess.run([*tool, "keygen", key], capture_output=True, text=True, check=True).stdout
@@ -193,14 +196,14 @@ def test_a_centre_signs_its_statement_with_its_own_tool(gateway: Gateway, addres
     (tmp_path / "november.json").write_text(document)
     jws = subprocess.run(
         [*tool, "sign", "--statement", str(tmp_path / "november.json"), "--key", key, "--key-id", "c-2026", "--kind",
-         "statement"], capture_output=True, text=True, check=True,
+         kind], capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     with client(address, person(gateway, "staff", staff=True)) as theirs:
         unsigned = theirs.post("/statements", json=statement()).json()
         assert [f.split(":")[0] for f in unsigned["findings"]] == ["B13"]
         other = theirs.post("/statements", json=statement(amount="9") | {"signature": jws}).json()
         assert (other["signer"], other["findings"][0][:3]) == ("", "B13")
-        assert "not good" in other["signature_refused"]
+        assert {"statement": "not good", "statement-hash": "another document"}[kind] in other["signature_refused"]
         signed = theirs.post("/statements", json=statement() | {"signature": jws})
         assert signed.status_code == 200, signed.text
         assert (signed.json()["id"], signed.json()["new"]) == (unsigned["id"], False)

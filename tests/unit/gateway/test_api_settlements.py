@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -237,3 +238,48 @@ def test_the_command_line_signs_with_a_key_that_stays_here(
     done = CliRunner().invoke(cli.penstock, ["settlement", "sign", settlement, *with_key])
     assert done.exit_code == 0, done.output
     assert json.loads(done.output.splitlines()[-1])["signed_by"] == ["centre", "operator"]
+
+
+def test_the_operator_draws_a_month_and_the_centre_reads_what_it_will_be_paid(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: Mapping[str, str]
+) -> None:
+    month = f"{gateway.services.clock().astimezone(ZoneInfo('Asia/Shanghai')):%Y-%m}"
+
+    def penstock(headers: Mapping[str, str], *words: str) -> str:
+        env = {"PENSTOCK_URL": str(client.base_url).removesuffix("/api/v2/"), "COLUMNS": "200",
+               "PENSTOCK_TOKEN": headers["Authorization"].removeprefix("Bearer ")}  # fmt: skip
+        done = CliRunner().invoke(cli.penstock, words, env=env, standalone_mode=False)
+        assert done.exception is None, (done.exception, done.output)
+        return done.output
+
+    drawn = penstock(operator, "settlement", "draw", "c1", month)
+    number, _, told = drawn.splitlines()[-1].partition(": ")  # the server in this process logs to the same place
+    money, end, _ = told.partition(" to c1, drawn")
+    assert end and money.endswith(" CNY") and float(money.removesuffix(" CNY")) > 0, told
+    [row] = [line for line in penstock(centre, "settlement", "list").splitlines() if line.startswith(number)]
+    assert f"{month}-01 to {month}-" in row and money in row
+    shown = penstock(centre, "settlement", "show", number)
+    for words in ("earned", "centre share", "owed before", "owed now"):
+        assert any(line.startswith(f"  {words} ") and line.endswith(" CNY") for line in shown.splitlines()), shown
+    assert f"To agree: penstock settlement sign {number}" in shown
+
+
+def test_a_payment_that_is_recorded_again_is_the_same_payment(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: dict[str, str], key: tuple[Path, str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """The bank's reference decides: twice is once, and with another amount it is refused."""
+    where = f"/billing/settlements/{drawn(gateway, client, operator)['id']}"
+    (tmp_path / "statement").write_bytes(client.get(f"{where}/statement", headers=centre).content)
+    signed = run("penstock_witness.py", "sign", "--statement", str(tmp_path / "statement"), "--key", str(key[0]),
+                 "--key-id", "c1-2026")  # fmt: skip
+    assert client.post(f"{where}/sign", json={"jws": signed.stdout.strip()}, headers=centre).status_code == 200
+    part = {"amount": "0.000001", "reference": "b1"}
+    for _ in range(2):
+        paid = client.post(f"{where}/payments", json=part, headers=operator)
+        assert (paid.status_code, paid.json()["paid"]) == (201, "0.000001"), paid.text
+    assert client.post(f"{where}/payments", json=part | {"amount": "0.000002"}, headers=operator).status_code == 409
+    for broken in ("-1", "0", "1e3", "x", "9" * 30):
+        refused = client.post(f"{where}/payments", json={"amount": broken, "reference": "b2"}, headers=operator)
+        assert refused.status_code in (409, 422), refused.text
+    gateway.check_books()

@@ -20,7 +20,7 @@ from accounting.store.schema import QUARANTINE
 from accounting.usage import Unreadable, UsageRecord
 from gateway.billing import evidence, reconcile
 from gateway.billing.names import Names
-from gateway.identity import vault
+from gateway.identity import service, vault
 from gateway.jobs.repository import ACCOUNTS
 from tests.builders import Gateway
 from tests.unit.accounting.makers import agree, agreement
@@ -57,6 +57,7 @@ def named(gateway: Gateway) -> Gateway:
         reconcile.act(
             services, conn, first, Act.PROPOSE, by="ann", note=f"{LOGIN} agrees, so does al", resolution="post"
         )
+        service.create_user(conn, name="bob", operator_admin=True, now=services.clock())
         reconcile.act(services, conn, first, Act.COUNTERSIGN, by="bob")
     evidence.append(services, None, NOW)
     return gateway

@@ -55,9 +55,9 @@ def witness_() -> Witness:
     return Witness()
 
 
-def restored(tmp_path: Path, watcher: Witness) -> tuple[Services, str]:
+def restored(tmp_path: Path, db_url: str, watcher: Witness) -> tuple[Services, str]:
     """A copy was made, the log went on and was witnessed, and the copy is put back; its project."""
-    gateway = make_gateway(tmp_path, f"sqlite:///{tmp_path / 'penstock.sqlite'}", local_site(tmp_path))
+    gateway = make_gateway(tmp_path, db_url, local_site(tmp_path))
     services, copy = gateway.services, tmp_path / "copy.backup"
     grant(services, gateway.project_id, "a", "b")
     watcher.looks(services)
@@ -71,16 +71,20 @@ def restored(tmp_path: Path, watcher: Witness) -> tuple[Services, str]:
     return back, gateway.project_id
 
 
-def test_a_witness_would_see_the_fork_if_the_log_went_on_under_its_name(tmp_path: Path, witness_: Witness) -> None:
-    services, project = restored(tmp_path, witness_)
+def test_a_witness_would_see_the_fork_if_the_log_went_on_under_its_name(
+    tmp_path: Path, db_url: str, witness_: Witness
+) -> None:
+    services, project = restored(tmp_path, db_url, witness_)
     recovery.recover(services, back=timedelta(hours=1), now=services.clock(), keep_log=True)
     grant(services, project, "other 1", "other 2", "other 3")
     with pytest.raises(BadProof):
         witness_.looks(services)
 
 
-def test_a_restored_gateway_signs_nothing_before_it_has_recovered(tmp_path: Path, witness_: Witness) -> None:
-    services, project = restored(tmp_path, witness_)
+def test_a_restored_gateway_signs_nothing_before_it_has_recovered(
+    tmp_path: Path, db_url: str, witness_: Witness
+) -> None:
+    services, project = restored(tmp_path, db_url, witness_)
     with services.db.read() as conn:
         before = log.checkpoint(conn)
     grant(services, project, "other")
@@ -89,9 +93,9 @@ def test_a_restored_gateway_signs_nothing_before_it_has_recovered(tmp_path: Path
 
 
 def test_after_recovery_the_log_has_a_new_name_and_key_and_says_what_was_before(
-    tmp_path: Path, witness_: Witness
+    tmp_path: Path, db_url: str, witness_: Witness
 ) -> None:
-    services, project = restored(tmp_path, witness_)
+    services, project = restored(tmp_path, db_url, witness_)
     report = recovery.recover(services, back=timedelta(hours=1), now=services.clock())
     (old,) = witness_.seen
     assert report.origin.startswith(f"{old}/")
@@ -105,8 +109,10 @@ def test_after_recovery_the_log_has_a_new_name_and_key_and_says_what_was_before(
         assert len({k.public for k in evidence.known_keys(conn, purpose="log")}) == 2
 
 
-def test_a_second_restore_of_the_same_copy_has_a_name_of_its_own(tmp_path: Path, witness_: Witness) -> None:
-    services, project = restored(tmp_path, witness_)
+def test_a_second_restore_of_the_same_copy_has_a_name_of_its_own(
+    tmp_path: Path, db_url: str, witness_: Witness
+) -> None:
+    services, project = restored(tmp_path, db_url, witness_)
     first = recovery.recover(services, back=timedelta(hours=1), now=services.clock()).origin
     grant(services, project, "other 1")
     witness_.looks(services)
@@ -120,8 +126,8 @@ def test_a_second_restore_of_the_same_copy_has_a_name_of_its_own(tmp_path: Path,
     assert witness_.looks(again) == second
 
 
-def test_a_recovery_without_a_restore_changes_no_name(tmp_path: Path, witness_: Witness) -> None:
-    gateway = make_gateway(tmp_path, f"sqlite:///{tmp_path / 'penstock.sqlite'}", local_site(tmp_path))
+def test_a_recovery_without_a_restore_changes_no_name(tmp_path: Path, db_url: str, witness_: Witness) -> None:
+    gateway = make_gateway(tmp_path, db_url, local_site(tmp_path))
     grant(gateway.services, gateway.project_id, "a")
     assert recovery.recover(gateway.services, back=timedelta(hours=1), now=gateway.services.clock()).origin == ""
     grant(gateway.services, gateway.project_id, "b")

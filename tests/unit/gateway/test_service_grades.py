@@ -47,7 +47,7 @@ def test_a_job_costs_the_price_of_the_grade_it_asks_for(graded: Gateway, client:
     assert (charge["grade"], charge["meter"]) == ("quality", "centre")
     steps = client.get(f"billing/charges/{charge['id']}").json()["steps"]
     assert "service grade quality: ordered with the job" in steps
-    assert any("720000 for 3600 core_seconds" in step for step in steps)
+    assert any("0.72 CNY per core-hour" in step for step in steps)
     graded.check_books()
 
 
