@@ -136,4 +136,4 @@ def part_of(
     what is not shared."""
     if payers is None:
         return ("", price_micro) if whole else None
-    return (payer_id, payers[payer_id]) if payer_id in payers else None
+    return (payer_id, payers[payer_id]) if payers.get(payer_id) else None

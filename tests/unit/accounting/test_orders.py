@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -175,6 +176,13 @@ def test_each_month_of_a_subscription_is_owed_once_and_billed_in_its_own_month(d
             (LineKind.ORDER, 4_000 * MICRO, span.start, span.end)
         ]
     assert on(db, "project:p1:invoiced") == -8_000 * MICRO
+
+
+def test_two_workers_that_renew_at_once_give_and_charge_a_month_once(db: Database) -> None:
+    place(db, monthly(), now=T0)
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda _: renew(db, DECEMBER.start), range(8))) == 1
+    assert on(db, "project:p1:usage") == 8_000 * MICRO
 
 
 def test_a_month_that_cannot_be_paid_is_not_given_and_not_made_up_for_when_it_is_over(db: Database) -> None:
