@@ -15,7 +15,7 @@ from accounting.evidence.outbox import ENTRY
 from accounting.invoicing.invoice import from_snapshot
 from accounting.invoicing.items import ITEMS, items_of
 from accounting.invoicing.store import DOCUMENTS
-from accounting.store.schema import CHARGES, ENTRIES, REVERSALS
+from accounting.store.schema import CHARGES, ENTRIES, ORDER_ITEMS, ORDER_PRICES, REVERSALS
 
 _ITEMS_A_LINE = 1000
 
@@ -52,17 +52,24 @@ def charges_of(about: About) -> Select[Any]:
     return select(ITEMS.c.charge_id).where(ITEMS.c.document.in_(_numbers(about)))
 
 
+def orders_of(about: About) -> Select[Any]:
+    """The entries of the prices of orders that stand on the documents."""
+    on = select(ORDER_ITEMS.c.allocation_id).where(ORDER_ITEMS.c.document.in_(_numbers(about)))
+    return select(ORDER_PRICES.c.entry_id).where(ORDER_PRICES.c.allocation_id.in_(on))
+
+
 def entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int]]:
     """(entry, leaf number) of everything that the documents stand on: the charges, what took their place, what of them
-    went beyond a hold, and the documents' own entries."""
+    went beyond a hold, the prices of orders, and the documents' own entries."""
     charged = select(CHARGES.c.entry_id).where(CHARGES.c.id.in_(charges_of(about)))
     undone = select(REVERSALS.c.entry_id).where(REVERSALS.c.charge_id.in_(charges_of(about)))
+    ordered = orders_of(about)
     own = select(DOCUMENTS.c.entry_id).where(DOCUMENTS.c.number.in_(_numbers(about)))
     over = select(ENTRIES.c.id).where(
         ENTRIES.c.kind == "overage", or_(ENTRIES.c.linked_entry_id.in_(charged), ENTRIES.c.linked_entry_id.in_(undone))
     )
     leaf = (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(ENTRIES.c.id, String))
-    wanted = or_(*(ENTRIES.c.id.in_(part) for part in (charged, undone, own, over)))
+    wanted = or_(*(ENTRIES.c.id.in_(part) for part in (charged, undone, ordered, own, over)))
     query = select(ENTRIES.c.id, log.LEAVES.c.seq).join(log.LEAVES, leaf).where(wanted, log.LEAVES.c.seq < size)
     return [(int(i), int(seq)) for i, seq in conn.execute(query.order_by(log.LEAVES.c.seq))]
 

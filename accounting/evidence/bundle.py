@@ -2,7 +2,7 @@
 
 bundle      what it is about, the log's key, the witnesses, the size of the tree
 checkpoint  the signed note with its cosignatures; `older`: one that the reader has kept, with the proof to this one
-leaf        a document (tariff, agreement with its signatures, invoice, settlement …) with its leaf
+leaf        a document (tariff, agreement with its signatures, order, invoice, settlement …) with its leaf
 entry       a journal entry with its leaf, its charges and their raw records, as the books have them now
 received, signed, confirmed, runs, between      what makes readings evidence of both sides (confirmations.py)
 gaps        the hashes between the leaves, from left to right, with which the root can be computed
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select, String, cast, func, select
 
-from accounting.evidence import billed, confirmations, log, merkle
+from accounting.evidence import billed, confirmations, log, merkle, ordered
 from accounting.evidence.about import About, NothingToShow
 from accounting.evidence.canonical import canonical
 from accounting.evidence.documents import stamp
@@ -74,6 +74,8 @@ def bundle(
     if about.settlement_id is not None:
         documents.append(_statement(conn, about.settlement_id, checkpoint.size, signers))
     documents += billed.lines(conn, issued)
+    if (ordered_by := _ordered_by(about)) is not None:
+        documents += ordered.orders(conn, ordered_by, checkpoint.size)
     yield from (_line(document) for document in documents)
     indices = [document["seq"] for document in documents if "leaf" in document]
     for wanted in _batches(entry_ids):
@@ -187,8 +189,17 @@ def _terms(conn: Connection, about: About, size: int) -> tuple[set[Named], set[s
         query = select(*columns).where(CHARGES.c.entry_id.in_(items))
     if about.billed:
         query = select(*columns).where(CHARGES.c.id.in_(billed.charges_of(about)))
+    if (ordered_by := _ordered_by(about)) is not None:
+        named |= ordered.agreements(conn, ordered_by)
     rows = conn.execute(query.distinct()).all()
     return named | {(r.agreement_id, r.agreement_version) for r in rows if r.agreement_id}, {r.project_id for r in rows}
+
+
+def _ordered_by(about: About) -> Select[Any] | None:
+    """The entries among which prices of orders are; None where a bundle is of runs only."""
+    if about.settlement_id is not None:
+        return select(ITEMS.c.entry_id).where(ITEMS.c.settlement_id == about.settlement_id)
+    return billed.orders_of(about) if about.billed else None
 
 
 def _entries(conn: Connection, seqs: Mapping[int, int], shown: Shown) -> Iterator[str]:

@@ -29,6 +29,17 @@ def discount(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"v": 1, **{name: plain(row[name]) for name in _OF_A_DISCOUNT}}
 
 
+_OF_AN_ORDER = ("entry", "order_id", "allocation_id", "project_id", "site_id", "kind", "commodity", "quantity",
+                "currency", "price_micro", "payers", "service_start", "service_end")  # fmt: skip
+
+
+def order_price(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What was ordered at which price, as its leaf commits to it; `entry`: the key of the entry that charged it."""
+    named = row["agreement_id"]
+    agreement = None if named is None else f"{named}/{row['agreement_version']}"
+    return {"v": 1, "agreement": agreement, **{name: plain(row[name]) for name in _OF_AN_ORDER}}
+
+
 def project_terms(row: Mapping[str, Any]) -> dict[str, Any]:
     """On what terms a project buys from a moment on, as its leaf commits to them: who pays in which parts."""
     names = ("project_id", "valid_from", "user_class", "payers")

@@ -1,7 +1,8 @@
 """Invoices as FOCUS 1.0 cost and usage (focus.finops.org), one row per line and one for its tax.
 
 `BilledCost` of a document's rows sums to its gross total. A late or changed record and a credit are
-`ChargeClass=Correction`: their charge period is the work's, their billing period the document's. Columns of ours begin
+`ChargeClass=Correction`: their charge period is the work's, their billing period the document's. The price of an order
+is `ChargeCategory=Purchase`: its charge period is what was bought. Columns of ours begin
 with `x_`, as the specification asks.
 """
 
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from accounting import csv_text
-from accounting.invoicing.invoice import Document, Line, LineKind
+from accounting.invoicing.invoice import Document, Line, LineKind, Ordered
 from accounting.invoicing.texts import describe
 from accounting.minor_units import decimal_of
 
@@ -46,18 +47,41 @@ def _rows(doc: Document, line: Line) -> Iterator[dict[str, object]]:
         "PricingCategory": "Standard", "SkuId": "core-hours", "SkuPriceId": f"core-hours/{line.site_id}",
         "x_CoreSeconds": line.core_seconds, "x_Runs": line.runs, "x_ExactCost": Decimal(line.amount_micro) / 1_000_000,
     }  # fmt: skip
+    if line.kind is LineKind.ORDER and line.ordered is not None:
+        usage = _purchase(line, line.ordered)
     yield _common(doc, line) | usage | {
         "BilledCost": net, "EffectiveCost": net, "ListCost": net, "ContractedCost": net,
-        "ChargeCategory": "Credit" if credit else "Usage", "ChargeFrequency": "One-Time" if credit else "Usage-Based",
+        "ChargeCategory": _CATEGORY[line.kind], "ChargeFrequency": _frequency(line),
         "ChargeDescription": describe(line, "en"),
     }  # fmt: skip
     if line.tax_minor:
         tax = decimal_of(line.tax_minor, doc.currency)
         yield _common(doc, line) | {
             "BilledCost": tax, "EffectiveCost": tax, "ListCost": tax, "ContractedCost": tax, "ChargeCategory": "Tax",
-            "ChargeFrequency": "One-Time" if credit else "Usage-Based",
+            "ChargeFrequency": _frequency(line),
             "ChargeDescription": f"{doc.tax.name_en or doc.tax.code} on line {line.number}",
         }  # fmt: skip
+
+
+_CATEGORY = {LineKind.USAGE: "Usage", LineKind.CORRECTION: "Usage", LineKind.CREDIT: "Credit",
+             LineKind.ORDER: "Purchase"}  # fmt: skip
+
+
+def _frequency(line: Line) -> str:
+    if line.kind is LineKind.ORDER and line.ordered is not None:
+        return "Recurring" if line.ordered.kind == "subscription" else "One-Time"
+    return "One-Time" if line.kind is LineKind.CREDIT else "Usage-Based"
+
+
+def _purchase(line: Line, ordered: Ordered) -> dict[str, object]:
+    what, seconds = ordered.commodity.removesuffix("-seconds"), ordered.commodity.endswith("-seconds")
+    hours = (Decimal(ordered.quantity) / 3600).quantize(_HOURS)
+    return {
+        "PricingQuantity": hours if seconds else ordered.quantity,
+        "PricingUnit": {"core": "Core-Hours", "gpu": "GPU-Hours"}.get(what, what),
+        "PricingCategory": "Standard", "SkuId": f"{ordered.kind}/{ordered.commodity}",
+        "SkuPriceId": ordered.order_id, "x_ExactCost": Decimal(line.amount_micro) / 1_000_000,
+    }  # fmt: skip
 
 
 def _common(doc: Document, line: Line) -> dict[str, object]:
@@ -65,12 +89,13 @@ def _common(doc: Document, line: Line) -> dict[str, object]:
     return {
         "BillingAccountId": doc.payer.id, "BillingAccountName": doc.payer.legal_name, "BillingCurrency": doc.currency,
         "BillingPeriodStart": _time(doc.period_start), "BillingPeriodEnd": _time(doc.period_end),
-        "ChargeClass": None if line.kind is LineKind.USAGE else "Correction",
+        "ChargeClass": None if line.kind in (LineKind.USAGE, LineKind.ORDER) else "Correction",
         "ChargePeriodStart": _time(line.service_start), "ChargePeriodEnd": _time(line.service_end),
-        "InvoiceIssuer": doc.issuer.legal_name, "Provider": doc.issuer.legal_name, "Publisher": line.site_id,
+        "InvoiceIssuer": doc.issuer.legal_name, "Provider": doc.issuer.legal_name,
+        "Publisher": line.site_id or doc.issuer.legal_name,
         "RegionId": line.site_id, "RegionName": line.site_id, "ResourceID": line.site_id, "ResourceName": line.site_id,
-        "ResourceType": "Supercomputer", "ServiceCategory": "Compute", "ServiceName": "Batch computing",
-        "SubAccountId": doc.project_id, "SubAccountName": doc.project,
+        "ResourceType": "Supercomputer" if line.site_id else None, "ServiceCategory": "Compute",
+        "ServiceName": "Batch computing", "SubAccountId": doc.project_id, "SubAccountName": doc.project,
         "Tags": json.dumps(tags, ensure_ascii=False, sort_keys=True), "x_InvoiceId": doc.number,
         "x_InvoiceLine": line.number,
     }  # fmt: skip

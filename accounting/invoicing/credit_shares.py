@@ -20,6 +20,7 @@ from accounting.ledger import CREDITS, REVENUE, Entry, Posting, payable
 from accounting.minor_units import to_micro
 from accounting.store import book
 from accounting.store.contracts import contracts
+from accounting.store.orders import agreement_of_price
 
 KIND = "credit_share"
 _MOMENT = timedelta(microseconds=1)
@@ -30,7 +31,10 @@ def share_credit(conn: Connection, made: Document, *, entry_id: int, now: dateti
     agreed = contracts(conn)
     entries = []
     for line in made.lines:
-        agreement = agreed.agreement(line.site_id, line.service_end - _MOMENT)
+        if line.ordered is not None:
+            agreement = agreement_of_price(conn, line.ordered.allocation_id)
+        else:
+            agreement = agreed.agreement(line.site_id, line.service_end - _MOMENT)
         if agreement is None:
             continue
         postings = postings_of(agreement, to_micro(-line.net_minor, made.currency), made.currency)

@@ -16,7 +16,7 @@ from accounting.invoicing.disputes import DISPUTE_WITHIN, LIVE, Dispute, Dispute
 from accounting.invoicing.invoice import Document, DocumentKind
 from accounting.invoicing.items import ITEMS
 from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, load, lock
-from accounting.store.schema import CHARGES, ENTRIES, core
+from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, core
 
 DISPUTES = core(tables.DisputeRow)
 EVENTS = core(tables.DisputeEventRow)
@@ -143,6 +143,8 @@ def entries_in_dispute(conn: Connection, site_ids: Collection[str]) -> dict[str,
             .where(ITEMS.c.document == dispute.invoice, ITEMS.c.site_id == line.site_id,
                    ITEMS.c.user_id == line.user_id, ITEMS.c.service_start == line.service_start)
         )  # fmt: skip
+        if line.ordered is not None:
+            charged = select(ORDER_PRICES.c.entry_id).where(ORDER_PRICES.c.allocation_id == line.ordered.allocation_id)
         over = (ENTRIES.c.kind == "overage") & ENTRIES.c.linked_entry_id.in_(charged)
         keys = conn.scalars(select(ENTRIES.c.idem_key).where(ENTRIES.c.id.in_(charged) | over))
         why = f"line {dispute.line} of {dispute.invoice} is disputed ({dispute.id})"

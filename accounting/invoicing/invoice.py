@@ -26,6 +26,7 @@ class LineKind(StrEnum):
     USAGE = "usage"  # of the invoice's own period
     CORRECTION = "correction"  # a late or changed record of an earlier period
     CREDIT = "credit"  # given back by decision
+    ORDER = "order"  # the price of a block, or of a month of a subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,20 @@ class LegalEntity:
 
 
 @dataclass(frozen=True, slots=True)
+class Ordered:
+    """What a line is the price of: `quantity` of a commodity, in its unit, that an order gave as one allocation."""
+
+    order_id: str
+    allocation_id: str
+    kind: str
+    commodity: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
-    """Usage of one person at one site in one service period, summed from charges; negative where it was corrected."""
+    """Usage of one person at one site in one service period, summed from charges; negative where it was corrected. Or
+    what was ordered."""
 
     site_id: str
     user_id: str
@@ -55,6 +68,7 @@ class Item:
     runs: int
     core_seconds: int
     amount_micro: int
+    ordered: Ordered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,7 @@ class Line:
     net_minor: int
     tax_minor: int
     text: str = ""
+    ordered: Ordered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,11 @@ class Document:
     @property
     def snapshot(self) -> str:
         """Canonical JSON (RFC 8785 for what it holds): sorted keys, no spaces, integers as text, times in UTC."""
-        return json.dumps(_plain(asdict(self)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        said = asdict(self)
+        for line in said["lines"]:
+            if line["ordered"] is None:
+                del line["ordered"]  # lines of usage say what they always said
+        return json.dumps(_plain(said), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property
     def sha256(self) -> str:
@@ -134,7 +153,8 @@ def document(
     totals = taxed([item.amount_micro for _, item, _, _ in items], tax, currency)
     lines = tuple(
         Line(n, kind_, item.site_id, item.user_id, user, item.service_start, item.service_end, item.runs,
-             item.core_seconds, item.amount_micro, totals.line_net[n - 1], totals.line_tax[n - 1], text)
+             item.core_seconds, item.amount_micro, totals.line_net[n - 1], totals.line_tax[n - 1], text,
+             item.ordered)
         for n, (kind_, item, user, text) in enumerate(items, 1)
     )  # fmt: skip
     return Document(
@@ -155,8 +175,14 @@ def from_snapshot(text: str) -> Document:
         **{**rest, "kind": DocumentKind(rest["kind"])},
         issuer=LegalEntity(**issuer), payer=LegalEntity(**payer), unbilled=Unbilled(**unbilled),
         tax=TaxRule(**{**tax, "kind": TaxKind(tax["kind"])}),
-        lines=tuple(Line(**{**line, "kind": LineKind(line["kind"])}) for line in lines),
+        lines=tuple(
+            Line(**{**line, "kind": LineKind(line["kind"]), "ordered": _ordered(line.get("ordered"))}) for line in lines
+        ),
     )  # fmt: skip
+
+
+def _ordered(said: dict[str, Any] | None) -> Ordered | None:
+    return None if said is None else Ordered(**_typed(said, (), ("quantity",)))
 
 
 _LINE_NUMBERS = ("number", "runs", "core_seconds", "amount_micro", "net_minor", "tax_minor")

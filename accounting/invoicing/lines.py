@@ -36,7 +36,10 @@ class BilledCharge:
 def charges_of_line(
     conn: Connection, doc: Document, line: Line, *, after: int = 0, limit: int = 100
 ) -> list[BilledCharge]:
-    """By charge id, behind `after`. A decided credit has none of its own: its invoice's line has them."""
+    """By charge id, behind `after`. A decided credit has none of its own: its invoice's line has them. An order's price
+    is of no runs."""
+    if line.ordered is not None:
+        return []
     number = doc.corrects if line.kind is LineKind.CREDIT else doc.number
     query = (
         select(ITEMS, CHARGES.c.job_id, CHARGES.c.rule, CHARGES.c.segments, USAGE.c.run_key, USAGE.c.queue,

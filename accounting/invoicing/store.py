@@ -45,6 +45,7 @@ from accounting.invoicing.invoice import (
 )
 from accounting.invoicing.items import ITEMS, items_of, items_sha256
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
+from accounting.invoicing.order_lines import PricePart, claim, unbilled_prices
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
 from accounting.invoicing.tax import TaxKind, TaxRule, tax_rule_at
 from accounting.ledger import Entry, Posting
@@ -95,14 +96,17 @@ def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Documen
     first, total = conn.execute(select(
         func.min(billable.c.end_time, type_=UtcTime()), func.sum(billable.c.amount_micro, type_=BigInteger)
     )).one()  # fmt: skip
-    if first is None:
+    prices = _prices(conn, wanted)
+    if first is None and not prices:
         return None
-    negative = int(total) < 0
+    negative = int(total or 0) + sum(price.item.amount_micro for price in prices) < 0
     kind = DocumentKind.CREDIT_NOTE if negative else DocumentKind.INVOICE
     serial, number = _next(conn, issuer.id, kind)
-    for period in months(first, wanted.month.end, issuer.zone):
+    for period in months(first, wanted.month.end, issuer.zone) if first is not None else ():
         _claim(conn, number, billable, period)
-    items = _claimed(conn, number)  # from what was claimed: charges may have come since they were counted
+    claim(conn, number, prices)
+    # From what was claimed: charges may have come since they were counted.
+    items = [*_claimed(conn, number), *(price.item for price in prices)]
     if not items or (sum(item.amount_micro for item in items) < 0) != negative:
         raise InvoiceRefused(f"the charges of {wanted.project} changed while they were billed: ask again")
     lines = [(_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id), "") for item in items]
@@ -299,7 +303,19 @@ def _claimed(conn: Connection, number: str) -> list[Item]:
     ]  # fmt: skip
 
 
+def _prices(conn: Connection, wanted: Wanted) -> list[PricePart]:
+    """What orders cost that count in the month or before it and are on no document."""
+
+    def sold_here(site_id: str) -> bool:
+        return site_id not in wanted.not_sites if wanted.sites is None else site_id in wanted.sites
+
+    return unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
+                           sold_here=sold_here, before=wanted.month.end)  # fmt: skip
+
+
 def _kind(item: Item, billed: Period) -> LineKind:
+    if item.ordered is not None:
+        return LineKind.ORDER
     return LineKind.USAGE if item.service_start >= billed.start else LineKind.CORRECTION
 
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from babel.dates import format_date
 from babel.numbers import format_currency, format_decimal
 
-from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind
+from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind, Ordered
 from accounting.invoicing.tax import rate_text
 from accounting.minor_units import decimal_of
 
@@ -40,6 +40,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "usage": ("Computing at {site}, {user}", "{site} 计算资源，用户 {user}"),
     "correction": ("Correction: computing at {site}, {user}", "更正：{site} 计算资源，用户 {user}"),
     "credit": ("Credit for line {number}: {site}, {user}", "第 {number} 行退款：{site}，用户 {user}"),
+    "order_block": ("Order {order}: {amount}, once", "订单 {order}：{amount}，一次性购买"),
+    "order_subscription": ("Order {order}: {amount}, month of a subscription", "订单 {order}：{amount}，按月订阅"),
+    "order_at": (" at {site}", "，{site}"),
+    "credit_order": ("Credit for line {number}: {ordered}", "第 {number} 行退款：{ordered}"),
+    "amount_core-seconds": ("{n} core-hours", "{n} 核时"),
+    "amount_gpu-seconds": ("{n} GPU-hours", "{n} GPU 卡时"),
+    "amount_unit": ("{n} {unit}", "{n} {unit}"),
     "unbilled": (
         "{runs} more runs ({amount}) wait for the centre's record and are not part of this bill.",
         "另有 {runs} 个作业（{amount}）等待算力中心的计量记录，未计入本账单。",
@@ -68,9 +75,24 @@ def title(doc: Document, lang: str) -> str:
 
 def describe(line: Line, lang: str) -> str:
     """What a line is for."""
+    if line.ordered is not None:
+        return _described_order(line, line.ordered, lang)
     key = {LineKind.USAGE: "usage", LineKind.CORRECTION: "correction", LineKind.CREDIT: "credit"}[line.kind]
     text = say(key, lang, site=line.site_id, user=line.user or line.user_id or "–", number=line.number)
     return f"{text}. {line.text}" if line.text else text
+
+
+def _described_order(line: Line, ordered: Ordered, lang: str) -> str:
+    text = say(f"order_{ordered.kind}", lang, order=ordered.order_id, amount=quantity(ordered, lang))
+    text += say("order_at", lang, site=line.site_id) if line.site_id else ""
+    return say("credit_order", lang, number=line.number, ordered=text) if line.kind is LineKind.CREDIT else text
+
+
+def quantity(ordered: Ordered, lang: str) -> str:
+    """How much was ordered: hours of cores and GPUs, whole units of all else."""
+    if (key := f"amount_{ordered.commodity}") in TEXTS:
+        return say(key, lang, n=core_hours(ordered.quantity, lang))
+    return say("amount_unit", lang, n=number(ordered.quantity, lang), unit=ordered.commodity)
 
 
 def money(minor: int, currency: str, lang: str) -> str:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, and_, func, select
 
 from accounting.invoicing.items import ITEMS
+from accounting.invoicing.order_lines import left_to_bill
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Runs of a project that are charged by the centre's meter and are on no document, and what they come to."""
+    """Runs of a project that are charged by the centre's meter and are on no document, prices of its orders that are
+    not (wholly) on any, and what all of it comes to."""
 
     project_id: str
     currency: str
     runs: int
     amount_micro: int
+    orders: int = 0
 
 
 def waiting_to_be_billed(conn: Connection, before: datetime) -> list[Waiting]:
-    """What ended before a moment and the next invoice would have, by project: charges, and billed ones taken back.
+    """What ended before a moment and the next invoice would have, by project: charges, billed ones taken back,
+    and what orders cost.
 
     Charges of nothing are not counted, nor runs that only the gateway has metered: those are never billed.
     """
@@ -46,6 +50,9 @@ def waiting_to_be_billed(conn: Connection, before: datetime) -> list[Waiting]:
         for project, currency, runs, amount in conn.execute(query.where(USAGE.c.end_time < before)):
             found = sums.get((project, currency), Waiting(project, currency, 0, 0))
             sums[project, currency] = Waiting(project, currency, found.runs + runs, found.amount_micro + int(amount))
+    for project, currency, amount in left_to_bill(conn, before):
+        found = sums.get((project, currency), Waiting(project, currency, 0, 0))
+        sums[project, currency] = replace(found, amount_micro=found.amount_micro + amount, orders=found.orders + 1)
     return [sums[key] for key in sorted(sums)]
 
 

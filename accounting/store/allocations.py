@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select
 
 from accounting import calendar
 from accounting.errors import AccountingError, CreditExhausted
-from accounting.ledger import EXPIRED, REVENUE, Entry, Posting, credit, grant_postings, receivable
+from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings
 from accounting.store.holds import credit_line, give, open_account, raise_limit
 from accounting.store.journal import book
+from accounting.store.orders import Order, agreement_for, available, charge_price, may_owe, order_of
 from accounting.store.prices import add_discount, discounts
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
@@ -33,27 +34,6 @@ ORDER_KINDS = ("block", "subscription", "trial", "as_used")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """`block`: an amount once. `subscription`: an amount for each month. `trial`: an amount for nothing.
-    `as_used`: pay after use, up to a credit line of `amount`. `price_micro`: of a block, or of each month."""
-
-    id: str
-    project_id: str
-    payer_id: str
-    kind: str
-    commodity: str
-    amount: int
-    currency: str
-    starts_at: datetime
-    ends_at: datetime | None = None
-    price_micro: int = 0
-    carry_over_max: int = 0
-    zone: str = "Asia/Shanghai"
-    agreement_id: str | None = None
-    ordered_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Allocation:
     """An amount in [valid_from, expires_at); `order_id` None: granted, carried over or moved."""
 
@@ -69,16 +49,24 @@ class Allocation:
 
 
 def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
-    """Keep an order and give what it is for; what core-hours of a paid block cost is paid with it."""
+    """Keep an order and give what it is for; what core-hours of a paid block cost is paid with it.
+
+    Raises `CreditExhausted` where the price of what begins now is more than the project may still spend.
+    """
     if order.kind not in ORDER_KINDS or order.amount <= 0 or order.price_micro < 0:
         raise AccountingError(f"an order is one of {', '.join(ORDER_KINDS)}, for more than nothing")
     if order.kind == "subscription" and order.ends_at is None:
         raise AccountingError("a subscription says when it ends")
+    if order.price_micro and order.kind in ("trial", "as_used"):
+        raise AccountingError(f"an order of kind {order.kind} has no price of its own")
+    if order.price_micro:
+        agreement_for(conn, order, order.starts_at)  # raises before anything is kept
     conn.execute(insert(ORDERS).values(
         id=order.id, project_id=order.project_id, payer_id=order.payer_id, agreement_id=order.agreement_id,
         kind=order.kind, commodity=order.commodity, amount=order.amount, price_micro=order.price_micro,
         currency=order.currency, starts_at=order.starts_at, ends_at=order.ends_at,
         carry_over_max=order.carry_over_max, zone=order.zone, ordered_by=order.ordered_by, recorded_at=now,
+        site_id=order.site_id,
     ))  # fmt: skip
     if order.kind == "as_used":
         credit_line(conn, project_id=order.project_id, commodity=order.commodity, limit=order.amount,
@@ -91,7 +79,11 @@ def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
             add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
     if order.kind == "subscription":
         renew(conn, order, now=now)
+        if _due(conn, order, now):
+            raise CreditExhausted(order.currency, order.price_micro, available(conn, order))
         return
+    if order.price_micro and not may_owe(conn, order):
+        raise CreditExhausted(order.currency, order.price_micro, available(conn, order))
     _give(conn, order, order.id, order.starts_at, order.ends_at, now)
 
 
@@ -114,24 +106,39 @@ def _not_yet_paid(conn: Connection, wanted: Discount) -> list[tuple[datetime, da
 
 
 def renew(conn: Connection, order: Order, *, now: datetime) -> int:
-    """Give a subscription's months that have begun; each once. Returns how many are new."""
+    """Give a subscription's months that have begun; each once. Returns how many are new.
+
+    A month that costs is given when the project may owe its price, and no more once it is over.
+    """
+    lock(conn, {"allocations"})  # two workers renew at once: the second finds the month given
     given = 0
+    for name, start, end in _due(conn, order, now):
+        if order.price_micro and not may_owe(conn, order):
+            return given
+        _give(conn, order, name, start, end, now)
+        given += 1
+    return given
+
+
+def _due(conn: Connection, order: Order, now: datetime) -> list[tuple[str, datetime, datetime]]:
+    """(allocation, from, until) of the months that have begun and were not given."""
+    found = []
     at = order.starts_at
     assert order.ends_at is not None
     while at < order.ends_at and at <= now:
         until = min(calendar.month_of(at, order.zone).end, order.ends_at)
         name = f"{order.id}:{at.astimezone(UTC).isoformat()}"
-        if conn.scalar(select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == name)) is None:
-            _give(conn, order, name, at, until, now)
-            given += 1
+        given = conn.scalar(select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == name)) is not None
+        if not given and (until > now or not order.price_micro):
+            found.append((name, at, until))
         at = until
-    return given
+    return found
 
 
 def renew_due(conn: Connection, *, now: datetime) -> int:
     """Give every subscription's months that have begun."""
     rows = conn.execute(select(ORDERS).where(ORDERS.c.kind == "subscription", ORDERS.c.ends_at > now)).all()
-    return sum(renew(conn, _order(row), now=now) for row in rows)
+    return sum(renew(conn, order_of(row), now=now) for row in rows)
 
 
 def allocate(conn: Connection, allocation: Allocation, *, now: datetime) -> bool:
@@ -262,17 +269,12 @@ def redeem(conn: Connection, code: str, *, project_id: str, now: datetime) -> Al
 def _give(
     conn: Connection, order: Order, name: str, starts_at: datetime, ends_at: datetime | None, now: datetime
 ) -> None:
-    allocate(conn, Allocation(name, order.project_id, order.commodity, order.amount, starts_at, ends_at, order.kind,
-                              order.id, order.carry_over_max), now=now)  # fmt: skip
-    if not order.price_micro:
-        return
-    postings = (
-        Posting(receivable(order.project_id), order.currency, order.price_micro),
-        Posting(REVENUE, order.currency, -order.price_micro),
-    )
-    book(conn, [Entry(f"order-price:{name}", "order", now, postings, f"{order.kind} {order.id}")], now=now)
-    at = (BALANCES.c.project_id == order.project_id) & (BALANCES.c.commodity == order.currency)
-    conn.execute(update(BALANCES).where(at).values(posted=BALANCES.c.posted + order.price_micro))
+    given = Allocation(name, order.project_id, order.commodity, order.amount, starts_at, ends_at, order.kind, order.id,
+                       order.carry_over_max)  # fmt: skip
+    if not allocate(conn, given, now=now):
+        raise AccountingError(f"allocation {name} was given before")
+    if order.price_micro:
+        charge_price(conn, order, name, start=starts_at, end=ends_at, now=now)
 
 
 def _expire(conn: Connection, row: Any, now: datetime) -> None:
@@ -321,12 +323,6 @@ def _insert(conn: Connection, a: Allocation, entry_id: int, now: datetime) -> No
         source=a.source, valid_from=a.valid_from, expires_at=a.expires_at, carry_over_max=a.carry_over_max,
         entry_id=entry_id, recorded_at=now,
     ))  # fmt: skip
-
-
-def _order(row: Any) -> Order:
-    return Order(row.id, row.project_id, row.payer_id, row.kind, row.commodity, int(row.amount), row.currency,
-                 row.starts_at, row.ends_at, int(row.price_micro), int(row.carry_over_max), row.zone,
-                 row.agreement_id, row.ordered_by)  # fmt: skip
 
 
 def _code(code: str) -> str:

@@ -71,6 +71,7 @@ from accounting.tables.money import (
     VoucherUseRow,
 )
 from accounting.tables.openings import OpeningEventRow, OpeningRow
+from accounting.tables.order_prices import OrderItemRow, OrderPriceRow
 from accounting.tables.origins import LogOriginRow
 from accounting.tables.recon import (
     BreakEventRow,
@@ -99,7 +100,8 @@ __all__ = [
     "assert_append_only",
     "UsageRecordRow", "QuarantineRow",
     "PartyRow", "PartyKeyRow", "AgreementRow", "TariffRow", "SignatureRow", "PriceRuleRow", "DiscountRow",
-    "ProjectTermsRow", "OrderRow", "AllocationRow", "AllocationEventRow", "OpeningRow", "OpeningEventRow",
+    "ProjectTermsRow", "OrderRow", "OrderPriceRow", "OrderItemRow", "AllocationRow", "AllocationEventRow",
+    "OpeningRow", "OpeningEventRow",
     "AccountRow", "JournalEntryRow", "PostingRow", "ChargeRow", "ChargeReversalRow", "BalanceRow", "HoldRow",
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",

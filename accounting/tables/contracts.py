@@ -168,6 +168,7 @@ class OrderRow(Base):
     zone: Mapped[str] = mapped_column(String(64))
     ordered_by: Mapped[str] = mapped_column(String(32))
     recorded_at: Mapped[datetime] = mapped_column(UtcTime)
+    site_id: Mapped[str | None] = mapped_column(String(32))
 
 
 class AllocationRow(Base):

@@ -15,6 +15,7 @@ The bundle is lines of JSON (plain or .gz). What is checked, from the raw record
   log -> signatures      the operator signed that root, witnesses cosigned it (C2SP), older trees are its beginning
   charges -> bill        the lines and totals of the bill are the sums of the charges, no run twice, none left out;
                          an invoice's lines, its tax and its one rounding are computed again, credit notes with it
+  order -> bill          the price of what was ordered is divided again as its agreement says; no raw record is under it
   bill -> settlement     shares, fees, tax and exchange are computed again, both sides' signatures are checked
 
 Exit code 0: everything fits. 1: something does not; each finding is one line. 2: the bundle cannot be read.
@@ -1307,7 +1308,9 @@ def check_chunk(task):
             more, parts, off, counted = check_entry(line, terms, about, said.append, note)
             if counted:
                 tiers.append((line["seq"], *counted))
-            if line["leaf"]["kind"] in ("invoice", "credit_note"):
+            if line["leaf"]["kind"] == "order":
+                check_order(line["leaf"], terms, said.append, note)
+            if line["leaf"]["kind"] in ("invoice", "credit_note", "order"):
                 booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
             made += more
@@ -1378,7 +1381,7 @@ class Whole:
     def __init__(self, head, options):
         self.head, self.about, self.options = head, head["about"], options
         self.findings, self.notes, self.leaves = [], {}, []
-        self.terms = {"rules": {}, "agreements": {}, "discounts": {}, "bought": {}}
+        self.terms = {"rules": {}, "agreements": {}, "discounts": {}, "orders": {}, "bought": {}}
         self.ends, self.tariffs, self.signed = {}, {}, {}
         self.documents, self.items, self.booked, self.tiers = [], [], {}, []
         self.billed, self.credited = {}, {}
@@ -1443,6 +1446,8 @@ class Whole:
             self.tariffs[leaf["sha256"]] = (leaf["ref"], content)
         elif leaf["t"] == "agreement":
             self.terms["agreements"][leaf["ref"]] = content
+        elif leaf["t"] == "order":
+            take_order(leaf, content, self)
         elif leaf["t"] in ("invoice", "credit_note"):
             self.documents.append((line["seq"], leaf, content))
         elif leaf["t"] == "settlement":
@@ -1906,6 +1911,11 @@ def check_lines(said, items, whole):
         if (kind, entry, part) in whole.billed:
             whole.tell(f"{number}: {kind} {entry} is billed twice")
         whole.billed[kind, entry, part] = number
+        if kind == "order":
+            for text in wrong_order(said, line, entry, part, seconds, micro, whole):
+                whole.tell(f"{number}: {entry}: {text}")
+            found.setdefault(line, [0, 0, 0])[2] += int(micro)
+            continue
         charge = whole.made.get(entry)
         if charge is None:
             whole.tell(f"{number}: {entry} is on it, and not in the bundle")
@@ -1925,7 +1935,8 @@ def check_lines(said, items, whole):
         if sums != found.get(n):
             whole.tell(f"{number}, line {n}: it says {sums}, the charges on it come to {found.get(n)}")
         late = line is not None and micros(line["service_start"]) < micros(said["period_start"])
-        if line is not None and line["kind"] != ("correction" if late else "usage"):
+        expected = "order" if line is not None and "ordered" in line else "correction" if late else "usage"
+        if line is not None and line["kind"] != expected:
             whole.tell(f"{number}, line {n}: it is called {line['kind']}")
 
 
@@ -1952,6 +1963,72 @@ def wrong_item(said, n, kind, part, seconds, micro, charge):
         found.append(f"it ended {end}, outside the line's period")
     if micros(end) >= micros(said["period_end"]):
         found.append(f"it ended {end}, after what is billed")
+    return found
+
+
+# ---------------------------------------------------------------- orders -> entries and invoices
+
+
+def take_order(leaf, content, whole):
+    """What was ordered at which price, by the key of the entry that charged it."""
+    if (leaf["ref"], leaf["project"]) != (content["allocation_id"], content["project_id"]):
+        whole.tell(f"the leaf of order {content['order_id']} names another one")
+    if content["entry"] in whole.terms["orders"]:
+        whole.tell(f"{content['entry']} has two orders")
+    whole.terms["orders"][content["entry"]] = content
+
+
+def check_order(leaf, terms, tell, note):
+    """The entry of an order's price: the project owes it, agreement and payers divide it."""
+    said = terms["orders"].get(leaf["key"])
+    if said is None:
+        note("this entry is of an order that is not in the bundle: its price was not re-added")
+        return
+    price, owes, currency = int(said["price_micro"]), f"project:{said['project_id']}:usage", said["currency"]
+    payers = {"": price} if said["payers"] is None else {p: int(part) for p, part in said["payers"].items()}
+    expected = {owes + (f":{payer}" if payer else ""): part for payer, part in payers.items()}
+    tax = centre = 0
+    if said["agreement"] is not None:
+        agreed = terms["agreements"].get(said["agreement"])
+        if agreed is None:
+            tell(f"agreement {said['agreement']} of the order is not in the bundle")
+            return
+        if agreed["tax"]["kind"] == "inclusive":
+            of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
+            tax = (2 * price * int(agreed["tax"]["numerator"]) + of) // (2 * of)
+        centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
+        expected[f"centre:{agreed['centre_id']}:payable"] = -centre
+    expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
+    posted = {}
+    for account, commodity, value in leaf["postings"]:
+        posted[account] = posted.get(account, 0) + int(value)
+        if commodity != currency:
+            tell(f"it moves {commodity}, the order is in {currency}")
+    if {k: v for k, v in posted.items() if v} != {k: v for k, v in expected.items() if v}:
+        tell(f"booked is {posted}, by the order and its agreement it is {expected}")
+    note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
+
+
+def wrong_order(said, n, entry, part, seconds, micro, whole):
+    """What of an order's price on a line is not as it was ordered and booked."""
+    line = next((line for line in said["lines"] if line["number"] == n), None)
+    booked, ordered = whole.booked.get(entry), whole.terms["orders"].get(entry)
+    if line is None or "ordered" not in line or booked is None:
+        return ["there is no such line of an order, or its entry is not in the bundle"]
+    owes = f"project:{said['project_id']}:usage" + (f":{part}" if part else "")
+    owed = sum(int(value) for account, commodity, value in booked if (account, commodity) == (owes, said["currency"]))
+    found = []
+    if (owed, 0) != (int(micro), int(seconds)) or part not in ("", said["payer"]["id"]):
+        found.append(f"{micro} for {seconds} core-seconds as the part of {part!r}, {owed} is booked on {owes}")
+    if ordered is None:
+        whole.remark("a line of an order that is not in the bundle: it was not re-added from the order")
+        return found
+    names = ("order_id", "allocation_id", "kind", "commodity", "quantity")
+    if line["ordered"] != {name: ordered[name] for name in names}:
+        found.append(f"the line says {line['ordered']}, that is not what was ordered")
+    for name in ("site_id", "service_start", "service_end"):
+        if line[name] != ordered[name]:
+            found.append(f"its {name} is not that of the order")
     return found
 
 

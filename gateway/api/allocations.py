@@ -10,8 +10,9 @@ from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from accounting.store import allocations, openings
-from accounting.store.allocations import Allocation, Order
+from accounting.store.allocations import Allocation
 from accounting.store.openings import Wanted
+from accounting.store.orders import Order
 from accounting.store.schema import ALLOCATIONS
 from gateway.api import billing_models as models
 from gateway.api import describe
@@ -28,7 +29,9 @@ from gateway.jobs import views
 router = APIRouter(tags=["allocations"])
 
 
-@router.post("/orders", **describe.route(models.Made, status=201, body=models.OrderIn, refuses=(403, 404, 409, 422)))
+@router.post(
+    "/orders", **describe.route(models.Made, status=201, body=models.OrderIn, refuses=(402, 403, 404, 409, 422))
+)
 def place_order(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """A block, a subscription, a trial, or pay as used (operator)."""
     wanted = read(models.OrderIn, body)
@@ -36,21 +39,22 @@ def place_order(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
+        site = None if wanted.site is None else site_of(services, wanted.site)
         order = Order(
             new_id("o", now), row.id, wanted.payer, wanted.kind,
             row.currency if wanted.kind == "as_used" else wanted.commodity, wanted.amount, row.currency,
             wanted.starts_at or now, wanted.ends_at, micro_of(wanted.price, "/price"), wanted.carry_over_max,
-            zone_of(wanted.zone), None, admin.user_id,
+            zone_of(wanted.zone), wanted.agreement, admin.user_id, site,
         )  # fmt: skip
         allocations.place_order(conn, order, now=now)
-        if wanted.site is not None:
+        if site is not None:
             if order.commodity != "core-seconds":
                 problem = Problem("/site", "Only core-seconds are opened at a centre.", "invalid", "Leave it out.")
                 raise Invalid("What would be opened?", problems=(problem,))
             asked = Wanted(
                 new_id("op", now),
                 row.id,
-                site_of(services, wanted.site),
+                site,
                 "core_hours",
                 order.id,
                 core_seconds=order.amount,

@@ -105,6 +105,9 @@ class OrderIn(_In):
     carry_over_max: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=AMOUNT_MAX)] = 0
     zone: Zone = "Asia/Shanghai"
     site: Annotated[Name | None, Field(description="Core-seconds: also opened at this centre, as an account")] = None
+    agreement: Annotated[Name | None, Field(
+        description="Whose terms divide the price; without it those with the centre in `site`"
+    )] = None  # fmt: skip
 
 
 class AllocationIn(_In):

@@ -13,6 +13,7 @@ from accounting.invoicing.ageing import BUCKETS, Aged, Standing
 from accounting.invoicing.disputes import Dispute
 from accounting.invoicing.invoice import Document, DocumentKind, LegalEntity
 from accounting.invoicing.tax import TaxRule
+from accounting.invoicing.texts import describe, language
 from accounting.minor_units import plain
 from accounting.money import format_micro
 from accounting.payments.store import Received
@@ -61,12 +62,12 @@ def made_json(doc: Document) -> dict[str, Any]:
 
 
 def document_json(row: Any, doc: Document, open_minor: int | None) -> dict[str, Any]:
-    c = doc.currency
+    c, lang = doc.currency, language(doc.payer.language)
     lines = [
         {"line": x.number, "kind": x.kind.value, "site": x.site_id, "user": x.user or x.user_id,
          "service_start": stamp(x.service_start), "service_end": stamp(x.service_end), "runs": x.runs,
          "core_seconds": x.core_seconds, "exact": format_micro(x.amount_micro), "net": plain(x.net_minor, c),
-         "tax": plain(x.tax_minor, c), "text": x.text}
+         "tax": plain(x.tax_minor, c), "text": describe(x, lang) if x.ordered else x.text}
         for x in doc.lines
     ]  # fmt: skip
     unbilled = {"runs": doc.unbilled.runs, "amount": format_micro(doc.unbilled.amount_micro)}

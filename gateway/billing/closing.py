@@ -50,11 +50,16 @@ def close(conn: Connection, period: Period, *, by: str, leave_unbilled: bool = F
 def _told(conn: Connection, left: list[Waiting]) -> str:
     names = {r.id: r.name for r in conn.execute(select(_PROJECTS.c.id, _PROJECTS.c.name))}
     shown = [
-        f"{names.get(w.project_id, w.project_id)} {w.runs} runs, {format_micro(w.amount_micro)} {w.currency}"
+        f"{names.get(w.project_id, w.project_id)} {_counted(w)}, {format_micro(w.amount_micro)} {w.currency}"
         for w in left[:5]
     ]
     more = f" and {len(left) - 5} more projects" if len(left) > 5 else ""
     return f"not billed yet: {'; '.join(shown)}{more}. Bill the month first, or close it with leave_unbilled"
+
+
+def _counted(w: Waiting) -> str:
+    orders = [f"{w.orders} prices of orders"] if w.orders else []
+    return " and ".join([f"{w.runs} runs", *orders] if w.runs or not orders else orders)
 
 
 def _going(conn: Connection, at: datetime) -> list[Any]:

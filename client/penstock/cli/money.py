@@ -208,6 +208,9 @@ def _show(found: dict[str, Any]) -> None:
     rows = [(str(x["line"]), x["kind"], x["site"], x["user"], month_that_begins(x["service_start"]), str(x["runs"]),
              hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
+    for line in found["lines"]:
+        if line["kind"] == "order":
+            click.echo(f"{line['line']}: {line['text']}")
     c = found["currency"]
     click.echo(tr("Net {net} {currency} + tax {tax} {currency} = {gross} {currency}", **found))
     if found["open"] is not None:

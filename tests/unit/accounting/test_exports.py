@@ -24,6 +24,7 @@ from accounting.exports.focus import COLUMNS, focus_csv
 from accounting.exports.general_ledger import LedgerLine, beancount, hledger, journal_csv, trial_balance
 from accounting.exports.ogf_ur import NAMESPACE, ChargedRun, ogf_ur_xml
 from accounting.invoicing.credit_notes import Credit
+from accounting.invoicing.invoice import LineKind, Ordered
 from accounting.invoicing.store import issue_credit_note
 from accounting.payments.payment import BankTransaction
 from accounting.payments.store import import_payments
@@ -247,3 +248,17 @@ def test_memos_cannot_write_into_the_books(memo: str) -> None:
     for text in (beancount(lines), hledger(lines)):
         assert len([x for x in text.splitlines() if x.startswith("2026-")]) in (1, 3)
         assert len([x for x in text.splitlines() if x.lstrip().startswith(("bank:", "Assets:Bank"))]) == 1
+
+
+def test_a_purchase_passes_the_focus_validator(tmp_path: Path) -> None:
+    made = invoice()
+    block = Ordered("o1", "o1", "block", "core-seconds", 3_600_000)
+    lines = [replace(made.lines[0], kind=LineKind.ORDER, user="", user_id="", runs=0, core_seconds=0, ordered=ordered,
+                     site_id=site) for ordered, site in (
+        (block, "alpha"), (replace(block, kind="subscription", commodity="gpu-seconds"), ""),
+        (replace(block, commodity="shots", quantity=100), ""))]  # fmt: skip
+    rest = made.lines[1:]
+    net, tax = (sum(getattr(x, name) for x in (*lines, *rest)) for name in ("net_minor", "tax_minor"))
+    bought = replace(made, lines=(*lines, *rest), net_minor=net, tax_minor=tax, gross_minor=net + tax)
+    verdict = focus_verdict(focus_csv([bought]), tmp_path)
+    assert "Validation succeeded" in verdict, verdict

@@ -13,6 +13,8 @@ import pytest
 
 from accounting.calendar import month_of
 from accounting.evidence.outbox import OUTBOX
+from accounting.store.allocations import place_order
+from accounting.store.orders import Order
 from gateway.billing import bank
 from gateway.db import table_of
 from gateway.identity.tables import CentreStaffRow
@@ -88,6 +90,18 @@ def test_a_month_is_billed_once_and_its_owner_reads_it_line_by_line(billing: Bil
     [why] = billing.get(f"invoices/PS-000001/lines/{line}/charges")["items"]
     assert (why["core_seconds"], why["amount"], why["segments"][0]["price_micro"]) == (36_000, "3.60", 360_000)
     assert billing.get("invoices/PS-000001/lines/9/charges", 404)["code"] == "not_found"
+
+
+def test_a_block_is_a_line_of_the_month_that_it_was_ordered_in(billing: Billing) -> None:
+    block = Order("o1", billing.gateway.project_id, "uni", "block", "core-seconds", 36_000, "CNY", billing.within,
+                  price_micro=2_000_000)  # fmt: skip
+    with billing.gateway.services.db.write() as conn:
+        place_order(conn, block, now=billing.within)
+    assert billing.bill()["net"] == "2.00"
+    [line] = billing.get("invoices/PS-000001")["lines"]
+    assert (line["kind"], line["net"], line["runs"], line["user"]) == ("order", "2.00", 0, "")
+    assert "o1" in line["text"] and "10.00" in line["text"]
+    assert billing.get("invoices/PS-000001/lines/1/charges")["items"] == []
 
 
 def test_documents_come_as_pdf_csv_and_as_the_kept_text(billing: Billing) -> None:

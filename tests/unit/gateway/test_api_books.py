@@ -146,6 +146,18 @@ def test_a_project_buys_a_second_block_before_the_first_is_used_up(
     assert all(before[1] == after[0] for before, after in pairwise(free))  # nothing twice, and no gap
 
 
+def test_a_block_must_be_covered_and_names_the_agreement_that_divides_it(
+    client: httpx.Client, operator: Headers
+) -> None:
+    block = {"project": "demo", "payer": "inst", "kind": "block", "amount": 36_000, "price": "3000000.00"}
+    refused = client.post("orders", json=block, headers=operator)
+    assert (refused.status_code, refused.json()["code"]) == (402, "credit_exhausted")
+    assert ok(client.get("projects/demo/allocations"))["items"] == []
+    unknown = client.post("orders", json=block | {"price": "1.00", "agreement": "nobody-1"}, headers=operator)
+    assert unknown.status_code in (409, 422)
+    assert "not signed by both" in unknown.text
+
+
 def _fencing(gateway: Gateway) -> int:
     return leases.take(gateway.services.db, "local", "test").fencing
 

@@ -1,0 +1,139 @@
+"""What an order costs: the project owes the price, and it is divided as a charge is; once for each allocation.
+
+Which agreement divides it: the one that the order names (its newest signed version that has begun), else the one with
+the centre that the order names, else none: then all of it is the operator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from accounting import calendar
+from accounting.agreement import Agreement, agreement_of
+from accounting.errors import AccountingError
+from accounting.evidence.documents import order_price
+from accounting.evidence.outbox import put
+from accounting.ledger import Entry, divide, parts_of, usage_postings
+from accounting.meter import PAYER
+from accounting.store.contracts import contracts, in_force
+from accounting.store.journal import book
+from accounting.store.schema import AGREEMENTS, BALANCES, ORDER_PRICES
+
+KIND = "order"  # of its entry, and of the leaf that says what was ordered
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """`block`: an amount once. `subscription`: an amount for each month. `trial`: an amount for nothing.
+    `as_used`: pay after use, up to a credit line of `amount`. `price_micro`: of a block, or of each month.
+    `site_id`: the centre that it is for, where it is for one."""
+
+    id: str
+    project_id: str
+    payer_id: str
+    kind: str
+    commodity: str
+    amount: int
+    currency: str
+    starts_at: datetime
+    ends_at: datetime | None = None
+    price_micro: int = 0
+    carry_over_max: int = 0
+    zone: str = "Asia/Shanghai"
+    agreement_id: str | None = None
+    ordered_by: str = ""
+    site_id: str | None = None
+
+
+def order_of(row: Any) -> Order:
+    """An order as it is stored."""
+    return Order(row.id, row.project_id, row.payer_id, row.kind, row.commodity, int(row.amount), row.currency,
+                 row.starts_at, row.ends_at, int(row.price_micro), int(row.carry_over_max), row.zone,
+                 row.agreement_id, row.ordered_by, row.site_id)  # fmt: skip
+
+
+def agreement_for(conn: Connection, order: Order, at: datetime) -> Agreement | None:
+    """Whose terms divide the price of what an order gives from a moment on; an order outlasts the agreement that it
+    names. Raises `AccountingError` where that one is not signed by both for then."""
+    if order.agreement_id is None:
+        return None if order.site_id is None else contracts(conn, order.project_id).agreement(order.site_id, at)
+    begun = [f.agreement for f in in_force(conn) if f.agreement.id == order.agreement_id and f.since <= at]
+    if not begun:
+        raise AccountingError(f"agreement {order.agreement_id} is not signed by both sides for {at.isoformat()}")
+    return begun[-1]
+
+
+def may_owe(conn: Connection, order: Order) -> bool:
+    """Count a price on what the project may spend; False, and nothing is done, where its limit does not cover it."""
+    mine = (BALANCES.c.project_id == order.project_id) & (BALANCES.c.commodity == order.currency)
+    enough = BALANCES.c.posted + BALANCES.c.held + order.price_micro <= BALANCES.c.limit_amount
+    counted = update(BALANCES).where(mine, BALANCES.c.limit_amount.is_(None) | enough)
+    if conn.execute(counted.values(posted=BALANCES.c.posted + order.price_micro)).rowcount:
+        return True
+    return conn.scalar(select(BALANCES.c.project_id).where(mine)) is None  # without an account nothing is limited
+
+
+def available(conn: Connection, order: Order) -> int:
+    """What the project may still spend in the order's currency."""
+    mine = (BALANCES.c.project_id == order.project_id) & (BALANCES.c.commodity == order.currency)
+    return max(0, int(conn.scalar(select(BALANCES.c.limit_amount - BALANCES.c.posted - BALANCES.c.held).where(mine))
+                      or 0))  # fmt: skip
+
+
+def charge_price(
+    conn: Connection, order: Order, allocation_id: str, *, start: datetime, end: datetime | None, now: datetime
+) -> None:
+    """Book the price of an allocation that was given just now; `may_owe` has counted it.
+
+    `end` None: the period that is shown is the month that it begins in.
+    """
+    agreement = agreement_for(conn, order, start)
+    division = divide(order.price_micro, PAYER, agreement)
+    terms = contracts(conn, order.project_id).terms(order.project_id, now)
+    payers = parts_of(division.amount, terms.payers) if terms.payers else None
+    postings = usage_postings(
+        order.project_id, currency=order.currency, division=division, used={}, payers=payers,
+        centre_id=None if agreement is None else agreement.centre_id,
+    )  # fmt: skip
+    key = f"order-price:{allocation_id}"
+    ids = book(conn, [Entry(key, KIND, now, postings, f"{order.kind} {order.id}")], now=now)
+    if key not in ids:
+        raise AccountingError(f"the price of {allocation_id} is booked already")
+    row: dict[str, Any] = {
+        "allocation_id": allocation_id, "entry_id": ids[key], "order_id": order.id, "project_id": order.project_id,
+        "site_id": order.site_id or (agreement.site_ids[0] if agreement is not None and agreement.site_ids else ""),
+        "kind": order.kind, "commodity": order.commodity, "quantity": order.amount, "currency": order.currency,
+        "price_micro": order.price_micro, "centre_micro": division.centre, "tax_micro": division.tax,
+        "agreement_id": None if agreement is None else agreement.id,
+        "agreement_version": None if agreement is None else agreement.version, "payers": payers,
+        "service_start": start.astimezone(UTC),
+        "service_end": (end or calendar.month_of(start, order.zone).end).astimezone(UTC), "recorded_at": now,
+    }  # fmt: skip
+    conn.execute(insert(ORDER_PRICES), [row])
+    about = {"site": row["site_id"]} if row["site_id"] else {}
+    put(conn, KIND, allocation_id, order_price(row | {"entry": key}), project=order.project_id, **about)
+
+
+def agreement_of_price(conn: Connection, allocation_id: str) -> Agreement | None:
+    """The agreement that divided a price."""
+    query = select(AGREEMENTS.c.payload).join(
+        ORDER_PRICES,
+        (ORDER_PRICES.c.agreement_id == AGREEMENTS.c.id) & (ORDER_PRICES.c.agreement_version == AGREEMENTS.c.version),
+    )
+    payload = conn.scalar(query.where(ORDER_PRICES.c.allocation_id == allocation_id))
+    return None if payload is None else agreement_of(payload)
+
+
+def part_of(
+    payers: Mapping[str, int] | None, price_micro: int, payer_id: str, *, whole: bool
+) -> tuple[str, int] | None:
+    """(whose part, how much) a payer is billed of a price; None where it pays nothing of it. `whole`: this payer pays
+    what is not shared."""
+    if payers is None:
+        return ("", price_micro) if whole else None
+    return (payer_id, payers[payer_id]) if payers.get(payer_id) else None
