@@ -20,14 +20,16 @@ from tests.builders import Gateway, local_site, make_gateway
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, db_url: str) -> Iterator[Gateway]:
+def gateway(tmp_path: Path, db_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    monkeypatch.setattr(module, "CHUNK", 200)
+    monkeypatch.setattr(module, "_MANY", 1_000)
     made = make_gateway(tmp_path, db_url, local_site(tmp_path))
     made.submit("local")
     yield made
     made.services.close()
 
 
-def rows(gateway: Gateway, count: int = 6_500) -> list[SiteUsage]:
+def rows(gateway: Gateway, count: int = 1_300) -> list[SiteUsage]:
     """Runs of the gateway's only job as sacct tells of them; every hundredth cannot be read."""
     with gateway.services.db.read() as conn:
         tag = conn.scalar(select(JOBS.c.tag))
@@ -57,7 +59,7 @@ def expected(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Si
     monkeypatch.setattr(module, "_HELPERS", 0)
     alone = list(prepared(gateway, usages))
     monkeypatch.setattr(module, "_HELPERS", 2)
-    assert sum(len(part.sealed) for part in alone) == 6_435 and sum(len(part.unreadable) for part in alone) == 65
+    assert sum(len(part.sealed) for part in alone) == 1_287 and sum(len(part.unreadable) for part in alone) == 13
     return usages, alone
 
 
@@ -86,8 +88,8 @@ def test_a_chunk_that_cannot_be_passed_on_is_prepared_here(
     gateway: Gateway, expected: tuple[list[SiteUsage], list[Prepared]]
 ) -> None:
     usages, alone = expected
-    odd = dict(usages[3_000].fields) | {"Reason": "half a pair: \udc80"}
-    usages[3_000] = SiteUsage("sacct/1", odd)
+    odd = dict(usages[600].fields) | {"Reason": "half a pair: \udc80"}
+    usages[600] = SiteUsage("sacct/1", odd)
     found = list(prepared(gateway, usages))
     assert found[:3] == alone[:3] and found[4:] == alone[4:]
     assert sum("half a pair" in item.raw_text for item in found[3].sealed) == 1
@@ -100,7 +102,7 @@ def test_a_person_without_a_key_gets_one_here(gateway: Gateway, monkeypatch: pyt
     with gateway.services.db.read() as conn:
         assert vault.key_of(gateway.services, conn, person) is None
     found = list(prepared(gateway, usages))
-    assert not any(part.keyless for part in found) and sum(len(part.sealed) for part in found) == 6_435
+    assert not any(part.keyless for part in found) and sum(len(part.sealed) for part in found) == 1_287
     with gateway.services.db.read() as conn:
         key = vault.key_of(gateway.services, conn, person)
     assert key is not None and all(person in item.raw_text for part in found for item in part.sealed[:1])
@@ -108,7 +110,7 @@ def test_a_person_without_a_key_gets_one_here(gateway: Gateway, monkeypatch: pyt
 
 def test_few_rows_start_no_helper(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_Helper", lambda *_args: pytest.fail("a helper was started"))
-    assert len(list(prepared(gateway, rows(gateway, 1_500)))) == 2
+    assert len(list(prepared(gateway, rows(gateway, 300)))) == 2
 
 
 def test_a_helper_ends_with_whoever_started_it(tmp_path: Path) -> None:
