@@ -16,12 +16,12 @@ from sqlalchemy import Connection, text
 
 from accounting.calendar import month
 from accounting.reconciling import match as recon_match
+from accounting.reconciling import statement_store
 from accounting.reconciling.drafts import Known, Rules, drafts
 from accounting.reconciling.explain import Ground
 from accounting.reconciling.found import Matched
 from accounting.reconciling.statement import Header, Signed
 from accounting.reconciling.statement_formats import Profile, read_statement
-from accounting.reconciling.statement_store import save_statement
 from accounting.reconciling.store import MARGIN_S
 from benchmarks import stage
 from gateway.db import Database
@@ -51,7 +51,11 @@ def _measure(name: str, db: Database, document: bytes) -> None:
                                    profile=Profile({n: n for n in HEAD.split(",")}))  # fmt: skip
     assert (statement.read.lines, statement.problems) == (COUNT, ())
     with _timed(spent, "load"), db.write() as conn:
-        statement_id, _ = save_statement(conn, statement, document, Signed(), by="bench", now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        number = statement_store.arrive(conn, statement, now=now)
+        for rows in statement.read.batches():
+            statement_store.save_lines(conn, number, rows)
+        statement_id, _ = statement_store.complete(conn, number, statement, document, Signed(), by="bench", now=now)
     del statement
     with db.write() as conn:
         _runs(conn, statement_id)

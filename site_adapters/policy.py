@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, time
 from fnmatch import fnmatchcase
 from typing import Any
@@ -98,6 +98,3 @@ def _within(clock: time, start: time, end: time) -> bool:
     if start <= end:
         return start <= clock < end
     return clock >= start or clock < end
-
-
-POLICY_FIELDS = tuple(f.name for f in fields(Policy))

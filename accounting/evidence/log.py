@@ -142,12 +142,6 @@ def checkpoint(conn: Connection, size: int | None = None) -> Signed | None:
     return Signed(row.size, row.note + "".join(lines), row.made_at)
 
 
-def checkpoint_covering(conn: Connection, seq: int) -> Signed | None:
-    """The first checkpoint that a leaf is in."""
-    size = conn.scalar(select(func.min(CHECKPOINTS.c.size)).where(CHECKPOINTS.c.size > seq))
-    return None if size is None else checkpoint(conn, int(size))
-
-
 def keep_cosignature(conn: Connection, *, size: int, key_id: str, line: str, now: datetime) -> bool:
     """A witness's line under the checkpoint of a size; False where it has signed that one before."""
     there = (COSIGNATURES.c.size == size) & (COSIGNATURES.c.key_id == key_id)

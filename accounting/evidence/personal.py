@@ -199,7 +199,7 @@ def pseudonym(username: str, key: bytes | None) -> str:
 
 
 def salt(key: bytes, ref: str) -> str:
-    """The salt of one run: it opens one commitment and tells nothing of the others."""
+    """The salt of one reference (a run, a statement): it opens its commitments and tells nothing of others."""
     return _hmac(key, b"penstock/salt/1\n" + ref.encode())
 
 

@@ -20,23 +20,6 @@ SIGNATURES = core(tables.StatementSignatureRow)
 PROBLEMS, ARRIVALS = core(tables.StatementProblemRow), core(tables.StatementArrivalRow)
 
 
-def save_statement(
-    conn: Connection, statement: Statement, document: bytes, signed: Signed, *, by: str, now: datetime
-) -> tuple[int, bool]:
-    """Keep a statement with every line in one transaction.
-
-    Its id, and whether it is new (the same bytes again are the same one).
-    """
-    known = known_statement(conn, statement)
-    if known is not None:
-        return known, False
-    number = arrive(conn, statement, now=now)
-    for rows in statement.read.batches():
-        save_lines(conn, number, rows)
-    save_problems(conn, number, statement.problems)
-    return complete(conn, number, statement, document, signed, by=by, now=now)
-
-
 def known_statement(conn: Connection, statement: Statement) -> int | None:
     """The statement that these bytes are, where they were received before."""
     where = (STATEMENTS.c.site_id == statement.site_id, STATEMENTS.c.sha256 == statement.sha256)

@@ -33,7 +33,6 @@ log = structlog.get_logger()
 # Records arrive late (a slurmdbd that was down delivers hours later): every look goes back this far behind the last.
 OVERLAP = timedelta(hours=6)
 # Once a day, and after a start, the look goes back over the whole window (accounting.md, trap 19).
-LONG_LOOK_EVERY = timedelta(days=1)
 LONG_LOOK = timedelta(days=35)
 # How much is asked for at once, so that a look of weeks at a big centre fits in memory.
 _SHORTEST, _FIRST_SPAN, _LONGEST, _ROWS = timedelta(hours=1), timedelta(days=1), timedelta(days=3), 20_000

@@ -45,7 +45,8 @@ class Names:
             owners.setdefault(login, set()).add(person)
         self._owner = {login: next(iter(persons)) for login, persons in owners.items() if len(persons) == 1}
         self._opener = vault.Opener(services, conn)
-        # The lines of a statement say the same few things of each person: under one reference they are one text.
+        # The lines of a statement say the same few things of each person: under one reference, that of the statement,
+        # they are one sealed text. No line is ever disclosed alone, which is what a salt for each would be for.
         self._sealed_part = lru_cache(maxsize=10_000)(_sealed_part)
         self._pseudonym = lru_cache(maxsize=10_000)(self.login)
         persons = {person for person, _ in self._pairs}

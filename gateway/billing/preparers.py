@@ -97,7 +97,10 @@ class Preparers:
         services = self._services
         place = _Place(services.db.url, str(services.settings.effective_master_key_file.absolute()),
                        services.gateway_id, self._site_id)  # fmt: skip
-        self._helpers = [_Helper(place) for _ in range(_HELPERS)]
+        try:
+            self._helpers = [_Helper(place) for _ in range(_HELPERS)]
+        except OSError as exc:  # no memory for another process: all is prepared here
+            log.warning("no_preparing_helper", error=str(exc))
 
 
 class _Helper:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from gateway.db import table_of
 from gateway.errors import Conflict
-from gateway.identity.tables import MembershipRow, ProjectRow, SiteAccountRow, UserRow
+from gateway.identity.tables import MembershipRow, ProjectRow, SiteAccountRow
 from gateway.jobs.lifecycle import SHOWN, Event, Phase, advance
 from gateway.jobs.tables import AttemptRow, DecisionRow, EventRow, IdempotencyRow, JobRow, RunRow, SiteRow
 from gateway.services import Lease
@@ -153,11 +153,6 @@ def membership_exists(conn: Connection, project: str, user_id: str) -> bool:
     return (
         conn.scalar(select(table.c.role).where(table.c.project_id == project, table.c.user_id == user_id)) is not None
     )
-
-
-def user_disabled(conn: Connection, user_id: str) -> bool:
-    table = table_of(UserRow)
-    return conn.scalar(select(table.c.disabled_at).where(table.c.id == user_id)) is not None
 
 
 # ---------------------------------------------------------------- jobs

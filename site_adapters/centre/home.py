@@ -25,7 +25,7 @@ from site_adapters.centre.opening import NoProvisioner, OrderDesk, Provisioner
 from site_adapters.config import BrokenSite, SiteConfig, load_site
 from site_adapters.errors import CredentialRefused, SiteClosed
 from site_adapters.if2 import keys
-from site_adapters.if2.keys import SigningKey, TrustStore
+from site_adapters.if2.keys import TrustStore
 from site_adapters.if2.profile import VERSIONS, LoadReport, Profile, PublicKey
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.orders import OrderKind
@@ -275,7 +275,3 @@ def software() -> str:
         except PackageNotFoundError:
             continue
     return "penstock-site"
-
-
-def own_key(home: Home) -> SigningKey:
-    return keys.load_or_create(home.key_file)

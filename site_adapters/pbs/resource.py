@@ -103,10 +103,6 @@ class PbsResource:
         found = self._ask(Command((program, "-f"), read, deadline_s=30.0, env=ENV))
         return [r for name, a in found.rows if (r := _reservation(name, a)) is not None]
 
-    def vnode_cores(self) -> dict[str, int]:
-        """Cores of each vnode: what a job takes that has whole nodes."""
-        return {name: _count(a.get("resources_available.ncpus", "")) or 0 for name, a in self._vnodes().rows}
-
     def _vnodes(self) -> Records:
         torque = self.config.pbs.flavour == "torque"
         words = ("-a",) if torque else ("-a", "-v")
