@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, insert, or_, select
 
 from accounting.evidence.canonical import canonical, sha256_hex
 from accounting.tables.evidence import LeafRow, OutboxRow
@@ -35,10 +35,18 @@ def put(conn: Connection, kind: str, ref: str, content: Any, **facts: str) -> st
 def put_source(conn: Connection, kind: str, content: Any, **facts: str) -> str:
     """A source document, by its hash: what comes again is no new leaf. Returns the hash."""
     digest = sha256_bytes(content) if isinstance(content, bytes) else sha256_hex(content)
-    for table in (OUTBOX, LEAVES):
-        if conn.scalar(select(table.c.ref).where(table.c.kind == kind, table.c.ref == digest).limit(1)) is not None:
-            return digest
+    if conn.scalar(select(or_(waits(kind, digest), _stands(kind, digest)))):
+        return digest
     return put(conn, kind, digest, content, **facts)
+
+
+def waits(kind: str, ref: str) -> ColumnElement[bool]:
+    """Whether a document is in the outbox: by an index of documents, as entries wait there by the million."""
+    return exists().where(OUTBOX.c.kind == kind, OUTBOX.c.ref == ref, OUTBOX.c.body.is_not(None))
+
+
+def _stands(kind: str, ref: str) -> ColumnElement[bool]:
+    return exists().where(LEAVES.c.kind == kind, LEAVES.c.ref == ref)
 
 
 def put_rows(conn: Connection, site_id: str, records: Sequence[str], unreadable: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accounting.tables.base import HISTORY, Base, Id, UtcTime
@@ -17,6 +17,11 @@ class OutboxRow(Base):
     """
 
     __tablename__ = "evidence_outbox"
+    # A document is looked up before it is put in; among a million entries that wait, each look would be a walk.
+    __table_args__ = (
+        Index("ix_evidence_outbox_document", "kind", "ref", sqlite_where=text("body IS NOT NULL"),
+              postgresql_where=text("body IS NOT NULL")),
+    )  # fmt: skip
 
     id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     kind: Mapped[str] = mapped_column(String(16))

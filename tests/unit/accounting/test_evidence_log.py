@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from accounting.evidence import log, merkle, note, outbox, personal
@@ -50,6 +50,29 @@ def test_every_entry_becomes_a_leaf_in_the_order_of_booking(db: Database) -> Non
         assert document.seq == OPENED + 20
         path = merkle.inclusion(document.seq, checked.size, log.tiles(conn))
         merkle.check_inclusion(document.leaf_hash, document.seq, checked.size, path, checked.root)
+
+
+def test_a_document_is_looked_for_without_a_walk_over_the_entries_that_wait(db: Database) -> None:
+    """A month waits while it is booked: with a walk for each look at the meter, booking it was quadratic."""
+    with db.write() as conn:
+        book(conn, range(3))
+        if conn.dialect.name == "postgresql":
+            conn.exec_driver_sql("SET LOCAL enable_seqscan = off")  # of three rows a walk is cheapest
+        query = select(outbox.waits("meter_log", "0" * 64)).compile(conn, compile_kwargs={"literal_binds": True})
+        explain = "EXPLAIN QUERY PLAN" if conn.dialect.name == "sqlite" else "EXPLAIN"
+        plan = "\n".join(str(row) for row in conn.exec_driver_sql(f"{explain} {query}"))
+    assert "ix_evidence_outbox_document" in plan, plan
+
+
+def test_a_source_document_becomes_one_leaf_whether_it_waits_or_stands(db: Database) -> None:
+    for _ in range(2):
+        with db.write() as conn:
+            outbox.put_source(conn, "bank_file", b"a file")
+            outbox.put_source(conn, "bank_file", b"a file")
+        with db.write() as conn:
+            append_all(conn)
+    with db.read() as conn:
+        assert log.tree_size(conn) == OPENED + 1
 
 
 def test_a_booking_that_is_rolled_back_leaves_nothing_to_log(db: Database) -> None:
