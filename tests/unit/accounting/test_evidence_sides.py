@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 
 from accounting.agreement import PostingLimits
 from accounting.evidence.about import About
 from accounting.evidence.canonical import canonical
+from accounting.evidence.confirmations import PARTS
 from accounting.parties import SigningKey
 from accounting.signing import sign_jws
 from accounting.store import contracts
@@ -156,16 +157,19 @@ def is_found(verifier: ModuleType, lines: list[str]) -> bool:
         return True  # the verifier exits with 2: it cannot be read
 
 
-@pytest.mark.parametrize("change", ["line_no = line_no + 1", "usage_record_id = usage_record_id + 100"])
+@pytest.mark.parametrize("change", [(0, 1), (100, 0)], ids=["another line", "another reading"])
 def test_a_confirmation_that_is_changed_in_the_books_is_found(
-    gateway: Gateway, verifier: ModuleType, change: str
+    gateway: Gateway, verifier: ModuleType, change: tuple[int, int]
 ) -> None:
     reconciled(gateway)
     with gateway.services.db.write() as conn:
         for verb in ("update", "delete"):
-            on = "" if gateway.services.db.is_sqlite else " ON record_confirmation"
-            conn.execute(text(f"DROP TRIGGER record_confirmation_no_{verb}{on}"))
-        conn.execute(text(f"UPDATE record_confirmation SET {change} WHERE line_no = 3"))
+            on = "" if gateway.services.db.is_sqlite else " ON confirmed_part"
+            conn.execute(text(f"DROP TRIGGER confirmed_part_no_{verb}{on}"))
+        (part,) = conn.execute(select(PARTS)).all()
+        runs = [[run + change[0], line + change[1]] if line == 3 else [run, line] for run, line in part.runs]
+        assert runs != part.runs
+        conn.execute(update(PARTS).values(runs=runs))
     assert is_found(verifier, bundle_of(gateway))
 
 
