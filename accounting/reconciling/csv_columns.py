@@ -34,7 +34,9 @@ def are_ten_digits(column: Sequence[str]) -> bool:
 
 
 def figures(column: Sequence[str], read: Callable[[str], int]) -> list[int]:
-    """Whole numbers; `read` is how a single word is read."""
+    """Whole numbers, 0 where there is no word; `read` is how a single one is read."""
+    if not any(column):
+        return [0] * len(column)
     return list(map(int, column)) if are_digits(column) else [read(word) for word in column]
 
 

@@ -15,6 +15,7 @@ def upgrade() -> None:
     some = sa.text("supersedes IS NOT NULL")
     op.create_index("ix_usage_record_supersedes", "usage_record", ["supersedes"], unique=False, sqlite_where=some,
                     postgresql_where=some)  # fmt: skip
+    op.create_index("ix_charge_entry", "charge", ["entry_id"], unique=False)
     op.drop_table("record_confirmation")
     op.create_table(
         "confirmed_part",

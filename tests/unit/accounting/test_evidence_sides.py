@@ -15,13 +15,17 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 
 from accounting.agreement import PostingLimits
+from accounting.evidence import confirmations
 from accounting.evidence.about import About
 from accounting.evidence.canonical import canonical
 from accounting.evidence.confirmations import PARTS
 from accounting.parties import SigningKey
+from accounting.reconciling import confirmed
+from accounting.reconciling.found import Agreed
+from accounting.reconciling.statement_store import STATEMENTS
 from accounting.signing import sign_jws
 from accounting.store import contracts
 from gateway.billing import evidence, proofs, reconcile
@@ -98,6 +102,36 @@ def test_a_run_that_the_centre_confirmed_is_two_sided_and_one_that_it_did_not_is
     # The last run was posted from its line of the statement: agreed, and no scheduler's record.
     assert list(found.not_metered().values()) == ["agreed from a line of the centre's statement"]
     assert "metered again from the raw records of the centres: 5 of 6 charges" in " ".join(found.summary())
+
+
+def test_what_is_confirmed_is_the_same_in_however_many_parts_it_is_kept(
+    gateway: Gateway, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmed, "_PART", 2)
+    monkeypatch.setattr(confirmations, "_PARTS", 1)
+    reconciled(gateway)
+    with gateway.services.db.read() as conn:
+        parts = conn.execute(select(PARTS).order_by(PARTS.c.first_reading)).all()
+        assert [[line for _, line in part.runs] for part in parts] == [[1, 3], [4, 5]]
+        readings = [reading for part in parts for reading, _ in part.runs]
+        assert {found.line_no for found in confirmed.confirmed(conn, readings[1:3]).values()} == {3, 4}
+        assert confirmed.confirmed(conn, [readings[0] + 1, readings[-1] + 1]) == {}
+    found = look(verifier, bundle_of(gateway))
+    assert found.findings == []
+    assert "two-sided, the centre's signature checked: 5; one-sided: 1" in " ".join(found.summary())
+
+
+def test_a_comparison_that_another_was_faster_than_confirms_nothing_twice(gateway: Gateway) -> None:
+    """Two look at the same books; both would confirm the same runs."""
+    reconciled(gateway)
+    with gateway.services.db.write() as conn:
+        row_ = conn.execute(select(STATEMENTS)).one()
+        agreed = Agreed(has_leaves=True)
+        for reading, line_no in confirmations.runs_of(conn, row_.id):
+            agreed.add(reading, line_no, ("local", "x", "centre", 1))
+        late = confirmed.Confirmation(0, len(agreed), [(1, 9, "[]")], {}, "centre")
+        assert confirmed.confirm(conn, row_, agreed, late, run_id=2) == 0
+        assert conn.scalar(select(func.count()).select_from(PARTS)) == 1
 
 
 def test_a_run_is_one_sided_until_the_centre_has_signed(gateway: Gateway, verifier: ModuleType) -> None:
