@@ -224,10 +224,13 @@ def _sqlite_time(value: datetime | None) -> str | None:
     return text[:-6]
 
 
-def refresh_statistics(conn: Connection) -> None:
-    """Tell PostgreSQL's planner how much there is now; else its own upkeep does so, up to some minutes later."""
+def refresh_statistics(conn: Connection, *tables: Table) -> None:
+    """Tell PostgreSQL's planner how much there is now; else its own upkeep does so, up to some minutes later.
+
+    `tables`: those that grew; none: those that a look at a centre's log fills.
+    """
     if conn.dialect.name == "postgresql":
-        for table in (USAGE, CHARGES, ENTRIES, POSTINGS):
+        for table in tables or (USAGE, CHARGES, ENTRIES, POSTINGS):
             conn.exec_driver_sql(f"ANALYZE {table.name}")
 
 

@@ -130,8 +130,9 @@ def draw(
     return one(conn, settlement_id)
 
 
-def _open_entries(centre: str, currency: str, end: datetime) -> Any:
+def _open_entries(conn: Connection, centre: str, currency: str, end: datetime) -> Any:
     """Entries that earned (or took back) something for a centre, and that no live statement has."""
+    # The account's number, not a query for it: so PostgreSQL's planner knows that it is on half of all entries.
     account = select(ACCOUNTS.c.id).where(ACCOUNTS.c.code == payable(centre), ACCOUNTS.c.commodity == currency)
     taken = (
         select(ITEMS.c.entry_id)
@@ -139,14 +140,14 @@ def _open_entries(centre: str, currency: str, end: datetime) -> Any:
         .where(ITEMS.c.entry_id == ENTRIES.c.id, func.coalesce(ENDS.c.outcome, "") != "withdrawn")
         .exists()
     )
-    touched = select(POSTINGS.c.entry_id).where(POSTINGS.c.account_id.in_(account))
+    touched = select(POSTINGS.c.entry_id).where(POSTINGS.c.account_id.in_(conn.scalars(account).all()))
     return [ENTRIES.c.id.in_(touched), ENTRIES.c.kind != KIND, ENTRIES.c.effective_at < end, ~taken]
 
 
 def _take_items(
     conn: Connection, settlement_id: str, centre: str, currency: str, end: datetime, disputed: Sequence[str]
 ) -> None:
-    query = select(literal(settlement_id), ENTRIES.c.id).where(*_open_entries(centre, currency, end))
+    query = select(literal(settlement_id), ENTRIES.c.id).where(*_open_entries(conn, centre, currency, end))
     query = query.where(ENTRIES.c.idem_key.not_in(disputed)) if disputed else query
     # In their order: else each finds its own place in the indices.
     conn.execute(insert(ITEMS).from_select(["settlement_id", "entry_id"], query.order_by(ENTRIES.c.id)))
@@ -156,7 +157,7 @@ def _take_items(
 
 def still_open(conn: Connection, centre: str, currency: str, end: datetime, keys: Set[str]) -> set[str]:
     """Which of these entries a statement until `end` would settle."""
-    query = select(ENTRIES.c.idem_key).where(*_open_entries(centre, currency, end))
+    query = select(ENTRIES.c.idem_key).where(*_open_entries(conn, centre, currency, end))
     return set(conn.scalars(query.where(among(conn, ENTRIES.c.idem_key, keys))))
 
 
@@ -166,7 +167,7 @@ def _held(conn: Connection, centre: str, currency: str, end: datetime, disputed:
         select(ENTRIES.c.idem_key, func.sum(-POSTINGS.c.amount))
         .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
         .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
-        .where(*_open_entries(centre, currency, end), mine, ENTRIES.c.idem_key.in_(sorted(disputed)))
+        .where(*_open_entries(conn, centre, currency, end), mine, ENTRIES.c.idem_key.in_(sorted(disputed)))
         .group_by(ENTRIES.c.idem_key)
         .order_by(ENTRIES.c.idem_key)
     )

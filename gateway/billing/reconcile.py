@@ -30,7 +30,7 @@ from accounting.reconciling.statement_store import sign_statement, signer_of, st
 from accounting.reconciling.store import BreakNow, Compared
 from accounting.reconciling.terms import COLUMN
 from accounting.store import USAGE, contracts
-from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
+from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS, refresh_statistics
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway.billing.cycles import no_search_for_cycles
 from gateway.billing.names import Names
@@ -48,6 +48,9 @@ DIFFERENCES = "operator:reconciliation"
 
 # Lines of a statement that are kept in one transaction: some 30 ms on SQLite (DESIGN: at most 50).
 _AT_ONCE = 2_000
+
+# So many lines change what the database has to expect.
+_MANY = 10_000
 
 # A break of these is about how much was used; the others are about money for the same quantity.
 _OF_QUANTITY = frozenset({Category.QUANTITY, Category.STATE_POLICY})
@@ -126,6 +129,9 @@ def _keep_lines(db: Database, number: int, kept: Statement) -> None:
     for at in range(0, len(kept.problems), _AT_ONCE):
         with db.write() as conn:
             statement_store.save_problems(conn, number, kept.problems[at : at + _AT_ONCE], first=at + 1)
+    if kept.read.lines >= _MANY:
+        with db.write() as conn:
+            refresh_statistics(conn, statement_store.LINES)
 
 
 @no_search_for_cycles()
