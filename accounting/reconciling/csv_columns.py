@@ -41,7 +41,34 @@ def figures(column: Sequence[str], read: Callable[[str], int]) -> list[int]:
 
 
 def each(column: Sequence[str], read: Callable[[str], Any], *, nothing: Any) -> list[Any]:
-    """What each word says, and `nothing` where there is none."""
+    """What each word says by itself, and `nothing` where there is none."""
     if not any(column):
         return [nothing] * len(column)
     return [read(word) if word else nothing for word in column]
+
+
+def counts(column: Sequence[str], read: Callable[[str], int], *, nothing: int | None) -> list[int | None]:
+    """Whole numbers, and `nothing` where there is no word."""
+    given = [word for word in column if word]
+    return each(column, int if given and are_digits(given) else read, nothing=nothing)
+
+
+def amounts(column: Sequence[str], read: Callable[[str], int]) -> list[int | None]:
+    """Micro-units of decimal numbers with a point, None where there is none."""
+    places = _same_places([word for word in column if word])
+    if not places:
+        return each(column, read, nothing=None)
+    whole, unit = -1 - places, int(10 ** (6 - places))
+    return [int(word[:whole] + word[-places:]) * unit if word else None for word in column]
+
+
+def _same_places(given: Sequence[str]) -> int:
+    """How many decimals each of these numbers has, if all have as many: at most six; 0: they are not so plain."""
+    places = len(given[0]) - given[0].find(".") - 1 if given else 0
+    if not 1 <= places <= 6:
+        return 0
+    text, point = "".join(given), slice(-1 - places, -places)
+    plain = text.isascii() and text.replace(".", "").isdigit() and text.count(".") == len(given)
+    widths = set(map(len, given))
+    fit = plain and min(widths) > places + 1 and max(widths) <= _SAFE_DIGITS + 1 + places
+    return places if fit and all(word[point] == "." for word in given) else 0

@@ -21,6 +21,7 @@ _LONG = tuple((COLUMNS.index(name), width) for name, width in _WIDTHS.items())
 _USERNAME, _CORE_SECONDS, _AMOUNT = (COLUMNS.index(name) for name in ("username", "core_seconds", "amount_micro"))
 _values_of = attrgetter(*COLUMNS)
 _BATCH = 5_000
+_NO_REFERENCES = 2  # marshal's format without a table of what was written before, in which each value is looked up
 _IN_MEMORY = 8 * 2**20
 
 
@@ -93,7 +94,7 @@ class Spool:
 
     def _put(self) -> None:
         """A part of the file: its length, and its rows."""
-        part = marshal.dumps(self._waiting)
+        part = marshal.dumps(self._waiting, _NO_REFERENCES)
         self._kept.write(len(part).to_bytes(8))
         self._kept.write(part)
         self._batches += 1

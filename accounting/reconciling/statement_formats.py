@@ -17,7 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from accounting.money import MICRO
-from accounting.reconciling.csv_columns import are_digits, are_ten_digits, each, figures, words
+from accounting.reconciling.csv_columns import amounts, are_digits, are_ten_digits, counts, each, figures, words
 from accounting.reconciling.spool import AsTheyCame, Keeper, Spool
 from accounting.reconciling.statement import BadLine, Header, Line, Statement
 from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, sacct, sunway
@@ -195,7 +195,7 @@ class _Meaning:
         started, ended = self._epochs(begun), self._epochs(over)
         if any(s is not None and e is not None and e < s for s, e in zip(started, ended, strict=True)):
             raise ValueError("it ends before it starts")
-        tasks = each(task, whole, nothing=None)
+        tasks = counts(task, whole, nothing=None)
         if not are_digits(native_id):
             found = [_job_and_task(n) if t is None and not n.isdigit() else (n, "") for n, t in
                      zip(native_id, tasks, strict=True)]  # fmt: skip
@@ -207,12 +207,17 @@ class _Meaning:
             figures(cores, whole), figures(nodes, whole), started, ended, figures(elapsed, seconds),
             each(suspended, seconds, nothing=0), self._quantities(quantity),
             each(gpu_seconds, lambda word: whole(word, SECONDS_MAX), nothing=0),
-            each(amount, lambda word: _scaled(word, MICRO, self._decimal, signed=True), nothing=None),
+            self._amounts(amount),
         ]  # fmt: skip
 
     def _epochs(self, column: Sequence[str]) -> list[Any]:
         plain = are_ten_digits(column)
         return list(map(int, column)) if plain else [self._epoch(word) for word in column]
+
+    def _amounts(self, column: Sequence[str]) -> list[int | None]:
+        if self._decimal != ".":
+            column = [word.replace(self._decimal, ".") for word in column]
+        return amounts(column, lambda word: _scaled(word, MICRO, signed=True))
 
     def _quantities(self, column: Sequence[str]) -> list[int]:
         if are_digits(column):

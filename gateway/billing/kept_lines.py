@@ -8,6 +8,7 @@ ever disclosed alone, which is what a salt for each would be for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -52,15 +53,19 @@ class KeptLines:
         return own, [self._text(*line, columns) for line in zip(usernames, cells, strict=True)]
 
     def _text(self, username: str, cells: Sequence[str], columns: _Columns) -> str:
-        person = self._owner.get(username)
-        if person is None:
-            return json_text(dict(zip(columns.names, cells, strict=True)))
-        mentions = tuple([at for at, cell in enumerate(cells) if username in cell])
-        kept, values, hidden = columns.apart(mentions)
-        text = json_text(dict(zip(kept, values(cells), strict=True)))
-        if not hidden:
+        person, joined = self._owner.get(username), _BETWEEN.join(cells)
+        mentions: tuple[int, ...] = ()
+        if person is not None:
+            mentions = columns.usual
+            # Most often the login stands in one column, the same in all lines.
+            if joined.count(username) != 1 or len(mentions) != 1 or cells[mentions[0]] != username:
+                columns.usual = mentions = tuple([at for at, cell in enumerate(cells) if username in cell])
+        kept = columns.kept(mentions, person is None)
+        values = kept.values(cells)
+        text = kept.template % values if _is_plain(joined) else json_text(dict(zip(kept.names, values, strict=True)))
+        if person is None or not kept.hidden:
             return text
-        return _with(text, self._sealed(person, *[part for at, name in hidden for part in (name, cells[at])]))
+        return _with(text, self._sealed(person, *[part for at, name in kept.hidden for part in (name, cells[at])]))
 
     def _named(self, username: str) -> str:
         person = self._owner.get(username)
@@ -84,27 +89,47 @@ def _with(text: str, member: str) -> str:
     return f"{text[:-1]}{'' if text == '{}' else ','}{member}}}"
 
 
+_BETWEEN = "|"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether JSON writes a text as it is."""
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Which of a statement's columns are kept: their names, what takes their cells, and the JSON around plain ones;
+    and (column, name) of what is hidden."""
+
+    names: tuple[str, ...]
+    values: Callable[[Sequence[str]], tuple[str, ...]]
+    template: str
+    hidden: tuple[tuple[int, str], ...]
+
+
 class _Columns:
-    """Which columns of a statement are kept and which hidden: by their names, and those where the login stands."""
+    """The columns of a statement. `usual`: where the login stood in the last line."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-        self.apart = lru_cache(maxsize=_CACHED)(self._apart)
+        self.usual: tuple[int, ...] = ()
+        self.kept = lru_cache(maxsize=_CACHED)(self._kept)
 
-    def _apart(
-        self, mentions: tuple[int, ...]
-    ) -> tuple[tuple[str, ...], Callable[[Sequence[str]], Sequence[str]], tuple[tuple[int, str], ...]]:
-        """(names of what is kept, its cells, (column, name) of what is hidden)."""
-        public = personal.public(dict.fromkeys(self.names, ""), [self.names[at] for at in mentions])
-        places = [at for at, name in enumerate(self.names) if name in public]
-        hidden = tuple((at, name) for at, name in enumerate(self.names) if name not in public)
-        return tuple(self.names[at] for at in places), _taker(places), hidden
+    def _kept(self, mentions: tuple[int, ...], stranger: bool) -> _Kept:
+        """What is kept of a line in which these columns name a person of ours; all of a stranger's."""
+        names = self.names
+        public = names if stranger else personal.public(dict.fromkeys(names, ""), [names[at] for at in mentions])
+        places = [at for at, name in enumerate(names) if name in public]
+        members = (json_text(names[at]).replace("%", "%%") + ':"%s"' for at in places)
+        hidden = tuple((at, name) for at, name in enumerate(names) if name not in public)
+        return _Kept(tuple(names[at] for at in places), _taker(places), f"{{{','.join(members)}}}", hidden)
 
 
-def _taker(places: Sequence[int]) -> Callable[[Sequence[str]], Sequence[str]]:
+def _taker(places: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
     if len(places) > 1:
         return itemgetter(*places)
-    return lambda cells: [cells[at] for at in places]
+    return lambda cells: tuple(cells[at] for at in places)
 
 
 @lru_cache(maxsize=16)

@@ -112,9 +112,9 @@ def test_what_is_confirmed_is_the_same_in_however_many_parts_it_is_kept(
     reconciled(gateway)
     with gateway.services.db.read() as conn:
         parts = conn.execute(select(PARTS).order_by(PARTS.c.first_reading)).all()
-        assert [[line for _, line in part.runs] for part in parts] == [[1, 3], [4, 5]]
+        assert [[line for _, line in part.runs] for part in parts] == [[1, 2], [3, 4]]
         readings = [reading for part in parts for reading, _ in part.runs]
-        assert {found.line_no for found in confirmed.confirmed(conn, readings[1:3]).values()} == {3, 4}
+        assert {found.line_no for found in confirmed.confirmed(conn, readings[1:3]).values()} == {2, 3}
         assert confirmed.confirmed(conn, [readings[0] + 1, readings[-1] + 1]) == {}
     found = look(verifier, bundle_of(gateway))
     assert found.findings == []
