@@ -121,24 +121,29 @@ def _differs(scope: Scope, tolerance: Tolerance) -> Any:
     return or_(quantity, money, person)
 
 
-def runs(conn: Connection, scope: Scope, *where: Any) -> Iterator[Run]:
-    """Our side as rows, those alone that fulfil `where`; by their readings' numbers."""
-    query = governing(scope, (
+def runs_of(conn: Connection, scope: Scope, ids: Sequence[int]) -> Iterator[Run]:
+    """The runs of these readings as they were when they were found: another reading may have replaced them since."""
+    priced = USAGE.outerjoin(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
+    query = select(*_run(scope)).select_from(priced)
+    for at in range(0, len(ids), _AT_ONCE):
+        yield from _runs(conn, scope, query.where(USAGE.c.id.in_(ids[at : at + _AT_ONCE])))
+
+
+def _run(scope: Scope) -> Sequence[Any]:
+    """What a `Run` is made of."""
+    return (
         USAGE.c.id, USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision, USAGE.c.native_id, USAGE.c.task,
         USAGE.c.username, USAGE.c.account, USAGE.c.queue, USAGE.c.state, USAGE.c.cores, USAGE.c.requested_cores,
         USAGE.c.nodes, epoch_of(USAGE.c.start_time), epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s,
         USAGE.c.core_seconds, CHARGES.c[scope.basis], USAGE.c.job_id, USAGE.c.project_id,
         case((scope.inside, 1), else_=0),
-    ), site=_NO_INDEX)  # fmt: skip
-    for row in conn.execute(query.where(*where).order_by(USAGE.c.id)):
+    )  # fmt: skip
+
+
+def _runs(conn: Connection, scope: Scope, query: Select[Any]) -> Iterator[Run]:
+    for row in conn.execute(query.order_by(USAGE.c.id)):
         run = Run(*row)
         yield structs.replace(run, username=scope.logins.get(run.username, run.username))
-
-
-def runs_of(conn: Connection, scope: Scope, ids: Sequence[int]) -> Iterator[Run]:
-    """The runs of these readings."""
-    for at in range(0, len(ids), _AT_ONCE):
-        yield from runs(conn, scope, USAGE.c.id.in_(ids[at : at + _AT_ONCE]))
 
 
 def lines_of(conn: Connection, scope: Scope, numbers: Sequence[int]) -> Iterator[Line]:
@@ -211,9 +216,11 @@ class Summed:
 
 def same_jobs(conn: Connection, scope: Scope, found: Collection[Run]) -> Iterator[Run]:
     """Every run of the jobs that these are of; where a run is of no job of ours, of its number at the centre."""
+    query = governing(scope, _run(scope), site=_NO_INDEX)
     jobs = sorted({run.job_id for run in found if run.job_id is not None})
     for at in range(0, len(jobs), _AT_ONCE):
-        yield from runs(conn, scope, USAGE.c.job_id.in_(jobs[at : at + _AT_ONCE]))
+        yield from _runs(conn, scope, query.where(USAGE.c.job_id.in_(jobs[at : at + _AT_ONCE])))
     strange = sorted({run.native_id for run in found if run.job_id is None})
     for at in range(0, len(strange), _AT_ONCE):
-        yield from runs(conn, scope, USAGE.c.job_id.is_(None), USAGE.c.native_id.in_(strange[at : at + _AT_ONCE]))
+        some = USAGE.c.native_id.in_(strange[at : at + _AT_ONCE])
+        yield from _runs(conn, scope, query.where(USAGE.c.job_id.is_(None), some))
