@@ -18,7 +18,7 @@ from accounting.calendar import month
 from accounting.reconciling import sides, statement_store
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import Act, Category, Refused, State
-from accounting.reconciling.drafts import Rules
+from accounting.reconciling.drafts import Known, Rules
 from accounting.reconciling.explain import Ground, Ratio
 from accounting.reconciling.statement import Header, Line, Signed
 from accounting.reconciling.statement_formats import Profile, read_statement
@@ -218,6 +218,24 @@ def test_a_run_counted_in_another_period_is_a_cut_off(gateway: Gateway) -> None:
                 amount="0.72")  # fmt: skip
     _, found = compare(gateway, receive(gateway, half))
     assert kinds(found) == [("B07", "cut_off", "explained")]
+
+
+def test_a_run_of_another_month_is_found_by_its_id_and_start(gateway: Gateway) -> None:
+    start = int(datetime(2026, 10, 31, 20, 0, tzinfo=UTC).timestamp())
+    times = {"Submit": str(start), "Start": str(start), "End": str(start + 3617)}
+    have(gateway, row(1, **times), row(2, **times))
+    billed = line(1, run_key="", start=start, end=start + 3617)
+    _, found = compare(gateway, receive(gateway, billed))
+    assert [(*kinds([b])[0], b.row.tier) for b in found] == [("B07", "cut_off", "explained", "T1")]
+
+
+def test_a_person_who_is_kept_under_two_names_is_one(gateway: Gateway) -> None:
+    have(gateway, row(1, User="~a"), row(2, User="~b"))
+    received = receive(gateway, line(1), line(2))
+    known = Known(pseudonyms={"~a": "alice", "~b": "bob"})
+    found = reconcile.look(gateway.services.db, received.statement_id, RULES, known=lambda _conn: known)
+    assert (found.matched.agreed, len(found.matched.agreeing)) == (1, 1)
+    assert [draft.category for draft in found.drafts] == [Category.IDENTITY]
 
 
 def test_without_run_keys_id_and_start_are_enough_and_without_ids_a_person_must_say(gateway: Gateway) -> None:
