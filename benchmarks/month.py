@@ -113,11 +113,10 @@ def _through(services: Services, home: Path, times: Times) -> Any:
     assert received.signed.signer == "centre" and not received.problems, received
     with services.db.read() as conn:
         rules = rules_for(conn, statement_row(conn, received.statement_id), Narrower(), now=NOW)
-    recon_match.stage, was = times.timed("… of it staged", recon_match.stage), recon_match.stage  # type: ignore[assignment]
     recon_match.match, matched = times.timed("… of it matched", recon_match.match), recon_match.match  # type: ignore[assignment]
     with times.of("reconcile"):
         compared = reconcile.reconcile(services, received.statement_id, rules=rules, by="month")
-    recon_match.stage, recon_match.match = was, matched
+    recon_match.match = matched
     staff = Person("month", "month", scopes=frozenset({"submit", "read"}), staff_of=frozenset({made.SITE}))
     with times.of("settle"):
         with services.db.write() as conn:

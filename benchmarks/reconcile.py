@@ -20,6 +20,7 @@ from accounting.reconciling import statement_store
 from accounting.reconciling.drafts import Known, Rules, drafts
 from accounting.reconciling.explain import Ground
 from accounting.reconciling.found import Matched
+from accounting.reconciling.sides import Scope
 from accounting.reconciling.statement import Header, Signed
 from accounting.reconciling.statement_formats import Profile, read_statement
 from accounting.reconciling.store import MARGIN_S
@@ -60,12 +61,9 @@ def _measure(name: str, db: Database, document: bytes) -> None:
     with db.write() as conn:
         _runs(conn, statement_id)
     with db.read() as conn:
-        with _timed(spent, "stage"):
-            recon_match.stage(conn, statement_id=statement_id, site_id="alpha", period=NOVEMBER, basis=RULES.basis,
-                              margin_s=MARGIN_S)  # fmt: skip
+        scope = Scope(statement_id, "alpha", NOVEMBER, RULES.basis, MARGIN_S, {})
         with _timed(spent, "match"):
-            found = recon_match.match(conn, RULES.tolerance)
-        recon_match.drop(conn)
+            found = recon_match.match(conn, scope, RULES.tolerance)
     with _timed(spent, "explain"):
         explained = drafts(found, [], RULES, Known())
     _check(found, len(explained))

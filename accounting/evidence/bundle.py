@@ -34,7 +34,8 @@ from accounting.evidence.outbox import ENTRY
 from accounting.evidence.terms import Named, terms
 from accounting.signing import key_id_of
 from accounting.store.schema import CHARGES, ENTRIES, REVERSALS, USAGE
-from accounting.store.settlements import ITEMS, one
+from accounting.store.settlement_sums import ITEMS
+from accounting.store.settlements import one
 
 # The first line of what is signed of a bundle: no origin of a log, so that it is taken for no checkpoint.
 SEAL = "penstock bundle 1"

@@ -13,21 +13,30 @@ from __future__ import annotations
 
 import base64
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, tuple_
 
 from accounting import tables
 from accounting.evidence import log, merkle
 from accounting.evidence.canonical import row_bytes
 from accounting.store.schema import CHARGES, USAGE, core
 
-CONFIRMATIONS = core(tables.RecordConfirmationRow)
+PARTS = core(tables.ConfirmedPartRow)
 SIGNATURES = core(tables.StatementSignatureRow)
-_BATCH, _AT_ONCE = 1000, 10_000
-_READING = (USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision)
+_BATCH, _PARTS = 1000, 20
+
+
+class Said(NamedTuple):
+    """A reading that a line of a statement confirms, as a comparison found."""
+
+    reading: int
+    line_no: int
+    statement_id: int
+    reconciliation_id: int
 
 
 def leaf_of(reading: Sequence[Any], line_no: int) -> bytes:
@@ -35,27 +44,57 @@ def leaf_of(reading: Sequence[Any], line_no: int) -> bytes:
     return merkle.leaf_hash(row_bytes((*reading, str(line_no))))
 
 
-def content(conn: Connection, statement_id: int, run_id: int, *, sha256: str, signer: str) -> dict[str, Any]:
-    """What the leaf of a comparison's confirmations commits to."""
-    return _content([leaf_of(row[:4], row.line_no) for row in _rows(conn, statement_id, run_id)], sha256, signer)
-
-
-def _content(leaves: Sequence[bytes], sha256: str, signer: str) -> dict[str, Any]:
+def content(leaves: Sequence[bytes], sha256: str, signer: str) -> dict[str, Any]:
+    """What the leaf of a comparison's confirmations commits to; `leaves` in the order of the readings' numbers."""
     root = base64.b64encode(merkle.root(len(leaves), merkle.over(leaves))).decode()
     return {"v": 1, "t": "confirmation", "statement": sha256, "signed_by": signer, "runs": str(len(leaves)),
             "root": root}  # fmt: skip
 
 
-def _rows(conn: Connection, statement_id: int, run_id: int) -> Iterator[Any]:
-    """Confirmed readings in the order of the tree, some thousands at a time."""
-    query = select(*_READING, CONFIRMATIONS.c.usage_record_id, CONFIRMATIONS.c.line_no)
-    query = query.join(CONFIRMATIONS, CONFIRMATIONS.c.usage_record_id == USAGE.c.id)
-    query = query.where(CONFIRMATIONS.c.statement_id == statement_id, CONFIRMATIONS.c.reconciliation_id == run_id)
-    query = query.order_by(CONFIRMATIONS.c.usage_record_id)
+def runs_of(conn: Connection, statement_id: int, run_id: int | None = None) -> Iterator[tuple[int, int]]:
+    """(reading, line) of what a statement confirms, or one comparison (`run_id`) of it, some hundreds at a time."""
+    query = select(PARTS.c.first_reading, PARTS.c.runs).where(PARTS.c.statement_id == statement_id)
+    query = query.order_by(PARTS.c.first_reading).limit(_PARTS)
+    if run_id is not None:
+        query = query.where(PARTS.c.reconciliation_id == run_id)
     last = 0
-    while rows := conn.execute(query.where(CONFIRMATIONS.c.usage_record_id > last).limit(_AT_ONCE)).all():
-        yield from rows
-        last = rows[-1].usage_record_id
+    while parts := conn.execute(query.where(PARTS.c.first_reading > last)).all():
+        for part in parts:
+            yield from map(tuple, part.runs)
+        last = parts[-1].first_reading
+
+
+def among(conn: Connection, record_ids: Collection[int]) -> list[Said]:
+    """What is confirmed of these readings."""
+    wanted = sorted(set(record_ids))
+    if not wanted:
+        return []
+    key = (PARTS.c.statement_id, PARTS.c.first_reading)
+    within = (PARTS.c.last_reading >= wanted[0], PARTS.c.first_reading <= wanted[-1])
+    parts = [
+        (statement_id, first)
+        for statement_id, first, last in conn.execute(select(*key, PARTS.c.last_reading).where(*within))
+        if bisect_left(wanted, first) < bisect_right(wanted, last)
+    ]
+    some = set(wanted)
+    return [
+        Said(reading, line_no, part.statement_id, part.reconciliation_id)
+        for at in range(0, len(parts), _PARTS)
+        for part in conn.execute(select(PARTS).where(tuple_(*key).in_(parts[at : at + _PARTS])))
+        for reading, line_no in part.runs
+        if reading in some
+    ]
+
+
+def _rows(conn: Connection, statement_id: int, run_id: int) -> Iterator[tuple[int, Sequence[Any], int]]:
+    """(reading's number, reading, line) of what a comparison confirmed, in the order of the tree."""
+    runs = runs_of(conn, statement_id, run_id)
+    query = select(USAGE.c.id, USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision)
+    while some := list(islice(runs, _BATCH)):
+        found = {row.id: row for row in conn.execute(query.where(USAGE.c.id.in_([reading for reading, _ in some])))}
+        for reading, line_no in some:
+            if reading in found:
+                yield reading, found[reading][1:], line_no
 
 
 def lines(conn: Connection, entry_ids: Sequence[int], size: int) -> Iterator[dict[str, Any]]:
@@ -74,19 +113,17 @@ def lines(conn: Connection, entry_ids: Sequence[int], size: int) -> Iterator[dic
 
 def _wanted(conn: Connection, entry_ids: Sequence[int]) -> tuple[set[int], set[tuple[int, int]], set[int]]:
     """(confirmed readings, (statement, comparison) that confirm one, every statement that a reading stands on)"""
-    wanted, comparisons, statements = set[int](), set[tuple[int, int]](), set[int]()
-    query = select(CHARGES.c.usage_record_id, USAGE.c.signed_by, USAGE.c.statement_id,
-                   CONFIRMATIONS.c.reconciliation_id, CONFIRMATIONS.c.statement_id.label("confirmed_by"))  # fmt: skip
+    charged, statements = list[int](), set[int]()
+    query = select(CHARGES.c.usage_record_id, USAGE.c.signed_by, USAGE.c.statement_id)
     query = query.join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
-    query = query.outerjoin(CONFIRMATIONS, CONFIRMATIONS.c.usage_record_id == USAGE.c.id)
     for at in range(0, len(entry_ids), _BATCH):
         for row in conn.execute(query.where(CHARGES.c.entry_id.in_(entry_ids[at : at + _BATCH]))):
+            charged.append(row.usage_record_id)
             if row.signed_by and row.statement_id is not None:
                 statements.add(row.statement_id)
-            if row.confirmed_by is not None:
-                wanted.add(row.usage_record_id)
-                comparisons.add((row.confirmed_by, row.reconciliation_id))
-    return wanted, comparisons, statements | {statement for statement, _ in comparisons}
+    said = among(conn, charged)
+    comparisons = {(one.statement_id, one.reconciliation_id) for one in said}
+    return {one.reading for one in said}, comparisons, statements | {statement for statement, _ in comparisons}
 
 
 def _statement(conn: Connection, statement_id: int, size: int) -> Iterator[dict[str, Any]]:
@@ -102,15 +139,17 @@ def _statement(conn: Connection, statement_id: int, size: int) -> Iterator[dict[
             yield {"t": "signed", "seq": under.seq, "leaf": json.loads(under.payload), "jws": row.jws}
 
 
-def _confirmed(leaf: log.Leaf, rows: Iterator[Any], wanted: Collection[int]) -> Iterator[dict[str, Any]]:
+def _confirmed(
+    leaf: log.Leaf, rows: Iterator[tuple[int, Sequence[Any], int]], wanted: Collection[int]
+) -> Iterator[dict[str, Any]]:
     said = json.loads(leaf.payload)
     hashes, runs, indices = [], [], []
-    for index, row in enumerate(rows):
-        hashes.append(leaf_of(row[:4], row.line_no))
-        if row.usage_record_id in wanted:
+    for index, (record_id, reading, line_no) in enumerate(rows):
+        hashes.append(leaf_of(reading, line_no))
+        if record_id in wanted:
             indices.append(index)
-            runs.append([index, *row[:4], str(row.line_no)])
-    told = _content(hashes, said["statement"], said["by"])
+            runs.append([index, *reading, str(line_no)])
+    told = content(hashes, said["statement"], said["by"])
     yield {"t": "confirmed", "seq": leaf.seq, "leaf": said, "content": told}
     for at in range(0, len(runs), _BATCH):
         yield {"t": "runs", "of": leaf.ref, "runs": runs[at : at + _BATCH]}

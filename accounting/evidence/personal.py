@@ -10,7 +10,7 @@ import base64
 import hmac
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -110,6 +110,11 @@ def public(raw: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]
     for name in also:
         found.pop(name, None)
     return found
+
+
+def has_lines(names: Sequence[str]) -> bool:
+    """Whether one of these fields is a whole line of a scheduler, of which a part is kept."""
+    return any(name.lower() in _LINES for name in names)
 
 
 @lru_cache(maxsize=256)

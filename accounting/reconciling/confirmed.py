@@ -9,18 +9,21 @@ A reading and its leaf stay as they are (`one_sided`: we read it at the centre).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from accounting.evidence.confirmations import CONFIRMATIONS, content
+from accounting.evidence.confirmations import PARTS, among, content, runs_of
 from accounting.evidence.outbox import put
+from accounting.json_text import json_text
+from accounting.reconciling.found import Agreed
 from accounting.reconciling.statement_store import STATEMENTS, signer_of
-from accounting.store.schema import insert_rows
+from accounting.store.schema import insert_rows, lock
 
-_CHUNK = 5000
+_PART = 500
+_COLUMNS = ("statement_id", "first_reading", "last_reading", "reconciliation_id", "runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +36,71 @@ class Confirmed:
     sha256: str
 
 
-def confirm(conn: Connection, row: Any, agreed: Iterable[tuple[int, int]], *, run_id: int) -> int:
-    """Keep that these (reading, line) agreed with a signed statement, and queue the leaf; how many are new.
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What a comparison confirms, ready to be kept. `before`: how many parts of the statement there were then.
+
+    `parts`: (first reading, last reading, runs as JSON text).
+    """
+
+    before: int
+    count: int
+    parts: Sequence[tuple[int, int, str]]
+    said: Mapping[str, Any]
+    signer: str
+
+
+def prepare(conn: Connection, row: Any, agreed: Agreed) -> Confirmation | None:
+    """What these runs, which agreed with a statement, confirm beyond what is confirmed already; None: nothing.
 
     A statement that nobody has signed confirms nothing: compare it again once its signature is there.
     """
     signer = signer_of(conn, row.id)
-    if not signer:
+    if not signer or not agreed.has_leaves:
+        return None
+    before = _parts(conn, row.id)
+    known = {reading for reading, _ in runs_of(conn, row.id)} if before else frozenset()
+    order = sorted(range(len(agreed)), key=agreed.readings.__getitem__)
+    if known:
+        order = [at for at in order if agreed.readings[at] not in known]
+    if not order:
+        return None
+    runs = [(agreed.readings[at], agreed.lines[at]) for at in order]
+    parts = [(some[0][0], some[-1][0], json_text(some)) for some in _cut(runs)]
+    said = content([agreed.leaf(at) for at in order], row.sha256, signer)
+    return Confirmation(before, len(runs), parts, said, signer)
+
+
+def _cut(runs: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
+    return [runs[at : at + _PART] for at in range(0, len(runs), _PART)]
+
+
+def _parts(conn: Connection, statement_id: int) -> int:
+    return int(conn.scalar(select(func.count()).where(PARTS.c.statement_id == statement_id)) or 0)
+
+
+def confirm(conn: Connection, row: Any, agreed: Agreed, ready: Confirmation | None, *, run_id: int) -> int:
+    """Keep what was prepared, and queue the leaf; how many runs are new. In a write transaction."""
+    lock(conn, {f"confirm:{row.id}"})
+    if ready is not None and _parts(conn, row.id) != ready.before:  # another comparison was faster
+        ready = prepare(conn, row, agreed)
+    if ready is None:
         return 0
-    known = set(conn.scalars(select(CONFIRMATIONS.c.usage_record_id).where(CONFIRMATIONS.c.statement_id == row.id)))
-    fresh = [(record, line) for record, line in agreed if record not in known]
-    for at in range(0, len(fresh), _CHUNK):
-        rows = [(record, row.id, line, run_id) for record, line in fresh[at : at + _CHUNK]]
-        insert_rows(conn, CONFIRMATIONS, ("usage_record_id", "statement_id", "line_no", "reconciliation_id"), rows)
-    if fresh:
-        said = content(conn, row.id, run_id, sha256=row.sha256, signer=signer)
-        put(conn, "confirmation", f"{row.id}/{run_id}", said, site=row.site_id, statement=row.sha256, by=signer)
-    return len(fresh)
+    rows = [(row.id, first, last, run_id, runs) for first, last, runs in ready.parts]
+    insert_rows(conn, PARTS, _COLUMNS, rows, encoded=("runs",))
+    put(conn, "confirmation", f"{row.id}/{run_id}", ready.said, site=row.site_id, statement=row.sha256,
+        by=ready.signer)  # fmt: skip
+    return ready.count
 
 
 def confirmed(conn: Connection, record_ids: Collection[int]) -> dict[int, Confirmed]:
     """What the centre has confirmed of these readings; the first statement that did."""
-    query = (
-        select(CONFIRMATIONS, STATEMENTS.c.sha256)
-        .join(STATEMENTS, STATEMENTS.c.id == CONFIRMATIONS.c.statement_id)
-        .where(CONFIRMATIONS.c.usage_record_id.in_(sorted(record_ids)))
-        .order_by(CONFIRMATIONS.c.statement_id.desc())
-    )
-    signers: dict[int, str] = {}
-    found = {}
-    for r in conn.execute(query).all():
-        signer = signers.setdefault(r.statement_id, signer_of(conn, r.statement_id))
-        found[r.usage_record_id] = Confirmed(r.statement_id, r.line_no, signer, r.sha256)
-    return found
+    by_statement = sorted(among(conn, record_ids), key=lambda said: -said.statement_id)
+    ids = {said.statement_id for said in by_statement}
+    hashes = {r.id: r.sha256 for r in conn.execute(select(STATEMENTS.c.id, STATEMENTS.c.sha256)
+                                                   .where(STATEMENTS.c.id.in_(sorted(ids))))}  # fmt: skip
+    signers = {number: signer_of(conn, number) for number in ids}
+    return {
+        said.reading: Confirmed(said.statement_id, said.line_no, signers[said.statement_id], hashes[said.statement_id])
+        for said in by_statement
+    }

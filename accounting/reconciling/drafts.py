@@ -106,7 +106,7 @@ def drafts(matched: Matched, findings: Iterable[Finding], rules: Rules, known: K
     found += [_of_pair(pair, rules, known) for pair in matched.pairs]
     absorbed = _absorbed(found, known)
     found += [_proposal(pair) for pair in matched.proposals]
-    found += [_duplicate(line) for line in matched.duplicates]
+    found += [_duplicate(line, before) for line, before in matched.duplicates]
     found += [_unknown(line, known) for line in matched.unknown]
     found += [_missing(run, absorbed) for run in matched.missing]
     found += list(_sums(matched.sums, rules.tolerance))
@@ -177,8 +177,8 @@ def _proposal(pair: Pair) -> Draft:
     return _draft(pair, Category.UNKNOWN_TO_US, text)
 
 
-def _duplicate(line: Any) -> Draft:
-    text = f"line {line.of_line} bills this run already"
+def _duplicate(line: Any, before: int) -> Draft:
+    text = f"line {before} bills this run already"
     return _of_line(line, Category.DUPLICATE, text)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from accounting.money import MICRO
-from accounting.reconciling.spool import Spool
+from accounting.reconciling.csv_columns import amounts, are_digits, are_ten_digits, counts, each, figures, words
+from accounting.reconciling.spool import AsTheyCame, Keeper, Spool
 from accounting.reconciling.statement import BadLine, Header, Line, Statement
 from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, sacct, sunway
 from accounting.sources.figures import SECONDS_MAX, moment, seconds, whole
@@ -26,6 +27,8 @@ from accounting.usage import UsageRecord
 
 _SECONDS_OF = {"core_seconds": 1, "core_minutes": 60, "core_hours": 3600, "core_days": 86400}
 _MICRO_MAX = 10**17
+# Lines of a CSV that are read at once.
+_AT_ONCE = 5_000
 
 
 _SLURM_TASK = re.compile(r"([0-9]+)_([0-9]+)")
@@ -70,14 +73,16 @@ _FIELDS = frozenset(_ORDER)
 
 
 def read_statement(
-    document: bytes, *, site_id: str, format_name: str, header: Header, profile: Profile | None = None
-) -> Statement:
+    document: bytes, *, site_id: str, format_name: str, header: Header, profile: Profile | None = None,
+    keeper: Callable[[str], Keeper] = lambda _digest: AsTheyCame(),
+) -> Statement:  # fmt: skip
     """`format_name`: csv, json, or one of RECORD_FORMATS. Raises `Unreadable` where the document is something else.
 
     `header` is what the centre said beside the file; totals inside the document take the place of missing ones.
+    `keeper` says, by the document's hash, what is kept of its lines.
     """
     digest = hashlib.sha256(document).hexdigest()
-    lines = Spool()
+    lines = Spool(keeper(digest))
     if format_name == "csv":
         problems, header = _csv(lines, document, profile or Profile({name: name for name in _FIELDS}), header)
     elif format_name == "json":
@@ -117,19 +122,38 @@ def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) 
         raise Unreadable(f"line 1 has no column {profile.columns.get('quantity', 'quantity')!r}: {names[:20]}")
     problems: list[BadLine] = []
     meaning = _Meaning(profile, names)
+    waiting: list[tuple[int, list[str]]] = []
     for number, cells in _numbered(reader, problems):
-        if not any(map(str.strip, cells)):
-            continue
-        if profile.total_marker and cells[0].strip() == profile.total_marker:
+        if profile.total_marker and cells and cells[0].strip() == profile.total_marker:
             header = _with_totals(header, dict(zip(names, cells, strict=False)), profile)
             continue
-        try:
-            if len(cells) != len(names):
-                raise ValueError(f"{len(cells)} cells instead of {len(names)}")
-            lines.add(meaning.line(number, cells, dict(zip(names, cells, strict=True))))
-        except (ValueError, KeyError, OverflowError) as exc:
-            problems.append(BadLine(number, profile.delimiter.join(cells), _in_words(exc)))
+        waiting.append((number, cells))
+        if len(waiting) == _AT_ONCE:
+            _csv_batch(lines, waiting, meaning, problems)
+            waiting = []
+    _csv_batch(lines, waiting, meaning, problems)
+    problems.sort(key=lambda problem: problem.line_no)
     return problems, header
+
+
+def _csv_batch(lines: Spool, rows: Sequence[tuple[int, list[str]]], meaning: _Meaning, problems: list[BadLine]) -> None:
+    """Some thousand lines at once; where one of them cannot be read, each by itself."""
+    if not rows:
+        return
+    try:
+        lines.extend(meaning.columns(rows), meaning.names, [cells for _, cells in rows])
+        return
+    except (ValueError, OverflowError):
+        pass  # which line it is shows below
+    for number, cells in rows:
+        if not any(map(str.strip, cells)):
+            continue
+        try:
+            if len(cells) != len(meaning.names):
+                raise ValueError(f"{len(cells)} cells instead of {len(meaning.names)}")
+            lines.add(meaning.line(number, cells, dict(zip(meaning.names, cells, strict=True))))
+        except (ValueError, KeyError, OverflowError) as exc:
+            problems.append(BadLine(number, meaning.delimiter.join(cells), _in_words(exc)))
 
 
 def _numbered(reader: Any, problems: list[BadLine]) -> Iterator[tuple[int, list[str]]]:
@@ -154,6 +178,52 @@ class _Meaning:
         self._zone = ZoneInfo(profile.zone)
         self._unit = _SECONDS_OF[profile.quantity_unit]
         self._decimal, self._states = profile.decimal, profile.states
+        self.names, self.delimiter = tuple(names), profile.delimiter
+
+    def columns(self, rows: Sequence[tuple[int, list[str]]]) -> list[Sequence[Any]]:
+        """The columns of many lines (those of `spool.COLUMNS` but the raw line), each as `line` reads its words.
+
+        ValueError where one of them cannot be read or is no line.
+        """
+        numbers, cells = zip(*rows, strict=True)
+        given = [*zip(*cells, strict=True)]  # ValueError: not as many cells in each
+        if len(given) != len(self.names):
+            raise ValueError("other cells than columns")
+        none = ("",) * len(rows)
+        (run_key, native_id, task, username, account, queue, state, cores, nodes, begun, over, elapsed, suspended,
+         gpu_seconds, quantity, amount) = [none if at < 0 else words(given[at]) for at in self._at]  # fmt: skip
+        started, ended = self._epochs(begun), self._epochs(over)
+        if any(s is not None and e is not None and e < s for s, e in zip(started, ended, strict=True)):
+            raise ValueError("it ends before it starts")
+        tasks = counts(task, whole, nothing=None)
+        if not are_digits(native_id):
+            found = [_job_and_task(n) if t is None and not n.isdigit() else (n, "") for n, t in
+                     zip(native_id, tasks, strict=True)]  # fmt: skip
+            native_id = [job for job, _ in found]
+            tasks = [whole(t) if t else known for (_, t), known in zip(found, tasks, strict=True)]
+        return [
+            numbers, run_key, native_id, tasks, username, account, queue,
+            [self._states.get(word, word) for word in state] if self._states else state,
+            figures(cores, whole), figures(nodes, whole), started, ended, figures(elapsed, seconds),
+            each(suspended, seconds, nothing=0), self._quantities(quantity),
+            each(gpu_seconds, lambda word: whole(word, SECONDS_MAX), nothing=0),
+            self._amounts(amount),
+        ]  # fmt: skip
+
+    def _epochs(self, column: Sequence[str]) -> list[Any]:
+        plain = are_ten_digits(column)
+        return list(map(int, column)) if plain else [self._epoch(word) for word in column]
+
+    def _amounts(self, column: Sequence[str]) -> list[int | None]:
+        if self._decimal != ".":
+            column = [word.replace(self._decimal, ".") for word in column]
+        return amounts(column, lambda word: _scaled(word, MICRO, signed=True))
+
+    def _quantities(self, column: Sequence[str]) -> list[int]:
+        if are_digits(column):
+            found = map(int, column)
+            return list(found) if self._unit == 1 else [number * self._unit for number in found]
+        return [_scaled(word, self._unit, self._decimal) for word in column]
 
     def line(self, number: int, cells: Sequence[str], raw: Mapping[str, str]) -> Line:
         """One line, `raw` by its columns' names; ValueError says which word is none."""

@@ -14,8 +14,10 @@ from accounting import tables
 from accounting.calendar import Period
 from accounting.reconciling import match as recon_match
 from accounting.reconciling.breaks import CONTRACT, FINAL, TRANSITIONS, Act, Category, Event, State, act_on
+from accounting.reconciling.confirmed import Confirmation, prepare
 from accounting.reconciling.drafts import Draft, Known, Rules, drafts
 from accounting.reconciling.found import Matched
+from accounting.reconciling.sides import Run, Scope, same_jobs
 from accounting.reconciling.statement import Finding, Header, check_totals
 from accounting.reconciling.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
 from accounting.store.schema import ACCOUNTS, ENTRIES, POSTINGS, USAGE, core, insert_all, upsert
@@ -39,6 +41,7 @@ class Compared:
     row: Any
     matched: Matched
     drafts: tuple[Draft, ...]
+    confirmation: Confirmation | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -50,27 +53,25 @@ class Compared:
 
 
 def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> Compared:
-    """Compare a statement with the books as they are now; writes only temporary tables, and drops them."""
+    """Compare a statement with the books as they are now; writes nothing."""
     row = statement_row(conn, statement_id)
     if row is None:
         raise LookupError(f"there is no statement {statement_id}")
     period = Period(row.period, row.starts_at, row.ends_at)
     rules = replace(rules, ground=replace(rules.ground, period=period.epochs))
-    recon_match.stage(conn, statement_id=statement_id, site_id=row.site_id, period=period, basis=rules.basis,
-                      margin_s=MARGIN_S, logins=known.pseudonyms)  # fmt: skip
-    try:
-        matched = recon_match.match(conn, rules.tolerance)
-        known = replace(
-            known, siblings=_siblings(conn, matched), tagged_lines=_tagged(conn, statement_id, matched, known)
-        )
-    finally:
-        recon_match.drop(conn)
+    scope = Scope(
+        statement_id, row.site_id, period, rules.basis, MARGIN_S, known.pseudonyms, bool(signer_of(conn, row.id))
+    )
+    matched = recon_match.match(conn, scope, rules.tolerance)
+    known = replace(
+        known, siblings=_siblings(conn, scope, matched), tagged_lines=_tagged(conn, statement_id, matched, known)
+    )
     findings = [*_whole(conn, row, rules), *_replaced(conn, row)]
     found = [
         replace(d, username=known.kept_login(d.username), explanation=known.kept_text(d.explanation))
         for d in drafts(matched, findings, rules, known)
     ]
-    return Compared(row, matched, tuple(found))
+    return Compared(row, matched, tuple(found), prepare(conn, row, matched.agreeing))
 
 
 def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
@@ -98,16 +99,16 @@ def _replaced(conn: Connection, row: Any) -> list[Finding]:
     return []
 
 
-def _siblings(conn: Connection, matched: Matched) -> dict[tuple[str, int | None], list[Any]]:
+def _siblings(conn: Connection, scope: Scope, matched: Matched) -> dict[tuple[str, int | None], list[Run]]:
     """All runs of the jobs that differ: a requeued job has several."""
-    ours = recon_match.OURS
-    wanted = sorted({p.ours.native_id for p in matched.pairs} | {o.native_id for o in matched.missing})
-    found: dict[tuple[str, int | None], list[Any]] = defaultdict(list)
-    for at in range(0, len(wanted), 500):
-        query = select(ours.c.native_id, ours.c.task, ours.c.id, ours.c.core_seconds, ours.c.started)
-        for run in conn.execute(query.where(ours.c.native_id.in_(wanted[at : at + 500])).order_by(ours.c.started)):
-            found[run.native_id, run.task].append(run)
-    return {key: runs for key, runs in found.items() if len(runs) > 1}
+    of_job: dict[tuple[str, int | None], list[Run]] = defaultdict(list)
+    for run in same_jobs(conn, scope, [*(pair.ours for pair in matched.pairs), *matched.missing]):
+        of_job[run.native_id, run.task].append(run)
+    return {
+        key: sorted(runs, key=lambda run: (run.started is not None, run.started or 0))
+        for key, runs in of_job.items()
+        if len(runs) > 1
+    }
 
 
 def _tagged(conn: Connection, statement_id: int, matched: Matched, known: Known) -> frozenset[int]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any, cast
 
 from psycopg.errors import UniqueViolation
-from sqlalchemy import ColumnElement, Connection, String, Table, bindparam, func, select, text
+from sqlalchemy import ColumnElement, Connection, Select, String, Table, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -49,6 +49,8 @@ BUDGETS, ALERTS = core(tables.BudgetRow), core(tables.BudgetAlertRow)
 _PARAMETERS = 8000
 # Beyond this many rows plain tuples go to the driver (COPY on PostgreSQL) instead of through SQLAlchemy.
 _BULK = 200
+_FETCHED = 5000
+Row = tuple[Any, ...]
 
 
 def upsert(conn: Connection, table: Table) -> Any:
@@ -64,6 +66,15 @@ def among(conn: Connection, column: Any, values: Collection[str]) -> ColumnEleme
     return cast(ColumnElement[bool], column.in_(select(each.c.value)))
 
 
+def plain_rows(conn: Connection, query: Select[Any]) -> Iterator[Row]:
+    """Rows as the driver has them, of numbers and texts: for a million, SQLAlchemy's own take as long as the query."""
+    result = conn.execute(query)
+    assert result.cursor is not None
+    while rows := result.cursor.fetchmany(_FETCHED):
+        yield from rows
+    result.close()
+
+
 def new_ids(conn: Connection, table: Table, count: int) -> Sequence[int]:
     """Ids for rows that will be inserted in this transaction; on SQLite nobody else writes meanwhile."""
     if conn.dialect.name == "postgresql":
@@ -77,7 +88,6 @@ _NEXT = text(
     "SELECT array_agg(nextval(sequence)) FROM generate_series(1, :count), "
     "(SELECT pg_get_serial_sequence(:name, 'id')::regclass AS sequence OFFSET 0) AS of_table"
 )
-Row = tuple[Any, ...]
 
 
 def insert_new(
@@ -214,10 +224,13 @@ def _sqlite_time(value: datetime | None) -> str | None:
     return text[:-6]
 
 
-def refresh_statistics(conn: Connection) -> None:
-    """Tell PostgreSQL's planner how much there is now; else its own upkeep does so, up to some minutes later."""
+def refresh_statistics(conn: Connection, *tables: Table) -> None:
+    """Tell PostgreSQL's planner how much there is now; else its own upkeep does so, up to some minutes later.
+
+    `tables`: those that grew; none: those that a look at a centre's log fills.
+    """
     if conn.dialect.name == "postgresql":
-        for table in (USAGE, CHARGES, ENTRIES, POSTINGS):
+        for table in tables or (USAGE, CHARGES, ENTRIES, POSTINGS):
             conn.exec_driver_sql(f"ANALYZE {table.name}")
 
 

@@ -9,18 +9,25 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, literal, select
+from sqlalchemy import (
+    Connection,
+    func,
+    insert,
+    literal,
+    select,
+)
 
 from accounting import settle, tables
 from accounting.agreement import Agreement
 from accounting.errors import AccountingError
 from accounting.evidence.outbox import put
-from accounting.ledger import BORNE, CREDITS, TAX, Entry, Posting, payable
+from accounting.ledger import Entry, Posting, payable
 from accounting.settle import Held, Rate, Sums
 from accounting.store.journal import book
-from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, among, core, lock
+from accounting.store.schema import ACCOUNTS, ENTRIES, POSTINGS, among, core, lock
+from accounting.store.settlement_sums import ITEMS, sums
 
-SETTLEMENTS, ITEMS = core(tables.SettlementRow), core(tables.SettlementItemRow)
+SETTLEMENTS = core(tables.SettlementRow)
 SIGNED, ENDS = core(tables.SettlementSignatureRow), core(tables.SettlementEndRow)
 PAID, RATES = core(tables.SettlementPaymentRow), core(tables.FxRateRow)
 KIND = "settlement"
@@ -96,7 +103,7 @@ def draw(
         raise AccountingError(f"statement {waiting.id} waits for its signatures: sign or withdraw it first")
     held = _held(conn, centre, currency, end, disputed) if disputed else []
     _take_items(conn, settlement_id, centre, currency, end, sorted(disputed))
-    grades, late = _sums(conn, settlement_id, centre, currency, start)
+    summed = sums(conn, settlement_id, currency, start)
     pay_currency = agreement.payout.currency or currency
     rate = None
     if pay_currency != currency:
@@ -109,7 +116,7 @@ def draw(
     revision = 1 + sum((s.start, s.end) == (start, end) for s in earlier)
     draft = settle.Draft(
         id=settlement_id, revision=revision, agreement=agreement, start=start, end=end, currency=currency,
-        grades=grades, late=late, disputed=held, credits=_credits(conn, settlement_id, currency), opening=opening,
+        grades=summed.grades, late=summed.late, disputed=held, credits=summed.credits, opening=opening,
         paid=opening - unpaid, rate=rate, items_sha256=_items_sha256(conn, settlement_id), drawn_at=now,
     )  # fmt: skip
     said = settle.statement(draft)
@@ -123,8 +130,9 @@ def draw(
     return one(conn, settlement_id)
 
 
-def _open_entries(centre: str, currency: str, end: datetime) -> Any:
+def _open_entries(conn: Connection, centre: str, currency: str, end: datetime) -> Any:
     """Entries that earned (or took back) something for a centre, and that no live statement has."""
+    # The account's number, not a query for it: so PostgreSQL's planner knows that it is on half of all entries.
     account = select(ACCOUNTS.c.id).where(ACCOUNTS.c.code == payable(centre), ACCOUNTS.c.commodity == currency)
     taken = (
         select(ITEMS.c.entry_id)
@@ -132,23 +140,24 @@ def _open_entries(centre: str, currency: str, end: datetime) -> Any:
         .where(ITEMS.c.entry_id == ENTRIES.c.id, func.coalesce(ENDS.c.outcome, "") != "withdrawn")
         .exists()
     )
-    touched = select(POSTINGS.c.entry_id).where(POSTINGS.c.account_id.in_(account))
+    touched = select(POSTINGS.c.entry_id).where(POSTINGS.c.account_id.in_(conn.scalars(account).all()))
     return [ENTRIES.c.id.in_(touched), ENTRIES.c.kind != KIND, ENTRIES.c.effective_at < end, ~taken]
 
 
 def _take_items(
     conn: Connection, settlement_id: str, centre: str, currency: str, end: datetime, disputed: Sequence[str]
 ) -> None:
-    query = select(literal(settlement_id), ENTRIES.c.id).where(*_open_entries(centre, currency, end))
+    query = select(literal(settlement_id), ENTRIES.c.id).where(*_open_entries(conn, centre, currency, end))
     query = query.where(ENTRIES.c.idem_key.not_in(disputed)) if disputed else query
-    conn.execute(insert(ITEMS).from_select(["settlement_id", "entry_id"], query))
+    # In their order: else each finds its own place in the indices.
+    conn.execute(insert(ITEMS).from_select(["settlement_id", "entry_id"], query.order_by(ENTRIES.c.id)))
     if conn.dialect.name == "postgresql":  # without it the planner takes a million items for a few
         conn.exec_driver_sql(f"ANALYZE {ITEMS.name}")
 
 
 def still_open(conn: Connection, centre: str, currency: str, end: datetime, keys: Set[str]) -> set[str]:
     """Which of these entries a statement until `end` would settle."""
-    query = select(ENTRIES.c.idem_key).where(*_open_entries(centre, currency, end))
+    query = select(ENTRIES.c.idem_key).where(*_open_entries(conn, centre, currency, end))
     return set(conn.scalars(query.where(among(conn, ENTRIES.c.idem_key, keys))))
 
 
@@ -158,7 +167,7 @@ def _held(conn: Connection, centre: str, currency: str, end: datetime, disputed:
         select(ENTRIES.c.idem_key, func.sum(-POSTINGS.c.amount))
         .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
         .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
-        .where(*_open_entries(centre, currency, end), mine, ENTRIES.c.idem_key.in_(sorted(disputed)))
+        .where(*_open_entries(conn, centre, currency, end), mine, ENTRIES.c.idem_key.in_(sorted(disputed)))
         .group_by(ENTRIES.c.idem_key)
         .order_by(ENTRIES.c.idem_key)
     )
@@ -166,77 +175,6 @@ def _held(conn: Connection, centre: str, currency: str, end: datetime, disputed:
     if unknown := sorted(set(disputed) - {h.entry for h in found}):
         raise AccountingError(f"not among what is to be settled: {', '.join(unknown)}")
     return found
-
-
-def _amounts(currency: str, amount: Any = POSTINGS.c.amount) -> dict[str, Any]:
-    """What the postings of an entry come to, by the accounts they are on. What is taken off the operator's credits was
-    given back to a payer and not earned (accounting/invoicing/credit_shares.py)."""
-    money = ACCOUNTS.c.commodity == currency
-    of_project = ACCOUNTS.c.code.startswith("project:")
-
-    def total(condition: Any, sign: int = 1) -> Any:
-        return func.coalesce(func.sum(case((condition, sign * amount), else_=0)), 0)
-
-    return {
-        "owed": total(money & (of_project | (ACCOUNTS.c.code == CREDITS))),
-        "borne": total(money & (ACCOUNTS.c.code == BORNE)),
-        "centre": total(money & ACCOUNTS.c.code.startswith("centre:"), -1),
-        "tax": total(money & (ACCOUNTS.c.code == TAX), -1),
-        "core_seconds": total(of_project & (ACCOUNTS.c.commodity == "core-seconds")),
-    }  # fmt: skip
-
-
-def _sums(
-    conn: Connection, settlement_id: str, centre: str, currency: str, start: datetime
-) -> tuple[dict[str, Sums], dict[str, Sums]]:
-    """(by grade in the period, by grade of work before it)."""
-    charged = case((ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id), else_=ENTRIES.c.id)
-    late = func.coalesce(ENTRIES.c.service_at, ENTRIES.c.effective_at) < start
-    grade = func.coalesce(CHARGES.c.grade, "")
-    # By account first: what an account is need not be asked of each posting.
-    sums = (
-        select(late.label("late"), grade.label("grade"), POSTINGS.c.account_id,
-               func.sum(case((POSTINGS.c.line == 0, 1), else_=0)).label("entries"),
-               func.sum(POSTINGS.c.amount).label("amount"))
-        .select_from(ITEMS)
-        .join(ENTRIES, ENTRIES.c.id == ITEMS.c.entry_id)
-        .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
-        .outerjoin(CHARGES, CHARGES.c.entry_id == charged)
-        .where(ITEMS.c.settlement_id == settlement_id)
-        .group_by(late, grade, POSTINGS.c.account_id)
-        .subquery()
-    )  # fmt: skip
-    query = (
-        select(sums.c.late, sums.c.grade, func.sum(sums.c.entries).label("entries"),
-               *(value.label(name) for name, value in _amounts(currency, sums.c.amount).items()))
-        .join(ACCOUNTS, ACCOUNTS.c.id == sums.c.account_id)
-        .group_by(sums.c.late, sums.c.grade)
-    )  # fmt: skip
-    found: tuple[dict[str, Sums], dict[str, Sums]] = ({}, {})
-    for row in conn.execute(query):
-        earned, shared, tax = int(row.owed) + int(row.borne), int(row.centre), int(row.tax)
-        found[bool(row.late)][row.grade] = Sums(
-            earned, int(row.borne), shared, tax, earned - shared - tax, int(row.core_seconds), int(row.entries)
-        )
-    return found
-
-
-def _credits(conn: Connection, settlement_id: str, currency: str) -> int:
-    """What entries that took something back come to; a charge that replaced none never does."""
-    parts = _amounts(currency)
-    earned = parts["owed"] + parts["borne"]
-    each = (
-        select(earned.label("earned"))
-        .select_from(ITEMS)
-        .join(ENTRIES, ENTRIES.c.id == ITEMS.c.entry_id)
-        .join(POSTINGS, POSTINGS.c.entry_id == ITEMS.c.entry_id)
-        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
-        .where(ITEMS.c.settlement_id == settlement_id, ENTRIES.c.kind.not_in(("charge", "overage")))
-        .group_by(ITEMS.c.entry_id)
-        .having(earned < 0)
-        .subquery()
-    )
-    return int(conn.scalar(select(func.coalesce(func.sum(each.c.earned), 0))) or 0)
 
 
 def _items_sha256(conn: Connection, settlement_id: str) -> str:
@@ -377,8 +315,8 @@ def check_settlements(conn: Connection) -> list[str]:
         )
         if booked != sorted(said["movements"]):
             found.append(f"{s.id}: what was booked is not what was signed")
-        grades, late = _sums(conn, s.id, s.centre_id, s.currency, s.start)
-        whole = sum((*grades.values(), *late.values()), Sums())
+        summed = sums(conn, s.id, s.currency, s.start)
+        whole = sum((*summed.grades.values(), *summed.late.values()), Sums())
         if (whole.earned, whole.centre, whole.tax) != (
             int(said["earned"]), int(said["centre_share"]), int(said["tax"])
         ) or _items_sha256(conn, s.id) != said["items_sha256"]:  # fmt: skip

@@ -25,7 +25,7 @@ from accounting.tables.books import (
     PostingRow,
     TierCountRow,
 )
-from accounting.tables.confirmations import RecordConfirmationRow
+from accounting.tables.confirmations import ConfirmedPartRow
 from accounting.tables.contracts import (
     AgreementRow,
     AllocationEventRow,
@@ -113,6 +113,6 @@ __all__ = [
     "ReconciliationRow", "BreakRow", "BreakEventRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
-    "TopUpReceiptRow", "RecordConfirmationRow", "MeterAlarmRow", "LogOriginRow",
+    "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
     "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
 ]  # fmt: skip

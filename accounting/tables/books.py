@@ -70,7 +70,12 @@ class ChargeRow(Base):
     """
 
     __tablename__ = "charge"
-    __table_args__ = (Index("ix_charge_job", "job_id"), Index("ix_charge_project", "project_id"), HISTORY)
+    __table_args__ = (
+        Index("ix_charge_job", "job_id"),
+        Index("ix_charge_project", "project_id"),
+        Index("ix_charge_entry", "entry_id"),
+        HISTORY,
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     usage_record_id: Mapped[int] = mapped_column(BigInteger, unique=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accounting.tables.base import HISTORY, Base, Id, UtcTime
+
+_SUPERSEDES = text("supersedes IS NOT NULL")
+_WHERE_NOT_NULL: Any = {"sqlite_where": _SUPERSEDES, "postgresql_where": _SUPERSEDES}
 
 
 class UsageRecordRow(Base):
@@ -24,6 +27,9 @@ class UsageRecordRow(Base):
         UniqueConstraint("site_id", "run_key", "meter", "revision", name="uq_usage_record_reading"),
         Index("ix_usage_record_job", "job_id"),
         Index("ix_usage_record_project", "project_id", "end_time"),
+        Index("ix_usage_record_site", "site_id", "end_time"),
+        # Few readings take the place of another.
+        Index("ix_usage_record_supersedes", "supersedes", **_WHERE_NOT_NULL),
         HISTORY,
     )
 

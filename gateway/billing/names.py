@@ -8,27 +8,23 @@ back as long as the key is there; erasing the person drops the key, and with it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, select
 
 from accounting.evidence import personal
-from accounting.evidence.canonical import canonical
-from accounting.json_text import json_text
-from accounting.reconciling.spool import COLUMNS
-from accounting.reconciling.statement import Lines, Statement
+from accounting.reconciling.statement import Statement
 from accounting.usage import Unreadable
+from gateway.billing.kept_lines import KeptLines
 from gateway.identity import vault
 from gateway.jobs.repository import ACCOUNTS
 from gateway.services import Services
 
 ERASED = "(erased)"
-_USERNAME, _RAW = COLUMNS.index("username"), COLUMNS.index("raw")
 _PSEUDONYM = re.compile(r"~[0-9a-f]{20}")
 
 
@@ -45,10 +41,6 @@ class Names:
             owners.setdefault(login, set()).add(person)
         self._owner = {login: next(iter(persons)) for login, persons in owners.items() if len(persons) == 1}
         self._opener = vault.Opener(services, conn)
-        # The lines of a statement say the same few things of each person: under one reference, that of the statement,
-        # they are one sealed text. No line is ever disclosed alone, which is what a salt for each would be for.
-        self._sealed_part = lru_cache(maxsize=10_000)(_sealed_part)
-        self._pseudonym = lru_cache(maxsize=10_000)(self.login)
         persons = {person for person, _ in self._pairs}
         if make is not None:
             self._keys = vault.keys_of(services, conn, persons, make)
@@ -80,33 +72,17 @@ class Names:
         """The raw text and the reason as quarantine keeps them."""
         return self.sealed(found.raw, f"{found.site_id}/{found.content_sha256}"), self.text(found.why)
 
-    def statement(self, statement: Statement) -> Statement:
-        """A statement as its lines are kept; its own hash and sums are those of what came."""
-        ref = f"{statement.site_id}/{statement.sha256}"
-        return replace(
-            statement,
-            read=_KeptLines(self, statement.read, ref),
-            problems=tuple(
-                replace(p, raw=self.sealed(p.raw, f"{ref}/{p.line_no}"), why=self.text(p.why))
-                for p in statement.problems
-            ),
-        )  # fmt: skip
+    def keeper(self, ref: str) -> KeptLines:
+        """What keeps the lines of the statement `ref`."""
+        return KeptLines(self._owner, self._keys, ref)
 
-    def line(self, row: tuple[Any, ...], ref: str) -> tuple[Any, ...]:
-        """A line of the statement `ref` (a row of `spool.COLUMNS`) as it is kept; a stranger's stays."""
-        username = row[_USERNAME]
-        owner = self._owner.get(username)
-        if owner is None:
-            return row
-        raw = msgspec.json.decode(row[_RAW])
-        mentions = [name for name, value in raw.items() if username in str(value)]
-        kept, hidden = personal.apart(raw, mentions)
-        key = self._keys[owner]
-        if hidden and key is not None:
-            kept[personal.SEALED] = self._sealed_part(canonical(hidden), owner, key, ref)
-        changed = list(row)
-        changed[_USERNAME], changed[_RAW] = self._pseudonym(username), json_text(kept)
-        return tuple(changed)
+    def problems(self, statement: Statement) -> Statement:
+        """A statement whose unreadable lines are as they are kept."""
+        ref = f"{statement.site_id}/{statement.sha256}"
+        sealed = (
+            replace(p, raw=self.sealed(p.raw, f"{ref}/{p.line_no}"), why=self.text(p.why)) for p in statement.problems
+        )
+        return replace(statement, problems=tuple(sealed))
 
     # ------------------------------------------------------------ showing
 
@@ -143,19 +119,3 @@ class Names:
             return None
         some = "|".join(re.escape(login) for login in sorted(self._owner, key=len, reverse=True))
         return re.compile(rf"(?<![\w.~-])(?:{some})(?![\w-])")
-
-
-def _sealed_part(hidden: bytes, person: str, key: bytes, ref: str) -> dict[str, str]:
-    return personal.sealed_part(hidden, person=person, key=key, ref=ref)
-
-
-class _KeptLines:
-    """Lines whose names are sealed as they are read, a batch at a time."""
-
-    def __init__(self, names: Names, read: Lines, ref: str) -> None:
-        self._names, self._read, self._ref = names, read, ref
-        self.lines, self.core_seconds, self.amount_micro = read.lines, read.core_seconds, read.amount_micro
-
-    def batches(self) -> Iterator[list[tuple[Any, ...]]]:
-        for rows in self._read.batches():
-            yield [self._names.line(row, self._ref) for row in rows]

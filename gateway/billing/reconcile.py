@@ -30,8 +30,9 @@ from accounting.reconciling.statement_store import sign_statement, signer_of, st
 from accounting.reconciling.store import BreakNow, Compared
 from accounting.reconciling.terms import COLUMN
 from accounting.store import USAGE, contracts
-from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS
+from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS, refresh_statistics
 from accounting.usage import Kind, Meter, UsageRecord
+from gateway.billing.cycles import no_search_for_cycles
 from gateway.billing.names import Names
 from gateway.billing.recon_rules import agreement_between, agreement_for
 from gateway.billing.signing import by_keys_of
@@ -47,6 +48,9 @@ DIFFERENCES = "operator:reconciliation"
 
 # Lines of a statement that are kept in one transaction: some 30 ms on SQLite (DESIGN: at most 50).
 _AT_ONCE = 2_000
+
+# So many lines change what the database has to expect.
+_MANY = 10_000
 
 # A break of these is about how much was used; the others are about money for the same quantity.
 _OF_QUANTITY = frozenset({Category.QUANTITY, Category.STATE_POLICY})
@@ -72,6 +76,7 @@ class Reconciled:
     posted: int
 
 
+@no_search_for_cycles()
 def receive(
     services: Services, document: bytes, *, site_id: str, period: str, currency: str, format_name: str, by: str,
     profile: Profile | None = None, totals: Header | None = None, signature: bytes | None = None,
@@ -87,17 +92,20 @@ def receive(
         agreement = agreement_between(conn, site_id, month(period).end, now=now)
         centre = "" if agreement is None else agreement.centre_id
         keys = contracts.keys_of(conn, centre)
+    with services.db.write() as conn:
+        names = Names(services, conn, site_id, make=now)
     whole = month(period) if agreement is None else month(period, agreement.zone)
     header = replace(totals or Header(whole, currency, number=number), period=whole)
     statement: Statement = read_statement(
-        document, site_id=site_id, format_name=format_name, header=header, profile=profile
-    )
+        document, site_id=site_id, format_name=format_name, header=header, profile=profile,
+        keeper=lambda digest: names.keeper(f"{site_id}/{digest}"),
+    )  # fmt: skip
     signed, findings = check(
         statement, document, signature, verify=verify or by_keys_of(centre, keys, now=now),
         must_be_signed=agreement is not None and agreement.statements.must_be_signed,
     )  # fmt: skip
+    kept = names.problems(statement)
     with services.db.write() as conn:
-        kept = Names(services, conn, site_id, make=now).statement(statement)
         known = statement_store.known_statement(conn, kept)
         kept_as = statement_store.arrive(conn, kept, now=now) if known is None else known
     if known is None:
@@ -121,8 +129,12 @@ def _keep_lines(db: Database, number: int, kept: Statement) -> None:
     for at in range(0, len(kept.problems), _AT_ONCE):
         with db.write() as conn:
             statement_store.save_problems(conn, number, kept.problems[at : at + _AT_ONCE], first=at + 1)
+    if kept.read.lines >= _MANY:
+        with db.write() as conn:
+            refresh_statistics(conn, statement_store.LINES)
 
 
+@no_search_for_cycles()
 def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -> Reconciled:
     """Compare, keep the breaks, and post what the contract lets stand. A second call finds nothing new to do."""
     now = services.clock()
@@ -131,7 +143,7 @@ def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -
         run_id, accepted = recon_store.save_comparison(
             conn, compared, rules_json=rules_json(rules), by=by, now=now
         )  # fmt: skip
-        confirmed.confirm(conn, compared.row, compared.matched.agreed_runs(), run_id=run_id)
+        confirmed.confirm(conn, compared.row, compared.matched.agreeing, compared.confirmation, run_id=run_id)
         rows = [item.row for item in recon_store.breaks(conn, ids=accepted)] if accepted else []
         for row in rows:
             recon_store.accept_by_contract(conn, row.id, version=rules.version, now=now)

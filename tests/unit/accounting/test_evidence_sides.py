@@ -15,12 +15,17 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import text
+from sqlalchemy import func, select, text, update
 
 from accounting.agreement import PostingLimits
+from accounting.evidence import confirmations
 from accounting.evidence.about import About
 from accounting.evidence.canonical import canonical
+from accounting.evidence.confirmations import PARTS
 from accounting.parties import SigningKey
+from accounting.reconciling import confirmed
+from accounting.reconciling.found import Agreed
+from accounting.reconciling.statement_store import STATEMENTS
 from accounting.signing import sign_jws
 from accounting.store import contracts
 from gateway.billing import evidence, proofs, reconcile
@@ -99,6 +104,36 @@ def test_a_run_that_the_centre_confirmed_is_two_sided_and_one_that_it_did_not_is
     assert "metered again from the raw records of the centres: 5 of 6 charges" in " ".join(found.summary())
 
 
+def test_what_is_confirmed_is_the_same_in_however_many_parts_it_is_kept(
+    gateway: Gateway, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmed, "_PART", 2)
+    monkeypatch.setattr(confirmations, "_PARTS", 1)
+    reconciled(gateway)
+    with gateway.services.db.read() as conn:
+        parts = conn.execute(select(PARTS).order_by(PARTS.c.first_reading)).all()
+        assert [[line for _, line in part.runs] for part in parts] == [[1, 2], [3, 4]]
+        readings = [reading for part in parts for reading, _ in part.runs]
+        assert {found.line_no for found in confirmed.confirmed(conn, readings[1:3]).values()} == {2, 3}
+        assert confirmed.confirmed(conn, [readings[0] + 1, readings[-1] + 1]) == {}
+    found = look(verifier, bundle_of(gateway))
+    assert found.findings == []
+    assert "two-sided, the centre's signature checked: 5; one-sided: 1" in " ".join(found.summary())
+
+
+def test_a_comparison_that_another_was_faster_than_confirms_nothing_twice(gateway: Gateway) -> None:
+    """Two look at the same books; both would confirm the same runs."""
+    reconciled(gateway)
+    with gateway.services.db.write() as conn:
+        row_ = conn.execute(select(STATEMENTS)).one()
+        agreed = Agreed(has_leaves=True)
+        for reading, line_no in confirmations.runs_of(conn, row_.id):
+            agreed.add(reading, line_no, ("local", "x", "centre", 1))
+        late = confirmed.Confirmation(0, len(agreed), [(1, 9, "[]")], {}, "centre")
+        assert confirmed.confirm(conn, row_, agreed, late, run_id=2) == 0
+        assert conn.scalar(select(func.count()).select_from(PARTS)) == 1
+
+
 def test_a_run_is_one_sided_until_the_centre_has_signed(gateway: Gateway, verifier: ModuleType) -> None:
     received = receive(gateway, *LINES)
     compare(gateway, received, rules(gateway, received.statement_id))
@@ -156,16 +191,19 @@ def is_found(verifier: ModuleType, lines: list[str]) -> bool:
         return True  # the verifier exits with 2: it cannot be read
 
 
-@pytest.mark.parametrize("change", ["line_no = line_no + 1", "usage_record_id = usage_record_id + 100"])
+@pytest.mark.parametrize("change", [(0, 1), (100, 0)], ids=["another line", "another reading"])
 def test_a_confirmation_that_is_changed_in_the_books_is_found(
-    gateway: Gateway, verifier: ModuleType, change: str
+    gateway: Gateway, verifier: ModuleType, change: tuple[int, int]
 ) -> None:
     reconciled(gateway)
     with gateway.services.db.write() as conn:
         for verb in ("update", "delete"):
-            on = "" if gateway.services.db.is_sqlite else " ON record_confirmation"
-            conn.execute(text(f"DROP TRIGGER record_confirmation_no_{verb}{on}"))
-        conn.execute(text(f"UPDATE record_confirmation SET {change} WHERE line_no = 3"))
+            on = "" if gateway.services.db.is_sqlite else " ON confirmed_part"
+            conn.execute(text(f"DROP TRIGGER confirmed_part_no_{verb}{on}"))
+        (part,) = conn.execute(select(PARTS)).all()
+        runs = [[run + change[0], line + change[1]] if line == 3 else [run, line] for run, line in part.runs]
+        assert runs != part.runs
+        conn.execute(update(PARTS).values(runs=runs))
     assert is_found(verifier, bundle_of(gateway))
 
 

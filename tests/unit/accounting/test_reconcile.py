@@ -15,12 +15,12 @@ from sqlalchemy import Connection, select
 
 from accounting import store as books
 from accounting.calendar import month
-from accounting.reconciling import statement_store
+from accounting.reconciling import sides, statement_store
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import Act, Category, Refused, State
-from accounting.reconciling.drafts import Rules
+from accounting.reconciling.drafts import Known, Rules
 from accounting.reconciling.explain import Ground, Ratio
-from accounting.reconciling.statement import Header, Signed
+from accounting.reconciling.statement import Header, Line, Signed
 from accounting.reconciling.statement_formats import Profile, read_statement
 from accounting.reconciling.statement_store import statement_row
 from accounting.sources import read_usage
@@ -220,6 +220,24 @@ def test_a_run_counted_in_another_period_is_a_cut_off(gateway: Gateway) -> None:
     assert kinds(found) == [("B07", "cut_off", "explained")]
 
 
+def test_a_run_of_another_month_is_found_by_its_id_and_start(gateway: Gateway) -> None:
+    start = int(datetime(2026, 10, 31, 20, 0, tzinfo=UTC).timestamp())
+    times = {"Submit": str(start), "Start": str(start), "End": str(start + 3617)}
+    have(gateway, row(1, **times), row(2, **times))
+    billed = line(1, run_key="", start=start, end=start + 3617)
+    _, found = compare(gateway, receive(gateway, billed))
+    assert [(*kinds([b])[0], b.row.tier) for b in found] == [("B07", "cut_off", "explained", "T1")]
+
+
+def test_a_person_who_is_kept_under_two_names_is_one(gateway: Gateway) -> None:
+    have(gateway, row(1, User="~a"), row(2, User="~b"))
+    received = receive(gateway, line(1), line(2))
+    known = Known(pseudonyms={"~a": "alice", "~b": "bob"})
+    found = reconcile.look(gateway.services.db, received.statement_id, RULES, known=lambda _conn: known)
+    assert (found.matched.agreed, len(found.matched.agreeing)) == (1, 1)
+    assert [draft.category for draft in found.drafts] == [Category.IDENTITY]
+
+
 def test_without_run_keys_id_and_start_are_enough_and_without_ids_a_person_must_say(gateway: Gateway) -> None:
     have(gateway, row(1), row(2))
     lines = [line(1, run_key=""), line(2, run_key="", native_id="", username="alice")]
@@ -316,6 +334,22 @@ def test_a_column_that_a_centres_export_lacks_is_named_in_words(gateway: Gateway
     got = reconcile.receive(gateway.services, text, site_id="local", period="2026-11", currency="CNY",
                             format_name="sacct", by="centre")  # fmt: skip
     assert any("it has no 'Cluster'" in f for f in got.findings) and not any("KeyError" in f for f in got.findings)
+
+
+def test_a_run_that_is_read_anew_during_a_comparison_is_compared_as_it_was_found(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(gateway, row(1), row(2))
+    received = receive(gateway, line(1, quantity=20_000, amount=None), line(2))
+    lines_of = sides.lines_of
+
+    def meanwhile(conn: Connection, scope: sides.Scope, numbers: Sequence[int]) -> Iterator[Line]:
+        have(gateway, row(1, ElapsedRaw="3000"))  # the same again is no new reading
+        return lines_of(conn, scope, numbers)
+
+    monkeypatch.setattr(sides, "lines_of", meanwhile)
+    done, (found,) = compare(gateway, received)
+    assert (done.counts["agreed"], found.row.ours_core_seconds, found.row.theirs_core_seconds) == (1, 14_468, 20_000)
 
 
 def test_a_statement_sent_anew_takes_the_place_of_the_one_that_was_wrong(gateway: Gateway) -> None:
