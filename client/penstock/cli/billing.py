@@ -7,8 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from penstock.cli import report
-from penstock.cli.months import COMMANDS
+from penstock.cli import bank, months, report
 from penstock.cli.shared import client, emit, hours, json_option, local_time, month_in, table
 from penstock.cli.texts import said, tr
 
@@ -18,7 +17,7 @@ def billing() -> None:
     """What was spent and why; months, payments and adjustments for operators."""
 
 
-for _command in COMMANDS:
+for _command in (*months.COMMANDS, *bank.COMMANDS):
     billing.add_command(_command)
 
 

@@ -9,6 +9,7 @@ import click
 
 from penstock.api import Client
 from penstock.cli import report
+from penstock.cli.disputes import evidence_option, show_disputes, shown_files
 from penstock.cli.recon import show_statements
 from penstock.cli.shared import (
     client,
@@ -128,9 +129,13 @@ def invoices(
 @click.argument("number", required=False)
 @click.argument("line", type=int, required=False)
 @click.option("--reason", help="What is wrong with it")
+@evidence_option
 @click.option("--project")
 @json_option
-def dispute(number: str | None, line: int | None, reason: str | None, project: str | None, as_json: bool) -> int:
+def dispute(
+    number: str | None, line: int | None, reason: str | None, evidence: tuple[Path, ...], project: str | None,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Dispute LINE of invoice NUMBER; without arguments: the disputes, and where they stand."""
     with client() as api:
         if number is None:
@@ -138,13 +143,12 @@ def dispute(number: str | None, line: int | None, reason: str | None, project: s
         elif line is None or not reason:
             raise click.UsageError(tr("Say which line, and --reason why."))
         else:
-            found = [api.post("billing/disputes", {"invoice": number, "line": line, "reason": reason})]
+            body = {"invoice": number, "line": line, "reason": reason, "evidence": shown_files(evidence)}
+            found = [api.post("billing/disputes", body)]
     if as_json:
         emit(found if number is None else found[0])
-        return report.OK
-    rows = [(d["id"], d["invoice"], str(d["line"]), d["site"], d["amount"], d["currency"], d["state"],
-             tr("OVERDUE") if d["overdue"] else local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
-    table(rows, ("ID", "INVOICE", "LINE", "SITE", "AMOUNT", "IN", "STATE", "ANSWER BY"))
+    else:
+        show_disputes(found)
     return report.OK
 
 
