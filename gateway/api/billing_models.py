@@ -486,8 +486,22 @@ class OpeningTrace(Opening):
     jobs: list[OpenedJob]
 
 
+class OrderPrice(_Out):
+    """What an allocation of an order cost: `tax` inside, the centre's part and the operator's, by which agreement."""
+
+    allocation: str
+    amount: str
+    currency: str
+    tax: str
+    centre: str
+    operator: str
+    agreement: str | None
+    booked_at: str
+    documents: list[str]
+
+
 class OrderTrace(_Out):
-    """From an order to what it cost: allocations, openings, jobs, charges."""
+    """From an order to what it cost: allocations and their prices, openings, jobs, charges."""
 
     id: str
     project: str
@@ -498,4 +512,5 @@ class OrderTrace(_Out):
     starts_at: str
     ends_at: str | None
     allocations: list[str]
+    prices: list[OrderPrice]
     openings: list[OpeningTrace]

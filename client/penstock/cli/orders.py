@@ -47,6 +47,8 @@ def show(name: str, as_json: bool) -> int:
     if path == "orders":
         click.echo(tr("{id}  {kind} of {amount} {commodity} for {project}", **found))
         click.echo(tr("  allocations: {ids}", ids=" ".join(found["allocations"]) or tr("none")))
+        for price in found["prices"]:
+            _show_price(price)
     for opening in found["openings"] if path == "orders" else [found]:
         _show(opening)
     return report.OK
@@ -136,6 +138,13 @@ def _what(opening: dict[str, Any]) -> str:
             return str(opening["username"])
         case _:
             return f"{opening['cores']} cores"
+
+
+def _show_price(price: dict[str, Any]) -> None:
+    by = price["agreement"] or tr("no agreement")
+    on = " ".join(price["documents"]) or tr("no invoice yet")
+    click.echo(tr("  {at}: {amount} {currency} for {allocation} = tax {tax} + centre {centre} + operator {operator} "
+                  "({by}; {on})", **price | {"at": local_time(price["booked_at"]), "by": by, "on": on}))  # fmt: skip
 
 
 def _show(opening: dict[str, Any]) -> None:

@@ -29,9 +29,9 @@ BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier o
             "Provisional, no record yet", "Charged and not billed", "In dispute", "Received and not matched", "PROJECT",
             "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH", "open", "closing", "closed", "core-seconds",
             "gpu-seconds", "node-seconds", "memory-mib-seconds", "core-hour", "gpu-hour", "node-hour", "core-hours",
-            "gpu-hours", "minimum", "ours", "theirs", "with centre", "credited", "rejected", "withdrawn", "raise",
-            "comment", "pass on", "centre answer", "credit", "reject", "withdraw", "payer", "operator", "centre",
-            *KINDS.values())  # fmt: skip
+            "gpu-hours", "minimum", "ours", "theirs", "with centre", "credited", "rejected", "withdrawn", "run",
+            "block", "subscription", "KIND", "raise", "comment", "pass on", "centre answer", "credit", "reject",
+            "withdraw", "payer", "operator", "centre", *KINDS.values())  # fmt: skip
 
 
 def literals() -> Iterator[str]:
