@@ -21,6 +21,7 @@ from gateway.api import (
     jobs,
     meters,
     openings,
+    orders,
     payments,
     problems,
     projects,
@@ -71,6 +72,7 @@ def create_app(services: Services) -> FastAPI:
         contracts.router,
         allocations.router,
         openings.router,
+        orders.router,
         billing.router,
     ):
         app.include_router(router, prefix="/api/v2")

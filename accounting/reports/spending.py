@@ -100,7 +100,7 @@ def _runs(conn: Connection, question: Question, scope: Scope) -> Iterator[Spent]
     base = base.outerjoin(REVERSALS, _reversed_by(question.as_of))
     provisional = case((CHARGES.c.meter == "gateway", CHARGES.c.amount_micro), else_=0)
     sums = [CHARGES.c.core_seconds, CHARGES.c.amount_micro, provisional]
-    query = _grouped(question, base, _OF_RUNS, USAGE.c.end_time, CHARGES.c.currency, sums)
+    query = _grouped(question, base, _OF_RUNS, USAGE.c.end_time, CHARGES.c.currency, func.count(), sums)
     query = query.where(REVERSALS.c.charge_id.is_(None), *_filters(question, scope))
     for *keys, currency, runs, core_seconds, amount, waits in conn.execute(query):
         yield Spent(_keyed(question, _OF_RUNS, keys), currency, int(runs), int(core_seconds), int(amount), int(waits))
@@ -118,14 +118,15 @@ def _ordered(conn: Connection, question: Question, scope: Scope) -> Iterator[Spe
                          (ORDER_PRICES.c.site_id, question.site_ids)):  # fmt: skip
         if ids:
             wanted.append(column_.in_(ids))
-    query = _grouped(question, base, _OF_ORDERS, ENTRIES.c.effective_at, ORDER_PRICES.c.currency,
+    prices = func.sum(case((ORDER_PRICES.c.price_micro > 0, 1), else_=0))  # what went back is no order of its own
+    query = _grouped(question, base, _OF_ORDERS, ENTRIES.c.effective_at, ORDER_PRICES.c.currency, prices,
                      [ORDER_PRICES.c.price_micro])  # fmt: skip
     for *keys, currency, orders, amount in conn.execute(query.where(*wanted)):
         yield Spent(_keyed(question, _OF_ORDERS, keys), currency, 0, 0, int(amount), 0, int(orders), int(amount))
 
 
 def _grouped(
-    question: Question, base: Any, columns: Mapping[By, Any], at: Any, currency: Any, sums: Sequence[Any]
+    question: Question, base: Any, columns: Mapping[By, Any], at: Any, currency: Any, counted: Any, sums: Sequence[Any]
 ) -> Select[Any]:
     """A query for the keys that are columns, the currency, a count, and sums of what counts in the span by `at`."""
     keys: list[Any] = []
@@ -137,7 +138,7 @@ def _grouped(
         elif not isinstance(columns[by], str):
             keys.append(columns[by])
     each = [func.sum(column_, type_=BigInteger) for column_ in sums]
-    query = select(*keys, currency, func.count(), *each).select_from(base)
+    query = select(*keys, currency, counted, *each).select_from(base)
     return query.where(at >= question.start, at < question.end).group_by(*keys, currency)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from accounting.ledger import TAX
+from accounting.store.orders import CANCELED
 from accounting.store.schema import ACCOUNTS, ENTRIES, ORDER_ITEMS, ORDER_PRICES, ORDERS, POSTINGS
 
 
@@ -28,7 +29,10 @@ def _wrong(row: Any, moved: dict[str, int], billed: dict[str, int]) -> Iterator[
     price, centre, tax = int(row.price_micro), int(row.centre_micro), int(row.tax_micro)
     if row.idem_key != f"order-price:{row.allocation_id}":
         yield f"its entry is {row.idem_key}"
-    if row.ordered != price:
+    if row.allocation_id.endswith(CANCELED):
+        if not 0 < -price <= row.ordered:
+            yield f"{-price} went back, ordered at {row.ordered}"
+    elif row.ordered != price:
         yield f"{price}, ordered at {row.ordered}"
     parts = {"": price} if row.payers is None else {k: int(v) for k, v in row.payers.items()}
     if sum(parts.values()) != price:

@@ -25,6 +25,7 @@ from accounting.tables.books import (
     PostingRow,
     TierCountRow,
 )
+from accounting.tables.cancellations import OrderCancellationDecisionRow, OrderCancellationRow
 from accounting.tables.confirmations import RecordConfirmationRow
 from accounting.tables.contracts import (
     AgreementRow,
@@ -101,7 +102,7 @@ __all__ = [
     "UsageRecordRow", "QuarantineRow",
     "PartyRow", "PartyKeyRow", "AgreementRow", "TariffRow", "SignatureRow", "PriceRuleRow", "DiscountRow",
     "ProjectTermsRow", "OrderRow", "OrderPriceRow", "OrderItemRow", "AllocationRow", "AllocationEventRow",
-    "OpeningRow", "OpeningEventRow",
+    "OpeningRow", "OpeningEventRow", "OrderCancellationRow", "OrderCancellationDecisionRow",
     "AccountRow", "JournalEntryRow", "PostingRow", "ChargeRow", "ChargeReversalRow", "BalanceRow", "HoldRow",
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",

@@ -2006,8 +2006,9 @@ def check_order(leaf, terms, about, tell, note):
             return
         if agreed["tax"]["kind"] == "inclusive":
             of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
-            tax = (2 * price * int(agreed["tax"]["numerator"]) + of) // (2 * of)
+            tax = sign(price) * ((2 * abs(price) * int(agreed["tax"]["numerator"]) + of) // (2 * of))
         centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
+        check_back(said, agreed, terms, tell)
         expected[f"centre:{agreed['centre_id']}:payable"] = -centre
     expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
     posted = {}
@@ -2018,6 +2019,20 @@ def check_order(leaf, terms, about, tell, note):
     if {k: v for k, v in posted.items() if v} != {k: v for k, v in expected.items() if v}:
         tell(f"booked is {posted}, by the order and its agreement it is {expected}")
     note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
+
+
+def check_back(said, agreed, terms, tell):
+    """What of a price went back when its order was canceled, where the price is in the bundle, too."""
+    name = said["allocation_id"].replace("!canceled", "")
+    if name == said["allocation_id"]:
+        return
+    first = next((o for o in terms["orders"].values() if o["allocation_id"] == name), None)
+    if first is not None:
+        unused, whole = -int(said["quantity"]), int(first["quantity"]) * 10**6
+        back = int(first["price_micro"]) * unused * int(agreed.get("unused_back_ppm", 0)) // whole
+        stated = (-int(said["price_micro"]), said["order_id"])
+        if stated != (back, first["order_id"]) or not 0 < unused <= int(first["quantity"]):
+            tell(f"{said['price_micro']} went back for {unused} of {first['quantity']}, by the agreement it is {back}")
 
 
 def check_ordered(whole, totals):

@@ -486,6 +486,47 @@ class OpeningTrace(Opening):
     jobs: list[OpenedJob]
 
 
+class CancelIn(_In):
+    """Why an order is canceled."""
+
+    reason: Annotated[Plain, Field(min_length=3, max_length=500)]
+
+
+class PlacedOrder(_Out):
+    """An order: `price` of a block or of each month."""
+
+    id: str
+    kind: str
+    commodity: str
+    amount: int
+    price: str
+    currency: str
+    site: str
+    starts_at: str
+    ends_at: str | None
+    state: Literal["given", "waits to begin", "not covered", "canceled", "cancellation asked for"]
+
+
+class Orders(_Out):
+    items: list[PlacedOrder]
+
+
+class OrderCancellation(_Out):
+    """A person asked to cancel an order; `state`: waiting, posted or refused."""
+
+    id: str
+    order: str
+    reason: str
+    state: Literal["waiting", "posted", "refused"]
+    requested_by: str
+    at: str
+    decided_by: str | None
+
+
+class Cancellations(_Out):
+    items: list[OrderCancellation]
+
+
 class OrderPrice(_Out):
     """What an allocation of an order cost: `tax` inside, the centre's part and the operator's, by which agreement."""
 
@@ -505,6 +546,7 @@ class OrderTrace(_Out):
 
     id: str
     project: str
+    project_name: str
     payer: str
     kind: str
     commodity: str

@@ -40,8 +40,10 @@ def trace_order(services: Svc, person: Who, order: Word) -> Response:
         given = conn.execute(select(ALLOCATIONS).where(ALLOCATIONS.c.order_id == order)).all()
         prices = [_price(row, documents) for row, documents in prices_of(conn, order)]
         opened = [_traced(conn, person, o) for o in openings.of_order(conn, order)]
+        name = conn.scalar(select(service.PROJECTS.c.name).where(service.PROJECTS.c.id == row.project_id))
     return answer({
-        "id": row.id, "project": row.project_id, "payer": row.payer_id, "kind": row.kind, "commodity": row.commodity,
+        "id": row.id, "project": row.project_id, "project_name": name, "payer": row.payer_id,
+        "kind": row.kind, "commodity": row.commodity,
         "amount": row.amount, "starts_at": views.stamp(row.starts_at), "ends_at": views.stamp(row.ends_at),
         "allocations": [a.id for a in given], "prices": prices, "openings": opened,
     })  # fmt: skip

@@ -31,7 +31,9 @@ BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier o
             "gpu-seconds", "node-seconds", "memory-mib-seconds", "core-hour", "gpu-hour", "node-hour", "core-hours",
             "gpu-hours", "minimum", "ours", "theirs", "with centre", "credited", "rejected", "withdrawn", "run",
             "block", "subscription", "KIND", "raise", "comment", "pass on", "centre answer", "credit", "reject",
-            "withdraw", "payer", "operator", "centre", *KINDS.values())  # fmt: skip
+            "withdraw", "given", "waits to begin", "not covered", "canceled", "cancellation asked for",
+            "waiting", "posted", "refused", "as used", "trial", "payer", "operator", "centre",
+            *KINDS.values())  # fmt: skip
 
 
 def literals() -> Iterator[str]:
