@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from gateway.api import (
     accounts,
@@ -30,6 +30,7 @@ from gateway.api import (
     settlements,
     sites,
 )
+from gateway.api.queries import known_query
 from gateway.api.streams import Streams
 from gateway.api.together import HotLanes
 from gateway.identity.tokens import Doorkeeper
@@ -75,7 +76,7 @@ def create_app(services: Services) -> FastAPI:
         orders.router,
         billing.router,
     ):
-        app.include_router(router, prefix="/api/v2")
+        app.include_router(router, prefix="/api/v2", dependencies=[Depends(known_query)])
     app.include_router(sites.open_router)
     app.include_router(sites.open_router, prefix="/api/v2")
     app.include_router(pages.router)
