@@ -126,7 +126,8 @@ def give_back(
     It is a line of the next invoice; each allocation has one such price at most.
     """
     price = conn.execute(select(ORDER_PRICES).where(ORDER_PRICES.c.allocation_id == allocation_id)).one()._asdict()
-    division = _NOTHING.less(divide(back_micro, PAYER, agreement := agreement_of_price(conn, allocation_id)))
+    agreement = agreement_of_price(conn, allocation_id)
+    division = _NOTHING.less(divide(back_micro, PAYER, agreement))
     payers = None if price["payers"] is None else parts_of(-back_micro, list(price["payers"].items()))
     postings = usage_postings(
         order.project_id, currency=order.currency, division=division, used={}, payers=payers,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ import pytest
 
 from accounting import store as books
 from accounting.errors import AccountingError, FourEyes
+from accounting.exports.focus import focus_csv
 from accounting.invoicing.texts import describe
 from accounting.reports.spending import By, Question, Scope, spent
 from accounting.store import allocations, discounts, openings
@@ -189,6 +192,8 @@ def test_the_invoice_of_the_month_has_both_lines_and_a_later_one_is_a_credit_not
     assert [line.amount_micro for line in made.lines] == [PRICE, -(PRICE * 8 // 10)]
     assert describe(made.lines[1], "en") == "Canceled, given back: Order o1: 1,000.00 core-hours, once at alpha"
     assert describe(made.lines[1], "zh").startswith("取消退回：订单 o1：1,000.00 核时")
+    rows = [row for row in csv.DictReader(io.StringIO(focus_csv([made]))) if row["ChargeCategory"] == "Purchase"]
+    assert [row["ChargeClass"] for row in rows] == ["", "Correction"]
     place(generous, replace(BLOCK, id="o2", starts_at=DECEMBER.start), now=DECEMBER.start)
     billed(generous, "2026-12")
     cancel(generous, "o2", name="k2", now=DECEMBER.end + timedelta(days=3))
