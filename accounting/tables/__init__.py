@@ -25,7 +25,6 @@ from accounting.tables.books import (
     PostingRow,
     TierCountRow,
 )
-from accounting.tables.cancellations import OrderCancellationDecisionRow, OrderCancellationRow
 from accounting.tables.confirmations import RecordConfirmationRow
 from accounting.tables.contracts import (
     AgreementRow,
@@ -72,6 +71,7 @@ from accounting.tables.money import (
     VoucherUseRow,
 )
 from accounting.tables.openings import OpeningEventRow, OpeningRow
+from accounting.tables.order_cancellations import OrderCancellationDecisionRow, OrderCancellationRow
 from accounting.tables.order_prices import OrderItemRow, OrderPriceRow
 from accounting.tables.origins import LogOriginRow
 from accounting.tables.recon import (
