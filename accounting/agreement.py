@@ -184,6 +184,8 @@ class Agreement:
     no_rise_after_days: int | None = None  # no bill rises later than this after the work; None: whenever
     # Who bears a credit note that a dispute ended with. The centre's part was never earned: each loses its share of it.
     credits_borne: Bears = CENTRE
+    # Of the price of what is unused of a block or a month that has begun, so many millionths go back if it is canceled.
+    unused_back_ppm: int = 0
 
     def __post_init__(self) -> None:
         if {self.seller_of_record, self.collector} - {self.operator_id, self.centre_id}:
@@ -192,6 +194,8 @@ class Agreement:
             raise ValueError("charges are shared between the parties of the agreement")
         if self.credits_borne.payer or not self.credits_borne.centre + self.credits_borne.operator:
             raise ValueError("what a payer is given back the centre or the operator bears")
+        if not 0 <= self.unused_back_ppm <= 10**6:
+            raise ValueError("what goes back of an order is a part of the whole")
         if self.valid_to is not None and self.valid_to <= self.valid_from:
             raise ValueError("an agreement ends after it begins")
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from gateway.api import (
     accounts,
@@ -21,6 +21,7 @@ from gateway.api import (
     jobs,
     meters,
     openings,
+    orders,
     payments,
     problems,
     projects,
@@ -29,6 +30,7 @@ from gateway.api import (
     settlements,
     sites,
 )
+from gateway.api.queries import known_query
 from gateway.api.streams import Streams
 from gateway.api.together import HotLanes
 from gateway.identity.tokens import Doorkeeper
@@ -71,9 +73,10 @@ def create_app(services: Services) -> FastAPI:
         contracts.router,
         allocations.router,
         openings.router,
+        orders.router,
         billing.router,
     ):
-        app.include_router(router, prefix="/api/v2")
+        app.include_router(router, prefix="/api/v2", dependencies=[Depends(known_query)])
     app.include_router(sites.open_router)
     app.include_router(sites.open_router, prefix="/api/v2")
     app.include_router(pages.router)

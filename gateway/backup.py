@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import URL, inspect, make_url
 
 from gateway.db import Database
+from gateway.errors import Refused
 from gateway.jobs import standby
 from gateway.migrations import schema
 from gateway.settings import Settings
@@ -22,7 +23,7 @@ from gateway.settings import Settings
 _BEGIN_STANDBY = b"UPDATE public.gateway SET recovering_since = :'now';\n"
 
 
-class BackupRefused(Exception):
+class BackupRefused(Refused):
     """The copy or its target is not what it should be; nothing was changed."""
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 
 from accounting.tables import assert_append_only
 from gateway.db import Database, table_of
+from gateway.errors import Refused
 from gateway.hub import Hub, relayed
 from gateway.identity.keys import MasterKey, load_or_create
 from gateway.identity.service import key_source
@@ -30,7 +31,7 @@ from site_adapters.registry import AgentChannels, build
 _GATEWAY = table_of(GatewayRow)
 
 
-class AlreadyRunning(Exception):
+class AlreadyRunning(Refused):
     """Another process serves this SQLite database."""
 
 

@@ -23,6 +23,10 @@ class Problem:
     remedy: str = ""
 
 
+class Refused(Exception):
+    """What whoever runs the gateway asked of it at its machine cannot be done; the text says why."""
+
+
 class GatewayError(Exception):
     """A request that cannot be served, in words that are safe to show."""
 

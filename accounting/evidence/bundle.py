@@ -75,8 +75,7 @@ def bundle(
     if about.settlement_id is not None:
         documents.append(_statement(conn, about.settlement_id, checkpoint.size, signers))
     documents += billed.lines(conn, issued)
-    if (ordered_by := _ordered_by(about)) is not None:
-        documents += ordered.orders(conn, ordered_by, checkpoint.size)
+    documents += ordered.orders(conn, _ordered_by(about), checkpoint.size)
     yield from (_line(document) for document in documents)
     indices = [document["seq"] for document in documents if "leaf" in document]
     for wanted in _batches(entry_ids):
@@ -141,7 +140,7 @@ def _logged(about: About, size: int, *columns: Any) -> Select[Any]:
 
 
 def _entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int]]:
-    """(entry, leaf number), in the order of the log: charges, and what of them went beyond a hold."""
+    """(entry, leaf number), in the order of the log: charges, what of them went beyond a hold, prices of orders."""
     if about.settlement_id is not None:
         return _items(conn, about.settlement_id, size)
     if about.billed:
@@ -154,7 +153,8 @@ def _entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int
         .join(over_leaf, (over_leaf.c.kind == ENTRY) & (over_leaf.c.ref == cast(ENTRIES.c.id, String)))
         .where(ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id.in_(charged), over_leaf.c.seq < size)
     )
-    return sorted({(int(i), int(seq)) for i, seq in (*conn.execute(query), *conn.execute(over))}, key=lambda p: p[1])
+    found = {(int(i), int(seq)) for i, seq in (*conn.execute(query), *conn.execute(over))}
+    return sorted({*found, *ordered.entries_of(conn, about, size)}, key=lambda p: p[1])
 
 
 def _items(conn: Connection, settlement_id: str, size: int) -> list[tuple[int, int]]:
@@ -190,17 +190,16 @@ def _terms(conn: Connection, about: About, size: int) -> tuple[set[Named], set[s
         query = select(*columns).where(CHARGES.c.entry_id.in_(items))
     if about.billed:
         query = select(*columns).where(CHARGES.c.id.in_(billed.charges_of(about)))
-    if (ordered_by := _ordered_by(about)) is not None:
-        named |= ordered.agreements(conn, ordered_by)
+    named |= ordered.agreements(conn, _ordered_by(about))
     rows = conn.execute(query.distinct()).all()
     return named | {(r.agreement_id, r.agreement_version) for r in rows if r.agreement_id}, {r.project_id for r in rows}
 
 
-def _ordered_by(about: About) -> Select[Any] | None:
-    """The entries among which prices of orders are; None where a bundle is of runs only."""
+def _ordered_by(about: About) -> Select[Any]:
+    """The entries among which prices of orders are."""
     if about.settlement_id is not None:
         return select(ITEMS.c.entry_id).where(ITEMS.c.settlement_id == about.settlement_id)
-    return billed.orders_of(about) if about.billed else None
+    return billed.orders_of(about) if about.billed else ordered.within(about)
 
 
 def _entries(conn: Connection, seqs: Mapping[int, int], shown: Shown) -> Iterator[str]:
@@ -217,7 +216,7 @@ def _entries(conn: Connection, seqs: Mapping[int, int], shown: Shown) -> Iterato
 
 
 def _bill(conn: Connection, about: About, size: int) -> dict[str, Any]:
-    """What the live charges come to, by the books' own sums."""
+    """What the live charges come to, by the books' own sums, and what was ordered."""
     replaced = (
         select(REVERSALS.c.charge_id)
         .join(log.LEAVES, (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(REVERSALS.c.entry_id, String)))
@@ -236,4 +235,7 @@ def _bill(conn: Connection, about: About, size: int) -> dict[str, Any]:
             "runs": str(runs), **{name: str(int(v)) for name, v in zip(names, values, strict=True)},
         })  # fmt: skip
         totals[currency] = totals.get(currency, 0) + int(values[0])
-    return {"t": "bill", "lines": lines, "totals": {c: str(a) for c, a in sorted(totals.items())}}
+    bought = ordered.billed(conn, about, size)
+    for price in bought:
+        totals[price["currency"]] = totals.get(price["currency"], 0) + int(price["amount"])
+    return {"t": "bill", "lines": lines, "orders": bought, "totals": {c: str(a) for c, a in sorted(totals.items())}}

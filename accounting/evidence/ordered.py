@@ -1,5 +1,5 @@
-"""What was ordered, for a bundle: the orders whose prices stand on its documents or in its settlement, with their
-leaves, so that each price can be divided again."""
+"""What was ordered, for a bundle: the orders whose prices stand on its documents, in its settlement or in its period,
+with their leaves, so that each price can be divided again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, String, cast, select
 
 from accounting.evidence import log
+from accounting.evidence.about import About
 from accounting.evidence.documents import order_price
+from accounting.evidence.outbox import ENTRY
 from accounting.store.schema import ENTRIES, ORDER_PRICES
 
 
@@ -25,6 +27,33 @@ def orders(conn: Connection, entry_ids: Select[Any], size: int) -> Iterator[dict
 def agreements(conn: Connection, entry_ids: Select[Any]) -> set[tuple[str, int]]:
     """(id, version) of the agreements that divided these prices."""
     return {(r["agreement_id"], int(r["agreement_version"])) for r in _prices(conn, entry_ids) if r["agreement_id"]}
+
+
+def entries_of(conn: Connection, about: About, size: int) -> list[tuple[int, int]]:
+    """(entry, leaf number) of the prices that count in the period of a project or a centre, in the order of the log."""
+    leaf = (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(ENTRIES.c.id, String))
+    query = select(ENTRIES.c.id, log.LEAVES.c.seq).join(log.LEAVES, leaf)
+    query = query.where(ENTRIES.c.id.in_(within(about)), log.LEAVES.c.seq < size).order_by(log.LEAVES.c.seq)
+    return [(int(i), int(seq)) for i, seq in conn.execute(query)]
+
+
+def within(about: About) -> Select[Any]:
+    """The entries of the prices that count in the period of a project, of a centre, or of both."""
+    query = select(ORDER_PRICES.c.entry_id).join(ENTRIES, ENTRIES.c.id == ORDER_PRICES.c.entry_id)
+    query = query.where(ENTRIES.c.effective_at >= about.start, ENTRIES.c.effective_at < about.end)
+    if about.project_id is not None:
+        query = query.where(ORDER_PRICES.c.project_id == about.project_id)
+    return query if about.site_id is None else query.where(ORDER_PRICES.c.site_id == about.site_id)
+
+
+def billed(conn: Connection, about: About, size: int) -> list[dict[str, str]]:
+    """What orders cost, for a bill that is no document: each price by its entry, as far as a tree of this size goes."""
+    logged = [entry for entry, _ in entries_of(conn, about, size)]
+    return [
+        {"entry": r["entry"], "order": r["order_id"], "site": r["site_id"], "currency": r["currency"],
+         "amount": str(r["price_micro"])}
+        for r in _prices(conn, select(ENTRIES.c.id).where(ENTRIES.c.id.in_(logged)))
+    ]  # fmt: skip
 
 
 def _prices(conn: Connection, entry_ids: Select[Any]) -> list[Any]:

@@ -67,6 +67,13 @@ _CATEGORY = {LineKind.USAGE: "Usage", LineKind.CORRECTION: "Usage", LineKind.CRE
              LineKind.ORDER: "Purchase"}  # fmt: skip
 
 
+def _class(line: Line) -> str | None:
+    """What went back of an order is a correction, as a late or changed record and a credit are."""
+    if line.kind is LineKind.ORDER:
+        return "Correction" if line.amount_micro < 0 else None
+    return None if line.kind is LineKind.USAGE else "Correction"
+
+
 def _frequency(line: Line) -> str:
     if line.kind is LineKind.ORDER and line.ordered is not None:
         return "Recurring" if line.ordered.kind == "subscription" else "One-Time"
@@ -89,7 +96,7 @@ def _common(doc: Document, line: Line) -> dict[str, object]:
     return {
         "BillingAccountId": doc.payer.id, "BillingAccountName": doc.payer.legal_name, "BillingCurrency": doc.currency,
         "BillingPeriodStart": _time(doc.period_start), "BillingPeriodEnd": _time(doc.period_end),
-        "ChargeClass": None if line.kind in (LineKind.USAGE, LineKind.ORDER) else "Correction",
+        "ChargeClass": _class(line),
         "ChargePeriodStart": _time(line.service_start), "ChargePeriodEnd": _time(line.service_end),
         "InvoiceIssuer": doc.issuer.legal_name, "Provider": doc.issuer.legal_name,
         "Publisher": line.site_id or doc.issuer.legal_name,

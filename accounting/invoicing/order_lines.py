@@ -70,6 +70,18 @@ def order_items(conn: Connection, made: Document) -> Iterator[tuple[str, ...]]:
         yield str(line_of[row.allocation_id]), "order", row.idem_key, row.part, "0", str(row.amount_micro)
 
 
+def prices_of(conn: Connection, order_id: str) -> list[tuple[Any, list[str]]]:
+    """Each price of an order (a row of order_price), oldest first, with the documents that it stands on."""
+    on: dict[str, list[str]] = {}
+    items = select(ORDER_ITEMS.c.allocation_id, ORDER_ITEMS.c.document).join(
+        ORDER_PRICES, ORDER_PRICES.c.allocation_id == ORDER_ITEMS.c.allocation_id
+    )
+    for row in conn.execute(items.where(ORDER_PRICES.c.order_id == order_id).order_by(ORDER_ITEMS.c.document)):
+        on.setdefault(row.allocation_id, []).append(row.document)
+    query = select(ORDER_PRICES).where(ORDER_PRICES.c.order_id == order_id).order_by(ORDER_PRICES.c.entry_id)
+    return [(row, on.get(row.allocation_id, [])) for row in conn.execute(query)]
+
+
 def left_to_bill(conn: Connection, before: datetime) -> list[tuple[str, str, int]]:
     """(project, currency, micro-units) of each price that counts before a moment and is not wholly on documents."""
     billed: dict[str, int] = {}

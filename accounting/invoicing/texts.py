@@ -43,6 +43,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "order_block": ("Order {order}: {amount}, once", "订单 {order}：{amount}，一次性购买"),
     "order_subscription": ("Order {order}: {amount}, month of a subscription", "订单 {order}：{amount}，按月订阅"),
     "order_at": (" at {site}", "，{site}"),
+    "order_back": ("Canceled, given back: {ordered}", "取消退回：{ordered}"),
     "credit_order": ("Credit for line {number}: {ordered}", "第 {number} 行退款：{ordered}"),
     "amount_core-seconds": ("{n} core-hours", "{n} 核时"),
     "amount_gpu-seconds": ("{n} GPU-hours", "{n} GPU 卡时"),
@@ -85,14 +86,16 @@ def describe(line: Line, lang: str) -> str:
 def _described_order(line: Line, ordered: Ordered, lang: str) -> str:
     text = say(f"order_{ordered.kind}", lang, order=ordered.order_id, amount=quantity(ordered, lang))
     text += say("order_at", lang, site=line.site_id) if line.site_id else ""
+    if ordered.quantity < 0:
+        text = say("order_back", lang, ordered=text)
     return say("credit_order", lang, number=line.number, ordered=text) if line.kind is LineKind.CREDIT else text
 
 
 def quantity(ordered: Ordered, lang: str) -> str:
-    """How much was ordered: hours of cores and GPUs, whole units of all else."""
+    """How much was ordered, or given back: hours of cores and GPUs, whole units of all else."""
     if (key := f"amount_{ordered.commodity}") in TEXTS:
-        return say(key, lang, n=core_hours(ordered.quantity, lang))
-    return say("amount_unit", lang, n=number(ordered.quantity, lang), unit=ordered.commodity)
+        return say(key, lang, n=core_hours(abs(ordered.quantity), lang))
+    return say("amount_unit", lang, n=number(abs(ordered.quantity), lang), unit=ordered.commodity)
 
 
 def money(minor: int, currency: str, lang: str) -> str:

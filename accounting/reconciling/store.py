@@ -282,12 +282,17 @@ def accept_by_contract(conn: Connection, break_id: int, *, version: str, now: da
 def is_signed_off(conn: Connection, statement_id: int) -> bool:
     """Compared, and nothing of it open: what both sides have settled, not what another statement made void."""
     compared = conn.scalar(select(func.count()).where(RECONCILIATIONS.c.statement_id == statement_id))
+    if not compared or is_replaced(conn, statement_id):
+        return False
+    return all(b.is_final for b in breaks(conn, statement_id=statement_id))
+
+
+def is_replaced(conn: Connection, statement_id: int) -> bool:
+    """Whether another statement of the month made differences of this one void."""
     void = select(func.count()).select_from(EVENTS.join(BREAKS, BREAKS.c.id == EVENTS.c.break_id)).where(
         BREAKS.c.statement_id == statement_id, EVENTS.c.entry_key.startswith(_REPLACED, autoescape=True)
     )  # fmt: skip
-    if not compared or conn.scalar(void):
-        return False
-    return all(b.is_final for b in breaks(conn, statement_id=statement_id))
+    return bool(conn.scalar(void))
 
 
 def reconciliations(conn: Connection, *, site_ids: Iterable[str] | None = None, period: str = "") -> list[Any]:

@@ -1,18 +1,18 @@
-"""What was spent, by project, user, site, queue, state and period, also as it was known on an earlier day."""
+"""What was spent, by project, user, site, queue, state, kind and period, also as it was known on an earlier day."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, String, case, column, func, or_, select, values
+from sqlalchemy import BigInteger, Connection, Select, String, case, column, func, or_, select, values
 
 from accounting.calendar import days, month_of, months
-from accounting.store.schema import CHARGES, REVERSALS, USAGE
+from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, REVERSALS, USAGE
 from accounting.tables import UtcTime
 
 BUCKETS_MAX = 400
@@ -26,6 +26,7 @@ class By(StrEnum):
     SITE = "site"
     QUEUE = "queue"
     STATE = "state"
+    KIND = "kind"  # run, block, subscription
     DAY = "day"
     MONTH = "month"
 
@@ -41,7 +42,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Work that ended in [start, end), as the books stood at `as_of` (None: now). Empty filters: all."""
+    """Work that ended, and orders whose price was booked, in [start, end), as the books stood at `as_of` (None: now).
+    Empty filters: all."""
 
     by: tuple[By, ...]
     start: datetime
@@ -61,7 +63,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """One row. `provisional_micro` of `amount_micro` waits for the centre's record."""
+    """One row. Of `amount_micro`, `provisional_micro` waits for the centre's record, and `ordered_micro` is the price
+    of orders (booked in the span, whenever what they gave is used)."""
 
     keys: tuple[str, ...]
     currency: str
@@ -69,44 +72,91 @@ class Spent:
     core_seconds: int
     amount_micro: int
     provisional_micro: int
+    orders: int = 0
+    ordered_micro: int = 0
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together, under this one's keys."""
+        return Spent(
+            self.keys, self.currency, self.runs + other.runs, self.core_seconds + other.core_seconds,
+            self.amount_micro + other.amount_micro, self.provisional_micro + other.provisional_micro,
+            self.orders + other.orders, self.ordered_micro + other.ordered_micro,
+        )  # fmt: skip
 
 
 def spent(conn: Connection, question: Question, scope: Scope) -> list[Spent]:
-    """Sums by every wanted key; periods ascending, the rest by amount."""
+    """Sums by every wanted key, runs and what was ordered; periods ascending, the rest by amount."""
+    found: dict[tuple[tuple[str, ...], str], Spent] = {}
+    for row in (*_runs(conn, question, scope), *_ordered(conn, question, scope)):
+        key = (row.keys, row.currency)
+        found[key] = found[key].plus(row) if key in found else row
+    dated = [i for i, by in enumerate(question.by) if by in (By.DAY, By.MONTH)]
+    return sorted(found.values(), key=lambda s: (*(s.keys[i] for i in dated), -s.amount_micro, s.keys))
+
+
+def _runs(conn: Connection, question: Question, scope: Scope) -> Iterator[Spent]:
+    """Live charges of work that ended in the span."""
     base = CHARGES.join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
     base = base.outerjoin(REVERSALS, _reversed_by(question.as_of))
+    provisional = case((CHARGES.c.meter == "gateway", CHARGES.c.amount_micro), else_=0)
+    sums = [CHARGES.c.core_seconds, CHARGES.c.amount_micro, provisional]
+    query = _grouped(question, base, _OF_RUNS, USAGE.c.end_time, CHARGES.c.currency, func.count(), sums)
+    query = query.where(REVERSALS.c.charge_id.is_(None), *_filters(question, scope))
+    for *keys, currency, runs, core_seconds, amount, waits in conn.execute(query):
+        yield Spent(_keyed(question, _OF_RUNS, keys), currency, int(runs), int(core_seconds), int(amount), int(waits))
+
+
+def _ordered(conn: Connection, question: Question, scope: Scope) -> Iterator[Spent]:
+    """Prices of orders that count in the span; nobody's in particular, so that a filter on users leaves them out."""
+    if question.user_ids:
+        return
+    base = ORDER_PRICES.join(ENTRIES, ENTRIES.c.id == ORDER_PRICES.c.entry_id)
+    wanted: list[Any] = [] if scope.everything else [ORDER_PRICES.c.project_id.in_(scope.project_ids)]
+    if question.as_of is not None:
+        wanted.append(ORDER_PRICES.c.recorded_at <= question.as_of)
+    for column_, ids in ((ORDER_PRICES.c.project_id, question.project_ids),
+                         (ORDER_PRICES.c.site_id, question.site_ids)):  # fmt: skip
+        if ids:
+            wanted.append(column_.in_(ids))
+    prices = func.sum(case((ORDER_PRICES.c.price_micro > 0, 1), else_=0))  # what went back is no order of its own
+    query = _grouped(question, base, _OF_ORDERS, ENTRIES.c.effective_at, ORDER_PRICES.c.currency, prices,
+                     [ORDER_PRICES.c.price_micro])  # fmt: skip
+    for *keys, currency, orders, amount in conn.execute(query.where(*wanted)):
+        yield Spent(_keyed(question, _OF_ORDERS, keys), currency, 0, 0, int(amount), 0, int(orders), int(amount))
+
+
+def _grouped(
+    question: Question, base: Any, columns: Mapping[By, Any], at: Any, currency: Any, counted: Any, sums: Sequence[Any]
+) -> Select[Any]:
+    """A query for the keys that are columns, the currency, a count, and sums of what counts in the span by `at`."""
     keys: list[Any] = []
     for by in question.by:
         if by in (By.DAY, By.MONTH):
             period = _periods(question, by)
-            base = base.join(period, (USAGE.c.end_time >= period.c.first) & (USAGE.c.end_time < period.c.last))
+            base = base.join(period, (at >= period.c.first) & (at < period.c.last))
             keys.append(period.c.name)
-        else:
-            keys.append(_COLUMNS[by])
-    provisional = case((CHARGES.c.meter == "gateway", CHARGES.c.amount_micro), else_=0)
-    query = (
-        select(*keys, CHARGES.c.currency, func.count().label("runs"),
-               func.sum(CHARGES.c.core_seconds, type_=BigInteger).label("core_seconds"),
-               func.sum(CHARGES.c.amount_micro, type_=BigInteger).label("amount_micro"),
-               func.sum(provisional, type_=BigInteger).label("provisional_micro"))
-        .select_from(base)
-        .where(REVERSALS.c.charge_id.is_(None), USAGE.c.end_time >= question.start, USAGE.c.end_time < question.end,
-               *_filters(question, scope))
-        .group_by(*keys, CHARGES.c.currency)
-    )  # fmt: skip
-    n = len(keys)
-    found = [
-        Spent(tuple(str(k or "") for k in r[:n]), r[n], int(r[n + 1]), int(r[n + 2]), int(r[n + 3]), int(r[n + 4]))
-        for r in conn.execute(query)
-    ]
-    dated = [i for i, by in enumerate(question.by) if by in (By.DAY, By.MONTH)]
-    return sorted(found, key=lambda s: (*(s.keys[i] for i in dated), -s.amount_micro, s.keys))
+        elif not isinstance(columns[by], str):
+            keys.append(columns[by])
+    each = [func.sum(column_, type_=BigInteger) for column_ in sums]
+    query = select(*keys, currency, counted, *each).select_from(base)
+    return query.where(at >= question.start, at < question.end).group_by(*keys, currency)
+
+
+def _keyed(question: Question, columns: Mapping[By, Any], found: Sequence[Any]) -> tuple[str, ...]:
+    """The keys of a row: those that are the same for all of its kind are no columns of its query."""
+    rest = iter(found)
+    return tuple(same if isinstance(same := columns.get(by), str) else str(next(rest) or "") for by in question.by)
 
 
 # Schedulers write one state in capitals and small letters.
-_COLUMNS = {
+_OF_RUNS = {
     By.PROJECT: CHARGES.c.project_id, By.USER: func.coalesce(USAGE.c.user_id, ""), By.SITE: USAGE.c.site_id,
-    By.QUEUE: USAGE.c.queue, By.STATE: func.upper(USAGE.c.state),
+    By.QUEUE: USAGE.c.queue, By.STATE: func.upper(USAGE.c.state), By.KIND: "run",
+}  # fmt: skip
+# A text is the same for every order.
+_OF_ORDERS = {
+    By.PROJECT: ORDER_PRICES.c.project_id, By.USER: "", By.SITE: ORDER_PRICES.c.site_id, By.QUEUE: "", By.STATE: "",
+    By.KIND: ORDER_PRICES.c.kind,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ journal.py                     entries, each once for ever
 periods.py accruals.py         the billing calendar
 payments.py adjustments.py allocations.py budgets.py   money and grants beside usage
 openings.py                    what of an order is opened at which centre
-reading.py check.py            what the books say, and whether they are sound
+reading.py check.py check_orders.py   what the books say, and whether they are sound
 """
 
 from accounting.store.charges import Booked, charge_pending, record_and_book

@@ -15,7 +15,7 @@ from accounting.errors import AccountingError, CreditExhausted
 from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings
 from accounting.store.holds import credit_line, give, open_account, raise_limit
 from accounting.store.journal import book
-from accounting.store.orders import Order, agreement_for, available, charge_price, may_owe, order_of
+from accounting.store.orders import Order, agreement_for, available, canceled, charge_price, may_owe, order_of
 from accounting.store.prices import add_discount, discounts
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
@@ -49,7 +49,7 @@ class Allocation:
 
 
 def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
-    """Keep an order and give what it is for; what core-hours of a paid block cost is paid with it.
+    """Keep an order and give what it is for, once it has begun; what core-hours of a paid block cost is paid with it.
 
     Raises `CreditExhausted` where the price of what begins now is more than the project may still spend.
     """
@@ -69,22 +69,39 @@ def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
         site_id=order.site_id,
     ))  # fmt: skip
     if order.kind == "as_used":
+        if order.starts_at > now:
+            raise AccountingError("a credit line begins at once: order it when it is to begin")
         credit_line(conn, project_id=order.project_id, commodity=order.commodity, limit=order.amount,
                     idem_key=f"order:{order.id}", now=now, reason="pay as used")  # fmt: skip
         return
-    if order.price_micro and order.commodity == "core-seconds":
-        paid_for = Discount(0, order.project_id, 0, 1, order.starts_at, order.ends_at, resource=CORE_SECONDS,
-                            reason=f"paid with order {order.id}")  # fmt: skip
-        for start, end in _not_yet_paid(conn, paid_for):
-            add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
+    if order.starts_at > now:
+        return  # `renew_due` gives it when it begins
     if order.kind == "subscription":
-        renew(conn, order, now=now)
-        if _due(conn, order, now):
-            raise CreditExhausted(order.currency, order.price_micro, available(conn, order))
-        return
-    if order.price_micro and not may_owe(conn, order):
+        renew(conn, order, now=now, free_since=order.starts_at)
+        covered = not _due(conn, order, now)
+    else:
+        covered = _begin(conn, order, now=now, free_since=order.starts_at)
+    if not covered:
         raise CreditExhausted(order.currency, order.price_micro, available(conn, order))
+
+
+def _begin(conn: Connection, order: Order, *, now: datetime, free_since: datetime) -> bool:
+    """Give a block or a trial whole; False, and nothing is done, where the project may not owe its price."""
+    if order.price_micro and not may_owe(conn, order):
+        return False
+    _free_of_charge(conn, order, free_since, now)
     _give(conn, order, order.id, order.starts_at, order.ends_at, now)
+    return True
+
+
+def _free_of_charge(conn: Connection, order: Order, since: datetime, now: datetime) -> None:
+    """What core-hours cost is paid with the order from a moment on, where no other order has done so."""
+    if not order.price_micro or order.commodity != "core-seconds":
+        return
+    paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=CORE_SECONDS,
+                        reason=f"paid with order {order.id}")  # fmt: skip
+    for start, end in _not_yet_paid(conn, paid_for):
+        add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
 
 
 def _not_yet_paid(conn: Connection, wanted: Discount) -> list[tuple[datetime, datetime | None]]:
@@ -105,7 +122,7 @@ def _not_yet_paid(conn: Connection, wanted: Discount) -> list[tuple[datetime, da
     return spans if wanted.valid_to is not None and start >= wanted.valid_to else [*spans, (start, wanted.valid_to)]
 
 
-def renew(conn: Connection, order: Order, *, now: datetime) -> int:
+def renew(conn: Connection, order: Order, *, now: datetime, free_since: datetime) -> int:
     """Give a subscription's months that have begun; each once. Returns how many are new.
 
     A month that costs is given when the project may owe its price, and no more once it is over.
@@ -115,6 +132,7 @@ def renew(conn: Connection, order: Order, *, now: datetime) -> int:
     for name, start, end in _due(conn, order, now):
         if order.price_micro and not may_owe(conn, order):
             return given
+        _free_of_charge(conn, order, free_since, now)
         _give(conn, order, name, start, end, now)
         given += 1
     return given
@@ -136,9 +154,31 @@ def _due(conn: Connection, order: Order, now: datetime) -> list[tuple[str, datet
 
 
 def renew_due(conn: Connection, *, now: datetime) -> int:
-    """Give every subscription's months that have begun."""
-    rows = conn.execute(select(ORDERS).where(ORDERS.c.kind == "subscription", ORDERS.c.ends_at > now)).all()
-    return sum(renew(conn, order_of(row), now=now) for row in rows)
+    """Give what of the orders has begun: a subscription's months, and blocks and trials that started later.
+
+    What is given late is free of charge from now on only: runs before were charged at the prices that held.
+    """
+    lock(conn, {"allocations"})
+    given = select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == ORDERS.c.id).exists()
+    live = (ORDERS.c.starts_at <= now) & (ORDERS.c.ends_at.is_(None) | (ORDERS.c.ends_at > now))
+    monthly = ORDERS.c.kind == "subscription"
+    begins = ORDERS.c.kind.in_(("block", "trial")) & ~given
+    rows = conn.execute(select(ORDERS).where(live, monthly | begins, ORDERS.c.id.not_in(canceled()))).all()
+    done = 0
+    for order in map(order_of, rows):
+        if order.kind == "subscription":
+            done += renew(conn, order, now=now, free_since=now)
+        else:
+            done += _begin(conn, order, now=now, free_since=now)
+    return done
+
+
+def last_end(conn: Connection, order_id: str) -> datetime | None:
+    """Until when an order was given; None where nothing was. What has no end was given for ever."""
+    ends = conn.scalars(select(ALLOCATIONS.c.expires_at).where(ALLOCATIONS.c.order_id == order_id)).all()
+    if not ends:
+        return None
+    return max(end or datetime.max.replace(tzinfo=UTC) for end in ends)
 
 
 def allocate(conn: Connection, allocation: Allocation, *, now: datetime) -> bool:
@@ -197,7 +237,7 @@ def transfer(
     open_account(conn, to_project, row.commodity)
     raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-amount, check=True)
     give(conn, project_id=to_project, commodity=row.commodity, amount=amount)
-    _event(conn, ids[idem_key], allocation_id, "transferred", amount, 0, now)
+    keep_event(conn, ids[idem_key], allocation_id, "transferred", amount, 0, now)
     carry = row.carry_over_max if amount == left else 0
     moved = Allocation(f"{_moved_name(allocation_id)}{ids[idem_key]}", to_project, row.commodity, amount, now,
                        row.expires_at, "transfer", None, carry)  # fmt: skip
@@ -238,6 +278,15 @@ def allocations(conn: Connection, project_id: str) -> Sequence[Any]:
     """Every allocation of a project, oldest first."""
     query = select(ALLOCATIONS).where(ALLOCATIONS.c.project_id == project_id)
     return conn.execute(query.order_by(ALLOCATIONS.c.valid_from, ALLOCATIONS.c.id)).all()
+
+
+def keep_event(
+    conn: Connection, entry_id: int, allocation_id: str, kind: str, amount: int, used: int, now: datetime
+) -> None:
+    """What became of an allocation beyond use, by the entry that says so."""
+    conn.execute(insert(ALLOCATION_EVENTS).values(
+        entry_id=entry_id, allocation_id=allocation_id, kind=kind, amount=amount, used=used, recorded_at=now
+    ))  # fmt: skip
 
 
 def add_voucher(
@@ -289,7 +338,7 @@ def _expire(conn: Connection, row: Any, now: datetime) -> None:
     key = f"expiry:{row.id}"
     ids = book(conn, [Entry(key, "expiry", now, postings, row.id)], now=now)
     raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-left)
-    _event(conn, ids[key], row.id, "expired", amount, amount - left, now)
+    keep_event(conn, ids[key], row.id, "expired", amount, amount - left, now)
     gone = ALLOCATIONS.c.id.startswith(_moved_name(row.id), autoescape=True) & (ALLOCATIONS.c.carry_over_max > 0)
     carried = min(left, int(row.carry_over_max))
     if carried and conn.scalar(select(ALLOCATIONS.c.id).where(gone).limit(1)) is not None:
@@ -307,14 +356,6 @@ def _moved_name(allocation_id: str) -> str:
 
 def _expired() -> Any:
     return select(ALLOCATION_EVENTS.c.allocation_id).where(ALLOCATION_EVENTS.c.kind == "expired")
-
-
-def _event(
-    conn: Connection, entry_id: int, allocation_id: str, kind: str, amount: int, used: int, now: datetime
-) -> None:
-    conn.execute(insert(ALLOCATION_EVENTS).values(
-        entry_id=entry_id, allocation_id=allocation_id, kind=kind, amount=amount, used=used, recorded_at=now
-    ))  # fmt: skip
 
 
 def _insert(conn: Connection, a: Allocation, entry_id: int, now: datetime) -> None:

@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Select, insert, select, update
 
 from accounting import calendar
 from accounting.agreement import Agreement, agreement_of
 from accounting.errors import AccountingError
 from accounting.evidence.documents import order_price
 from accounting.evidence.outbox import put
-from accounting.ledger import Entry, divide, parts_of, usage_postings
+from accounting.ledger import Division, Entry, divide, parts_of, usage_postings
 from accounting.meter import PAYER
 from accounting.store.contracts import contracts, in_force
 from accounting.store.journal import book
-from accounting.store.schema import AGREEMENTS, BALANCES, ORDER_PRICES
+from accounting.store.schema import AGREEMENTS, BALANCES, CANCELLATION_DECISIONS, CANCELLATIONS, ORDER_PRICES
 
 KIND = "order"  # of its entry, and of the leaf that says what was ordered
+CANCELED = "!canceled"  # behind an allocation's id: the part of its price that went back
+_NOTHING = Division(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def charge_price(
     ids = book(conn, [Entry(key, KIND, now, postings, f"{order.kind} {order.id}")], now=now)
     if key not in ids:
         raise AccountingError(f"the price of {allocation_id} is booked already")
-    row: dict[str, Any] = {
+    _keep(conn, key, {
         "allocation_id": allocation_id, "entry_id": ids[key], "order_id": order.id, "project_id": order.project_id,
         "site_id": order.site_id or (agreement.site_ids[0] if agreement is not None and agreement.site_ids else ""),
         "kind": order.kind, "commodity": order.commodity, "quantity": order.amount, "currency": order.currency,
@@ -113,10 +115,49 @@ def charge_price(
         "agreement_version": None if agreement is None else agreement.version, "payers": payers,
         "service_start": start.astimezone(UTC),
         "service_end": (end or calendar.month_of(start, order.zone).end).astimezone(UTC), "recorded_at": now,
-    }  # fmt: skip
+    })  # fmt: skip
+
+
+def give_back(
+    conn: Connection, order: Order, allocation_id: str, *, amount: int, back_micro: int, reason: str, now: datetime
+) -> None:
+    """Book that a part of an allocation's price goes back, as a price with a minus: divided as the price was.
+
+    It is a line of the next invoice; each allocation has one such price at most.
+    """
+    price = conn.execute(select(ORDER_PRICES).where(ORDER_PRICES.c.allocation_id == allocation_id)).one()._asdict()
+    agreement = agreement_of_price(conn, allocation_id)
+    division = _NOTHING.less(divide(back_micro, PAYER, agreement))
+    payers = None if price["payers"] is None else parts_of(-back_micro, list(price["payers"].items()))
+    postings = usage_postings(
+        order.project_id, currency=order.currency, division=division, used={}, payers=payers,
+        centre_id=None if agreement is None else agreement.centre_id,
+    )  # fmt: skip
+    name = f"{allocation_id}{CANCELED}"
+    key = f"order-price:{name}"
+    ids = book(conn, [Entry(key, KIND, now, postings, reason)], now=now)
+    mine = (BALANCES.c.project_id == order.project_id) & (BALANCES.c.commodity == order.currency)
+    conn.execute(update(BALANCES).where(mine).values(posted=BALANCES.c.posted - back_micro))
+    until = max(price["service_end"], calendar.month_of(now, order.zone).end.astimezone(UTC))
+    _keep(conn, key, price | {
+        "allocation_id": name, "entry_id": ids[key], "quantity": -amount, "price_micro": -back_micro,
+        "centre_micro": division.centre, "tax_micro": division.tax, "payers": payers, "service_start": now,
+        "service_end": until, "recorded_at": now,
+    })  # fmt: skip
+
+
+def canceled() -> Select[Any]:
+    """The ids of the orders of which nothing more is given."""
+    decided = CANCELLATION_DECISIONS.c.cancellation_id == CANCELLATIONS.c.id
+    query = select(CANCELLATIONS.c.order_id).join(CANCELLATION_DECISIONS, decided)
+    return query.where(CANCELLATION_DECISIONS.c.decision == "posted")
+
+
+def _keep(conn: Connection, key: str, row: dict[str, Any]) -> None:
+    """A price with its leaf; `key`: that of its entry."""
     conn.execute(insert(ORDER_PRICES), [row])
     about = {"site": row["site_id"]} if row["site_id"] else {}
-    put(conn, KIND, allocation_id, order_price(row | {"entry": key}), project=order.project_id, **about)
+    put(conn, KIND, row["allocation_id"], order_price(row | {"entry": key}), project=row["project_id"], **about)
 
 
 def agreement_of_price(conn: Connection, allocation_id: str) -> Agreement | None:

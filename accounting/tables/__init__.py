@@ -71,6 +71,7 @@ from accounting.tables.money import (
     VoucherUseRow,
 )
 from accounting.tables.openings import OpeningEventRow, OpeningRow
+from accounting.tables.order_cancellations import OrderCancellationDecisionRow, OrderCancellationRow
 from accounting.tables.order_prices import OrderItemRow, OrderPriceRow
 from accounting.tables.origins import LogOriginRow
 from accounting.tables.recon import (
@@ -101,7 +102,7 @@ __all__ = [
     "UsageRecordRow", "QuarantineRow",
     "PartyRow", "PartyKeyRow", "AgreementRow", "TariffRow", "SignatureRow", "PriceRuleRow", "DiscountRow",
     "ProjectTermsRow", "OrderRow", "OrderPriceRow", "OrderItemRow", "AllocationRow", "AllocationEventRow",
-    "OpeningRow", "OpeningEventRow",
+    "OpeningRow", "OpeningEventRow", "OrderCancellationRow", "OrderCancellationDecisionRow",
     "AccountRow", "JournalEntryRow", "PostingRow", "ChargeRow", "ChargeReversalRow", "BalanceRow", "HoldRow",
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",

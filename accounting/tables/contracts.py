@@ -191,7 +191,7 @@ class AllocationRow(Base):
 
 
 class AllocationEventRow(Base):
-    """What became of an allocation beyond use: `expired` (once), `transferred`."""
+    """What became of an allocation beyond use: `expired` (once), `transferred`, `canceled`."""
 
     __tablename__ = "allocation_event"
     __table_args__ = (Index("ix_allocation_event_allocation", "allocation_id"), HISTORY)

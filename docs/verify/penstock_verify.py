@@ -1309,7 +1309,7 @@ def check_chunk(task):
             if counted:
                 tiers.append((line["seq"], *counted))
             if line["leaf"]["kind"] == "order":
-                check_order(line["leaf"], terms, said.append, note)
+                check_order(line["leaf"], terms, about, said.append, note)
             if line["leaf"]["kind"] in ("invoice", "credit_note", "order"):
                 booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
@@ -1693,6 +1693,7 @@ class Whole:
         totals = {}
         for (*_, currency), values in self.sums.items():
             totals[currency] = totals.get(currency, 0) + values[1]
+        check_ordered(self, totals)
         if {c: int(a) for c, a in self.bill["totals"].items()} != totals:
             self.tell(f"the bill's totals are {self.bill['totals']}, the charges sum to {totals}")
 
@@ -1706,6 +1707,10 @@ class Whole:
                 f"  {where}: {values[-1]} runs, {values[-2] / 3600:.3f} core-hours, {money(values[1])} {currency}, "
                 f"the centre's share {money(values[3])}"
             )
+        for key, bought in sorted(self.terms["orders"].items()):
+            if key in self.booked:
+                where = f"order {bought['order_id']} for {bought['site_id'] or 'no centre'}"
+                lines.append(f"  {where}: {money(int(bought['price_micro']))} {bought['currency']}, divided again")
         unread = self.not_metered()
         live = len(self.made) - sum(key in self.made for key in self.replaced)
         lines.append(f"  metered again from the raw records of the centres: {live - len(unread)} of {live} charges")
@@ -1978,9 +1983,15 @@ def take_order(leaf, content, whole):
     whole.terms["orders"][content["entry"]] = content
 
 
-def check_order(leaf, terms, tell, note):
+def check_order(leaf, terms, about, tell, note):
     """The entry of an order's price: the project owes it, agreement and payers divide it."""
     said = terms["orders"].get(leaf["key"])
+    if not (about.get("settlement") or about.get("payer")):
+        begin, finish = period(about["from"], about["to"])
+        if not begin <= clock(leaf["at"]) < finish:
+            tell(f"the order was booked {leaf['at']}, outside the period of the bill")
+        if said is not None and about.get("site") and said["site_id"] != about["site"]:
+            tell(f"the order is for {said['site_id']}, the bill is about {about['site']}")
     if said is None:
         note("this entry is of an order that is not in the bundle: its price was not re-added")
         return
@@ -1995,8 +2006,9 @@ def check_order(leaf, terms, tell, note):
             return
         if agreed["tax"]["kind"] == "inclusive":
             of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
-            tax = (2 * price * int(agreed["tax"]["numerator"]) + of) // (2 * of)
+            tax = sign(price) * ((2 * abs(price) * int(agreed["tax"]["numerator"]) + of) // (2 * of))
         centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
+        check_back(said, agreed, terms, tell)
         expected[f"centre:{agreed['centre_id']}:payable"] = -centre
     expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
     posted = {}
@@ -2007,6 +2019,43 @@ def check_order(leaf, terms, tell, note):
     if {k: v for k, v in posted.items() if v} != {k: v for k, v in expected.items() if v}:
         tell(f"booked is {posted}, by the order and its agreement it is {expected}")
     note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
+
+
+def check_back(said, agreed, terms, tell):
+    """What of a price went back when its order was canceled, where the price is in the bundle, too."""
+    name = said["allocation_id"].replace("!canceled", "")
+    if name == said["allocation_id"]:
+        return
+    first = next((o for o in terms["orders"].values() if o["allocation_id"] == name), None)
+    if first is not None:
+        unused, whole = -int(said["quantity"]), int(first["quantity"]) * 10**6
+        back = int(first["price_micro"]) * unused * int(agreed.get("unused_back_ppm", 0)) // whole
+        stated = (-int(said["price_micro"]), said["order_id"])
+        if stated != (back, first["order_id"]) or not 0 < unused <= int(first["quantity"]):
+            tell(f"{said['price_micro']} went back for {unused} of {first['quantity']}, by the agreement it is {back}")
+
+
+def check_ordered(whole, totals):
+    """A bill that is no document lists each order's price once, as its entry booked it; adds them to the totals."""
+    said = {}
+    for line in whole.bill.get("orders", []):
+        if line["entry"] in said:
+            whole.tell(f"the bill has {line['entry']} twice")
+        said[line["entry"]] = line
+    owed = {}
+    for key, postings in whole.booked.items():
+        for account, commodity, value in postings:
+            if account.startswith("project:"):
+                at = owed.setdefault(key, {})
+                at[commodity] = at.get(commodity, 0) + int(value)
+    for key in sorted(said.keys() | owed.keys()):
+        line, ordered = said.get(key), whole.terms["orders"].get(key)
+        if line is None or owed.get(key) != {line["currency"]: int(line["amount"])}:
+            whole.tell(f"{key}: the bill says {line}, booked is {owed.get(key)}")
+            continue
+        if ordered is not None and (line["order"], line["site"]) != (ordered["order_id"], ordered["site_id"]):
+            whole.tell(f"{key}: the bill says it is order {line['order']} for {line['site']}")
+        totals[line["currency"]] = totals.get(line["currency"], 0) + int(line["amount"])
 
 
 def wrong_order(said, n, entry, part, seconds, micro, whole):

@@ -459,11 +459,13 @@ class Settlement(_Out):
 
     id: str
     centre: str
+    centre_name: str = Field("", description="Its legal name, where one is shown or listed")
     state: Literal["drawn", "agreed", "withdrawn"]
     reason: str
     revision: int
     period_from: str = Field(alias="from")
     to: str
+    zone: str = Field(description="Whose days and months the agreement keeps")
     currency: str
     earned: str = Field(description="What payers owe and the operator bears, for this period and late corrections")
     centre_share: str

@@ -486,11 +486,67 @@ class OpeningTrace(Opening):
     jobs: list[OpenedJob]
 
 
+class CancelIn(_In):
+    """Why an order is canceled."""
+
+    reason: Annotated[Plain, Field(min_length=3, max_length=500)]
+
+
+class PlacedOrder(_Out):
+    """An order: `price` of a block or of each month."""
+
+    id: str
+    kind: str
+    commodity: str
+    amount: int
+    price: str
+    currency: str
+    site: str
+    starts_at: str
+    ends_at: str | None
+    state: Literal["given", "waits to begin", "not covered", "canceled", "cancellation asked for"]
+
+
+class Orders(_Out):
+    items: list[PlacedOrder]
+
+
+class OrderCancellation(_Out):
+    """A person asked to cancel an order; `state`: waiting, posted or refused."""
+
+    id: str
+    order: str
+    reason: str
+    state: Literal["waiting", "posted", "refused"]
+    requested_by: str
+    at: str
+    decided_by: str | None
+
+
+class Cancellations(_Out):
+    items: list[OrderCancellation]
+
+
+class OrderPrice(_Out):
+    """What an allocation of an order cost: `tax` inside, the centre's part and the operator's, by which agreement."""
+
+    allocation: str
+    amount: str
+    currency: str
+    tax: str
+    centre: str
+    operator: str
+    agreement: str | None
+    booked_at: str
+    documents: list[str]
+
+
 class OrderTrace(_Out):
-    """From an order to what it cost: allocations, openings, jobs, charges."""
+    """From an order to what it cost: allocations and their prices, openings, jobs, charges."""
 
     id: str
     project: str
+    project_name: str
     payer: str
     kind: str
     commodity: str
@@ -498,4 +554,5 @@ class OrderTrace(_Out):
     starts_at: str
     ends_at: str | None
     allocations: list[str]
+    prices: list[OrderPrice]
     openings: list[OpeningTrace]

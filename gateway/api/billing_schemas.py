@@ -230,6 +230,7 @@ class BillLine(_Out):
     net: str
     tax: str
     text: str
+    order: str | None = None
 
 
 class BillHead(_Out):
@@ -416,7 +417,8 @@ class Ageing(_Out):
 
 
 class SpentRow(_Out):
-    """What one combination of keys comes to; `provisional` of `amount` waits for the centre's record."""
+    """What one combination of keys comes to; of `amount`, `provisional` waits for the centre's record and `ordered` is
+    the price of orders."""
 
     keys: dict[str, str]
     currency: str
@@ -424,6 +426,8 @@ class SpentRow(_Out):
     core_seconds: int
     amount: str
     provisional: str
+    orders: int
+    ordered: str
 
 
 class SpentReport(_Out):

@@ -67,7 +67,8 @@ def document_json(row: Any, doc: Document, open_minor: int | None) -> dict[str, 
         {"line": x.number, "kind": x.kind.value, "site": x.site_id, "user": x.user or x.user_id,
          "service_start": stamp(x.service_start), "service_end": stamp(x.service_end), "runs": x.runs,
          "core_seconds": x.core_seconds, "exact": format_micro(x.amount_micro), "net": plain(x.net_minor, c),
-         "tax": plain(x.tax_minor, c), "text": describe(x, lang) if x.ordered else x.text}
+         "tax": plain(x.tax_minor, c), "text": describe(x, lang) if x.ordered else x.text,
+         "order": x.ordered.order_id if x.ordered else None}
         for x in doc.lines
     ]  # fmt: skip
     unbilled = {"runs": doc.unbilled.runs, "amount": format_micro(doc.unbilled.amount_micro)}

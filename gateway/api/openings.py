@@ -9,6 +9,8 @@ from fastapi import APIRouter, Query
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
+from accounting.invoicing.order_lines import prices_of
+from accounting.money import format_micro
 from accounting.store import openings
 from accounting.store.openings import Wanted
 from accounting.store.schema import ALLOCATIONS, ORDERS
@@ -30,17 +32,20 @@ router = APIRouter(tags=["orders"])
 
 @router.get("/orders/{order}", **describe.route(models.OrderTrace, refuses=(404,)))
 def trace_order(services: Svc, person: Who, order: Word) -> Response:
-    """An order with what it became: allocations, openings at centres, jobs under them, and what those cost."""
+    """An order with what it became: allocations, their prices and who earns them, openings, jobs under them."""
     with services.db.read() as conn:
         row = conn.execute(select(ORDERS).where(ORDERS.c.id == order)).one_or_none()
         if row is None or not can(person, Verb.SEE_PROJECT, ("project", row.project_id)):
             raise NotFound(f"There is no order {order!r} that you may see.")
         given = conn.execute(select(ALLOCATIONS).where(ALLOCATIONS.c.order_id == order)).all()
+        prices = [_price(row, documents) for row, documents in prices_of(conn, order)]
         opened = [_traced(conn, person, o) for o in openings.of_order(conn, order)]
+        name = conn.scalar(select(service.PROJECTS.c.name).where(service.PROJECTS.c.id == row.project_id))
     return answer({
-        "id": row.id, "project": row.project_id, "payer": row.payer_id, "kind": row.kind, "commodity": row.commodity,
+        "id": row.id, "project": row.project_id, "project_name": name, "payer": row.payer_id,
+        "kind": row.kind, "commodity": row.commodity,
         "amount": row.amount, "starts_at": views.stamp(row.starts_at), "ends_at": views.stamp(row.ends_at),
-        "allocations": [a.id for a in given], "openings": opened,
+        "allocations": [a.id for a in given], "prices": prices, "openings": opened,
     })  # fmt: skip
 
 
@@ -130,6 +135,16 @@ def opening_json(row: Any) -> dict[str, Any]:
         "username": row.native_username or row.username, "native_account": row.native_account, "qos": row.qos,
         "valid_until": views.stamp(row.valid_until), "opened_at": views.stamp(row.opened_at),
         "closed_at": views.stamp(row.closed_at),
+    }  # fmt: skip
+
+
+def _price(row: Any, documents: list[str]) -> dict[str, Any]:
+    price, tax, centre = int(row.price_micro), int(row.tax_micro), int(row.centre_micro)
+    agreement = None if row.agreement_id is None else f"{row.agreement_id}/{row.agreement_version}"
+    return {
+        "allocation": row.allocation_id, "amount": format_micro(price), "currency": row.currency,
+        "tax": format_micro(tax), "centre": format_micro(centre), "operator": format_micro(price - tax - centre),
+        "agreement": agreement, "booked_at": views.stamp(row.recorded_at), "documents": documents,
     }  # fmt: skip
 
 

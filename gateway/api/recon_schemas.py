@@ -97,6 +97,7 @@ class StatementHead(_Out):
     oldest_days: int
     by_category: dict[str, int]
     signed_off: bool
+    replaced: bool
     late: int
     quarantined: int
 

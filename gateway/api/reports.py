@@ -50,7 +50,8 @@ def spend(
     as_of: At = None, zone: Zone = ZONE, format: Literal["json", "csv", "svg"] = "json",
     lang: Literal["en", "zh"] = "en",
 ) -> Response:  # fmt: skip
-    """What was spent: the operator sees all, an owner the project, everybody their own work; also as CSV or plot."""
+    """What was spent on runs and orders: the operator sees all, an owner the project, everybody their own work; also as
+    CSV or plot."""
     try:
         first, last = _span(services.clock(), zone, month, start, end)
         with services.db.read() as conn:
@@ -64,8 +65,9 @@ def spend(
     names = [b.value for b in found.by]
     if format == "csv":
         rows = ((*r.keys, r.currency, r.runs, r.core_seconds, format_micro(r.amount_micro),
-                 format_micro(r.provisional_micro)) for r in found.rows)  # fmt: skip
-        header = (*names, "currency", "runs", "core_seconds", "amount", "provisional")
+                 format_micro(r.provisional_micro), r.orders, format_micro(r.ordered_micro))
+                for r in found.rows)  # fmt: skip
+        header = (*names, "currency", "runs", "core_seconds", "amount", "provisional", "orders", "ordered")
         return csv_answer(csv_text.write(header, rows), "spend.csv")
     if format == "svg":
         title = f"{' / '.join(names)}, {first.date()} – {last.date()}"
@@ -210,7 +212,7 @@ def _row(r: Spent, names: list[str]) -> dict[str, Any]:
     return {
         "keys": dict(zip(names, r.keys, strict=True)), "currency": r.currency, "runs": r.runs,
         "core_seconds": r.core_seconds, "amount": format_micro(r.amount_micro),
-        "provisional": format_micro(r.provisional_micro),
+        "provisional": format_micro(r.provisional_micro), "orders": r.orders, "ordered": format_micro(r.ordered_micro),
     }  # fmt: skip
 
 

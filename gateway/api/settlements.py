@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 from starlette.responses import Response, StreamingResponse
 
 from accounting.money import parse_amount
 from accounting.settle import Rate
 from accounting.store import settlements
+from accounting.store.schema import PARTIES
 from gateway.api import answers, describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
@@ -29,7 +30,9 @@ Seen = Annotated[int | None, Query(ge=0, le=2**62, description="The size of a ch
 def list_settlements(services: Svc, person: Who) -> Response:
     """The statements that I may see (operator, a centre's staff), newest first."""
     with services.db.read() as conn:
-        return answer({"items": [settle.settlement_json(s) for s in settle.listed(conn, person)]})
+        found = settle.listed(conn, person)
+        names = _names(conn)
+    return answer({"items": [settle.settlement_json(s) | {"centre_name": names.get(s.centre_id, "")} for s in found]})
 
 
 @router.post("/settlements", **describe.route(
@@ -57,7 +60,7 @@ def show(services: Svc, person: Who, settlement_id: Word) -> Response:
     with services.db.read() as conn:
         found = settle.visible(conn, person, settlement_id)
         return answer(settle.settlement_json(found) | settle.statement_json(found) | {
-            "keys": settle.signers(conn, found)
+            "centre_name": _names(conn).get(found.centre_id, ""), "keys": settle.signers(conn, found)
         })  # fmt: skip
 
 
@@ -135,3 +138,8 @@ def add_rate(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeade
         return answer(Once.of(admin, idempotency_key, "POST /billing/fx-rates", body).made(services, make), 201)
     except IntegrityError as exc:
         raise Conflict("That source's rate of that day is kept already.") from exc
+
+
+def _names(conn: Connection) -> dict[str, str]:
+    """The legal names of parties by their ids."""
+    return {r.id: r.legal_name for r in conn.execute(select(PARTIES.c.id, PARTIES.c.legal_name))}

@@ -49,11 +49,7 @@ def report(conn: Connection, person: Person, question: Question) -> Report:
     rows = spent(conn, question, scope_of(person))
     totals: dict[str, Spent] = {}
     for row in rows:
-        t = totals.get(row.currency, Spent((), row.currency, 0, 0, 0, 0))
-        totals[row.currency] = Spent(
-            (), row.currency, t.runs + row.runs, t.core_seconds + row.core_seconds, t.amount_micro + row.amount_micro,
-            t.provisional_micro + row.provisional_micro,
-        )  # fmt: skip
+        totals[row.currency] = totals.get(row.currency, Spent((), row.currency, 0, 0, 0, 0)).plus(row)
     return Report(question.by, tuple(_named(conn, question.by, rows)), tuple(totals[c] for c in sorted(totals)))
 
 

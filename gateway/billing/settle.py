@@ -160,7 +160,8 @@ def settlement_json(found: Settlement) -> dict[str, Any]:
     said = found.said
     return {
         "id": found.id, "centre": found.centre_id, "state": found.state, "reason": found.reason,
-        "revision": found.revision, "from": said["from"], "to": said["to"], "currency": found.currency,
+        "revision": found.revision, "from": said["from"], "to": said["to"], "zone": said["zone"],
+        "currency": found.currency,
         "earned": _shown(said["earned"]), "centre_share": _shown(said["centre_share"]), "tax": _shown(said["tax"]),
         "fees": _shown(str(sum(int(fee["amount"]) for fee in said["fees"]))),
         "withheld": _shown(said["withheld"]["amount"]), "net": _shown(said["net"]), "pay": _shown(said["pay"]),

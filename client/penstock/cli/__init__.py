@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "spend": ("money", "What was spent, on what"),
     "invoices": ("money", "Invoices: list, show, print, and why a line is there"),
     "dispute": ("money", "Dispute a line of an invoice"),
+    "disputes": ("disputes", "Disputes of lines: look, answer, pass on, credit, reject"),
     "month": ("money", "A month on one page (operator)"),
     "billing": ("billing", "What was spent and why; months, payments, adjustments"),
     "contracts": ("contracts", "Agreements and tariffs, and who signed them"),

@@ -7,9 +7,8 @@ from urllib.parse import quote
 
 import click
 
-from penstock.cli import report
-from penstock.cli.months import COMMANDS
-from penstock.cli.shared import client, emit, hours, json_option, local_time, month_in, table
+from penstock.cli import bank, months, report
+from penstock.cli.shared import amount_of, client, emit, json_option, local_time, month_in, table
 from penstock.cli.texts import said, tr
 
 
@@ -18,7 +17,7 @@ def billing() -> None:
     """What was spent and why; months, payments and adjustments for operators."""
 
 
-for _command in COMMANDS:
+for _command in (*months.COMMANDS, *bank.COMMANDS):
     billing.add_command(_command)
 
 
@@ -95,8 +94,8 @@ def allocations(project: str, as_json: bool) -> int:
         return report.OK
     rows = []
     for a in found["items"]:
-        amount, unit = _stands(a["commodity"], a["amount"])
-        left = tr("lapsed") if a["remaining"] is None else _stands(a["commodity"], a["remaining"])[0]
+        amount, unit = amount_of(a["commodity"], a["amount"])
+        left = tr("lapsed") if a["remaining"] is None else amount_of(a["commodity"], a["remaining"])[0]
         rows.append((a["id"], amount, left, unit, a["source"], _cell(a["expires_at"])))
     table(rows, ("ALLOCATION", "AMOUNT", "LEFT", "IN", "FROM", "EXPIRES"))
     return report.OK
@@ -265,9 +264,9 @@ def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int 
 @click.option("--approve/--refuse", required=True)
 @json_option
 def decide(asked: str, approve: bool, as_json: bool) -> int:
-    """Post or refuse what another operator ASKED for: an adjustment (x…) or to take a match back (u…)."""
-    what = "unmatches" if asked.startswith("u") else "adjustments"
-    return _post(f"billing/{what}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
+    """Post or refuse what another operator ASKED for: an adjustment (x…), a match (u…) or an order (k…) taken back."""
+    what = {"u": "billing/unmatches", "k": "cancellations"}.get(asked[:1], "billing/adjustments")
+    return _post(f"{what}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
 
 
 @billing.command()
@@ -281,17 +280,6 @@ def balances(known_at: str | None, before: str | None, account: str, as_json: bo
     if as_json:
         emit(found)
         return report.OK
-    table([(b["account"], *_stands(b["commodity"], int(b["amount"]))) for b in found["items"]],
+    table([(b["account"], *amount_of(b["commodity"], int(b["amount"]))) for b in found["items"]],
           ("ACCOUNT", "AMOUNT", "IN"))  # fmt: skip
     return report.OK
-
-
-def _stands(commodity: str, amount: int) -> tuple[str, str]:
-    """What the books count in small units, as people do: money in its unit, seconds of a resource in hours."""
-    if commodity.endswith("-seconds"):
-        return hours(amount), tr(commodity.replace("-seconds", "-hours"))
-    if len(commodity) == 3 and commodity.isupper():  # an ISO 4217 code; the books have micro-units
-        sign, micro = "-" * (amount < 0), abs(amount)
-        digits = f"{micro % 1_000_000:06}".rstrip("0").ljust(2, "0")
-        return f"{sign}{micro // 1_000_000}.{digits}", commodity
-    return str(amount), commodity

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, days_of, emit, fetched, hours, json_option, local_time, month_span, table
+from penstock.cli.shared import client, emit, fetched, hours, json_option, local_time, month_span, span_of, table
 from penstock.cli.texts import tr
 
 _ZONE = "Asia/Shanghai"
@@ -76,8 +76,8 @@ def list_settlements(as_json: bool) -> int:
         for one in found:
             emit(one)
         return report.OK
-    rows = [(s["id"], s["centre"], days_of(s["from"], s["to"], _ZONE), s["state"], f"{s['pay']} {s['pay_currency']}",
-             s["paid"], ", ".join(s["signed_by"])) for s in found]  # fmt: skip
+    rows = [(s["id"], s["centre_name"] or s["centre"], span_of(s["from"], s["to"], s["zone"]), s["state"],
+             f"{s['pay']} {s['pay_currency']}", s["paid"], ", ".join(s["signed_by"])) for s in found]  # fmt: skip
     table(rows, ("ID", "CENTRE", "PERIOD", "STATE", "PAY", "PAID", "SIGNED BY"))
     return report.OK
 
@@ -111,8 +111,9 @@ def show(settlement_id: str, as_json: bool) -> int:
         return report.OK
     said = found["statement"]
     state = f"{found['state']} ({found['reason']})" if found["reason"] else found["state"]
-    click.echo(tr("{centre}, {span}, revision {revision} of {at}: {state}", centre=found["centre"],
-                  span=days_of(found["from"], found["to"], _ZONE), revision=found["revision"], state=state,
+    centre = found["centre_name"] or found["centre"]
+    click.echo(tr("{centre}, {span}, revision {revision} of {at}: {state}", centre=centre,
+                  span=span_of(found["from"], found["to"], found["zone"]), revision=found["revision"], state=state,
                   at=local_time(found["drawn_at"])))  # fmt: skip
     for name, title in (("grades", "in the period"), ("corrections_of_earlier_periods", "corrections of earlier ones")):
         for line in said[name]:

@@ -9,6 +9,7 @@ import click
 
 from penstock.api import Client
 from penstock.cli import report
+from penstock.cli.disputes import evidence_option, show_disputes, shown_files
 from penstock.cli.recon import show_statements
 from penstock.cli.shared import (
     client,
@@ -25,7 +26,7 @@ from penstock.cli.shared import (
 )
 from penstock.cli.texts import said, tr
 
-_KEYS = ("project", "user", "site", "queue", "state", "day", "month")
+_KEYS = ("project", "user", "site", "queue", "state", "kind", "day", "month")
 _BAR = 24
 
 
@@ -68,16 +69,21 @@ def spend(
 
 def _show_spent(found: dict[str, Any], zone: str) -> None:
     top = max((abs(float(r["amount"])) for r in found["rows"]), default=0.0) or 1.0
+    ordered = any(r["orders"] for r in found["rows"])  # a column of its own where there is something in it
     rows = [
-        (*(r["keys"][k] or "–" for k in found["by"]), str(r["runs"]), hours(r["core_seconds"]), r["amount"],
-         r["currency"], "█" * round(_BAR * max(0.0, float(r["amount"])) / top))
+        (*(_key(k, r["keys"][k]) for k in found["by"]), str(r["runs"]), hours(r["core_seconds"]),
+         *([r["ordered"]] if ordered else []), r["amount"], r["currency"],
+         "█" * round(_BAR * max(0.0, float(r["amount"])) / top))
         for r in found["rows"]
     ]  # fmt: skip
-    table(rows, (*(k.upper() for k in found["by"]), "RUNS", "CORE-HOURS", "AMOUNT", "IN", ""))
+    keys = [k.upper() for k in found["by"]]
+    table(rows, (*keys, "RUNS", "CORE-HOURS", *(["ORDERED"] if ordered else []), "AMOUNT", "IN", ""))
     for total in found["totals"]:
         waits = (
             tr(", of which {amount} provisional", amount=total["provisional"]) if float(total["provisional"]) else ""
         )
+        if total["orders"]:
+            waits += tr(", of which {amount} for {orders} order(s)", amount=total["ordered"], orders=total["orders"])
         click.echo(tr("Total {amount} {currency}{waits} · {runs} runs · {hours} core-hours", amount=total["amount"],
                       currency=total["currency"], waits=waits, runs=total["runs"],
                       hours=hours(total["core_seconds"])))  # fmt: skip
@@ -86,6 +92,10 @@ def _show_spent(found: dict[str, Any], zone: str) -> None:
     span = days_of(found["start"], found["end"], zone)
     known = tr(", as it was known on {day}", day=local_time(found["as_of"])) if found["as_of"] else ""
     click.echo(tr("Work that ended {span}{known}", span=span, known=known))
+
+
+def _key(name: str, value: str) -> str:
+    return tr(value) if name == "kind" else value or "–"
 
 
 @click.command()
@@ -106,6 +116,7 @@ def invoices(
             found: Any = api.ask("billing/invoices", project=project)["items"]
         elif why is not None:
             found = _all(api, f"billing/invoices/{number}/lines/{why}/charges")
+            bought = None if found else _bought(api, number, why)
         else:
             found = api.get(f"billing/invoices/{number}")
         for file, kind in ((pdf, "pdf"), (csv_file, "csv")):
@@ -117,6 +128,8 @@ def invoices(
         rows = [(d["number"], d["kind"].replace("_", " "), d["project"], month_that_begins(d["period_start"]),
                  d["gross"], d["currency"], d["open"] or "–", local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
         table(rows, ("NUMBER", "KIND", "PROJECT", "MONTH", "GROSS", "IN", "OPEN", "DUE"))
+    elif why is not None and bought:
+        click.echo(bought)
     elif why is not None:
         _show_why(found)
     else:
@@ -128,9 +141,13 @@ def invoices(
 @click.argument("number", required=False)
 @click.argument("line", type=int, required=False)
 @click.option("--reason", help="What is wrong with it")
+@evidence_option
 @click.option("--project")
 @json_option
-def dispute(number: str | None, line: int | None, reason: str | None, project: str | None, as_json: bool) -> int:
+def dispute(
+    number: str | None, line: int | None, reason: str | None, evidence: tuple[Path, ...], project: str | None,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Dispute LINE of invoice NUMBER; without arguments: the disputes, and where they stand."""
     with client() as api:
         if number is None:
@@ -138,13 +155,12 @@ def dispute(number: str | None, line: int | None, reason: str | None, project: s
         elif line is None or not reason:
             raise click.UsageError(tr("Say which line, and --reason why."))
         else:
-            found = [api.post("billing/disputes", {"invoice": number, "line": line, "reason": reason})]
+            body = {"invoice": number, "line": line, "reason": reason, "evidence": shown_files(evidence)}
+            found = [api.post("billing/disputes", body)]
     if as_json:
         emit(found if number is None else found[0])
-        return report.OK
-    rows = [(d["id"], d["invoice"], str(d["line"]), d["site"], d["amount"], d["currency"], d["state"],
-             tr("OVERDUE") if d["overdue"] else local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
-    table(rows, ("ID", "INVOICE", "LINE", "SITE", "AMOUNT", "IN", "STATE", "ANSWER BY"))
+    else:
+        show_disputes(found)
     return report.OK
 
 
@@ -199,6 +215,16 @@ def _all(api: Client, path: str) -> list[dict[str, Any]]:
         cursor = page["next_cursor"]
         if cursor is None:
             return items
+
+
+def _bought(api: Client, number: str, why: int) -> str | None:
+    """What was ordered, where a line without runs is the price of it."""
+    lines = api.get(f"billing/invoices/{number}")["lines"]
+    order = next((line["order"] for line in lines if line["line"] == why and line["order"]), None)
+    if order is None:
+        return None
+    text = next(line["text"] for line in lines if line["line"] == why)
+    return tr("{text}\nWhat it gave, and who earns its price: penstock orders show {order}", text=text, order=order)
 
 
 def _show(found: dict[str, Any]) -> None:

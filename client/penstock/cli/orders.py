@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.shared import amount_of, client, emit, json_option, local_time, table
 from penstock.cli.texts import tr
 
 
@@ -45,10 +45,62 @@ def show(name: str, as_json: bool) -> int:
         emit(found)
         return report.OK
     if path == "orders":
-        click.echo(tr("{id}  {kind} of {amount} {commodity} for {project}", **found))
+        amount, unit = amount_of(found["commodity"], found["amount"])
+        click.echo(tr("{id}  {kind} of {amount} {commodity} for {project}", **found | {
+            "kind": tr(found["kind"].replace("_", " ")), "amount": amount, "commodity": unit,
+            "project": found["project_name"]}))  # fmt: skip
         click.echo(tr("  allocations: {ids}", ids=" ".join(found["allocations"]) or tr("none")))
+        for price in found["prices"]:
+            _show_price(price)
     for opening in found["openings"] if path == "orders" else [found]:
         _show(opening)
+    return report.OK
+
+
+@orders.command()
+@click.argument("project")
+@json_option
+def placed(project: str, as_json: bool) -> int:
+    """What was ordered for PROJECT, and what became of it."""
+    with client() as api:
+        found = api.get("orders", project=project)
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [(o["id"], tr(o["kind"].replace("_", " ")), *amount_of(o["commodity"], o["amount"]), o["price"],
+             o["currency"], o["site"] or "–", local_time(o["starts_at"])[:10], local_time(o["ends_at"])[:10],
+             tr(o["state"])) for o in found["items"]]  # fmt: skip
+    table(rows, ("ORDER", "KIND", "AMOUNT", "OF", "PRICE", "IN", "SITE", "FROM", "UNTIL", "STATE"))
+    return report.OK
+
+
+@orders.command()
+@click.argument("order")
+@click.option("--reason", required=True, help="Why")
+@json_option
+def cancel(order: str, reason: str, as_json: bool) -> int:
+    """Cancel what is left of ORDER, as far as its agreement says (operator); of a large one a second one decides."""
+    with client() as api:
+        made = api.post(f"orders/{quote(order, safe='')}/cancel", {"reason": reason})
+    if as_json:
+        emit(made)
+    else:
+        click.echo(tr("{id}: {state}", **made))
+    return report.OK
+
+
+@orders.command()
+@json_option
+def cancellations(as_json: bool) -> int:
+    """Orders that operators cancel (operator); `billing decide` those that wait for a second person."""
+    with client() as api:
+        found = api.get("cancellations")
+    if as_json:
+        emit(found)
+        return report.OK
+    rows = [(c["id"], c["order"], tr(c["state"]), c["requested_by"], c["decided_by"] or "–", c["reason"])
+            for c in found["items"]]  # fmt: skip
+    table(rows, ("ID", "ORDER", "STATE", "ASKED BY", "DECIDED BY", "REASON"))
     return report.OK
 
 
@@ -136,6 +188,13 @@ def _what(opening: dict[str, Any]) -> str:
             return str(opening["username"])
         case _:
             return f"{opening['cores']} cores"
+
+
+def _show_price(price: dict[str, Any]) -> None:
+    by = price["agreement"] or tr("no agreement")
+    on = " ".join(price["documents"]) or tr("no invoice yet")
+    click.echo(tr("  {at}: {amount} {currency} for {allocation} = tax {tax} + centre {centre} + operator {operator} "
+                  "({by}; {on})", **price | {"at": local_time(price["booked_at"]), "by": by, "on": on}))  # fmt: skip
 
 
 def _show(opening: dict[str, Any]) -> None:

@@ -184,12 +184,17 @@ def reopen(number: int, note: str, as_json: bool) -> int:
 
 def show_statements(found: list[dict[str, Any]]) -> None:
     """Statements as a table; the month's page has it too."""
-    settled = {True: tr("yes"), False: tr("no")}
     rows = [(str(s["id"]), s["site"], s["period"], str(s["lines"]), str(s["agreed"]), str(s["open_breaks"]),
-             s["open_amount"], s["currency"], str(s["oldest_days"]), str(s["late"]), settled[s["signed_off"]])
+             s["open_amount"], s["currency"], str(s["oldest_days"]), str(s["late"]), _settled(s))
             for s in found]  # fmt: skip
     table(rows, ("STATEMENT", "SITE", "MONTH", "LINES", "AGREED", "OPEN", "THEIRS-OURS", "IN", "OLDEST DAYS",
                  "LATE RUNS", "SETTLED"))  # fmt: skip
+
+
+def _settled(statement: dict[str, Any]) -> str:
+    if statement["replaced"]:
+        return tr("replaced")
+    return tr("yes") if statement["signed_off"] else tr("no")
 
 
 def _shown(found: dict[str, Any]) -> None:

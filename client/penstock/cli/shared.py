@@ -90,6 +90,17 @@ def hours(core_seconds: int) -> str:
     return f"{sign}{thousandths // 1000:,}.{thousandths % 1000:03d}"
 
 
+def amount_of(commodity: str, amount: int) -> tuple[str, str]:
+    """What the books count in small units, as people do: money in its unit, seconds of a resource in hours."""
+    if commodity.endswith("-seconds"):
+        return hours(amount), tr(commodity.replace("-seconds", "-hours"))
+    if len(commodity) == 3 and commodity.isupper():  # an ISO 4217 code; the books have micro-units
+        sign, micro = "-" * (amount < 0), abs(amount)
+        digits = f"{micro % 1_000_000:06}".rstrip("0").ljust(2, "0")
+        return f"{sign}{micro // 1_000_000}.{digits}", commodity
+    return str(amount), commodity
+
+
 def month_in(start: str, zone: str) -> str:
     """The month that begins then in a zone, like 2026-11."""
     return f"{_in_zone(start, zone):%Y-%m}"
@@ -101,6 +112,14 @@ def days_of(start: str, end: str, zone: str) -> str:
 
     first, last = _in_zone(start, zone), _in_zone(end, zone) - timedelta(microseconds=1)
     return tr("{first} to {last} ({zone})", first=f"{first:%Y-%m-%d}", last=f"{last:%Y-%m-%d}", zone=zone)
+
+
+def span_of(start: str, end: str, zone: str) -> str:
+    """[start, end) as its month where it is one of the zone, else by its days."""
+    month = month_in(start, zone)
+    whole = _in_zone(start, zone) == _in_zone(month_span(month, zone)[0], zone)
+    whole = whole and _in_zone(end, zone) == _in_zone(month_span(month, zone)[1], zone)
+    return f"{month} ({zone})" if whole else days_of(start, end, zone)
 
 
 def month_span(month: str, zone: str) -> tuple[str, str]:

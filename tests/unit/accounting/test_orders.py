@@ -61,6 +61,13 @@ BLOCK = Order("o1", "p1", "uni", "block", "core-seconds", 3_600_000, "CNY", T0, 
 @pytest.fixture
 def db(db_url: str) -> Iterator[Database]:
     """A project with money and a payer; its centre has 70 % of what is left when the tax inside is off."""
+    found = opened(db_url)
+    yield found
+    found.dispose()
+
+
+def opened(db_url: str, **agreed: Any) -> Database:
+    """The books of `db`, with more in the agreement."""
     found = Database(db_url)
     with found.write() as conn:
         inside = TaxRule("vat", TaxKind.STANDARD, 60_000, T0 - timedelta(days=99), inclusive=True, name_en="VAT")
@@ -69,11 +76,10 @@ def db(db_url: str) -> Iterator[Database]:
                                    now=T0)  # fmt: skip
         for payer in ("uni", "grant"):
             legal_entities.save_entity(conn, LegalEntity(payer, payer), now=T0)
-        sign_agreement(conn, replace(AGREEMENT, grades={}))
+        sign_agreement(conn, replace(AGREEMENT, grades={}, **agreed))
         books.open_project_accounts(conn, "p1", currency="CNY")
         books.grant_credit(conn, project_id="p1", commodity="CNY", amount=10_000 * MICRO, idem_key="g", now=T0)
-    yield found
-    found.dispose()
+    return found
 
 
 def place(db: Database, order: Order = BLOCK, *, now: Any = T0) -> None:

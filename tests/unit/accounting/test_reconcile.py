@@ -368,6 +368,7 @@ def test_a_statement_sent_anew_takes_the_place_of_the_one_that_was_wrong(gateway
         assert before[price.row.id].state is State.PROPOSED, "what people have begun they also end"
         assert "statement 2 has taken the place" in recon_store.history(conn, missing.row.id)[-1].note
         assert not recon_store.is_signed_off(conn, wrong.statement_id)
+        assert recon_store.is_replaced(conn, wrong.statement_id)
     _, found = compare(gateway, receive(gateway, line(1), line(2), line(3)))
     assert {b.row.category for b in found} == {Category.UNKNOWN_TO_US, Category.CHANGED_AFTER}, "of the second"
 

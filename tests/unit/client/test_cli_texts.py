@@ -15,6 +15,7 @@ from penstock.cli import shared, texts
 from penstock.cli.recon import KINDS
 
 from accounting import meters_watch
+from accounting.payments import bank_csv, camt
 from accounting.reconciling import drafts, explain, statement
 from gateway.jobs import request
 from tests import catalogues
@@ -28,7 +29,11 @@ BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier o
             "Provisional, no record yet", "Charged and not billed", "In dispute", "Received and not matched", "PROJECT",
             "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH", "open", "closing", "closed", "core-seconds",
             "gpu-seconds", "node-seconds", "memory-mib-seconds", "core-hour", "gpu-hour", "node-hour", "core-hours",
-            "gpu-hours", "minimum", "ours", "theirs", *KINDS.values())  # fmt: skip
+            "gpu-hours", "minimum", "ours", "theirs", "with centre", "credited", "rejected", "withdrawn", "run",
+            "block", "subscription", "KIND", "raise", "comment", "pass on", "centre answer", "credit", "reject",
+            "withdraw", "given", "waits to begin", "not covered", "canceled", "cancellation asked for",
+            "waiting", "posted", "refused", "as used", "trial", "payer", "operator", "centre",
+            *KINDS.values())  # fmt: skip
 
 
 def literals() -> Iterator[str]:
@@ -65,7 +70,7 @@ def test_nothing_is_said_past_the_catalogue() -> None:
 
 def test_every_sentence_about_a_job_a_meter_or_a_difference_is_translated() -> None:
     """Those that the gateway makes, with values in them: why a job is refused, an alarm, why two figures differ."""
-    made = [request, meters_watch, drafts, explain, statement]
+    made = [request, meters_watch, drafts, explain, statement, bank_csv, camt]
     asked = {text for module in made for text in catalogues.sentences(Path(str(module.__file__)))}
     assert len(asked) > 50
     assert sorted(t for t in asked - catalogues.translated(CATALOGUE).keys() if t != "one of: ") == []

@@ -42,6 +42,16 @@ def helps(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield action.help
 
 
+def every_command(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers under it that run something."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for group in groups:
+        for command in group.choices.values():
+            yield from every_command(command)
+    if not groups:
+        yield parser
+
+
 def told() -> Iterator[str]:
     """Texts in `tr(…)`, and those that are chosen before as `told`."""
     yield from catalogues.literals(FILES)

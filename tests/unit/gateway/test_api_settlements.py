@@ -62,7 +62,7 @@ def centre(gateway: Gateway, login: Callable[..., dict[str, str]], key: tuple[Pa
     )  # fmt: skip
     with services.db.write() as conn:
         for party, role in (("op", Role.OPERATOR), ("c1", Role.CENTRE)):
-            contracts.save_party(conn, Party(party, role, party, site_ids=("local",)), now=START)
+            contracts.save_party(conn, Party(party, role, f"{party} Ltd", site_ids=("local",)), now=START)
             contracts.add_key(
                 conn, party, SigningKey(f"{party}-first", "Ed25519", note.public_bytes(FIRST[party]), START)
             )
@@ -257,7 +257,8 @@ def test_the_operator_draws_a_month_and_the_centre_reads_what_it_will_be_paid(
     money, end, _ = told.partition(" to c1, drawn")
     assert end and money.endswith(" CNY") and float(money.removesuffix(" CNY")) > 0, told
     [row] = [line for line in penstock(centre, "settlement", "list").splitlines() if line.startswith(number)]
-    assert f"{month}-01 to {month}-" in row and money in row
+    assert f"{month} (Asia/Shanghai)" in row and money in row
+    assert "  c1 Ltd  " in row, "by its name"
     shown = penstock(centre, "settlement", "show", number)
     for words in ("earned", "centre share", "owed before", "owed now"):
         assert any(line.startswith(f"  {words} ") and line.endswith(" CNY") for line in shown.splitlines()), shown

@@ -1,0 +1,128 @@
+"""Money that came in and disputes, by the command line: import, allocate, ageing; pass on, answer, credit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+from penstock.cli import penstock
+
+from gateway.identity import service
+from tests.builders import Gateway
+from tests.unit.gateway.test_api_billing import Billing
+
+Type = Callable[..., str]
+BANK = "Ref;Date;Amount;Payer;Purpose\nb1;2026-11-20;3,00;Uni;PS-000001\nb2;2026-11-21;5,00;Uni;thanks\n"
+PROFILE = {"account": "CN-1", "bank_ref": "Ref", "booked_on": "Date", "amount": "Amount", "payer_name": "Payer",
+           "remittance": "Purpose", "delimiter": ";", "decimal_mark": ","}  # fmt: skip
+
+
+@pytest.fixture
+def billing(gateway: Gateway, client: httpx.Client, operator: dict[str, str]) -> Billing:
+    """One invoice, PS-000001, of one line: 3.60 CNY and tax."""
+    made = Billing(gateway, client, operator)
+    made.work(36_000)
+    made.bill()
+    return made
+
+
+@pytest.fixture
+def type_(billing: Billing) -> Type:
+    """Type `penstock …` as the operator, or as somebody else by their headers; what it says."""
+    url = str(billing.client.base_url).removesuffix("/api/v2/")
+
+    def call(*words: str, as_: dict[str, str] = billing.operator, fails: bool = False) -> str:
+        token = as_["Authorization"].removeprefix("Bearer ")
+        env = {"PENSTOCK_URL": url, "PENSTOCK_TOKEN": token, "COLUMNS": "200"}
+        done: Result = CliRunner().invoke(penstock, words, env=env, standalone_mode=False)
+        assert (bool(done.return_value) or done.exception is not None) == fails, (done.exception, done.output)
+        return f"{done.output}{done.exception or ''}"
+
+    return call
+
+
+@pytest.fixture
+def alice(gateway: Gateway) -> dict[str, str]:
+    return {"Authorization": f"Bearer {gateway.secret}"}
+
+
+def test_a_bank_file_is_tried_imported_and_its_rest_allocated(type_: Type, tmp_path: Path) -> None:
+    file, profile = tmp_path / "bank.csv", tmp_path / "profile.json"
+    file.write_text(BANK)
+    profile.write_text(json.dumps(PROFILE))
+    words = ("billing", "import-payments", str(file), "--format", "csv", "--profile", str(profile))
+
+    assert type_(*words, "--dry-run") == "It holds 2 payments; 0 other movements are left out.\n"
+    assert json.loads(type_("billing", "payments", "--json"))["items"] == [], "a dry run imports nothing"
+    told = type_(*words).splitlines()
+    assert told[:2] == ["2 new payments, 0 known before, 0 other movements left out", "3.00 CNY pay invoices"]
+    assert told[2].startswith("1 found no invoice")
+    assert type_(*words).splitlines()[0] == "0 new payments, 2 known before, 0 other movements left out"
+
+    [left] = json.loads(type_("billing", "payments", "--waiting", "--json"))["items"]
+    told = type_("billing", "allocate", str(left["id"]), "PS-000001", "0.82").splitlines()
+    assert told[0].endswith(": 4.18 CNY of 5.00 are left") and told[1].split() == ["PS-000001", "0.82"]
+    assert "payer owes" not in type_("billing", "ageing")
+    again = json.loads(type_("billing", "allocate", str(left["id"]), "PS-000001", "0.32", "--take-back", "--json"))
+    assert (again["unallocated"], again["pays"]) == ("4.50", [{"invoice": "PS-000001", "amount": "0.50"}])
+    lines = type_("billing", "ageing").splitlines()
+    assert lines[1].split()[:4] == ["PS-000001", "uni", "0.32", "CNY"] and lines[-1].endswith(" owes 0.32 CNY")
+
+
+def test_a_file_with_a_problem_is_told_line_by_line_and_not_imported(
+    type_: Type, tmp_path: Path, alice: dict[str, str]
+) -> None:
+    file, profile = tmp_path / "bank.csv", tmp_path / "profile.json"
+    file.write_text(BANK.replace("5,00", "five"))
+    profile.write_text(json.dumps(PROFILE))
+    words = ("billing", "import-payments", str(file), "--format", "csv", "--profile", str(profile))
+    told = type_(*words, fails=True).splitlines()
+    assert told[0].startswith("row 3: ") and told[-1] == "Nothing was imported: 1 problem(s)."
+    assert json.loads(type_("billing", "payments", "--json"))["items"] == []
+    type_(*words, as_=alice, fails=True)  # an owner of a project is not the operator
+    type_("billing", "import-payments", str(file), "--format", "camt.053", fails=True)
+
+
+def test_a_dispute_goes_to_the_centre_and_back_by_typing(
+    type_: Type, tmp_path: Path, alice: dict[str, str], gateway: Gateway, login: Callable[..., dict[str, str]]
+) -> None:
+    carla = login("carla")
+    with gateway.services.db.write() as conn:
+        service.add_staff(conn, site_id="local", user_id=service.user_id_of(conn, "carla"))
+    shown = tmp_path / "node.log"
+    shown.write_bytes(b"node n3 is down")
+    type_("dispute", "PS-000001", "1", "--reason", "node failed", "--evidence", str(shown), as_=alice)
+    [dispute] = json.loads(type_("disputes", "list", "--json"))
+    name = dispute["id"]
+    assert dispute["events"][0]["evidence"] == [
+        {"name": "node.log", "sha256": hashlib.sha256(b"node n3 is down").hexdigest()}
+    ]
+    assert type_("disputes", "list", as_=carla).splitlines()[-1] == "(none)", "the centre was not asked yet"
+
+    type_("disputes", "comment", name, "--text", "see the log", as_=alice)
+    type_("disputes", "pass-on", name, "--text", "please look", as_=alice, fails=True)
+    assert "with centre" in type_("disputes", "pass-on", name, "--text", "please look")
+    assert name in type_("disputes", "list", "--state", "with_centre", "--site", "local", as_=carla)
+    assert "text" in type_("disputes", "answer", name, as_=carla, fails=True)
+    type_("disputes", "answer", name, "--text", "it was down", "--evidence", str(shown), as_=carla)
+    told = type_("disputes", "show", name, as_=carla)
+    assert "centre answer by carla (centre): it was down" in told
+    assert told.count(hashlib.sha256(b"node n3 is down").hexdigest()) == 2
+    ended = type_("disputes", "credit", name, "--net", "1.00", "--text", "half of it")
+    assert "credit note PSC-000001: half of it" in ended and "credited" in ended.splitlines()[1]
+    type_("disputes", "reject", name, "--text", "no", fails=True)
+
+
+def test_a_dispute_is_withdrawn_by_who_raised_it_and_rejected_with_a_reason(type_: Type, alice: dict[str, str]) -> None:
+    type_("dispute", "PS-000001", "1", "--reason", "too much", as_=alice)
+    [first] = json.loads(type_("disputes", "list", "--project", "demo", "--json", as_=alice))
+    type_("disputes", "reject", first["id"], fails=True)
+    assert "withdrawn" in type_("disputes", "withdraw", first["id"], as_=alice)
+    type_("dispute", "PS-000001", "1", "--reason", "too much", as_=alice)
+    [second] = json.loads(type_("disputes", "list", "--state", "open", "--json", as_=alice))
+    assert "rejected" in type_("disputes", "reject", second["id"], "--text", "the log says so")
