@@ -132,9 +132,10 @@ def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{file}"
         return
     lab: postgres_lab.PostgresLab = request.getfixturevalue("postgres")
-    url = lab.fresh(request.getfixturevalue("_postgres_template"))
+    template: str = request.getfixturevalue("_postgres_template")
+    url = lab.lend(template)
     yield url
-    lab.drop(url)
+    lab.give_back(url, template)
 
 
 @pytest.fixture
