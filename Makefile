@@ -44,7 +44,7 @@ test: $(STAMP) $(TOOLS) ## everything: real Slurm, PostgreSQL, sshd, browser whe
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/lab/install.sh; fi
 	$(MAKE) --no-print-directory lint
 	$(PY) -m pytest -q -n 2 -m unit tests/unit
-	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not unit'
+	$(PY) -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m 'not unit'
 
 soak: $(STAMP)   ## the long campaigns
 	$(PY) -m pytest -q -m soak

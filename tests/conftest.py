@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,21 @@ from tests.lab import postgres as postgres_lab
 from tests.lab import slurm as slurm_lab
 
 # PENSTOCK_LAB=1 … 7 gives a second checkout folders and ports of its own, so that both can run tests at once; each of
-# its two pytest-xdist workers has a lab of its own.
+# up to four pytest-xdist workers has a lab of its own. Of its 400 ports alpha has 17 … 104, beta 127 … 212, both
+# together 236 and 249, PostgreSQL 260.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-LAB = 2 * int(os.environ.get("PENSTOCK_LAB", "0")) + WORKER
-LAB_ROOT = Path(f"/var/tmp/penstock-lab{LAB or ''}")
-PORTS = -1500 * LAB
+LAB = int(os.environ.get("PENSTOCK_LAB", "0"))
+LAB_ROOT = Path(f"/var/tmp/penstock-lab{LAB}-{WORKER}")
+PORTS = 30000 - 400 * (4 * LAB + WORKER)
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # where it is set, each program that a test starts compiles ours anew
+    sys.dont_write_bytecode = False
+# Shared out file by file, what takes longest begins first: none of it is alone at the end.
+LONGEST = (
+    "live/test_conformance", "crash/test_campaign", "contract/test_manage", "crash/test_failover",
+    "contract/test_submit", "live/test_slurm_journey", "live/test_slurm_laws", "contract/test_conformance",
+    "contract/test_facts", "crash/test_restore", "live/test_docking", "journey/test_demo",
+    "unit/accounting/test_exactly_once",
+)  # fmt: skip
 os.environ["LANGUAGE"] = "C"  # the commands speak the reader's language, the tests English
 
 
@@ -43,6 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("unit")
     if "soak" not in (config.getoption("-m") or ""):
         items[:] = [item for item in items if "soak" not in item.keywords]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.nodeid.partition(".py::")[0].removeprefix("tests/")
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -77,7 +95,7 @@ def _slurm_root() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def slurm_alpha(_slurm_root: Path) -> slurm_lab.SlurmLab:
     """A centre of 4 nodes x 16 cpus; Slurm's own defaults for limits."""
-    lab = slurm_lab.SlurmLab(_slurm_root, "alpha", 26000 + PORTS, 25800 + PORTS)
+    lab = slurm_lab.SlurmLab(_slurm_root, "alpha", PORTS, PORTS + 230)
     lab.start()
     return lab
 
@@ -86,7 +104,7 @@ def slurm_alpha(_slurm_root: Path) -> slurm_lab.SlurmLab:
 def slurm_beta(_slurm_root: Path) -> slurm_lab.SlurmLab:
     """A second centre: 2 nodes x 64 cpus, a munge key of its own, limits enforced at submit."""
     extra = ("--own-munge", "--extra-conf", "EnforcePartLimits=ALL")
-    lab = slurm_lab.SlurmLab(_slurm_root, "beta", 27000 + PORTS, 25800 + PORTS, nodes=2, cpus=64, extra=extra)
+    lab = slurm_lab.SlurmLab(_slurm_root, "beta", PORTS + 110, PORTS + 230, nodes=2, cpus=64, extra=extra)
     lab.start()
     return lab
 
@@ -96,7 +114,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres_lab.
     reason = postgres_lab.missing_reason()
     if reason is not None:
         pytest.skip(reason)
-    port = 25432 + PORTS
+    port = PORTS + 260
     lab = postgres_lab.PostgresLab(Path(f"/var/tmp/penstock-pg-{port}"), port=port)
     lab.start()
     yield lab
@@ -132,9 +150,10 @@ def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"sqlite:///{file}"
         return
     lab: postgres_lab.PostgresLab = request.getfixturevalue("postgres")
-    url = lab.fresh(request.getfixturevalue("_postgres_template"))
+    template: str = request.getfixturevalue("_postgres_template")
+    url = lab.lend(template)
     yield url
-    lab.drop(url)
+    lab.give_back(url, template)
 
 
 @pytest.fixture

@@ -96,7 +96,8 @@ class Gate:
             limit, now = self.policy.calls_per_minute, self._clock()
             with self._lock:
                 _forget(self._calls, now - timedelta(hours=1))
-                lately = sum(at > now - timedelta(minutes=1) for at, _ in self._calls) if limit is not None else 0
+                minute = now - timedelta(minutes=1)
+                lately = sum(at > minute for at, _ in self._calls) if limit is not None else 0
                 if limit is None or lately < limit:
                     self._calls.append((now, verb))
                     return

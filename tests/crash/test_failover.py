@@ -56,11 +56,13 @@ class Federation:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.start("gateway", "serve")
-        wait_for(self._answers, "the API", 120)
+        with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", verify=False) as client:
+            wait_for(lambda: self._answers(client), "the API", 120)
 
-    def _answers(self) -> bool:
+    @staticmethod
+    def _answers(client: httpx.Client) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/healthz").status_code == 200
+            return client.get("/healthz").status_code == 200
         except httpx.TransportError:
             return False
 

@@ -12,51 +12,53 @@ import pwd
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    import subprocess
 
 QUEUED, HELD, RUNNING, ENDED = "queued", "held", "running", "ended"
 NO_TASK = -1
 _POLL_S = 0.04
 # Those of a process that lives longer than a command: it reaps them when it starts the next.
-_CHILDREN: list[subprocess.Popen[bytes]] = []
+_CHILDREN: list[int] = []
 
 
-@dataclass(slots=True)
 class Job:
-    """One job or one task of an array. Times are whole seconds of the cluster's clock; 0 = not yet."""
+    """One job or one task of an array. Times are whole seconds of the cluster's clock; 0 = not yet.
 
-    seq: int
-    task: int
-    name: str
-    user: str
-    queue: str
-    argv: list[str]
-    cwd: str
-    environment: dict[str, str]
-    stdout: str
-    stderr: str
-    cores: int = 1
-    nodes: int = 1
-    exclusive: bool = False
-    walltime_s: int | None = None
-    state: str = QUEUED
-    submitted: int = 0
-    changed: int = 0
-    started: int = 0
-    ended: int = 0
-    runs: int = 0
-    status: int | None = None  # of wait(2)
-    cause: str = ""  # deleted, walltime, node_fail, rerun
-    pid: int = 0
-    place: list[int] = field(default_factory=list)  # node numbers
-    more: dict[str, Any] = field(default_factory=dict)  # what the dialect keeps
+    `status`: of wait(2). `cause`: deleted, walltime, node_fail, rerun. `place`: node numbers. `more`: what the dialect
+    keeps.
+    """
+
+    # No dataclass: that module alone takes a quarter of the time in which a command starts, and tests run thousands.
+    __slots__ = (
+        "argv", "cause", "changed", "cores", "cwd", "ended", "environment", "exclusive", "more", "name", "nodes", "pid",
+        "place", "queue", "runs", "seq", "started", "state", "status", "stderr", "stdout", "submitted", "task", "user",
+        "walltime_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, seq: int, task: int, name: str, user: str, queue: str, argv: list[str], cwd: str,
+        environment: dict[str, str], stdout: str, stderr: str, cores: int = 1, nodes: int = 1, exclusive: bool = False,
+        walltime_s: int | None = None, state: str = QUEUED, submitted: int = 0, changed: int = 0, started: int = 0,
+        ended: int = 0, runs: int = 0, status: int | None = None, cause: str = "", pid: int = 0,
+        place: list[int] | None = None, more: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.seq, self.task, self.name, self.user, self.queue = seq, task, name, user, queue
+        self.argv, self.cwd, self.environment, self.stdout, self.stderr = argv, cwd, environment, stdout, stderr
+        self.cores, self.nodes, self.exclusive, self.walltime_s, self.state = cores, nodes, exclusive, walltime_s, state
+        self.submitted, self.changed, self.started, self.ended, self.runs = submitted, changed, started, ended, runs
+        self.status, self.cause, self.pid = status, cause, pid
+        self.place, self.more = [] if place is None else place, {} if more is None else more
+
+    def fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @property
     def key(self) -> str:
@@ -71,8 +73,7 @@ class Refusal(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a command prints."""
 
     stdout: str = ""
@@ -159,7 +160,7 @@ class Cluster:
         return seq
 
     def save(self, *jobs: Job) -> None:
-        rows = [(j.seq, j.task, j.state, j.user, json.dumps(asdict(j))) for j in jobs]
+        rows = [(j.seq, j.task, j.state, j.user, json.dumps(j.fields())) for j in jobs]
         self._db.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?)", rows)
 
     def jobs(self, where: str = "1", *values: Any) -> list[Job]:
@@ -218,13 +219,10 @@ class Cluster:
         job.status, job.cause = None, ""
         self.save(job)
         self.tell_start(job)
-        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
-        child = subprocess.Popen(
-            [sys.executable, "-IS", self.program, "--run", str(self.root), str(job.seq), str(job.task)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            cwd="/",
-        )  # fmt: skip
-        _CHILDREN.append(child)
+        _CHILDREN[:] = [pid for pid in _CHILDREN if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        argv = [sys.executable, "-IS", self.program, "--run", str(self.root), str(job.seq), str(job.task)]
+        null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+        _CHILDREN.append(os.posix_spawn(sys.executable, argv, os.environ, file_actions=null, setsid=True))
 
     def close(self) -> None:
         self._db.close()
@@ -282,6 +280,8 @@ class Cluster:
             self.schedule()
 
     def _spawn(self, job: Job) -> subprocess.Popen[bytes] | None:
+        import subprocess  # here and below: most commands start nothing
+
         account = pwd.getpwnam(job.user)
         environment = {
             "HOME": account.pw_dir, "USER": job.user, "LOGNAME": job.user, "SHELL": "/bin/sh",
@@ -295,6 +295,8 @@ class Cluster:
             return None
 
     def _wait(self, job: Job, process: subprocess.Popen[bytes]) -> str:
+        import subprocess
+
         cause, killed_at, grace_s = "", 0.0, self.get("kill_delay_s", 2.0)
         wish = self.root / "kill" / f"{job.key}.{job.runs}"
         while True:
@@ -349,6 +351,8 @@ def main(argv: Sequence[str], kind: type[C], programs: Sequence[str], answer: Ca
         install(programs, cluster.program, cluster.root, Path(argv[2]).resolve())
         return 0
     if argv[0] == "--run":
+        os.chdir("/")
+        os.closerange(3, 256)  # what the shell of the command's caller had open
         kind(Path(argv[1])).run(int(argv[2]), int(argv[3]))
         return 0
     name, words = argv[1], list(argv[3:])
@@ -392,6 +396,8 @@ def serve(cluster: Cluster, name: str, words: Sequence[str], command: Callable[[
 
 def _late(cluster: Cluster, name: str, words: Sequence[str], late_s: float) -> int:
     """The client dies without a word; what it asked for lands later."""
+    import subprocess
+
     data = sys.stdin.buffer.read() if not sys.stdin.isatty() else b""
     later = [sys.executable, "-c",
              "import subprocess,sys,time; time.sleep(float(sys.argv[1]));"

