@@ -4,8 +4,8 @@ confirms, some hundreds of runs in a row."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "compare"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
