@@ -1,6 +1,8 @@
 """The readings of a centre by time, and those that take another's place: comparing reads no others. What a statement
 confirms, some hundreds of runs in a row."""
 
+from itertools import groupby
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -9,6 +11,8 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
+_PART = 500  # runs in a row
+
 
 def upgrade() -> None:
     op.create_index("ix_usage_record_site", "usage_record", ["site_id", "end_time"], unique=False)
@@ -16,8 +20,7 @@ def upgrade() -> None:
     op.create_index("ix_usage_record_supersedes", "usage_record", ["supersedes"], unique=False, sqlite_where=some,
                     postgresql_where=some)  # fmt: skip
     op.create_index("ix_charge_entry", "charge", ["entry_id"], unique=False)
-    op.drop_table("record_confirmation")
-    op.create_table(
+    parts = op.create_table(
         "confirmed_part",
         sa.Column("statement_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("first_reading", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -28,3 +31,20 @@ def upgrade() -> None:
         info={"append_only": True},
     )
     op.create_index("ix_confirmed_part_reading", "confirmed_part", ["last_reading", "first_reading"], unique=False)
+    _fill(parts)
+    op.drop_table("record_confirmation")
+
+
+def _fill(parts: sa.Table) -> None:
+    """What was a row for each run, as parts of runs."""
+    columns: list[sa.ColumnClause[int]] = [
+        sa.column(name) for name in ("statement_id", "reconciliation_id", "usage_record_id", "line_no")
+    ]
+    rows = op.get_bind().execute(sa.select(*columns).select_from(sa.table("record_confirmation")).order_by(*columns))
+    for (statement, reconciliation), found in groupby(rows, key=lambda row: (row[0], row[1])):
+        runs = [[reading, line] for _, _, reading, line in found]
+        for at in range(0, len(runs), _PART):
+            some = runs[at : at + _PART]
+            part = {"statement_id": statement, "first_reading": some[0][0], "last_reading": some[-1][0],
+                    "reconciliation_id": reconciliation, "runs": some}  # fmt: skip
+            op.bulk_insert(parts, [part])
