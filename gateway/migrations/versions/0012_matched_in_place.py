@@ -37,12 +37,11 @@ def upgrade() -> None:
 
 def _fill(parts: sa.Table) -> None:
     """What was a row for each run, as parts of runs."""
-    columns: list[sa.ColumnClause[int]] = [
-        sa.column(name) for name in ("statement_id", "reconciliation_id", "usage_record_id", "line_no")
-    ]
+    names = ("statement_id", "reconciliation_id", "usage_record_id", "line_no")
+    columns: list[sa.ColumnClause[int]] = [sa.column(name) for name in names]
     rows = op.get_bind().execute(sa.select(*columns).select_from(sa.table("record_confirmation")).order_by(*columns))
     for (statement, reconciliation), found in groupby(rows, key=lambda row: (row[0], row[1])):
-        runs = [[reading, line] for _, _, reading, line in found]
+        runs = [[row[2], row[3]] for row in found]
         for at in range(0, len(runs), _PART):
             some = runs[at : at + _PART]
             part = {"statement_id": statement, "first_reading": some[0][0], "last_reading": some[-1][0],
