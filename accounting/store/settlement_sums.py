@@ -25,8 +25,6 @@ _PARTS = Table(
     prefixes=["TEMPORARY"],
 )  # fmt: skip
 
-_ByGrade = dict[str, Sums]
-
 
 @dataclass(frozen=True, slots=True)
 class Summed:
@@ -40,8 +38,48 @@ class Summed:
 
 def sums(conn: Connection, settlement_id: str, currency: str, start: datetime) -> Summed:
     """The sums of a statement's entries, as they were posted."""
-    with _accounts_by_part(conn, currency):
-        return Summed(*_by_grade(conn, settlement_id, start), _credits(conn, settlement_id))
+    if conn.dialect.name == "postgresql":
+        found = conn.execute(_by_account(settlement_id, currency, start)).all()
+    else:
+        with _accounts_by_part(conn, currency):
+            found = conn.execute(_by_entry(settlement_id, start)).all()
+    graded: tuple[dict[str, Sums], dict[str, Sums]] = ({}, {})
+    for row in found:
+        earned, shared, tax = int(row.owed) + int(row.borne), int(row.centre), int(row.tax)
+        graded[bool(row.late)][row.grade] = Sums(
+            earned, int(row.borne), shared, tax, earned - shared - tax, int(row.core_seconds), int(row.entries)
+        )
+    return Summed(*graded, _credits(conn, settlement_id, currency))
+
+
+def _late_and_grade(start: datetime) -> tuple[Any, Any, Any]:
+    """(whether the work was before the period, its grade, how its charge is found)."""
+    charged = case((ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id), else_=ENTRIES.c.id)
+    late = func.coalesce(ENTRIES.c.service_at, ENTRIES.c.effective_at) < start
+    return late, func.coalesce(CHARGES.c.grade, ""), CHARGES.c.entry_id == charged
+
+
+def _by_account(settlement_id: str, currency: str, start: datetime) -> Any:
+    """Postings by account, then what accounts hold: PostgreSQL hashes the groups, with several processes."""
+    late, grade, of_charge = _late_and_grade(start)
+    each = (
+        select(late.label("late"), grade.label("grade"), POSTINGS.c.account_id,
+               func.sum(case((POSTINGS.c.line == 0, 1), else_=0)).label("entries"),
+               func.sum(POSTINGS.c.amount).label("amount"))
+        .select_from(ITEMS)
+        .join(ENTRIES, ENTRIES.c.id == ITEMS.c.entry_id)
+        .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
+        .outerjoin(CHARGES, of_charge)
+        .where(ITEMS.c.settlement_id == settlement_id)
+        .group_by(late, grade, POSTINGS.c.account_id)
+        .subquery()
+    )  # fmt: skip
+    return (
+        select(each.c.late, each.c.grade, func.sum(each.c.entries).label("entries"),
+               *(func.sum(each.c.amount * part).label(name) for name, part in _parts(currency).items()))
+        .join(ACCOUNTS, ACCOUNTS.c.id == each.c.account_id)
+        .group_by(each.c.late, each.c.grade)
+    )  # fmt: skip
 
 
 def _parts(currency: str) -> dict[str, Any]:
@@ -76,51 +114,39 @@ def _accounts_by_part(conn: Connection, currency: str) -> Iterator[None]:
     _PARTS.drop(conn, checkfirst=False)
 
 
-def _by_entry(settlement_id: str) -> Any:
-    """Each entry of a statement with what its postings come to; in the order of entries, so that nothing is sorted."""
-    sums = [func.coalesce(func.sum(POSTINGS.c.amount * _PARTS.c[name]), 0).label(name) for name in _NAMES]
-    return (
-        select(ITEMS.c.entry_id, *sums)
+def _by_entry(settlement_id: str, start: datetime) -> Any:
+    """Postings by entry, in their order, then by grade: SQLite sorts what it groups, here a row for each entry."""
+    each = (
+        select(ITEMS.c.entry_id,
+               *(func.coalesce(func.sum(POSTINGS.c.amount * _PARTS.c[name]), 0).label(name) for name in _NAMES))
         .select_from(ITEMS)
         .outerjoin(POSTINGS, POSTINGS.c.entry_id == ITEMS.c.entry_id)
         .outerjoin(_PARTS, _PARTS.c.account_id == POSTINGS.c.account_id)
         .where(ITEMS.c.settlement_id == settlement_id)
         .group_by(ITEMS.c.entry_id)
-        .subquery("by_entry")
-    )
-
-
-def _by_grade(conn: Connection, settlement_id: str, start: datetime) -> tuple[_ByGrade, _ByGrade]:
-    charged = case((ENTRIES.c.kind == "overage", ENTRIES.c.linked_entry_id), else_=ENTRIES.c.id)
-    late = func.coalesce(ENTRIES.c.service_at, ENTRIES.c.effective_at) < start
-    grade = func.coalesce(CHARGES.c.grade, "")
-    each = _by_entry(settlement_id)
-    query = (
+        .subquery()
+    )  # fmt: skip
+    late, grade, of_charge = _late_and_grade(start)
+    return (
         select(late.label("late"), grade.label("grade"), func.count().label("entries"),
                *(func.sum(each.c[name]).label(name) for name in _NAMES))
         .select_from(each)
         .outerjoin(ENTRIES, ENTRIES.c.id == each.c.entry_id)
-        .outerjoin(CHARGES, CHARGES.c.entry_id == charged)
+        .outerjoin(CHARGES, of_charge)
         .group_by(late, grade)
     )  # fmt: skip
-    found: tuple[_ByGrade, _ByGrade] = ({}, {})
-    for row in conn.execute(query):
-        earned, shared, tax = int(row.owed) + int(row.borne), int(row.centre), int(row.tax)
-        found[bool(row.late)][row.grade] = Sums(
-            earned, int(row.borne), shared, tax, earned - shared - tax, int(row.core_seconds), int(row.entries)
-        )
-    return found
 
 
-def _credits(conn: Connection, settlement_id: str) -> int:
+def _credits(conn: Connection, settlement_id: str, currency: str) -> int:
     """What entries that took something back come to; a charge that replaced none never does."""
-    earned = func.sum(POSTINGS.c.amount * (_PARTS.c.owed + _PARTS.c.borne))
+    parts = _parts(currency)
+    earned = func.sum(POSTINGS.c.amount * (parts["owed"] + parts["borne"]))
     each = (
         select(earned.label("earned"))
         .select_from(ITEMS)
         .join(ENTRIES, ENTRIES.c.id == ITEMS.c.entry_id)
         .join(POSTINGS, POSTINGS.c.entry_id == ITEMS.c.entry_id)
-        .join(_PARTS, _PARTS.c.account_id == POSTINGS.c.account_id)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
         .where(ITEMS.c.settlement_id == settlement_id, ENTRIES.c.kind.not_in(("charge", "overage")))
         .group_by(ITEMS.c.entry_id)
         .having(earned < 0)
