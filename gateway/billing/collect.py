@@ -5,10 +5,8 @@ The centre's record governs: it replaces the gateway's provisional charge and po
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -19,6 +17,7 @@ from accounting import store as books
 from accounting.evidence.outbox import put_rows
 from accounting.usage import Unreadable
 from gateway.billing.bookers import Bookers
+from gateway.billing.cycles import no_search_for_cycles
 from gateway.billing.names import Names
 from gateway.billing.preparers import Preparers
 from gateway.jobs import repository
@@ -115,7 +114,7 @@ def _book(
     """Prepare and book the rows of a look; what is still being booked is counted at the end of all looks."""
     unreadable = [Unreadable(lease.site_id, "framing", p.line, p.why) for p in batch.problems]
     ours = 0
-    with _no_search_for_cycles():
+    with no_search_for_cycles():
         for prepared in preparers.prepared(batch.usages):
             unreadable += prepared.unreadable
             ours += len(prepared.sealed)
@@ -129,18 +128,6 @@ def _book(
             if quarantined:
                 put_rows(conn, lease.site_id, [], [row.content_sha256 for row in unreadable])
     return CollectReport(len(batch.usages) + len(batch.problems), ours, 0, quarantined)
-
-
-@contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
-    """Thousands of records that live for a moment make Python search the whole heap for cycles; they have none."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _since(services: Services, site_id: str, now: datetime) -> datetime:
