@@ -40,7 +40,7 @@ class _HotRoute(BaseRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         ours = scope["type"] == "http" and scope["method"] == self._method and not scope.get("root_path")
-        ours = ours and not scope["query_string"]  # FastAPI's route tells which parameters it does not know
+        ours = ours and not scope.get("query_string")  # FastAPI's route tells which parameters it does not know
         return (Match.FULL, {}) if ours and self._is_plain(scope) else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,16 +9,18 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from gateway.api.context import asking
 from gateway.errors import Invalid, Problem
 
 
 async def known_query(request: Request) -> None:
     """A dependency of every route under it; raises `Invalid` that names each unknown parameter and what is known."""
-    if not request.scope["query_string"]:
+    if not request.scope.get("query_string"):
         return
     known = names_known(request.scope["route"])
     unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
     if unknown:
+        await asking(request, request.headers.get("authorization"))  # who has no token is told nothing but that
         problems = tuple(_problem(name, known) for name in unknown)
         raise Invalid(f"The query has {len(unknown)} problem{'s' * (len(unknown) > 1)}.", problems=problems)
 

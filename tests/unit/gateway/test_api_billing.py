@@ -306,7 +306,7 @@ def test_owner_and_member_see_what_was_spent_on_their_work(
     svg = billing.client.get(f"billing/reports?month={billing.month}&by=user&format=svg")
     assert svg.headers["content-type"] == "image/svg+xml" and "alice: CN¥3.60" in svg.text
     table = billing.client.get(f"billing/reports?month={billing.month}&by=user&format=csv").text
-    assert table.splitlines()[1] == "alice,CNY,1,36000,3.60,0.00"
+    assert table.splitlines()[1] == "alice,CNY,1,36000,3.60,0.00,0,0.00"
 
 
 @pytest.mark.parametrize("query", [

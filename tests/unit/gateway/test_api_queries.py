@@ -44,6 +44,10 @@ def test_every_unknown_parameter_is_told_at_once_and_nothing_is_done(
     assert client.get("billing/periods", headers=operator).json()["items"] == []
 
 
+def test_who_has_no_token_is_told_only_that(client: httpx.Client) -> None:
+    assert client.get("billing/invoices?projet=demo", headers={"Authorization": ""}).status_code == 401
+
+
 def test_the_hot_routes_refuse_it_too(client: httpx.Client) -> None:
     body = {"script": "#!/bin/sh\ntrue\n", "attributes": {"duration": 60}}
     assert client.post("jobs?dry=1", json=body).status_code == 422

@@ -14,11 +14,12 @@ from gateway.api import hot
 JOB: dict[str, Any] = {"executable": "/bin/true", "attributes": {"duration": 60}, "inherit_environment": False}
 
 
-def taken(method: str, path: str, *headers: tuple[bytes, bytes], root_path: str = "") -> bool:
+def taken(method: str, path: str, *headers: tuple[bytes, bytes], root_path: str = "", query: bytes = b"") -> bool:
     """Whether one of the hot routes takes such a request."""
     app = FastAPI()
     hot.install(app)
-    scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "root_path": root_path}
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "root_path": root_path,
+             "query_string": query}  # fmt: skip
     return any(route.matches(scope)[0] is Match.FULL for route in app.router.routes[:2])
 
 
@@ -37,6 +38,7 @@ def test_only_what_is_plain_comes_by_the_short_way() -> None:
     assert not taken("GET", "/api/v2/jobs/j1\n")
     assert not taken("DELETE", "/api/v2/jobs/j1")
     assert not taken("GET", "/prefix/api/v2/jobs/j1", root_path="/prefix")
+    assert not taken("GET", "/api/v2/jobs/j1", query=b"full=1")
 
 
 @pytest.mark.parametrize("key", ["short", "long" * 100], ids=["by the short way", "by FastAPI"])
