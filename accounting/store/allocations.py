@@ -16,7 +16,7 @@ from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings
 from accounting.store.holds import credit_line, give, open_account, raise_limit
 from accounting.store.journal import book
 from accounting.store.orders import Order, agreement_for, available, canceled, charge_price, may_owe, order_of
-from accounting.store.prices import add_discount, discounts
+from accounting.store.prices import add_discount, charged_until, discounts
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
     ALLOCATIONS,
@@ -95,8 +95,14 @@ def _begin(conn: Connection, order: Order, *, now: datetime, free_since: datetim
 
 
 def _free_of_charge(conn: Connection, order: Order, since: datetime, now: datetime) -> None:
-    """What core-hours cost is paid with the order from a moment on, where no other order has done so."""
+    """What core-hours cost is paid with the order from a moment on, where no other order has done so.
+
+    What is charged already stays so: an order that begins in the past pays from the latest charged run on.
+    """
     if not order.price_micro or order.commodity != "core-seconds":
+        return
+    since = max(since, charged_until(conn, order.project_id) or since)
+    if order.ends_at is not None and order.ends_at <= since:
         return
     paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=CORE_SECONDS,
                         reason=f"paid with order {order.id}")  # fmt: skip

@@ -17,7 +17,7 @@ from accounting.evidence.documents import discount as discount_json
 from accounting.evidence.documents import price_end, price_rule
 from accounting.evidence.outbox import put
 from accounting.price import PriceBook, quote
-from accounting.store.schema import AGREEMENTS, DISCOUNTS, RULES, SIGNATURES, TARIFFS
+from accounting.store.schema import AGREEMENTS, CHARGES, DISCOUNTS, RULES, SIGNATURES, TARIFFS, USAGE
 from accounting.tariff import Discount, PriceRule, Scope, overlaps, problems
 from accounting.usage import CORE_SECONDS
 
@@ -130,7 +130,11 @@ def _book(rules: tuple[PriceRule, ...], ratios: tuple[Discount, ...]) -> PriceBo
 
 
 def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
-    """A contract's ratio on prices from a moment on; one of the same scope and time is refused."""
+    """A contract's ratio on prices from a moment on; refused where one of the same scope holds, or runs since then
+    are charged: no price is made afterwards (an adjustment gives back what was too much)."""
+    charged = charged_until(conn, discount.project_id, discount.site_id)
+    if charged is not None and charged > discount.valid_from:
+        raise TariffOverlap(f"runs until {charged.isoformat()} are charged already: it can hold from then on")
     for other in discounts(conn):
         ends = other.valid_to is not None and other.valid_to <= discount.valid_from
         begins = discount.valid_to is not None and discount.valid_to <= other.valid_from
@@ -141,6 +145,18 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     made = int(conn.execute(query).scalar_one())
     put(conn, "discount", str(made), discount_json(values))
     return made
+
+
+def charged_until(conn: Connection, project_id: str, site_id: str | None = None) -> datetime | None:
+    """The end of a project's latest run that is charged; None where none is."""
+    query = (
+        select(USAGE.c.end_time)
+        .join(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
+        .where(USAGE.c.project_id == project_id, USAGE.c.end_time.is_not(None))
+        .order_by(USAGE.c.end_time.desc())
+        .limit(1)
+    )
+    return conn.scalar(query if site_id is None else query.where(USAGE.c.site_id == site_id))
 
 
 def discounts(conn: Connection) -> list[Discount]:

@@ -152,6 +152,20 @@ def test_two_grants_pay_sixty_forty_and_the_remainder_has_a_payer(db: Database) 
         contracts.set_terms(conn, Terms(PROJECT, LONG_AGO, "x"), now=NOW)
 
 
+def test_no_discount_is_made_for_what_is_charged_already(db: Database) -> None:
+    add_rules(db, rule())
+    charge(db, run(elapsed=100))
+    ended = T0 + timedelta(seconds=100)
+    off = Discount(0, PROJECT, 1, 2, T0)
+    with db.write() as conn:
+        with pytest.raises(TariffOverlap, match="charged already"):
+            books.add_discount(conn, off, now=NOW)
+        with pytest.raises(TariffOverlap, match="charged already"):
+            books.add_discount(conn, replace(off, site_id="alpha"), now=NOW)
+        books.add_discount(conn, replace(off, site_id="elsewhere"), now=NOW)
+        books.add_discount(conn, replace(off, valid_from=ended), now=NOW)
+
+
 def test_class_contract_and_grade_choose_the_price(db: Database) -> None:
     agree(db, agreement(grades={"fat": "超算", "*": "惠算"}))
     add_rules(

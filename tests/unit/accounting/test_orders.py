@@ -37,7 +37,7 @@ from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.invoicing.texts import describe
 from accounting.invoicing.unbilled import waiting_to_be_billed
 from accounting.ledger import divide
-from accounting.store import allocations, contracts, periods, settlements
+from accounting.store import allocations, contracts, periods, prices, settlements
 from accounting.store.contracts import Terms, set_terms
 from accounting.store.orders import Order
 from accounting.store.schema import ORDER_PRICES, POSTINGS
@@ -281,6 +281,24 @@ def test_runs_of_the_block_and_its_price_stand_on_one_invoice(db: Database) -> N
     assert [line.kind for line in made.lines][-1] is LineKind.ORDER
     assert sum(line.amount_micro for line in made.lines) == PRICE  # the runs are paid with the block
     assert on(db, "project:p1:usage") == PRICE
+
+
+def test_a_block_from_the_past_leaves_what_is_charged_as_it_is_and_the_verifier_agrees(
+    db: Database, verifier: ModuleType
+) -> None:
+    with db.write() as conn:
+        books.add_tariff(conn, PriceRule(0, "CNY", 360_000, T0 - timedelta(days=99)), now=T0)
+        book(conn, range(3))
+        charged = prices.charged_until(conn, "p1")
+    assert charged is not None and charged > T0
+    owed = on(db, "project:p1:usage")
+    with db.write() as conn:
+        allocations.place_order(conn, replace(BLOCK, starts_at=T0), now=charged + timedelta(days=1))
+        assert [d.valid_from for d in prices.discounts(conn)] == [charged]
+        append_all(conn)
+        checkpoint(conn)
+    assert owed > 0 and on(db, "project:p1:usage") == owed + PRICE
+    assert checked(verifier, evidence(db, project_id="p1"))[0] == []
 
 
 # ---------------------------------------------------------------- papers and exports
