@@ -101,7 +101,7 @@ def _free_of_charge(conn: Connection, order: Order, since: datetime, now: dateti
     """
     if not order.price_micro or order.commodity != "core-seconds":
         return
-    since = max(since, charged_until(conn, order.project_id) or since)
+    since = max(since, charged_until(conn, project_id=order.project_id) or since)
     if order.ends_at is not None and order.ends_at <= since:
         return
     paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=CORE_SECONDS,

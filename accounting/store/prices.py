@@ -80,7 +80,11 @@ def _in_utc(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def close_tariff(conn: Connection, rule_id: int, *, valid_to: datetime) -> bool:
-    """End an open rule of the operator's own at a moment, once; what it priced before stays priced."""
+    """End an open rule of the operator's own at a moment, once. What it priced stays priced: raises `TariffOverlap`
+    for a moment before the end of a run that is charged in its currency at its site."""
+    rule = conn.execute(select(RULES.c.currency, RULES.c.site_id).where(RULES.c.id == rule_id)).one_or_none()
+    if rule is not None:
+        _assert_not_charged(charged_until(conn, site_id=rule.site_id, currency=rule.currency), valid_to)
     query = update(RULES).where(
         RULES.c.id == rule_id,
         RULES.c.valid_to.is_(None),
@@ -132,9 +136,8 @@ def _book(rules: tuple[PriceRule, ...], ratios: tuple[Discount, ...]) -> PriceBo
 def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     """A contract's ratio on prices from a moment on; refused where one of the same scope holds, or runs since then
     are charged: no price is made afterwards (an adjustment gives back what was too much)."""
-    charged = charged_until(conn, discount.project_id, discount.site_id)
-    if charged is not None and charged > discount.valid_from:
-        raise TariffOverlap(f"runs until {charged.isoformat()} are charged already: it can hold from then on")
+    _assert_not_charged(charged_until(conn, project_id=discount.project_id, site_id=discount.site_id),
+                        discount.valid_from)  # fmt: skip
     for other in discounts(conn):
         ends = other.valid_to is not None and other.valid_to <= discount.valid_from
         begins = discount.valid_to is not None and discount.valid_to <= other.valid_from
@@ -147,16 +150,19 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     return made
 
 
-def charged_until(conn: Connection, project_id: str, site_id: str | None = None) -> datetime | None:
-    """The end of a project's latest run that is charged; None where none is."""
-    query = (
-        select(USAGE.c.end_time)
-        .join(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
-        .where(USAGE.c.project_id == project_id, USAGE.c.end_time.is_not(None))
-        .order_by(USAGE.c.end_time.desc())
-        .limit(1)
-    )
-    return conn.scalar(query if site_id is None else query.where(USAGE.c.site_id == site_id))
+def charged_until(conn: Connection, **of: str | None) -> datetime | None:
+    """The end of the latest run that is charged, of a `project_id`, at a `site_id`, in a `currency`, where these are
+    given; None where none is."""
+    columns = {"project_id": USAGE.c.project_id, "site_id": USAGE.c.site_id, "currency": CHARGES.c.currency}
+    query = select(USAGE.c.end_time).join(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
+    query = query.where(USAGE.c.end_time.is_not(None), *(columns[n] == value for n, value in of.items() if value))
+    found: datetime | None = conn.scalar(query.order_by(USAGE.c.end_time.desc()).limit(1))
+    return found
+
+
+def _assert_not_charged(charged: datetime | None, moment: datetime) -> None:
+    if charged is not None and charged > moment:
+        raise TariffOverlap(f"runs until {charged.isoformat()} are charged already: not before then")
 
 
 def discounts(conn: Connection) -> list[Discount]:

@@ -166,6 +166,16 @@ def test_no_discount_is_made_for_what_is_charged_already(db: Database) -> None:
         books.add_discount(conn, replace(off, valid_from=ended), now=NOW)
 
 
+def test_no_price_ends_before_what_it_has_priced(db: Database) -> None:
+    add_rules(db, rule(), rule(0, 1, site_id="elsewhere"), rule(0, 1, currency="EUR"))
+    charge(db, run(elapsed=100))
+    with db.write() as conn:
+        with pytest.raises(TariffOverlap, match="charged already"):
+            books.close_tariff(conn, 1, valid_to=T0)
+        assert all(books.close_tariff(conn, other, valid_to=T0) for other in (2, 3))
+        assert books.close_tariff(conn, 1, valid_to=T0 + timedelta(seconds=100))
+
+
 def test_class_contract_and_grade_choose_the_price(db: Database) -> None:
     agree(db, agreement(grades={"fat": "超算", "*": "惠算"}))
     add_rules(

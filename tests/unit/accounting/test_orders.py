@@ -289,7 +289,7 @@ def test_a_block_from_the_past_leaves_what_is_charged_as_it_is_and_the_verifier_
     with db.write() as conn:
         books.add_tariff(conn, PriceRule(0, "CNY", 360_000, T0 - timedelta(days=99)), now=T0)
         book(conn, range(3))
-        charged = prices.charged_until(conn, "p1")
+        charged = prices.charged_until(conn, project_id="p1")
     assert charged is not None and charged > T0
     owed = on(db, "project:p1:usage")
     with db.write() as conn:
