@@ -15,9 +15,10 @@ from tests.builders import api, make_gateway
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 
-@pytest.fixture
-def document(tmp_path: Path) -> dict[str, Any]:
-    gateway = make_gateway(tmp_path, f"sqlite:///{tmp_path / 'd.sqlite'}")
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("document")
+    gateway = make_gateway(folder, f"sqlite:///{folder / 'd.sqlite'}")
     found: dict[str, Any] = create_app(gateway.services).openapi()
     return found
 
