@@ -79,8 +79,10 @@ chown slurm:slurm "$S/jwt.key"; chmod 600 "$S/jwt.key"
 if [ $DBD = 1 ]; then
   if alive "$S/run/mariadbd.pid"; then say mariadbd "running ($(cat "$S/run/mariadbd.pid"))"; else
     chown -R mysql:mysql "$S/db"
+    # A half-made database would be taken for a whole one at the next start.
     [ -d "$S/db/data/mysql" ] || mariadb-install-db --no-defaults --user=mysql --datadir="$S/db/data" \
-        --auth-root-authentication-method=socket --skip-test-db >"$S/log/mariadb-install.log" 2>&1
+        --auth-root-authentication-method=socket --skip-test-db >"$S/log/mariadb-install.log" 2>&1 \
+        || { tail -n 20 "$S/log/mariadb-install.log" >&2; rm -rf "$S/db/data"; exit 1; }
     setsid mariadbd --no-defaults --user=mysql --datadir="$S/db/data" --socket="$S/db/mysql.sock" \
         --pid-file="$S/db/mariadbd.pid" --bind-address=127.0.0.1 --port=$DB_PORT \
         --innodb-buffer-pool-size=256M --innodb-log-file-size=64M --innodb-lock-wait-timeout=900 \
@@ -158,7 +160,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=2
 PriorityType=priority/multifactor
 PriorityWeightQOS=1000
-KillWait=3
+KillWait=8
 MessageTimeout=10
 SlurmdTimeout=$SLURMD_TIMEOUT
 MinJobAge=$MIN_JOB_AGE

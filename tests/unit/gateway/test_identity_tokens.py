@@ -91,7 +91,7 @@ def test_a_suspended_person_is_refused_with_every_token(gateway: Gateway, door: 
 
 def test_a_token_runs_out(gateway: Gateway, clock: Clock) -> None:
     def later() -> datetime:
-        return gateway.services.clock() + timedelta(days=2)
+        return gateway.services.clock() + timedelta(days=4)
 
     with pytest.raises(Unauthenticated):
         Doorkeeper(replace(gateway.services, clock=later), monotonic=clock).person(gateway.secret)
