@@ -163,10 +163,13 @@ def _records(
     assert batch.problems == ()
     found = {}
     ids = {work.native_id for work in works}
+    oldest = min(work.submitted_at for work in works) - timedelta(seconds=2)  # centres tell whole seconds
     for usage in batch.usages:
         record = read_usage(usage.format, usage.fields, site_id=centre.adapter.site_id)
         assert record is None or isinstance(record, UsageRecord), record
-        if record is not None and record.native_id in ids:
+        if record is None or (record.submit_time is not None and record.submit_time < oldest):
+            continue
+        if record.native_id in ids:
             key = (record.native_id, record.task)
             assert key not in found, "a run is there twice"
             found[key] = record
