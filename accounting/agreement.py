@@ -208,7 +208,8 @@ class Agreement:
     @property
     def payload(self) -> bytes:
         """The canonical bytes that both sides sign."""
-        return canonical(_AGREEMENT.dump_python(self, mode="json"))
+        said = _AGREEMENT.dump_python(self, mode="json")
+        return canonical({name: value for name, value in said.items() if (name, value) not in _LATER})
 
     @property
     def sha256(self) -> str:
@@ -216,6 +217,8 @@ class Agreement:
 
 
 _AGREEMENT = TypeAdapter(Agreement)
+# Terms that came later are left out where they change nothing: what was signed before keeps its bytes.
+_LATER = (("unused_back_ppm", 0),)
 
 
 def agreement_of(payload: bytes | str | Mapping[str, Any]) -> Agreement:

@@ -138,13 +138,8 @@ def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) 
 
 def _csv_batch(lines: Spool, rows: Sequence[tuple[int, list[str]]], meaning: _Meaning, problems: list[BadLine]) -> None:
     """Some thousand lines at once; where one of them cannot be read, each by itself."""
-    if not rows:
+    if not rows or _read_at_once(lines, rows, meaning):
         return
-    try:
-        lines.extend(meaning.columns(rows), meaning.names, [cells for _, cells in rows])
-        return
-    except (ValueError, OverflowError):
-        pass  # which line it is shows below
     for number, cells in rows:
         if not any(map(str.strip, cells)):
             continue
@@ -154,6 +149,15 @@ def _csv_batch(lines: Spool, rows: Sequence[tuple[int, list[str]]], meaning: _Me
             lines.add(meaning.line(number, cells, dict(zip(meaning.names, cells, strict=True))))
         except (ValueError, KeyError, OverflowError) as exc:
             problems.append(BadLine(number, meaning.delimiter.join(cells), _in_words(exc)))
+
+
+def _read_at_once(lines: Spool, rows: Sequence[tuple[int, list[str]]], meaning: _Meaning) -> bool:
+    """False, and nothing is added, where one of the lines cannot be read: which, and why, tells each by itself."""
+    try:
+        lines.extend(meaning.columns(rows), meaning.names, [cells for _, cells in rows])
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _numbered(reader: Any, problems: list[BadLine]) -> Iterator[tuple[int, list[str]]]:

@@ -45,6 +45,12 @@ def tariff(version: int, micro: int, **more: object) -> Tariff:
     return Tariff(version=version, rules=(rule(0, micro),), **values)  # type: ignore[arg-type]
 
 
+def test_an_agreement_that_was_signed_before_a_term_existed_keeps_its_bytes() -> None:
+    before, later = agreement(), agreement(unused_back_ppm=500_000)
+    assert b"unused_back_ppm" not in before.payload and agreement_of(before.payload).sha256 == before.sha256
+    assert b'"unused_back_ppm":500000' in later.payload and agreement_of(later.payload) == later
+
+
 def test_documents_survive_their_bytes_and_any_change_changes_the_hash() -> None:
     document = agreement(metering=MeteringPolicy(liability={"NODE_FAIL": CENTRE}), grades={"*": "超算"})
     assert agreement_of(document.payload) == document
