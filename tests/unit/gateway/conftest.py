@@ -8,6 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner, Result
+from penstock.cli import penstock
 
 from gateway.identity import service, tokens
 from tests.builders import Gateway, api, local_site, make_gateway
@@ -48,3 +50,18 @@ def login(gateway: Gateway) -> Callable[..., dict[str, str]]:
 @pytest.fixture
 def operator(login: Callable[..., dict[str, str]]) -> dict[str, str]:
     return login("operator", operator=True, scopes=("read", "submit", "admin"))
+
+
+@pytest.fixture
+def type_(client: httpx.Client, operator: dict[str, str]) -> Callable[..., str]:
+    """Type `penstock …` as the operator, or as somebody else by their headers; what it says."""
+    url = str(client.base_url).removesuffix("/api/v2/")
+
+    def call(*words: str, as_: dict[str, str] = operator, fails: bool = False) -> str:
+        token = as_["Authorization"].removeprefix("Bearer ")
+        env = {"PENSTOCK_URL": url, "PENSTOCK_TOKEN": token, "COLUMNS": "200"}
+        done: Result = CliRunner().invoke(penstock, words, env=env, standalone_mode=False)
+        assert (bool(done.return_value) or done.exception is not None) == fails, (done.exception, done.output)
+        return f"{done.output}{done.exception or ''}"
+
+    return call

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner, Result
-from penstock.cli import penstock
 
 from gateway.identity import service
 from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
 
 Type = Callable[..., str]
+pytestmark = pytest.mark.usefixtures("billing")
 BANK = "Ref;Date;Amount;Payer;Purpose\nb1;2026-11-20;3,00;Uni;PS-000001\nb2;2026-11-21;5,00;Uni;thanks\n"
 PROFILE = {"account": "CN-1", "bank_ref": "Ref", "booked_on": "Date", "amount": "Amount", "payer_name": "Payer",
            "remittance": "Purpose", "delimiter": ";", "decimal_mark": ","}  # fmt: skip
@@ -29,21 +28,6 @@ def billing(gateway: Gateway, client: httpx.Client, operator: dict[str, str]) ->
     made.work(36_000)
     made.bill()
     return made
-
-
-@pytest.fixture
-def type_(billing: Billing) -> Type:
-    """Type `penstock …` as the operator, or as somebody else by their headers; what it says."""
-    url = str(billing.client.base_url).removesuffix("/api/v2/")
-
-    def call(*words: str, as_: dict[str, str] = billing.operator, fails: bool = False) -> str:
-        token = as_["Authorization"].removeprefix("Bearer ")
-        env = {"PENSTOCK_URL": url, "PENSTOCK_TOKEN": token, "COLUMNS": "200"}
-        done: Result = CliRunner().invoke(penstock, words, env=env, standalone_mode=False)
-        assert (bool(done.return_value) or done.exception is not None) == fails, (done.exception, done.output)
-        return f"{done.output}{done.exception or ''}"
-
-    return call
 
 
 @pytest.fixture

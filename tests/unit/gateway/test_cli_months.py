@@ -7,10 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
-from click.testing import CliRunner, Result
-from penstock.cli import penstock
 
 from accounting.calendar import month_of
 from gateway.identity import service
@@ -31,21 +28,6 @@ def last_month(gateway: Gateway) -> str:
     with gateway.services.db.write() as conn:
         charge(conn, one, now=now)
     return last.name
-
-
-@pytest.fixture
-def type_(gateway: Gateway, client: httpx.Client, operator: dict[str, str]) -> Type:
-    """Type `penstock …` as the operator, or as somebody else by their headers; what it says."""
-    url = str(client.base_url).removesuffix("/api/v2/")
-
-    def call(*words: str, as_: dict[str, str] = operator, fails: bool = False) -> str:
-        token = as_["Authorization"].removeprefix("Bearer ")
-        env = {"PENSTOCK_URL": url, "PENSTOCK_TOKEN": token, "COLUMNS": "200"}
-        done: Result = CliRunner().invoke(penstock, words, env=env, standalone_mode=False)
-        assert (done.exception is not None) == fails, (done.exception, done.output)
-        return f"{done.output}{done.exception or ''}"
-
-    return call
 
 
 @pytest.fixture

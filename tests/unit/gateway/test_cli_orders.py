@@ -8,8 +8,6 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from click.testing import CliRunner, Result
-from penstock.cli import penstock
 
 from accounting.store.allocations import place_order
 from accounting.store.orders import Order
@@ -18,21 +16,6 @@ from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
 
 Type = Callable[..., str]
-
-
-@pytest.fixture
-def type_(gateway: Gateway, client: httpx.Client, operator: dict[str, str]) -> Type:
-    """Type `penstock …` as the operator, or as somebody else by their headers; what it says."""
-    url = str(client.base_url).removesuffix("/api/v2/")
-
-    def call(*words: str, as_: dict[str, str] = operator, fails: bool = False) -> str:
-        token = as_["Authorization"].removeprefix("Bearer ")
-        env = {"PENSTOCK_URL": url, "PENSTOCK_TOKEN": token, "COLUMNS": "200"}
-        done: Result = CliRunner().invoke(penstock, words, env=env, standalone_mode=False)
-        assert (bool(done.return_value) or done.exception is not None) == fails, (done.exception, done.output)
-        return f"{done.output}{done.exception or ''}"
-
-    return call
 
 
 @pytest.fixture
