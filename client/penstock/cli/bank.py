@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.shared import client, emit, json_of, json_option, local_time, table
 from penstock.cli.texts import said, tr
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -27,7 +26,7 @@ def import_payments(file: Path, form: str, profile: Path | None, dry_run: bool, 
     body: dict[str, Any] = {"format": form, "content_base64": base64.b64encode(file.read_bytes()).decode(),
                             "dry_run": dry_run}  # fmt: skip
     if profile is not None:
-        body["profile"] = json.loads(profile.read_text("utf-8"))
+        body["profile"] = json_of(profile)
     with client() as api:
         done = api.post("billing/payments-import", body)
     if as_json:

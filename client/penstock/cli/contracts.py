@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, table
+from penstock.cli.shared import client, emit, json_of, json_option, table
 from penstock.cli.texts import tr
 
 _PATHS = {"agreement": "agreements", "tariff": "tariffs/versions"}
@@ -46,7 +44,7 @@ def list_(kind: str, as_json: bool) -> int:
 @json_option
 def propose(kind: str, file: str, as_json: bool) -> int:
     """Propose the version in FILE (JSON) for both sides to sign (operator)."""
-    document = json.loads(Path(file).read_text("utf-8"))
+    document = json_of(file)
     with client() as api:
         made = api.post(_PATHS[kind], {"document": document})
     if as_json:

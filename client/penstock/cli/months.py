@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from urllib.parse import quote
 
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, days_of, emit, json_option, local_time, month_in, table
+from penstock.cli.shared import client, days_of, emit, json_of, json_option, local_time, month_in, table
 from penstock.cli.texts import tr
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -83,7 +82,7 @@ def entity(file: Path | None, as_json: bool) -> int:
     """Who issues or pays invoices; FILE (JSON: id, legal_name, …; an issuer has a prefix) adds one (operator)."""
     with client() as api:
         if file is not None:
-            api.post("billing/entities", json.loads(file.read_text("utf-8")))
+            api.post("billing/entities", json_of(file))
         found = api.get("billing/entities")
     if as_json:
         emit(found)
@@ -101,7 +100,7 @@ def tax_rule(file: Path | None, as_json: bool) -> int:
     """The taxes of invoices; FILE (JSON: code, rate_ppm, valid_from, …) adds one (operator)."""
     with client() as api:
         if file is not None:
-            api.post("billing/tax-rules", json.loads(file.read_text("utf-8")))
+            api.post("billing/tax-rules", json_of(file))
         found = api.get("billing/tax-rules")
     if as_json:
         emit(found)

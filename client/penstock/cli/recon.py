@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, table
+from penstock.cli.shared import client, emit, json_of, json_option, local_time, table
 from penstock.cli.texts import said, tr
 
 KINDS = {
@@ -54,12 +54,10 @@ def send(
     file: Path, site: str, month: str, currency: str, form: str, profile: Path | None, signature: Any, as_json: bool
 ) -> int:
     """Hand in a centre's statement of a month; the same bytes again are the same statement."""
-    import json
-
     body: dict[str, Any] = {"site": site, "period": month, "currency": currency, "format": form,
                             "content_base64": base64.b64encode(file.read_bytes()).decode()}  # fmt: skip
     if profile is not None:
-        body["profile"] = json.loads(profile.read_text("utf-8"))
+        body["profile"] = json_of(profile)
     if signature is not None:
         body["signature"] = signature.read().strip()
     with client() as api:

@@ -27,6 +27,17 @@ def emit(value: Any) -> None:
     click.echo(json.dumps(msgspec.to_builtins(value), ensure_ascii=False))
 
 
+def json_of(file: Path | str) -> dict[str, Any]:
+    """The members of a person's file of JSON; `UsageError` where it is none."""
+    try:
+        said = json.loads(Path(file).read_text("utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError("it is no object")
+    except ValueError as exc:
+        raise click.UsageError(tr("{file} is no JSON: {why}", file=file, why=exc)) from exc
+    return said
+
+
 def find(api: Client, wanted: str) -> str:
     """A job's id from its id, the beginning of its id, or its name (the newest of that name)."""
     if len(wanted) == 27 and wanted.startswith("j"):

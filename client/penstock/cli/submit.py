@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, last_line
+from penstock.cli.shared import client, emit, json_of, json_option, last_line
 from penstock.cli.texts import said, tr
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?\Z")
@@ -185,11 +184,7 @@ def _from_files(script: str | None, spec_file: str | None, options: dict[str, An
         raise click.UsageError(tr("Give either a SCRIPT or --spec FILE."))
     given = spec_of(options)
     if spec_file is not None:
-        try:
-            kept = json.loads(Path(spec_file).read_text("utf-8"))
-        except ValueError as exc:
-            raise click.UsageError(tr("{file} is no JSON: {why}", file=spec_file, why=exc)) from exc
-        return {**kept, **given}
+        return {**json_of(spec_file), **given}
     try:
         text = sys.stdin.read() if script == "-" else Path(script or "").read_text("utf-8")
     except UnicodeDecodeError as exc:

@@ -110,3 +110,16 @@ def test_a_dispute_is_withdrawn_by_who_raised_it_and_rejected_with_a_reason(type
     type_("dispute", "PS-000001", "1", "--reason", "too much", as_=alice)
     [second] = json.loads(type_("disputes", "list", "--state", "open", "--json", as_=alice))
     assert "rejected" in type_("disputes", "reject", second["id"], "--text", "the log says so")
+
+
+@pytest.mark.parametrize("words", [
+    ("billing", "import-payments", "{file}", "--format", "csv", "--profile", "{file}"),
+    ("billing", "entity", "{file}"), ("billing", "tax-rule", "{file}"), ("contracts", "propose", "agreement", "{file}"),
+    ("statements", "send", "{file}", "--site", "local", "--month", "2026-11", "--currency", "CNY", "--format", "csv",
+     "--profile", "{file}"),
+])  # fmt: skip
+def test_a_file_that_is_no_json_is_told_so(type_: Type, tmp_path: Path, words: tuple[str, ...]) -> None:
+    file = tmp_path / "odd.json"
+    for text in ("{not json", '["no", "object"]'):
+        file.write_text(text, "utf-8")
+        assert f"{file} is no JSON: " in type_(*(word.replace("{file}", str(file)) for word in words), fails=True)
