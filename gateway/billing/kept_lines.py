@@ -30,6 +30,7 @@ class KeptLines:
         self._owner, self._keys, self._ref = owner, keys, ref
         self._pseudonym = lru_cache(maxsize=_CACHED)(self._named)
         self._sealed = lru_cache(maxsize=_CACHED)(self._seal)
+        self._columns = lru_cache(maxsize=4)(_columns)
 
     def line(self, username: str, raw: Mapping[str, Any]) -> tuple[str, str]:
         """(the login, the raw line as JSON text) as they are kept."""
@@ -45,7 +46,7 @@ class KeptLines:
         self, usernames: Sequence[str], names: tuple[str, ...], cells: Sequence[Sequence[str]]
     ) -> tuple[list[str], list[str]]:
         """The same of many lines with the same columns."""
-        columns = _columns(names)
+        columns = self._columns(names)
         if columns is None:
             both = [self.line(u, dict(zip(names, row, strict=True))) for u, row in zip(usernames, cells, strict=True)]
             return [login for login, _ in both], [text for _, text in both]
@@ -132,7 +133,6 @@ def _taker(places: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
     return lambda cells: tuple(cells[at] for at in places)
 
 
-@lru_cache(maxsize=16)
 def _columns(names: tuple[str, ...]) -> _Columns | None:
     """None: names stand there twice, or whole lines of a scheduler, in which names have to be looked for."""
     return None if len(set(names)) < len(names) or personal.has_lines(names) else _Columns(names)
