@@ -27,6 +27,7 @@ from gateway.ids import new_id
 from gateway.jobs import views
 
 router = APIRouter(tags=["orders"])
+_NEWEST = (ORDERS.c.recorded_at.desc(), ORDERS.c.id.desc())
 
 
 @router.get("/orders", **describe.route(models.Orders, refuses=(404,)))
@@ -37,7 +38,7 @@ def list_orders(services: Svc, person: Who, project: Annotated[Word, Query(max_l
         row = project_row(conn, person, project, Verb.SEE_PROJECT)
         gone = {c.order_id: c for c in reversed(cancellations.cancellations(conn, row.id)) if c.decision != "refused"}
         given = set(conn.scalars(select(ALLOCATIONS.c.order_id).where(ALLOCATIONS.c.project_id == row.id)))
-        rows = conn.execute(select(ORDERS).where(ORDERS.c.project_id == row.id).order_by(ORDERS.c.id.desc())).all()
+        rows = conn.execute(select(ORDERS).where(ORDERS.c.project_id == row.id).order_by(*_NEWEST)).all()
     items = [_order(o, gone.get(o.id), o.id in given or o.kind == "as_used", now) for o in rows]
     return answer({"items": items})
 
