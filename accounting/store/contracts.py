@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from accounting.agreement import Agreement, agreement_of
+from accounting.bounds import agreement_problems, tariff_problems
 from accounting.errors import AccountingError, KeyReused, NotSigned
 from accounting.evidence.documents import project_terms
 from accounting.evidence.outbox import put
@@ -54,6 +56,8 @@ def keys_of(conn: Connection, party_id: str) -> list[SigningKey]:
 
 def save_agreement(conn: Connection, agreement: Agreement, *, now: datetime) -> None:
     """Keep a version as it will be signed; the same version with other content is refused."""
+    if wrong := agreement_problems(agreement, json.loads(agreement.payload)):
+        raise AccountingError("; ".join(wrong))
     row = {"id": agreement.id, "version": agreement.version, "operator_id": agreement.operator_id,
            "centre_id": agreement.centre_id, "valid_from": agreement.valid_from, "payload": agreement.payload,
            "sha256": agreement.sha256, "recorded_at": now}  # fmt: skip
@@ -66,7 +70,8 @@ def save_agreement(conn: Connection, agreement: Agreement, *, now: datetime) -> 
 
 def save_tariff(conn: Connection, tariff: Tariff, *, now: datetime) -> None:
     """Keep a version with its rules; they price nothing until both sides signed it."""
-    if wrong := problems(tariff.rules):
+    wrong = tariff_problems(tariff, json.loads(tariff.payload))
+    if wrong := wrong or problems(tariff.rules):
         raise AccountingError("; ".join(wrong))
     if conn.scalar(select(AGREEMENTS.c.id).where(AGREEMENTS.c.id == tariff.agreement_id).limit(1)) is None:
         raise AccountingError(f"there is no agreement {tariff.agreement_id!r}")
