@@ -113,7 +113,7 @@ def _detail(detail: Element, currency: str) -> tuple[int | None, str, str, str]:
     end_to_end = _text(detail, "Refs", "EndToEndId")
     if end_to_end and end_to_end != "NOTPROVIDED":
         purpose.append(end_to_end)
-    return minor, _text(detail, "Refs", "AcctSvcrRef")[:140], payer, " ".join(p.strip() for p in purpose if p.strip())
+    return minor, _text(detail, "Refs", "AcctSvcrRef"), payer, " ".join(p.strip() for p in purpose if p.strip())
 
 
 def _referenced(found: list[BankTransaction]) -> Iterator[BankTransaction]:
