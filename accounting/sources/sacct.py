@@ -33,8 +33,8 @@ _TASK = re.compile(r"\d+_(\d+)\Z")
 _NO_RUN = re.compile(r"\.|_\[")
 
 
-# What `gres/…` counts as an accelerator: NVIDIA's and others' GPUs, Hygon's DCU, Ascend's NPU, Cambricon's MLU, Enflame's
-# GCU. Shares of one (`mps`, `shard`) are none of their own.
+# What `gres/…` counts as an accelerator: GPUs, Hygon's DCU, Ascend's NPU, Cambricon's MLU, Enflame's GCU. Shares of one
+# (`mps`, `shard`) are none of their own.
 ACCELERATORS = ("gpu", "dcu", "npu", "mlu", "gcu")
 
 # sacct's other names of what is read here, in lower case.

@@ -785,6 +785,8 @@ def check_charge(charge, record, terms, project, seq, tell, note):
     )
     for resource, segments in by_resource.items():
         if resource == "minimum":
+            if any(str(s.get("numerator", 1)) == "0" for s in charge["segments"]):
+                tell("a minimum is charged for a run of which a part is paid otherwise")
             check_minimum(segments, total, where, read, terms, tell)
         else:
             check_segments(resource, segments, where, read, terms, tell, note)
@@ -953,7 +955,9 @@ def first_of(rules, moment):
 
 
 def narrowest(discount):
-    return [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")], int(discount[0])
+    """What is paid otherwise (a ratio of nothing) goes before all others."""
+    named = [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")]
+    return int(discount[1]["numerator"]) == 0, named, int(discount[0])
 
 
 def fits(discount, resource, where):

@@ -55,8 +55,8 @@ def test_pbs_log_gives_each_run_what_it_took() -> None:
 
 
 @pytest.mark.parametrize(("gres", "each"), [
-    ("gres/gpu=2,gres/gpu:a100=2", 2), ("gres/gpu:a100=1,gres/gpu:v100=2", 3), ("gres/dcu=4", 4), ("gres/dcu:z100=4", 4),
-    ("gres/npu=8,gres/gpu=1", 9), ("gres/mps=100,gres/shard=3", 0), ("license/ansys=5", 0),
+    ("gres/gpu=2,gres/gpu:a100=2", 2), ("gres/gpu:a100=1,gres/gpu:v100=2", 3), ("gres/dcu=4", 4),
+    ("gres/dcu:z100=4", 4), ("gres/npu=8,gres/gpu=1", 9), ("gres/mps=100,gres/shard=3", 0), ("license/ansys=5", 0),
 ])  # fmt: skip
 def test_slurm_accelerators_are_counted_whatever_the_centre_calls_them(gres: str, each: int) -> None:
     row = {"DBIndex": "7", "Cluster": "a", "JobID": "7", "User": "alice", "State": "COMPLETED", "Submit": "1795413500",
