@@ -54,6 +54,8 @@ def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
     """
     if order.kind not in ORDER_KINDS or order.amount <= 0 or order.price_micro < 0:
         raise AccountingError(f"an order is one of {', '.join(ORDER_KINDS)}, for more than nothing")
+    if order.ends_at is not None and order.ends_at <= max(order.starts_at, now):
+        raise AccountingError("an order ends after it begins, and not before now")
     if order.kind == "subscription" and order.ends_at is None:
         raise AccountingError("a subscription says when it ends")
     if order.price_micro and order.kind in ("trial", "as_used"):

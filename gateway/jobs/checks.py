@@ -264,10 +264,10 @@ def cores_charged(spec: JobSpec, queue: Queue | None) -> int:
 
 def gpus_charged(spec: JobSpec, queue: Queue | None) -> int:
     """Accelerators that one task asks for."""
-    if not spec.resources.gpu_cores_per_process:
+    r = spec.resources
+    if not r.gpu_cores_per_process:
         return 0
     nodes, _ = node_shape(spec, queue)
-    r = spec.resources
     return r.gpu_cores_per_process * (r.process_count or nodes * (r.processes_per_node or 1))
 
 

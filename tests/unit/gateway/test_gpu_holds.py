@@ -17,7 +17,8 @@ GPU_PRICE = PriceRule(0, "CNY", 300 * MICRO, datetime(2020, 1, 1, tzinfo=UTC), r
 def job(hours: int, gpus: int = 1, processes: int = 1) -> dict[str, object]:
     return {
         "script": "#!/bin/sh\ntrue\n", "placement": {"resource_ids": ["local"]},
-        "attributes": {"duration": hours * 3600}, "resources": {"gpu_cores_per_process": gpus, "process_count": processes},
+        "attributes": {"duration": hours * 3600},
+        "resources": {"gpu_cores_per_process": gpus, "process_count": processes},
     }  # fmt: skip
 
 
