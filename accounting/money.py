@@ -31,6 +31,11 @@ class Money:
         return f"{format_micro(self.micro)} {self.currency}"
 
 
+def is_currency(commodity: str) -> bool:
+    """Whether it is counted in micro-units of money, not in units of a resource."""
+    return _CURRENCY.match(commodity) is not None
+
+
 def format_micro(micro: int) -> str:
     """A plain decimal string with at least two places: 1500000 -> `1.50`, -1 -> `-0.000001`."""
     sign = "-" if micro < 0 else ""

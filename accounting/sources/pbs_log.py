@@ -64,6 +64,8 @@ def frame(lines: Sequence[str]) -> Iterator[dict[str, str]]:
             elif kind == "r" and job in stopped:
                 suspended[job] = suspended.get(job, 0) + _pause(stopped.pop(job), _clock(line))
             elif kind in "ER":
+                if job in stopped:  # deleted, or run again, while it was suspended
+                    suspended[job] = suspended.get(job, 0) + _pause(stopped.pop(job), _clock(line))
                 row |= {"S": started.pop((job, start), ""), "suspended_s": str(suspended.pop(job, 0))}
         yield row
 

@@ -275,6 +275,16 @@ def tres(text, name):
     return ""
 
 
+def accelerators(text):
+    """Of each kind the figure of its own name, else the sum of its models (gres/gpu:a100=2)."""
+    found = {}
+    for item in text.split(","):
+        kind, _, model = item.partition("=")[0].partition(":")
+        if kind in ("gres/gpu", "gres/dcu", "gres/npu", "gres/mlu", "gres/gcu"):
+            found.setdefault(kind, {})[model] = int(item.partition("=")[2] or 0)
+    return sum(models.get("", sum(models.values())) for models in found.values())
+
+
 def mebibytes(text):
     if not text:
         return 0
@@ -301,7 +311,7 @@ def from_sacct(f):
     return {
         "ran": ran, "cpus": cpus, "nodes": nodes, "elapsed_s": elapsed if ran else 0,
         "core_seconds": cpus * elapsed if ran else 0, "node_seconds": nodes * elapsed if ran else 0,
-        "gpu_seconds": int(tres(alloc, "gres/gpu") or 0) * held if ran else 0,
+        "gpu_seconds": accelerators(alloc) * held if ran else 0,
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
         "state": f["State"].split()[0], "queue": f.get("Partition", ""),
@@ -775,6 +785,8 @@ def check_charge(charge, record, terms, project, seq, tell, note):
     )
     for resource, segments in by_resource.items():
         if resource == "minimum":
+            if any(str(s.get("numerator", 1)) == "0" for s in charge["segments"]):
+                tell("a minimum is charged for a run of which a part is paid otherwise")
             check_minimum(segments, total, where, read, terms, tell)
         else:
             check_segments(resource, segments, where, read, terms, tell, note)
@@ -943,7 +955,9 @@ def first_of(rules, moment):
 
 
 def narrowest(discount):
-    return [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")], int(discount[0])
+    """What is paid otherwise (a ratio of nothing) goes before all others."""
+    named = [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")]
+    return int(discount[1]["numerator"]) == 0, named, int(discount[0])
 
 
 def fits(discount, resource, where):

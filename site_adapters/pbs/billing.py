@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from site_adapters.command import Command, Output
@@ -91,7 +91,7 @@ def frame_log(text: str, *, since: datetime, users: set[str], zone: str = "UTC")
             problems.append(RowProblem(line, "no accounting line"))
             continue
         try:
-            stamp = datetime.strptime(match[1], "%m/%d/%Y %H:%M:%S").replace(tzinfo=here)
+            stamp = datetime.strptime(match[1], "%m/%d/%Y %H:%M:%S").replace(tzinfo=here).astimezone(UTC)
         except ValueError as exc:
             problems.append(RowProblem(line, str(exc)))
             continue
@@ -105,6 +105,8 @@ def frame_log(text: str, *, since: datetime, users: set[str], zone: str = "UTC")
         elif kind == "r" and job in stopped:
             paused[job] = paused.get(job, 0) + int((stamp - stopped.pop(job)).total_seconds())
         elif kind in ("E", "R"):
+            if job in stopped:  # deleted, or run again, while it was suspended
+                paused[job] = paused.get(job, 0) + int((stamp - stopped.pop(job)).total_seconds())
             fields = {"line": line, "S": started.pop(job, ""), "suspended_s": str(paused.pop(job, 0))}
             if stamp >= since and (not users or _user(rest) in users):
                 usages.append(SiteUsage(LOG, fields))

@@ -112,7 +112,11 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
             yield apel.FORMAT, row
     canceled = {"State": "CANCELLED by 5", "ElapsedRaw": "60", "End": "1795413660"}
     suspended = {"Suspended": "00:01:05", "ElapsedRaw": "9", "End": "1795413674"}
-    for changes in ({}, {"NodeList": "None assigned"}, canceled, suspended):
+    accelerated = [
+        {"AllocTRES": f"cpu=8,mem=4G,node=1,{gres}", "ElapsedRaw": "60", "End": "1795413660"}
+        for gres in ("gres/dcu=2,gres/dcu:z100=2", "gres/gpu:a100=1,gres/gpu:v100=2,gres/mps=100")
+    ]
+    for changes in ({}, {"NodeList": "None assigned"}, canceled, suspended, *accelerated):
         yield "sacct/1", SACCT | changes
 
 
