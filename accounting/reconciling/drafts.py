@@ -243,7 +243,8 @@ def _sums(sums: Sequence[tuple[Any, int, int | None]], tolerance: Tolerance) -> 
 
 def _accept(found: Sequence[Draft], rules: Rules) -> list[Draft]:
     """Mark what the contract lets stand: certain, of one cause, small, and not too much in all."""
-    refused = any(d.category in (Category.SIGNATURE, Category.CONTROL_TOTAL) for d in found)
+    doubts = (Category.SIGNATURE, Category.CONTROL_TOTAL, Category.CHANGED_AFTER)
+    refused = any(d.category in doubts for d in found)
     total, decided = 0, []
     for draft in found:
         held = "the statement itself is in doubt" if refused else _held(draft, rules)
