@@ -21,7 +21,7 @@ from accounting.reconciling.found import Matched
 from accounting.reconciling.sides import Run, Scope, same_jobs
 from accounting.reconciling.statement import Finding, Header, check_totals
 from accounting.reconciling.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
-from accounting.store.schema import ACCOUNTS, ENTRIES, POSTINGS, USAGE, core, insert_all, upsert
+from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, USAGE, core, insert_all, upsert
 
 RECONCILIATIONS = core(tables.ReconciliationRow)
 BREAKS, EVENTS = core(tables.BreakRow), core(tables.BreakEventRow)
@@ -375,6 +375,16 @@ def booked_before(conn: Connection, row: Any, line: Any | None, account: str) ->
     ]
     other = BREAKS.c.statement_id != row.statement_id
     return int(conn.scalar(query.join(LINES, of_line).where(BREAKS.c.usage_record_id.is_(None), other, *said)) or 0)
+
+
+def as_metered(conn: Connection, line: Any, old: Any) -> bool:
+    """Whether a line is about the cores that the scheduler gave (`old`: our reading), not about those that are billed
+    of them: threads as cores, whole nodes, cores asked for."""
+    if line.cores:
+        return bool(line.cores == old.cores)
+    billed = conn.scalar(select(CHARGES.c.core_seconds).where(CHARGES.c.usage_record_id == old.id))
+    as_billed = line.core_seconds - (old.core_seconds if billed is None else billed)
+    return bool(abs(line.core_seconds - old.core_seconds) <= abs(as_billed))
 
 
 def line_of_break(conn: Connection, row: Any) -> Any | None:
