@@ -44,7 +44,7 @@ def scaled(text: str, factor: int, *, signed: bool = False) -> int:
     if (found := _plain(text, factor)) is not None:
         return found
     try:
-        number = Decimal("" if "_" in text else text) * factor
+        number = Decimal(text) * factor
     except InvalidOperation:
         raise ValueError(f"{text!r} is no number") from None
     if not number.is_finite() or abs(number) > _MICRO_MAX or (number < 0 and not signed):

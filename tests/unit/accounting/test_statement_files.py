@@ -85,7 +85,7 @@ def test_thousands_are_apart_where_the_profile_says_so(
     assert (figures(found), findings(found)) == ((1, 1234, 12_345_678_000, 0), [])
 
 
-@pytest.mark.parametrize("word", ["1,23", "12,3456", ",123", "1234,567", "1,234,56", "1_000"])
+@pytest.mark.parametrize("word", ["1,23", "12,3456", ",123", "1234,567", "1,234,56"])
 def test_groups_of_other_than_three_digits_are_no_number(word: str) -> None:
     profile = Profile({"quantity": "Q"}, delimiter=";", thousands=",")
     assert figures(read(f"Q\n{word}\n", "csv", profile)) == (0, 0, None, 1)
