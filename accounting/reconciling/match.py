@@ -57,6 +57,10 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     found.agreed += len(alike)
     _agree(found.agreeing, alike)
     single, rest_ours = _without(second, single, rest_ours)
+    once_more = _billed_before(conn, scope, single, tolerance, second)
+    found.duplicates += once_more
+    again = {line.line_no for line, _ in once_more}
+    single = [line for line in single if line.line_no not in again]
     found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
     found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
     summed = sides.Summed(conn, scope)
@@ -149,13 +153,39 @@ def _by_id_and_start(theirs: Sequence[Any], ours: Sequence[Any], tolerance: Tole
         near = [
             (abs(run.started - line.started), run.id, run)
             for run in runs.get((line.native_id, line.task), ())
-            if line.native_id and line.started is not None and run.started is not None and run.id not in taken
-            and abs(run.started - line.started) <= (120 if run.meter == "gateway" else tolerance.start_s)
+            if line.native_id and run.id not in taken and _starts_as(line, run, tolerance)
         ]  # fmt: skip
         if near:
             _, run_id, run = min(near, key=lambda item: item[:2])
             taken.add(run_id)
             yield Pair("T1", line, run)
+
+
+def _billed_before(
+    conn: Connection, scope: Scope, lines: Sequence[Line], tolerance: Tolerance, second: Sequence[Pair]
+) -> list[tuple[Line, int]]:
+    """Lines without the run's key about a run that another line bills already, with the number of that."""
+    asked = [line for line in lines if line.native_id and line.started is not None]
+    runs: dict[tuple[str, int | None], list[Run]] = defaultdict(list)
+    for run in sides.runs_named(conn, scope, {line.native_id for line in asked}):
+        runs[run.native_id, run.task].append(run)
+    billed = sides.billed_by_key(conn, scope, {run.run_key for some in runs.values() for run in some})
+    billed |= {pair.ours.run_key: pair.theirs.line_no for pair in second}
+    found = []
+    for line in asked:
+        before = [
+            billed[run.run_key] for run in runs.get((line.native_id, line.task), ())
+            if run.run_key in billed and _starts_as(line, run, tolerance)
+        ]  # fmt: skip
+        if before:
+            found.append((line, min(before)))
+    return found
+
+
+def _starts_as(line: Line, run: Run, tolerance: Tolerance) -> bool:
+    if line.started is None or run.started is None:
+        return False
+    return abs(run.started - line.started) <= (120 if run.meter == "gateway" else tolerance.start_s)
 
 
 def _by_person_and_time(theirs: Sequence[Any], ours: Sequence[Any], tolerance: Tolerance) -> Iterator[Pair]:
@@ -205,9 +235,14 @@ def _without(pairs: Sequence[Pair], theirs: Sequence[Any], ours: Sequence[Any]) 
 
 def _differs(pair: Pair, tolerance: Tolerance) -> bool:
     t, o = pair.theirs, pair.ours
-    apart = abs(t.core_seconds - o.core_seconds)
-    if apart > tolerance.seconds * o.cores and apart * 1_000_000 > tolerance.ppm * o.core_seconds:
+    # What was metered, or what of it is billed by the agreement: threads as cores, whole nodes, cores asked for.
+    if all(_apart(t.core_seconds, ours, o.cores, tolerance) for ours in {o.core_seconds, o.billed_core_seconds}):
         return True
     if t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro:
         return True
     return bool((t.username and o.username and t.username != o.username) or not o.in_period)
+
+
+def _apart(theirs: int, ours: int, cores: int, tolerance: Tolerance) -> bool:
+    apart = abs(theirs - ours)
+    return apart > tolerance.seconds * cores and apart * 1_000_000 > tolerance.ppm * ours

@@ -79,6 +79,7 @@ class Run(Struct, frozen=True, gc=False):
     job_id: str | None
     project_id: str | None
     in_period: int
+    billed_core_seconds: int  # as they were priced by the agreement's policy
 
 
 def governing(scope: Scope, columns: Sequence[Any], *, site: Any = USAGE.c.site_id) -> Select[Any]:
@@ -132,7 +133,7 @@ def _run(scope: Scope) -> Sequence[Any]:
         USAGE.c.username, USAGE.c.account, USAGE.c.queue, USAGE.c.state, USAGE.c.cores, USAGE.c.requested_cores,
         USAGE.c.nodes, epoch_of(USAGE.c.start_time), epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s,
         USAGE.c.core_seconds, CHARGES.c[scope.basis], USAGE.c.job_id, USAGE.c.project_id,
-        case((scope.inside, 1), else_=0),
+        case((scope.inside, 1), else_=0), func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds),
     )  # fmt: skip
 
 
@@ -208,6 +209,24 @@ class Summed:
         logins = self._scope.logins
         return [(queue, account, logins.get(username, username), int(seconds), None if micro is None else int(micro))
                 for queue, account, username, seconds, micro in found]  # fmt: skip
+
+
+def runs_named(conn: Connection, scope: Scope, native_ids: Collection[str]) -> Iterator[Run]:
+    """Every run with one of these numbers at the centre."""
+    query, ids = governing(scope, _run(scope), site=_NO_INDEX), sorted(native_ids)
+    for at in range(0, len(ids), _AT_ONCE):
+        yield from _runs(conn, scope, query.where(USAGE.c.native_id.in_(ids[at : at + _AT_ONCE])))
+
+
+def billed_by_key(conn: Connection, scope: Scope, run_keys: Collection[str]) -> dict[str, int]:
+    """The first line that bills each of these runs by its key."""
+    found: dict[str, int] = {}
+    keys = sorted(run_keys)
+    query = select(LINES.c.run_key, func.min(LINES.c.line_no)).where(LINES.c.statement_id == scope.statement_id)
+    for at in range(0, len(keys), _AT_ONCE):
+        some = query.where(LINES.c.run_key.in_(keys[at : at + _AT_ONCE])).group_by(LINES.c.run_key)
+        found |= {run_key: int(line_no) for run_key, line_no in conn.execute(some)}
+    return found
 
 
 def same_jobs(conn: Connection, scope: Scope, found: Collection[Run]) -> Iterator[Run]:

@@ -26,7 +26,9 @@ class ProfileIn(_In):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8-sig", "utf-8", "gb18030", "latin-1"] = "utf-8-sig"
     decimal: Literal[".", ","] = "."
+    thousands: Literal["", ",", ".", " ", "'"] = ""
     total_marker: Words = ""
+    states: dict[Words, Words] = Field(default_factory=dict, max_length=200)
 
 
 class StatementTotalsIn(_In):

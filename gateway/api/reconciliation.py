@@ -88,7 +88,7 @@ def show_statement(services: Svc, person: Who, number: Number) -> Response:
 
 
 @router.post("/reconciliations", **describe.route(
-    schemas.ReconciliationDone, body=schemas.ReconcileIn, refuses=(403, 404, 422)
+    schemas.ReconciliationDone, body=schemas.ReconcileIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def compare(services: Svc, admin: Admin, body: Body) -> Response:
     """Compare a statement with the books by the signed agreement (operator); what that lets stand is posted, once."""
@@ -96,7 +96,10 @@ def compare(services: Svc, admin: Admin, body: Body) -> Response:
     with services.db.read() as conn:
         row = _statement_row(services, conn, admin, wanted.statement)
         rules = rules_for(conn, row, _narrower(wanted), now=services.clock())
-    done = reconcile.reconcile(services, row.id, rules=rules, by=admin.name)
+    try:
+        done = reconcile.reconcile(services, row.id, rules=rules, by=admin.name)
+    except Refused as exc:
+        raise Conflict(str(exc)) from exc
     with services.db.read() as conn:
         made = next(
             r for r in recon_store.reconciliations(conn, site_ids=[row.site_id]) if r.id == done.reconciliation_id

@@ -257,8 +257,10 @@ def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> b
     elapsed = line.elapsed_s or (line.core_seconds // cores if cores and line.core_seconds % cores == 0 else 0)
     start = old.start_time
     end = old.end_time if not elapsed or start is None else start + timedelta(seconds=elapsed + old.suspended_s)
-    same = ("native_id", "task", "state", "username", "account", "queue", "qos", "suspended_s", "gpu_seconds",
-            "memory_mib_seconds", "submit_time")  # fmt: skip
+    same = ["native_id", "task", "state", "username", "account", "queue", "qos", "suspended_s", "gpu_seconds",
+            "memory_mib_seconds", "submit_time"]  # fmt: skip
+    if recon_store.as_metered(conn, line, old):  # else the agreement's policy has been applied to the line already
+        same += ["cpus", "exclusive", "requested_cores"]
     opened = vault.Opener(services, conn)(line.raw)
     record = UsageRecord(
         site_id=old.site_id, run_key=old.run_key if old.meter == "centre" else (line.run_key or old.run_key),
