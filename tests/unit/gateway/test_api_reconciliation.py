@@ -104,6 +104,37 @@ def test_a_month_is_received_compared_settled_and_signed_off(gateway: Gateway, a
     gateway.check_books()
 
 
+def test_neither_side_settles_a_break_alone(gateway: Gateway, address: str) -> None:
+    """Two of the operator let a centre's claim go, two of a centre grant it to themselves: neither is an agreement."""
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    one, two = person(gateway, "admin", admin=True), person(gateway, "second", admin=True)
+    with client(address, one) as ours, client(address, two) as ours_too:
+        number = ours.post("/statements", json=statement(amount="9.99")).json()["id"]
+        ours.post("/reconciliations", json={"statement": number})
+        (item,) = ours.get("/breaks").json()["items"]
+        path = f"/breaks/{item['id']}"
+        centre, other = person(gateway, "staff", staff=True), person(gateway, "colleague", staff=True)
+        with client(address, centre) as theirs, client(address, other) as theirs_too:
+            for proposer, second, side in ((ours, ours_too, "operator"), (theirs, theirs_too, "centre")):
+                assert proposer.post(f"{path}/propose", json={"note": "so", "resolution": "waive"}).status_code == 200
+                alone = second.post(f"{path}/countersign", json={"note": "yes"})
+                assert (alone.status_code, f"the {side} has done both" in alone.json()["detail"]) == (409, True)
+                assert second.post(f"{path}/reopen", json={"note": "again"}).json()["state"] == "open"
+            ours.post(f"{path}/propose", json={"note": "so", "resolution": "waive"})
+            assert theirs.post(f"{path}/countersign", json={"note": "yes"}).json()["state"] == "waived"
+
+
+def test_where_nobody_speaks_for_a_centre_two_of_the_operator_settle_a_break(gateway: Gateway, address: str) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    one, two = person(gateway, "admin", admin=True), person(gateway, "second", admin=True)
+    with client(address, one) as ours, client(address, two) as ours_too:
+        number = ours.post("/statements", json=statement(amount="9.99")).json()["id"]
+        ours.post("/reconciliations", json={"statement": number})
+        (item,) = ours.get("/breaks").json()["items"]
+        ours.post(f"/breaks/{item['id']}/propose", json={"note": "so", "resolution": "waive"})
+        assert ours_too.post(f"/breaks/{item['id']}/countersign", json={"note": "y"}).json()["state"] == "waived"
+
+
 def test_both_sides_settle_a_break_on_the_command_line(gateway: Gateway, address: str, tmp_path: Path) -> None:
     agree(gateway.services.db, agreement(site_ids=("local",)))
     admin, centre = person(gateway, "admin", admin=True), person(gateway, "staff", staff=True)
