@@ -2253,6 +2253,7 @@ def check_settlement(said, signatures, whole, tell, note):
             tell(f"{held['entry']} is in dispute and settled")
     check_sums(said, whole, tell)
     check_legs(said, agreed, tell)
+    check_opening(said, whole.options.before, tell, note)
     check_signatures(said, signatures, whole.options, tell, note)
 
 
@@ -2342,10 +2343,28 @@ def check_legs(said, agreed, tell):
         or said["pay_currency"] != currency
     ):
         tell(f"withheld is {withheld} by the agreement, paid in {currency}")
-    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in lines if v):
+    moves = [(a, c, str(v)) for a, c, v in lines if v] or [(f"centre:{said['centre']}:payable", said["currency"], "0")]
+    if sorted(map(tuple, said["movements"])) != sorted(moves):
         tell("the accounts that it moves are not those of its totals")
     if sum(fees.values()) + withheld + net + keeps + int(said["tax"]) != int(said["earned"]):
         tell("the parts do not make up what was earned")
+
+
+def check_opening(said, before, tell, note):
+    """What was owed before is what the statement before closed with; that is not in the bundle."""
+    if before is None:
+        if int(said["opening"]):
+            owed, paid = money(int(said["opening"])), money(int(said["paid"]))
+            note(
+                f"{owed} {said['pay_currency']} were owed before, {paid} paid since: compare that with the statement "
+                "before (--before FILE) and with your bank"
+            )
+        return
+    for name in ("t", "centre", "operator", "currency", "pay_currency"):
+        if before[name] != said[name]:
+            tell(f"the statement before is of {name} {before[name]}, this one of {said[name]}")
+    if said["opening"] != before["closing"]:
+        tell(f"it opens with {said['opening']}, the statement before closed with {before['closing']}")
 
 
 def last_day(end, name):
@@ -2387,12 +2406,13 @@ def url64(text):
 
 
 class Options:
-    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=()):
+    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=(), before=None):
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
         self.signers = {side: b64(key) for side, _, key in (text.partition("=") for text in signers)}
         self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents}
+        self.before = None if before is None else json.loads(before)
         self.processes = processes or min(8, os.cpu_count() or 1)
 
 
@@ -2416,6 +2436,9 @@ def main(arguments=None):
     parser.add_argument(
         "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
     )
+    parser.add_argument(
+        "--before", help="the settlement before this one, as you signed it: what was owed is what that closed with"
+    )
     parser.add_argument("--runs", action="store_true", help="say of each run what it stands on")
     parser.add_argument("--processes", type=int)
     given = parser.parse_args(arguments)
@@ -2423,7 +2446,8 @@ def main(arguments=None):
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
         documents = [open(path, "rb").read() for path in given.statement]  # noqa: SIM115
-        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents)
+        before = open(given.before, "rb").read() if given.before else None  # noqa: SIM115
+        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents, before)
         with opened(given.bundle) as lines:
             whole = checked(iter(lines), options)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as exc:

@@ -21,7 +21,7 @@ from accounting.ledger import Entry, Posting
 from accounting.settle import Rate
 from accounting.store import settlements
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, checkpoint
+from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_settlement import AGREEMENT, agree, db, draw, lines, public_keys, sign_agreement
 
@@ -99,3 +99,45 @@ def test_the_rate_of_the_day_after_a_period_is_not_the_periods(db: Database, ver
     assert verifier.main_of(iter(drawn), options)[0] == []
     later = [line.replace('"day":"2026-11-30"', '"day":"2026-12-01"') for line in drawn]
     assert any("of a day after the period" in told for told in verifier.main_of(iter(later), options)[0])
+
+
+def test_a_month_of_which_all_is_in_dispute_is_a_statement_of_nothing_and_fits(
+    db: Database, verdict: Callable[[list[str]], tuple[int, str]]
+) -> None:
+    with db.write() as conn:
+        open_entries = [
+            key for key, *_ in conn.exec_driver_sql("SELECT idem_key FROM journal_entry") if "charge:" in key
+        ]
+        found = draw(conn, 1, **dict.fromkeys(open_entries, "all of it"))
+        assert (found.said["net"], found.said["entries"]) == ("0", "0")
+        agree(conn, found)
+        append_all(conn)
+        checkpoint(conn)
+        code, said = verdict(lines(conn))
+    assert code == 0, said
+
+
+def test_what_was_owed_before_is_what_the_statement_before_closed_with(db: Database, verifier: ModuleType) -> None:
+    with db.write() as conn:
+        first = agree(conn, draw(conn, 1))
+        book(conn, [8], ElapsedRaw="50")
+        period = month("2026-12", "UTC")
+        settlements.draw(conn, AGREEMENT, settlement_id="s2", start=period.start, end=period.end, disputed={}, now=T0)
+        append_all(conn)
+        checkpoint(conn)
+        drawn = list(bundle(conn, About(period.start, period.end, settlement_id="s2"), log_key=LOG, seal=SEAL))
+
+    def told(before: str | None, lines: list[str] = drawn) -> tuple[list[str], dict[str, int]]:
+        findings, notes, _ = verifier.main_of(iter(lines), verifier.Options(LOG.vkey, [], None, 1, before=before))
+        return findings, notes
+
+    findings, notes = told(None)
+    assert findings == []
+    assert [text for text in notes if "were owed before" in text]
+    findings, notes = told(first.statement)
+    assert (findings, [text for text in notes if "were owed before" in text]) == ([], [])
+    closed = f'"closing":"{first.said["closing"]}"'
+    assert any(
+        "the statement before closed with" in f for f in told(first.statement.replace(closed, '"closing":"7"'))[0]
+    )
+    assert any("of centre" in f for f in told(first.statement.replace('"centre":"c1"', '"centre":"c2"'))[0])
