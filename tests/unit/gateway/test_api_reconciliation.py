@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import subprocess
@@ -102,6 +103,35 @@ def test_a_month_is_received_compared_settled_and_signed_off(gateway: Gateway, a
         assert (head["signed_off"], head["open_breaks"], head["lines"]) == (True, 0, 1)
         assert len(theirs.get("/reconciliations").json()["items"]) == 1
     gateway.check_books()
+
+
+def packed(content: bytes) -> dict[str, Any]:
+    told = {k: v for k, v in statement().items() if k != "content"}
+    return told | {"packed": "gzip", "content_base64": base64.b64encode(gzip.compress(content)).decode()}
+
+
+def test_a_big_centres_month_is_longer_than_other_bodies_and_may_come_packed(gateway: Gateway, address: str) -> None:
+    centre, limit = person(gateway, "staff", staff=True), gateway.services.settings.body_bytes_max
+    long = statement()["content"] + " " * limit
+    with client(address, centre) as theirs:
+        plain = theirs.post("/statements", json=statement() | {"content": long})
+        assert plain.status_code == 200, plain.text
+        again = theirs.post("/statements", json=packed(long.encode()))
+        assert again.status_code == 200, again.text
+        assert (again.json()["id"], again.json()["new"]) == (plain.json()["id"], False), "the very same bytes"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"no gzip", "not packed by gzip"), (gzip.compress(b"{}")[:-4], "not whole"),
+     (gzip.compress(b"{}") + b"more", "not whole"), (gzip.compress(b" " * 4_000_001), "longer than 4000000 bytes")],
+)  # fmt: skip
+def test_what_cannot_be_unpacked_is_said(gateway: Gateway, address: str, content: bytes, told: str) -> None:
+    gateway.services.settings.statement_bytes_max = 1_000_000
+    body = packed(b"") | {"content_base64": base64.b64encode(content).decode()}
+    with client(address, person(gateway, "staff", staff=True)) as theirs:
+        refused = theirs.post("/statements", json=body)
+    assert (refused.status_code, told in refused.json()["detail"]) == (422, True), refused.text
 
 
 def test_neither_side_settles_a_break_alone(gateway: Gateway, address: str) -> None:
