@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def send(
     as_json: bool,
 ) -> int:
     """Hand in a centre's statement of a month; the same bytes again are the same statement."""
-    body: dict[str, Any] = {"site": site, "period": month, "currency": currency, "format": form,
-                            "content_base64": base64.b64encode(file.read_bytes()).decode(), "number": number,
+    body: dict[str, Any] = {"site": site, "period": month, "currency": currency, "format": form, "packed": "gzip",
+                            "content_base64": base64.b64encode(gzip.compress(file.read_bytes(), 6)).decode(),
+                            "number": number,
                             "totals": {"lines": lines, "core_seconds": core_seconds, "amount": amount}}  # fmt: skip
     if profile is not None:
         body["profile"] = json_of(profile)
