@@ -219,7 +219,7 @@ class BillLine(_Out):
     """A line: `exact` before rounding, `net` and `tax` as rounded on the document."""
 
     line: int
-    kind: Literal["usage", "correction", "credit", "order"]
+    kind: Literal["usage", "correction", "credit", "order", "adjustment"]
     site: str
     user: str
     service_start: str

@@ -16,13 +16,13 @@ from accounting.invoicing.ageing import aged
 from accounting.invoicing.dispute_store import disputed_minor, disputes
 from accounting.invoicing.disputes import LIVE
 from accounting.invoicing.items import ITEMS
-from accounting.invoicing.store import DOCUMENTS
 from accounting.minor_units import to_minor
 from accounting.money import format_micro
 from accounting.payments.store import open_documents, received
 from accounting.reports.plots import Bar, bars_svg
 from accounting.reports.spending import By, Question, Scope, Spent, spent
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
+from accounting.store.settled import DOCUMENTS
 from gateway.billing.invoices import PROJECTS, USERS
 from gateway.identity.access import Person, Verb, can
 

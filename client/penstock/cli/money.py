@@ -235,7 +235,7 @@ def _show(found: dict[str, Any]) -> None:
              hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
     for line in found["lines"]:
-        if line["kind"] == "order":
+        if line["kind"] in ("order", "adjustment"):
             click.echo(f"{line['line']}: {line['text']}")
     c = found["currency"]
     click.echo(tr("Net {net} {currency} + tax {tax} {currency} = {gross} {currency}", **found))

@@ -21,10 +21,11 @@ from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, DocumentKind, LineKind, from_snapshot
 from accounting.invoicing.items import ITEMS
 from accounting.invoicing.legal_entities import add_tax_rule, save_entity, tax_rules
-from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, issue_invoice, load
+from accounting.invoicing.store import credited, issue_credit_note, issue_invoice, load
 from accounting.invoicing.tax import TaxKind, TaxRule, rate_text, taxed
 from accounting.minor_units import digits_of, distribute, plain, to_minor
 from accounting.store.contracts import Terms, set_terms
+from accounting.store.settled import DOCUMENTS
 from accounting.tables import APPEND_ONLY
 from accounting.usage import Meter
 from gateway.db import Database
