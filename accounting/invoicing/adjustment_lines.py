@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, insert, select
+from sqlalchemy import BigInteger, Connection, Select, and_, func, insert, select
 
 from accounting.calendar import month_of
 from accounting.invoicing.invoice import Document, Item, LineKind
@@ -97,6 +97,14 @@ def left_to_adjust(conn: Connection, before: datetime) -> list[tuple[str, str, i
         for row in conn.execute(_posted(before))
         if owed(row) != billed.get(row.id, 0)
     ]
+
+
+def adjusted_within(conn: Connection, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
+    """(currency, micro-units, what of them is on documents) of each adjustment that counts within [start, end)."""
+    on = select(func.coalesce(func.sum(ADJUSTMENT_ITEMS.c.amount_micro), 0, type_=BigInteger))
+    on = on.where(ADJUSTMENT_ITEMS.c.adjustment_id == ADJUSTMENTS.c.id)
+    query = _posted(end).add_columns(on.scalar_subquery().label("billed")).where(ENTRIES.c.effective_at >= start)
+    return [(row.currency, owed(row), int(row.billed)) for row in conn.execute(query)]
 
 
 def entries_on(documents: Select[Any]) -> Select[Any]:

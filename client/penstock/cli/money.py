@@ -188,6 +188,10 @@ def _show_month(name: str, found: dict[str, Any], periods: list[dict[str, Any]],
                        ("not_billed", "Charged and not billed")):  # fmt: skip
         for x in found[key]:
             click.echo(tr("{label}: {amount} {currency} ({runs} runs)", **x | {"label": tr(label)}))
+    for key, label in (("orders", "Ordered"), ("adjustments", "Adjusted")):
+        for x in found[key]:
+            click.echo(tr("{label}: {amount} {currency} ({count}), of which {not_billed} not billed",
+                          **x | {"label": tr(label)}))  # fmt: skip
     for x in found["documents"]:
         kind = tr(x["kind"].replace("_", " "))
         click.echo(tr("{count} {kind}(s): {gross} {currency}", **x | {"kind": kind}))
