@@ -88,7 +88,7 @@ def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Documen
     What the month's records corrected downwards below zero becomes a credit note. Late records of earlier months are
     lines of their own, with their service period.
     """
-    issuer, tax = _issuer(conn, wanted.issuer_id, wanted.payer_id, now)
+    issuer, tax = _issuer(conn, wanted.issuer_id, wanted.payer_id, wanted.month.end - timedelta(microseconds=1))
     payer = _known(conn, wanted.payer_id)
     if now < wanted.month.end:
         raise InvoiceRefused(f"{wanted.month.name} ends at {wanted.month.end.isoformat()}: it cannot be billed yet")
@@ -191,18 +191,19 @@ def lock(conn: Connection, issuer_id: str) -> None:
 # ---------------------------------------------------------------- parts
 
 
-def _issuer(conn: Connection, issuer_id: str, payer_id: str, now: datetime) -> tuple[LegalEntity, TaxRule]:
+def _issuer(conn: Connection, issuer_id: str, payer_id: str, supplied: datetime) -> tuple[LegalEntity, TaxRule]:
+    """Who bills, and the tax that held when the month's supplies were made, whenever the document is issued."""
     issuer, code = legal_entities.entity(conn, issuer_id) or (None, "")
     if issuer is None:
         raise InvoiceRefused(f"there is no legal entity {issuer_id!r}")
     _, override = legal_entities.entity(conn, payer_id) or (None, "")
     code = override or code or NO_TAX
-    rule = tax_rule_at(legal_entities.tax_rules(conn, code), code, now)
+    rule = tax_rule_at(legal_entities.tax_rules(conn, code), code, supplied)
     if rule is None and code == NO_TAX:
         epoch = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
         rule = TaxRule(NO_TAX, TaxKind.EXEMPT, 0, epoch, name_en="No tax", name_zh="不计税")
     if rule is None:
-        raise InvoiceRefused(f"tax rule {code!r} has no version that holds on {now.date().isoformat()}")
+        raise InvoiceRefused(f"tax rule {code!r} has no version that holds on {supplied.date().isoformat()}")
     return issuer, rule
 
 
