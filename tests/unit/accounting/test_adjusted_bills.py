@@ -20,6 +20,7 @@ from accounting.invoicing.store import issue_credit_note
 from accounting.invoicing.texts import describe
 from accounting.payments.payment import BankTransaction
 from accounting.payments.store import allocate_by_hand, import_payments, open_documents
+from accounting.reports.spending import By, Question, Scope, spent
 from accounting.store import periods
 from accounting.store.adjustments import Adjustment, decide, request_adjustment
 from accounting.store.contracts import Terms, set_terms
@@ -87,6 +88,25 @@ def test_an_adjustment_is_a_line_of_the_next_bill_and_of_no_other(priced: Databa
     with priced.read() as conn:
         assert charges_of_line(conn, made, line) == []
     assert bill(priced) is None and bill(priced, "2026-12") is None
+
+
+def test_what_was_spent_is_what_the_bill_says(priced: Database) -> None:
+    ran(priced, 1, 2)
+    adjusted(priced, -2_000)
+    adjusted(priced, -MICRO, name="x2", four_eyes=1)  # waits
+    made = billed(priced)
+    adjusted(priced, 10_000, name="x3", kind="write_off", document=made.number)
+
+    def told(*by: By, **more: Any) -> dict[tuple[str, ...], int]:
+        with priced.read() as conn:
+            question = Question(by, NOVEMBER.start, NOVEMBER.end, "Asia/Shanghai", **more)
+            return {row.keys: row.amount_micro for row in spent(conn, question, Scope(True))}
+
+    assert told() == {(): exact(made)}
+    assert told(By.KIND)["adjustment",] == -2_000
+    assert told(By.MONTH, By.PROJECT) == {("2026-11", "p1"): exact(made)}
+    assert told(user_ids=("u1",)) == told(site_ids=("alpha",)) == {(): exact(made) + 2_000}
+    assert told(as_of=WITHIN - timedelta(seconds=1)) == {}
 
 
 def test_what_waits_or_was_refused_or_came_later_is_on_no_bill(priced: Database) -> None:
