@@ -46,7 +46,8 @@ def aged(documents: Sequence[OpenDocument], disputed: Mapping[str, int], now: da
     """Each open invoice with its age; the longest overdue first."""
     found = []
     for document in documents:
-        days = max(0, (now - document.due_at).days + 1) if now > document.due_at else 0
+        late = now > document.due_at and document.open_minor > 0
+        days = (now - document.due_at).days + 1 if late else 0
         held = min(disputed.get(document.number, 0), max(document.open_minor, 0))
         level = sum(days >= limit for limit in DUNNING_DAYS) if document.open_minor - held > 0 else 0
         found.append(Aged(document, days, held, _bucket(days), level))

@@ -26,11 +26,11 @@ from sqlalchemy import (
     update,
 )
 
-from accounting import tables
 from accounting.calendar import Period, months
 from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
 from accounting.invoicing import legal_entities
+from accounting.invoicing.adjustment_lines import claim_adjustments, unbilled_adjustments
 from accounting.invoicing.credit_notes import Credit, Credited, credit_note
 from accounting.invoicing.credit_shares import share_credit
 from accounting.invoicing.invoice import (
@@ -45,18 +45,17 @@ from accounting.invoicing.invoice import (
 )
 from accounting.invoicing.items import ITEMS, items_of, items_sha256
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
-from accounting.invoicing.order_lines import PricePart, claim, unbilled_prices
+from accounting.invoicing.order_lines import claim, unbilled_prices
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
+from accounting.invoicing.set_off import set_off
 from accounting.invoicing.tax import TaxKind, TaxRule, tax_rule_at
 from accounting.ledger import Entry, Posting
 from accounting.store import book
 from accounting.store.holds import raise_limit
 from accounting.store.periods import assert_may_bill
-from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
+from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE
+from accounting.store.settled import DOCUMENTS, settled_minor
 from accounting.tables import UtcTime
-
-DOCUMENTS = core(tables.BillingDocumentRow)
-PAID = core(tables.InvoicePaymentRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,10 @@ class Wanted:
     whole: bool = True
     not_sites: tuple[str, ...] = ()
 
+    def sells(self, site_id: str) -> bool:
+        """Whether what is of this site (empty: of none) is billed here."""
+        return site_id not in self.not_sites if self.sites is None else site_id in self.sites
+
 
 def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Document | None:
     """The invoice of everything that is not billed yet; None where there is nothing. Asking twice bills once.
@@ -85,7 +88,7 @@ def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Documen
     What the month's records corrected downwards below zero becomes a credit note. Late records of earlier months are
     lines of their own, with their service period.
     """
-    issuer, tax = _issuer(conn, wanted.issuer_id, wanted.payer_id, now)
+    issuer, tax = _issuer(conn, wanted.issuer_id, wanted.payer_id, wanted.month.end - timedelta(microseconds=1))
     payer = _known(conn, wanted.payer_id)
     if now < wanted.month.end:
         raise InvoiceRefused(f"{wanted.month.name} ends at {wanted.month.end.isoformat()}: it cannot be billed yet")
@@ -96,20 +99,29 @@ def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Documen
     first, total = conn.execute(select(
         func.min(billable.c.end_time, type_=UtcTime()), func.sum(billable.c.amount_micro, type_=BigInteger)
     )).one()  # fmt: skip
-    prices = _prices(conn, wanted)
-    if first is None and not prices:
+    prices = unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
+                             sold_here=wanted.sells, before=wanted.month.end)  # fmt: skip
+    adjusted = unbilled_adjustments(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
+                                    sold_here=wanted.sells, before=wanted.month.end, zone=issuer.zone)  # fmt: skip
+    if first is None and not prices and not adjusted:
         return None
-    negative = int(total or 0) + sum(price.item.amount_micro for price in prices) < 0
+    beside = [*(price.item for price in prices), *(part.item for part in adjusted)]
+    negative = int(total or 0) + sum(item.amount_micro for item in beside) < 0
     kind = DocumentKind.CREDIT_NOTE if negative else DocumentKind.INVOICE
     serial, number = _next(conn, issuer.id, kind)
     for period in months(first, wanted.month.end, issuer.zone) if first is not None else ():
         _claim(conn, number, billable, period)
     claim(conn, number, prices)
+    claim_adjustments(conn, number, adjusted)
     # From what was claimed: charges may have come since they were counted.
-    items = [*_claimed(conn, number), *(price.item for price in prices)]
+    items = [*_claimed(conn, number), *beside]
     if not items or (sum(item.amount_micro for item in items) < 0) != negative:
         raise InvoiceRefused(f"the charges of {wanted.project} changed while they were billed: ask again")
-    lines = [(_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id), "") for item in items]
+    why = {part.adjustment_id: part.reason for part in adjusted}
+    lines = [
+        (_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id), why.get(item.adjusts, ""))
+        for item in items
+    ]
     made = document(
         number=number, kind=kind, issuer=issuer, payer=payer, project_id=wanted.project_id, project=wanted.project,
         currency=wanted.currency, period=(wanted.month.start, wanted.month.end), issued_at=now,
@@ -118,6 +130,7 @@ def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Documen
         unbilled=_unbilled(conn, wanted),
     )  # fmt: skip
     _keep(conn, made, serial, invoice_postings(made), now)
+    set_off(conn, made, now=now)
     return made
 
 
@@ -140,13 +153,6 @@ def issue_credit_note(
     share_credit(conn, made, entry_id=int(entry_id or 0), now=now)
     may_spend_again(conn, invoice, again)
     return made
-
-
-def settled_minor(conn: Connection, invoice_number: str) -> int:
-    """What of an invoice's gross is paid or credited so far."""
-    paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
-    back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
-    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0)
 
 
 def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:
@@ -185,18 +191,19 @@ def lock(conn: Connection, issuer_id: str) -> None:
 # ---------------------------------------------------------------- parts
 
 
-def _issuer(conn: Connection, issuer_id: str, payer_id: str, now: datetime) -> tuple[LegalEntity, TaxRule]:
+def _issuer(conn: Connection, issuer_id: str, payer_id: str, supplied: datetime) -> tuple[LegalEntity, TaxRule]:
+    """Who bills, and the tax that held when the month's supplies were made, whenever the document is issued."""
     issuer, code = legal_entities.entity(conn, issuer_id) or (None, "")
     if issuer is None:
         raise InvoiceRefused(f"there is no legal entity {issuer_id!r}")
     _, override = legal_entities.entity(conn, payer_id) or (None, "")
     code = override or code or NO_TAX
-    rule = tax_rule_at(legal_entities.tax_rules(conn, code), code, now)
+    rule = tax_rule_at(legal_entities.tax_rules(conn, code), code, supplied)
     if rule is None and code == NO_TAX:
         epoch = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
         rule = TaxRule(NO_TAX, TaxKind.EXEMPT, 0, epoch, name_en="No tax", name_zh="不计税")
     if rule is None:
-        raise InvoiceRefused(f"tax rule {code!r} has no version that holds on {now.date().isoformat()}")
+        raise InvoiceRefused(f"tax rule {code!r} has no version that holds on {supplied.date().isoformat()}")
     return issuer, rule
 
 
@@ -303,19 +310,11 @@ def _claimed(conn: Connection, number: str) -> list[Item]:
     ]  # fmt: skip
 
 
-def _prices(conn: Connection, wanted: Wanted) -> list[PricePart]:
-    """What orders cost that count in the month or before it and are on no document."""
-
-    def sold_here(site_id: str) -> bool:
-        return site_id not in wanted.not_sites if wanted.sites is None else site_id in wanted.sites
-
-    return unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
-                           sold_here=sold_here, before=wanted.month.end)  # fmt: skip
-
-
 def _kind(item: Item, billed: Period) -> LineKind:
     if item.ordered is not None:
         return LineKind.ORDER
+    if item.adjusts:
+        return LineKind.ADJUSTMENT
     return LineKind.USAGE if item.service_start >= billed.start else LineKind.CORRECTION
 
 

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, or_, select
 
 from accounting.errors import PaymentRefused
 from accounting.invoicing.invoice import DocumentKind
 from accounting.invoicing.legal_entities import ENTITIES, SERIES
 from accounting.invoicing.postings import allocation_postings, receipt_postings, settled_micro, settled_postings
-from accounting.invoicing.store import DOCUMENTS, PAID, load, may_spend_again, settled_minor
+from accounting.invoicing.store import load, may_spend_again
 from accounting.ledger import Entry
 from accounting.minor_units import plain
 from accounting.payments.payment import NAMED, Allocation, BankTransaction, OpenDocument, allocate
 from accounting.payments.top_up import Recognised, recognise
 from accounting.payments.top_up_store import lock_money, match_import, waiting
 from accounting.store import book
-from accounting.store.schema import TOP_UP_RECEIPTS, TRANSACTIONS, upsert
+from accounting.store.schema import SET_OFFS, TOP_UP_RECEIPTS, TRANSACTIONS, upsert
+from accounting.store.settled import DOCUMENTS, PAID, settled_minor
 
 _CHUNK = 200
 BY_REFERENCE = "its bank reference"
@@ -118,6 +119,8 @@ def allocate_by_hand(
         raise PaymentRefused(f"there is no transaction {transaction_id}")
     t = received.transaction
     document = next((d for d in open_documents(conn, number=number) if d.currency == t.currency), None)
+    if document is not None and document.open_minor < 0 and not dict(received.documents).get(number):
+        raise PaymentRefused(f"{number} owes nothing: what it gives back is set off against open invoices")
     if document is None:
         raise PaymentRefused(f"there is no invoice {number} in {t.currency}")
     paid = dict(received.documents).get(number, 0)
@@ -132,14 +135,19 @@ def allocate_by_hand(
 
 
 def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenDocument]:
-    """Invoices with what is left of them after credit notes and payments; all of them, or one (paid or not)."""
+    """Invoices with what is left of them after credit notes and payments; all of them, or one (paid or not). What is
+    left of a credit note that names no invoice, and has not been set off, is less than nothing."""
     paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
         PAID.c.document
     ).subquery()  # fmt: skip
     back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
         DOCUMENTS.c.corrects.is_not(None)
     ).group_by(DOCUMENTS.c.corrects).subquery()  # fmt: skip
-    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - func.coalesce(paid.c.minor, 0)).label("left")
+    against = func.coalesce(func.sum(SET_OFFS.c.amount_minor), 0)
+    off = select(against).where(SET_OFFS.c.document == DOCUMENTS.c.number).scalar_subquery()
+    used = select(against).where(SET_OFFS.c.source == DOCUMENTS.c.number).scalar_subquery()
+    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - func.coalesce(paid.c.minor, 0) - off + used
+            ).label("left")  # fmt: skip
     newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
     query = (
         select(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at, left,
@@ -148,7 +156,7 @@ def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenD
         .outerjoin(back, back.c.corrects == DOCUMENTS.c.number)
         .join(newest, newest.c.id == DOCUMENTS.c.payer_id)
         .join(ENTITIES, (ENTITIES.c.id == newest.c.id) & (ENTITIES.c.revision == newest.c.revision))
-        .where(DOCUMENTS.c.kind == DocumentKind.INVOICE.value)
+        .where(or_(DOCUMENTS.c.kind == DocumentKind.INVOICE.value, DOCUMENTS.c.corrects.is_(None)))
         .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
     )  # fmt: skip
     query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)

@@ -1334,7 +1334,7 @@ def check_chunk(task):
                 check_order(line["leaf"], terms, about, said.append, note)
             if line["leaf"]["kind"] in ("charge", "correction") and not line["charges"]:
                 said.append("an entry of charges without any charge")
-            if line["leaf"]["kind"] in ("invoice", "credit_note", "order"):
+            if line["leaf"]["kind"] in ("invoice", "credit_note", "order", "adjustment", "write_off"):
                 booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
             made += more
@@ -1949,7 +1949,7 @@ def items_by_document(whole):
 
 def check_lines(said, items, whole):
     """Each line is the sum of the charges on it, as they were booked."""
-    number, found = said["number"], {}
+    number, found, adjusted = said["number"], {}, set()
     for item in items:
         line, kind, entry, part, seconds, micro = item
         if (kind, entry, part) in whole.billed:
@@ -1957,6 +1957,12 @@ def check_lines(said, items, whole):
         whole.billed[kind, entry, part] = number
         if kind == "order":
             for text in wrong_order(said, line, entry, part, seconds, micro, whole):
+                whole.tell(f"{number}: {entry}: {text}")
+            found.setdefault(line, [0, 0, 0])[2] += int(micro)
+            continue
+        if kind == "adjustment":
+            adjusted.add(line)
+            for text in wrong_adjustment(said, line, entry, part, seconds, micro, whole):
                 whole.tell(f"{number}: {entry}: {text}")
             found.setdefault(line, [0, 0, 0])[2] += int(micro)
             continue
@@ -1980,8 +1986,26 @@ def check_lines(said, items, whole):
             whole.tell(f"{number}, line {n}: it says {sums}, the charges on it come to {found.get(n)}")
         late = line is not None and micros(line["service_start"]) < micros(said["period_start"])
         expected = "order" if line is not None and "ordered" in line else "correction" if late else "usage"
+        expected = "adjustment" if n in adjusted else expected
         if line is not None and line["kind"] != expected:
             whole.tell(f"{number}, line {n}: it is called {line['kind']}")
+
+
+def wrong_adjustment(said, n, entry, part, seconds, micro, whole):
+    """What of a decision on a line is not as it was booked: its entry lets the project owe so much more or less."""
+    line = next((line for line in said["lines"] if line["number"] == n), None)
+    booked = whole.booked.get(entry)
+    if line is None or booked is None or entry[:11] != "adjustment:":
+        return ["there is no such line, or its entry is not in the bundle"]
+    owes = (f"project:{said['project_id']}:usage", said["currency"])
+    owed = sum(int(value) for account, commodity, value in booked if (account, commodity) == owes)
+    if part in ("", said["payer"]["id"]) and int(seconds) == 0:
+        if part and 0 <= sign(owed) * int(micro) <= abs(owed):
+            whole.remark("a payer's part of an adjustment: that it is no more than the whole is all that was checked")
+            return []
+        if int(micro) == owed:
+            return []
+    return [f"{micro} for {seconds} core-seconds as the part of {part!r}, {owed} is booked on {owes[0]}"]
 
 
 def wrong_item(said, n, kind, part, seconds, micro, charge):
@@ -2047,7 +2071,7 @@ def check_order(leaf, terms, about, tell, note):
             of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
             tax = sign(price) * ((2 * abs(price) * int(agreed["tax"]["numerator"]) + of) // (2 * of))
         centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
-        check_back(said, agreed, terms, tell)
+        check_back(said, agreed, terms, tell, note)
         expected[f"centre:{agreed['centre_id']}:payable"] = -centre
     expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
     posted = {}
@@ -2060,7 +2084,7 @@ def check_order(leaf, terms, about, tell, note):
     note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
 
 
-def check_back(said, agreed, terms, tell):
+def check_back(said, agreed, terms, tell, note):
     """What of a price went back when its order was canceled, where the price is in the bundle, too."""
     name = said["allocation_id"].replace("!canceled", "")
     if name == said["allocation_id"]:
@@ -2069,8 +2093,10 @@ def check_back(said, agreed, terms, tell):
     if first is not None:
         unused, whole = -int(said["quantity"]), int(first["quantity"]) * 10**6
         back = int(first["price_micro"]) * unused * int(agreed.get("unused_back_ppm", 0)) // whole
-        stated = (-int(said["price_micro"]), said["order_id"])
-        if stated != (back, first["order_id"]) or not 0 < unused <= int(first["quantity"]):
+        stated = -int(said["price_micro"])
+        if 0 < stated < back:  # by what a credit note had left of the price
+            note("a canceled order gave less back than its agreement says: a credit note must have given some before")
+        if stated > back or said["order_id"] != first["order_id"] or not 0 < unused <= int(first["quantity"]):
             tell(f"{said['price_micro']} went back for {unused} of {first['quantity']}, by the agreement it is {back}")
 
 

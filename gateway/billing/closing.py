@@ -62,8 +62,8 @@ def _told(conn: Connection, left: list[Waiting]) -> str:
 
 
 def _counted(w: Waiting) -> str:
-    orders = [f"{w.orders} prices of orders"] if w.orders else []
-    return " and ".join([f"{w.runs} runs", *orders] if w.runs or not orders else orders)
+    beside = [f"{n} {what}" for n, what in ((w.orders, "prices of orders"), (w.adjustments, "adjustments")) if n]
+    return " and ".join([f"{w.runs} runs", *beside] if w.runs or not beside else beside)
 
 
 def _going(conn: Connection, at: datetime) -> list[Any]:

@@ -13,9 +13,10 @@ from accounting.calendar import Period, month
 from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoicing import legal_entities
 from accounting.invoicing.invoice import Document
-from accounting.invoicing.store import DOCUMENTS, Wanted, issue_invoice
+from accounting.invoicing.store import Wanted, issue_invoice
 from accounting.store.contracts import in_force
 from accounting.store.schema import TERMS
+from accounting.store.settled import DOCUMENTS
 from gateway.db import table_of
 from gateway.errors import Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
