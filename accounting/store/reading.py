@@ -51,7 +51,7 @@ def charges_of_job(conn: Connection, job_id: str) -> list[ChargeLine]:
 def charge_page(
     conn: Connection, project_id: str, *, limit: int, before: int | None = None, user_id: str | None = None
 ) -> list[Any]:
-    """A project's charges (or one person's of them) with their readings, newest first, also those that were replaced."""
+    """A project's charges (or one person's of them) with their readings, newest first, the replaced ones too."""
     query = (
         select(CHARGES, USAGE.c.site_id, USAGE.c.start_time, USAGE.c.end_time,
                REVERSALS.c.by_usage_record_id.label("replaced_by"))

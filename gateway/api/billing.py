@@ -53,7 +53,7 @@ def list_charges(
     limit: Limit = 50,
     before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
 ) -> Response:
-    """A project's charges, newest first, also those that were replaced (its owner: all; who works for it: their own)."""
+    """A project's charges, newest first, the replaced ones too (its owner: all; who works for it: their own)."""
     with services.db.read() as conn:
         row = project_row(conn, person, project, Verb.SEE_PROJECT)
         whose = None if can(person, Verb.SEE_BILL, ("project", row.id)) else person.user_id
