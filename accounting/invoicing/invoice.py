@@ -12,6 +12,9 @@ from typing import Any
 
 from accounting.invoicing.tax import TaxKind, TaxRule, taxed
 
+# Why a month's document is a credit note; `texts.py` says it in each language.
+CORRECTIONS = "corrections of earlier periods"
+
 
 class DocumentKind(StrEnum):
     """What a numbered document is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +13,12 @@ from sqlalchemy import Connection, func, insert, or_, select
 
 from accounting.errors import PaymentRefused
 from accounting.invoicing.invoice import DocumentKind
-from accounting.invoicing.legal_entities import ENTITIES, SERIES
+from accounting.invoicing.legal_entities import ENTITIES, SERIES, entities
 from accounting.invoicing.postings import allocation_postings, receipt_postings, settled_micro, settled_postings
 from accounting.invoicing.store import load, may_spend_again
 from accounting.ledger import Entry
 from accounting.minor_units import plain
-from accounting.payments.payment import NAMED, Allocation, BankTransaction, OpenDocument, allocate
+from accounting.payments.payment import NAMED, Allocation, BankTransaction, OpenDocument, allocate, reopen
 from accounting.payments.top_up import Recognised, recognise
 from accounting.payments.top_up_store import lock_money, match_import, waiting
 from accounting.store import book
@@ -85,6 +85,14 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
     owed = {d.number: d for d in open_documents(conn)}
     recorded = {top_up.id: top_up for top_up in waiting(conn)}
     for t in fresh:
+        if t.amount_minor < 0:
+            found = reopen(t, _paid_documents(conn))
+            _save(conn, ids[t.account, t.bank_ref], t, found, now)
+            for a in found:
+                sums[t.currency] += a.amount_minor
+                [owed[a.document]] = open_documents(conn, number=a.document)
+            left_over += sum(a.amount_minor for a in found) != t.amount_minor
+            continue
         found = allocate(t, list(owed.values()))
         top_up = recognise(t, list(recorded.values()))
         if top_up.top_up is not None and not any(a.how == NAMED for a in found):
@@ -98,8 +106,7 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
             sums[t.currency] += a.amount_minor
             before = owed[a.document]
             left = before.open_minor - a.amount_minor
-            owed[a.document] = OpenDocument(before.number, before.payer_id, before.payer_name, before.currency, left,
-                                            before.due_at)  # fmt: skip
+            owed[a.document] = replace(before, open_minor=left)
         left_over += sum(a.amount_minor for a in found) != t.amount_minor
     return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), left_over, recognised)
 
@@ -123,10 +130,14 @@ def allocate_by_hand(
         raise PaymentRefused(f"{number} owes nothing: what it gives back is set off against open invoices")
     if document is None:
         raise PaymentRefused(f"there is no invoice {number} in {t.currency}")
-    paid = dict(received.documents).get(number, 0)
-    low, high = -paid, min(received.unallocated_minor, document.open_minor)
-    if amount_minor == 0 or not low <= amount_minor <= max(high, 0):
-        raise PaymentRefused(f"between {plain(low, t.currency)} and {plain(max(high, 0), t.currency)} {t.currency} "
+    here = dict(received.documents).get(number, 0)
+    if t.amount_minor > 0:
+        low, high = -here, max(0, min(received.unallocated_minor, document.open_minor))
+    else:  # money that went back: what it had paid is open again
+        in_all = next((d.open_minor for d in _paid_documents(conn) if d.number == number), 0)
+        low, high = min(0, max(received.unallocated_minor, -in_all)), -here
+    if amount_minor == 0 or not low <= amount_minor <= high:
+        raise PaymentRefused(f"between {plain(low, t.currency)} and {plain(high, t.currency)} {t.currency} "
                              f"can be allocated to {number}")  # fmt: skip
     _save(conn, transaction_id, t, [Allocation(number, document.payer_id, amount_minor, f"by hand: {by}"[:200])], now)
     found = find(conn, transaction_id)
@@ -151,7 +162,7 @@ def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenD
     newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
     query = (
         select(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at, left,
-               ENTITIES.c.legal_name)
+               ENTITIES.c.legal_name, DOCUMENTS.c.issuer_id)
         .outerjoin(paid, paid.c.document == DOCUMENTS.c.number)
         .outerjoin(back, back.c.corrects == DOCUMENTS.c.number)
         .join(newest, newest.c.id == DOCUMENTS.c.payer_id)
@@ -160,7 +171,8 @@ def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenD
         .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
     )  # fmt: skip
     query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)
-    return [OpenDocument(r.number, r.payer_id, r.legal_name, r.currency, int(r.left), r.due_at)
+    zones = {entity.id: entity.zone for entity, _ in entities(conn) if entity.prefix}
+    return [OpenDocument(r.number, r.payer_id, r.legal_name, r.currency, int(r.left), r.due_at, zones[r.issuer_id])
             for r in conn.execute(query)]  # fmt: skip
 
 
@@ -180,6 +192,18 @@ def received(conn: Connection, *, only_unallocated: bool = False, limit: int = 5
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _paid_documents(conn: Connection) -> list[OpenDocument]:
+    """Invoices with what payments have brought of each, in `open_minor`."""
+    query = (
+        select(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at,
+               func.sum(PAID.c.amount_minor).label("minor"))
+        .join(PAID, PAID.c.document == DOCUMENTS.c.number)
+        .group_by(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at)
+        .having(func.sum(PAID.c.amount_minor) > 0)
+    )  # fmt: skip
+    return [OpenDocument(r.number, r.payer_id, "", r.currency, int(r.minor), r.due_at) for r in conn.execute(query)]
 
 
 def _key(t: BankTransaction) -> str:
