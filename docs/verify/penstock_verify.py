@@ -374,7 +374,10 @@ def usage(cores, nodes, elapsed, start, end, state, queue, *, suspended=0, gpus=
 
 
 # Ends that the PBS server writes itself (openpbs src/include/job.h).
-PBS_ENDS = {-11: "REQUEUED", -20: "NODE_FAIL", -25: "OUT_OF_CPU", -27: "OUT_OF_MEMORY", -29: "TIMEOUT"}
+PBS_ENDS = {-n: "FAILED" for n in (1, 2, 7, 8, 9, 10, 13, 16, 17, 19, 21, 22, 23, 30)}
+PBS_ENDS.update({-n: "NODE_FAIL" for n in (3, 4, 5, 6, 14, 15, 20)})
+PBS_ENDS.update({-11: "REQUEUED", -12: "REQUEUED", -18: "REQUEUED", -24: "OUT_OF_CPU", -25: "OUT_OF_CPU"})
+PBS_ENDS.update({-26: "OUT_OF_MEMORY", -27: "OUT_OF_MEMORY", -28: "TIMEOUT", -29: "TIMEOUT"})
 _PBS_LINE = re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d;([A-Za-z]);([^;]*);(.*)", re.DOTALL)
 _PBS_WORD = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)=("(?:[^"\\]|\\.)*"|\S*)')
 SKEW_S = 2
@@ -415,8 +418,22 @@ def kib(text):
     return int(match[1]) * 1024 ** "kmgtp".index(match[2] or "k")
 
 
+def torque_slots(text):
+    """Indices of each host: `n1/0+n1/1` and `n1/0-7,9`; none for PBS's own `n1/0*4`, nor where it has vnodes."""
+    found = {}
+    for word in text.split("+") if text else ():
+        host, _, indices = word.partition("/")
+        if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", indices):
+            return {}
+        for part in indices.split(","):
+            ends = [int(end) for end in part.split("-")]
+            found[host] = found.get(host, 0) + ends[-1] - ends[0] + 1
+    return found
+
+
 def pbs_took(said, assigned):
-    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else what was asked."""
+    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else the slots of Torque,
+    else what was asked."""
     parts = [part for chunk in re.findall(r"\(([^()]*)\)", said.get("exec_vnode", "")) for part in chunk.split("+")]
     hosts = {re.split(r"[:\[]", part)[0] for part in parts}
     sums = {"ncpus": 0, "ngpus": 0, "mem": 0}
@@ -425,6 +442,10 @@ def pbs_took(said, assigned):
             name, _, value = item.partition("=")
             if name in sums:
                 sums[name] += kib(value) // 1024 if name == "mem" else int(value or 0)
+    if not parts and torque_slots(said.get("exec_host", "")):
+        slots = torque_slots(said["exec_host"])
+        hosts, sums["ncpus"] = set(slots), sum(slots.values())
+        sums["ngpus"] = sum(torque_slots(said.get("exec_gpus", "")).values())
     cores = int(assigned.get("resource_assigned.ncpus") or 0) if "resource_assigned.ncpus" in assigned else (
         sums["ncpus"] or int(said.get("Resource_List.ncpus") or 0))  # fmt: skip
     memory = assigned.get("resource_assigned.mem", said.get("Resource_List.mem", ""))
@@ -435,7 +456,9 @@ def pbs_took(said, assigned):
 
 def pbs_asked(said):
     alone = bool(re.search(r"\bexcl(host)?\b", said.get("Resource_List.place", "")))
-    return {"exclusive": alone, "requested": int(said.get("Resource_List.ncpus") or 0)}
+    asked = said.get("Resource_List.ncpus", "")
+    torque = not re.search(r"\([^()]*\)", said.get("exec_vnode", "")) and torque_slots(said.get("exec_host", ""))
+    return {"exclusive": alone, "requested": None if torque or not asked else int(asked)}
 
 
 def from_pbs_log(f):
