@@ -281,9 +281,10 @@ class MonthBilled(_Out):
 
 
 class BilledCharge(_Out):
-    """One run on a line, with its arithmetic."""
+    """One run on a line, with its arithmetic; `charge` is its number in the books."""
 
     kind: Literal["charge", "reversal"]
+    charge: int
     job: str
     run: str
     queue: str
@@ -447,6 +448,12 @@ class CurrencySum(_Out):
     amount: str
 
 
+class OrderSum(_Out):
+    currency: str
+    orders: int
+    amount: str
+
+
 class DocumentSum(_Out):
     currency: str
     kind: str
@@ -461,6 +468,7 @@ class MonthView(_Out):
     charged: list[CurrencySum]
     provisional: list[CurrencySum]
     not_billed: list[CurrencySum]
+    orders_not_billed: list[OrderSum]
     documents: list[DocumentSum]
     open: list[AgedInvoice]
     disputed: list[Amount]

@@ -95,6 +95,8 @@ def show_month(services: Svc, _admin: Admin, name: Word, zone: Zone = ZONE) -> R
         "charged": [_sum(c, n, m) for c, n, _, m in found["charged"]],
         "provisional": [_sum(c, n, m) for c, n, _, m in found["provisional"]],
         "not_billed": [_sum(c, n, m) for c, n, m in found["not_billed"]],
+        "orders_not_billed": [{"currency": c, "orders": n, "amount": format_micro(m)}
+                              for c, n, m in found["orders_not_billed"]],
         "documents": [{"currency": c, "kind": kind, "count": n, "gross": plain(gross, c)}
                       for c, kind, n, gross in found["documents"]],
         "open": views.ageing_json(found["open"], standings(found["open"]))["invoices"],

@@ -16,6 +16,7 @@ from accounting.invoicing.ageing import aged
 from accounting.invoicing.dispute_store import disputed_minor, disputes
 from accounting.invoicing.disputes import LIVE
 from accounting.invoicing.items import ITEMS
+from accounting.invoicing.order_lines import left_to_bill
 from accounting.invoicing.store import DOCUMENTS
 from accounting.minor_units import to_minor
 from accounting.money import format_micro
@@ -85,6 +86,7 @@ def month_view(conn: Connection, month: Period, now: datetime) -> dict[str, Any]
     live = [d for d in disputes(conn) if d.state in LIVE]
     return {
         "charged": governed, "provisional": provisional, "not_billed": _not_billed(conn, month),
+        "orders_not_billed": _orders_not_billed(conn, month),
         "documents": [(c, k, int(n), int(g)) for c, k, n, g in billed], "open": found,
         "disputes": live, "unallocated": received(conn, only_unallocated=True),
     }  # fmt: skip
@@ -127,6 +129,15 @@ def _not_billed(conn: Connection, month: Period) -> list[tuple[str, int, int]]:
         .group_by(CHARGES.c.currency).order_by(CHARGES.c.currency)
     )  # fmt: skip
     return [(c, int(n), int(m)) for c, n, m in conn.execute(query)]
+
+
+def _orders_not_billed(conn: Connection, month: Period) -> list[tuple[str, int, int]]:
+    """Currency, orders, micro-units of prices that were booked before the month's end and stand on no document."""
+    sums: dict[str, tuple[int, int]] = {}
+    for _, currency, micro in left_to_bill(conn, month.end):
+        orders, amount = sums.get(currency, (0, 0))
+        sums[currency] = orders + 1, amount + micro
+    return [(currency, orders, amount) for currency, (orders, amount) in sorted(sums.items())]
 
 
 def _decimal(micro: int) -> Decimal:
