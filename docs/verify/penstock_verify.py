@@ -2323,7 +2323,9 @@ def check_legs(said, agreed, tell):
         or said["pay_currency"] != currency
     ):
         tell(f"withheld is {withheld} by the agreement, paid in {currency}")
-    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in lines if v):
+    # Where nothing is paid the entry still has one line, of 0.
+    moved = [line for line in lines if line[2]] or lines[:1]
+    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in moved):
         tell("the accounts that it moves are not those of its totals")
     if sum(fees.values()) + withheld + net + keeps + int(said["tax"]) != int(said["earned"]):
         tell("the parts do not make up what was earned")
