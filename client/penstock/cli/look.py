@@ -71,10 +71,10 @@ def why(job: str, as_json: bool) -> int:
     if as_json:
         emit(found)
         return report.OK
-    click.echo(found["sentence"])
+    click.echo(said(found["sentence"]))
     for line in (found["evidence"], found["action"]):
         if line:
-            click.echo(f"  {line}")
+            click.echo(f"  {said(line)}")
     return report.OK
 
 
