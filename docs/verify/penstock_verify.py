@@ -138,10 +138,15 @@ def ed25519(public, message, signature):
 
 def vkey(text):
     """(name, type, public key, key id) of `name+id+key`."""
-    name, key_id, body = text.split("+", 2)
-    raw = b64(body)
+    name, key_id, body = [*text.split("+", 2), "", ""][:3]
+    try:
+        raw = b64(body)
+    except ValueError:
+        raw = b""
     if len(raw) != 33 or raw[0] not in (1, 4):
-        raise ValueError(f"{text!r} is no Ed25519 key of a log or a witness")
+        raise ValueError(
+            f"{text!r} is no key of a log or a witness: it is written name+id+key (`evidence status` shows it)"
+        )
     found = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
     if found.hex() != key_id:
         raise ValueError(f"{text!r}: its id is not that of the key")
@@ -2406,8 +2411,9 @@ def check_legs(said, agreed, tell):
         or said["pay_currency"] != currency
     ):
         tell(f"withheld is {withheld} by the agreement, paid in {currency}")
-    moves = [(a, c, str(v)) for a, c, v in lines if v] or [(f"centre:{said['centre']}:payable", said["currency"], "0")]
-    if sorted(map(tuple, said["movements"])) != sorted(moves):
+    # Where nothing is paid the entry still has one line, of 0.
+    moved = [line for line in lines if line[2]] or lines[:1]
+    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in moved):
         tell("the accounts that it moves are not those of its totals")
     if sum(fees.values()) + withheld + net + keeps + int(said["tax"]) != int(said["earned"]):
         tell("the parts do not make up what was earned")
@@ -2473,10 +2479,22 @@ class Options:
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
-        self.signers = {side: b64(key) for side, _, key in (text.partition("=") for text in signers)}
+        self.signers = dict(map(signer, signers))
         self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents}
         self.before = None if before is None else json.loads(before)
         self.processes = processes or min(8, os.cpu_count() or 1)
+
+
+def signer(text):
+    """(side or party, its public key) of `op=KEY`."""
+    side, equals, key = text.partition("=")
+    try:
+        public = b64(key)
+    except ValueError:
+        public = b""
+    if not (side and equals) or len(public) != 32:
+        raise ValueError(f"--signer {text}: write NAME=KEY, KEY being 32 bytes in base64, as `keygen` prints it")
+    return side, public
 
 
 def opened(path):
@@ -2490,11 +2508,16 @@ def opened(path):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Check a bill of Penstock without trusting Penstock.")
     parser.add_argument("bundle", help="a file of JSON lines, plain or .gz; - reads standard input")
-    parser.add_argument("--log-key", help="the log's verifier key, as you know it")
-    parser.add_argument("--witness", action="append", default=[], help="a witness that must have cosigned")
+    parser.add_argument("--log-key", help="the log's key, name+id+key, as you know it")
+    parser.add_argument(
+        "--witness", action="append", default=[], help="a witness's key, name+id+key: it must have cosigned"
+    )
     parser.add_argument("--seen", help="a file with a checkpoint that you have kept")
     parser.add_argument(
-        "--signer", action="append", default=[], help="side or party=KEY: the operator's or a centre's key, base64"
+        "--signer",
+        action="append",
+        default=[],
+        help="side or party=KEY: the operator's or a centre's public key, base64",
     )
     parser.add_argument(
         "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
@@ -2503,7 +2526,7 @@ def main(arguments=None):
         "--before", help="the settlement before this one, as you signed it: what was owed is what that closed with"
     )
     parser.add_argument("--runs", action="store_true", help="say of each run what it stands on")
-    parser.add_argument("--processes", type=int)
+    parser.add_argument("--processes", type=int, help="how many work at once; default: one a core, at most 8")
     given = parser.parse_args(arguments)
     gc.disable()  # nothing here refers to itself
     try:
@@ -2514,7 +2537,8 @@ def main(arguments=None):
         with opened(given.bundle) as lines:
             whole = checked(iter(lines), options)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as exc:
-        print(f"cannot be checked: {type(exc).__name__}: {exc}", file=sys.stderr)
+        what = str(exc) if type(exc) is ValueError else f"{type(exc).__name__}: {exc}"
+        print(f"cannot be checked: {what}", file=sys.stderr)
         return 2
     findings, unread = whole.findings, whole.not_metered()
     print("\n".join([*whole.summary(), *(whole.runs() if given.runs else ())]))

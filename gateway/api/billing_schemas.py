@@ -281,9 +281,10 @@ class MonthBilled(_Out):
 
 
 class BilledCharge(_Out):
-    """One run on a line, with its arithmetic."""
+    """One run on a line, with its arithmetic; `charge` is its number in the books."""
 
     kind: Literal["charge", "reversal"]
+    charge: int
     job: str
     run: str
     queue: str

@@ -183,10 +183,10 @@ def _project(conn: Connection, person: Person, wanted: str | None) -> str:
         return mine[0]
     if not mine:
         raise Forbidden("You are in no project that may submit jobs.", remedy="Ask a project owner to add you.")
-    raise Invalid(
-        "You are in several projects.",
-        problems=(Problem("/project", "Several projects could pay for this job.", "required", "Name one of yours."),),
-    )
+    names = ", ".join(repository.project_names(conn, mine)[:10])
+    remedy = f"Name one of yours: {names}"
+    problem = Problem("/project", "Several projects could pay for this job.", "required", remedy)
+    raise Invalid("You are in several projects.", problems=(problem,))
 
 
 def _consider(
