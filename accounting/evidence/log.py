@@ -46,7 +46,7 @@ def append_waiting(conn: Connection, *, limit: int = 2000) -> int:
         return 0
     made = {str(leaf.entry_id): leaf.payload.decode() for leaf in entries(conn, _ids(waiting))}
     size = tree_size(conn)
-    rows = []
+    rows: list[dict[str, Any]] = []
     known = _standing(conn, waiting)
     for item in waiting:
         payload = made[item.ref] if item.body is None else item.body

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from accounting.agreement import Agreement, agreement_of
-from accounting.bounds import agreement_problems, tariff_problems
 from accounting.errors import AccountingError, KeyReused, NotSigned
 from accounting.evidence.documents import project_terms
 from accounting.evidence.outbox import put
@@ -19,6 +17,7 @@ from accounting.parties import Party, Role, Signature, SigningKey, Verify
 from accounting.store.prices import insert_rule
 from accounting.store.schema import AGREEMENTS, KEYS, PARTIES, SIGNATURES, TARIFFS, TERMS, upsert
 from accounting.tariff import Scope, Tariff, problems, tariff_of
+from accounting.terms import agreement_problems, tariff_problems
 
 
 def save_party(conn: Connection, party: Party, *, now: datetime) -> None:
@@ -56,7 +55,7 @@ def keys_of(conn: Connection, party_id: str) -> list[SigningKey]:
 
 def save_agreement(conn: Connection, agreement: Agreement, *, now: datetime) -> None:
     """Keep a version as it will be signed; the same version with other content is refused."""
-    if wrong := agreement_problems(agreement, json.loads(agreement.payload)):
+    if wrong := agreement_problems(agreement):
         raise AccountingError("; ".join(wrong))
     row = {"id": agreement.id, "version": agreement.version, "operator_id": agreement.operator_id,
            "centre_id": agreement.centre_id, "valid_from": agreement.valid_from, "payload": agreement.payload,
@@ -70,8 +69,7 @@ def save_agreement(conn: Connection, agreement: Agreement, *, now: datetime) -> 
 
 def save_tariff(conn: Connection, tariff: Tariff, *, now: datetime) -> None:
     """Keep a version with its rules; they price nothing until both sides signed it."""
-    wrong = tariff_problems(tariff, json.loads(tariff.payload))
-    if wrong := wrong or problems(tariff.rules):
+    if wrong := tariff_problems(tariff) or problems(tariff.rules):
         raise AccountingError("; ".join(wrong))
     if conn.scalar(select(AGREEMENTS.c.id).where(AGREEMENTS.c.id == tariff.agreement_id).limit(1)) is None:
         raise AccountingError(f"there is no agreement {tariff.agreement_id!r}")

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from accounting.errors import AccountingError, CreditExhausted
-from accounting.ledger import CORE_SECONDS, Entry, credit, grant_postings, paid, receivable
+from accounting.ledger import CORE_SECONDS, GPU_SECONDS, Entry, credit, grant_postings, paid, receivable
 from accounting.money import is_currency
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, BALANCES, ENTRIES, HOLDS, POSTINGS, lock, upsert
@@ -236,9 +236,13 @@ def commodities(conn: Connection, project_id: str) -> frozenset[str]:
     return frozenset(conn.scalars(_COMMODITIES, {"project": project_id}))
 
 
-def hold_amounts(have: Collection[str], *, currency: str, micro: int, core_seconds: int) -> dict[str, int]:
+def hold_amounts(
+    have: Collection[str], *, currency: str, micro: int, core_seconds: int, gpu_seconds: int = 0
+) -> dict[str, int]:
     """What to set aside, in each commodity that the project has an account in."""
     wanted = {currency: micro, CORE_SECONDS: core_seconds}
+    if gpu_seconds:
+        wanted[GPU_SECONDS] = gpu_seconds
     return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
 
 

@@ -15,11 +15,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, insert, select
 
-from accounting.invoicing.store import DOCUMENTS, PAID
 from accounting.ledger import paid
 from accounting.parties import SigningKey
 from accounting.signing import sign_jws
 from accounting.store import balances, contracts, settlements
+from accounting.store.settled import DOCUMENTS, PAID
 from gateway.billing import evidence
 from gateway.db import table_of
 from gateway.identity import service
