@@ -29,6 +29,7 @@ USERS, PROJECTS, MEMBERS = table_of(UserRow), table_of(ProjectRow), table_of(Mem
 ACCOUNTS, STAFF = table_of(SiteAccountRow), table_of(CentreStaffRow)
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}\Z")
+_ID = re.compile(r"[a-z]{1,2}0[0-9a-hjkmnp-tv-z]{25}\Z")  # as `gateway.ids` makes them
 _LOGIN = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\Z")
 ROLES = frozenset({"owner", "researcher"})
 
@@ -284,6 +285,9 @@ def _named(name: str, pointer: str) -> None:
         raise Invalid(
             "The name is not valid.", problems=(Problem(pointer, f"{name!r} is no name.", "invalid", remedy),)
         )
+    if _ID.match(name):  # everywhere a name or an id may be given: one person's name could be another's id
+        problem = Problem(pointer, f"{name!r} looks like an id.", "invalid", "Choose a name that people can say.")
+        raise Invalid("The name is not valid.", problems=(problem,))
 
 
 def _insert(conn: Connection, table: Table, conflict: str, **values: object) -> None:
