@@ -18,6 +18,7 @@ from accounting.reconciling import sides
 from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance
 from accounting.reconciling.sides import Run, Scope
 from accounting.reconciling.statement import Line
+from accounting.store.schema import Row
 
 _ROWS = 5_000
 # PostgreSQL hashes a whole side, where it may use the memory for it.
@@ -43,7 +44,7 @@ def _memory(conn: Connection) -> Iterator[None]:
 
 
 def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
-    found = Matched(Agreed(has_leaves=scope.signed))
+    found = Matched()
     passed = _pass(conn, scope, tolerance, found)
     rest_theirs = list(sides.lines_of(conn, scope, passed.lines_alone))
     found.pairs += _really_different(conn, scope, tolerance, passed.different, found.agreeing)
@@ -54,8 +55,7 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     found.pairs += [pair for pair in second if _differs(pair, tolerance)]
     alike = [pair for pair in second if not _differs(pair, tolerance)]
     found.agreed += len(alike)
-    for pair in alike:
-        _agree(found.agreeing, pair)
+    _agree(found.agreeing, alike)
     single, rest_ours = _without(second, single, rest_ours)
     once_more = _billed_before(conn, scope, single, tolerance, second)
     found.duplicates += once_more
@@ -85,25 +85,32 @@ def _pass(conn: Connection, scope: Scope, tolerance: Tolerance, found: Matched) 
     passed = _Passed()
     again = sides.again(conn, scope.statement_id)
     billed: set[int] = set()
-    agree = found.agreeing.add
-    for run, line, code, *key in sides.by_key(conn, scope, tolerance):
-        if line in again:
-            continue
-        found.runs += code >> 1
-        if line is None:
-            (passed.runs_alone if code & sides.IN_PERIOD else passed.runs_beyond).append(run)
-            continue
-        billed.add(line)
-        if code == sides.IN_PERIOD:
-            agree(run, line, key)
-        else:
-            passed.different.extend((run, line))
+    for rows in sides.by_key(conn, scope, tolerance):
+        some = [row for row in rows if row[1] not in again] if again else rows
+        agreeing = [row for row in some if row[2] == sides.IN_PERIOD and row[1] is not None]
+        found.runs += sum(code >> 1 for _, _, code in some)
+        if agreeing:
+            readings, lines, _ = zip(*agreeing, strict=True)
+            found.agreeing.add(readings, lines)
+            billed.update(lines)
+        if len(agreeing) < len(some):
+            billed.update(_left_over(some, passed))
     for line in sides.numbers(conn, scope.statement_id):
         found.lines += 1
         if line not in billed and line not in again:
             passed.lines_alone.append(line)
     found.duplicates = [(line, again[line.line_no]) for line in sides.lines_of(conn, scope, sorted(again))]
     return passed
+
+
+def _left_over(rows: Iterable[Row], passed: _Passed) -> Iterator[int]:
+    """Sorts what does not agree; yields the lines of it."""
+    for run, line, code in rows:
+        if line is None:
+            (passed.runs_alone if code & sides.IN_PERIOD else passed.runs_beyond).append(run)
+        elif code != sides.IN_PERIOD:
+            passed.different.extend((run, line))
+            yield line
 
 
 def _really_different(
@@ -120,12 +127,11 @@ def _really_different(
             if _differs(pair, tolerance):
                 yield pair
             else:
-                _agree(agreeing, pair)
+                _agree(agreeing, [pair])
 
 
-def _agree(agreeing: Agreed, pair: Pair) -> None:
-    run = pair.ours
-    agreeing.add(run.id, pair.theirs.line_no, (run.site_id, run.run_key, run.meter, run.revision))
+def _agree(agreeing: Agreed, pairs: Sequence[Pair]) -> None:
+    agreeing.add([pair.ours.id for pair in pairs], [pair.theirs.line_no for pair in pairs])
 
 
 def _like(conn: Connection, scope: Scope, lines: Sequence[Line], beyond: array[int]) -> Iterator[Run]:

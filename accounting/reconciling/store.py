@@ -63,9 +63,7 @@ def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> 
         raise Refused(f"statement {later} has taken the place of this one: compare that")
     period = Period(row.period, row.starts_at, row.ends_at)
     rules = replace(rules, ground=replace(rules.ground, period=period.epochs))
-    scope = Scope(
-        statement_id, row.site_id, period, rules.basis, MARGIN_S, known.pseudonyms, bool(signer_of(conn, row.id))
-    )
+    scope = Scope(statement_id, row.site_id, period, rules.basis, MARGIN_S, known.pseudonyms)
     matched = recon_match.match(conn, scope, rules.tolerance)
     known = replace(
         known, siblings=_siblings(conn, scope, matched), tagged_lines=_tagged(conn, statement_id, matched, known)

@@ -23,6 +23,7 @@ from accounting.agreement import Agreement
 from accounting.errors import AccountingError
 from accounting.evidence.outbox import put
 from accounting.ledger import Entry, Posting, payable
+from accounting.money import format_micro
 from accounting.settle import Held, Rate, Sums
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, ENTRIES, POSTINGS, among, core, lock
@@ -242,7 +243,8 @@ def pay(
             raise AccountingError(f"{reference} was recorded with another amount")
         return found
     if found.state != "agreed" or not 0 < amount <= total - found.paid:
-        raise AccountingError(f"{total - found.paid} micro-{found.said['pay_currency']} of {settlement_id} are open")
+        left = f"{format_micro(total - found.paid)} {found.said['pay_currency']}"
+        raise AccountingError(f"{settlement_id} is {found.state}, and {left} of it is still to be paid")
     # In proportion, so that the last part carries what is left and the clearing accounts are even.
     net, before = int(found.said["net"]), found.paid
     carried = settle.cut(net, before + amount, total) - settle.cut(net, before, total)

@@ -138,10 +138,15 @@ def ed25519(public, message, signature):
 
 def vkey(text):
     """(name, type, public key, key id) of `name+id+key`."""
-    name, key_id, body = text.split("+", 2)
-    raw = b64(body)
+    name, key_id, body = [*text.split("+", 2), "", ""][:3]
+    try:
+        raw = b64(body)
+    except ValueError:
+        raw = b""
     if len(raw) != 33 or raw[0] not in (1, 4):
-        raise ValueError(f"{text!r} is no Ed25519 key of a log or a witness")
+        raise ValueError(
+            f"{text!r} is no key of a log or a witness: it is written name+id+key (`evidence status` shows it)"
+        )
     found = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
     if found.hex() != key_id:
         raise ValueError(f"{text!r}: its id is not that of the key")
@@ -275,6 +280,16 @@ def tres(text, name):
     return ""
 
 
+def accelerators(text):
+    """Of each kind the figure of its own name, else the sum of its models (gres/gpu:a100=2)."""
+    found = {}
+    for item in text.split(","):
+        kind, _, model = item.partition("=")[0].partition(":")
+        if kind in ("gres/gpu", "gres/dcu", "gres/npu", "gres/mlu", "gres/gcu"):
+            found.setdefault(kind, {})[model] = int(item.partition("=")[2] or 0)
+    return sum(models.get("", sum(models.values())) for models in found.values())
+
+
 def mebibytes(text):
     if not text:
         return 0
@@ -301,7 +316,7 @@ def from_sacct(f):
     return {
         "ran": ran, "cpus": cpus, "nodes": nodes, "elapsed_s": elapsed if ran else 0,
         "core_seconds": cpus * elapsed if ran else 0, "node_seconds": nodes * elapsed if ran else 0,
-        "gpu_seconds": int(tres(alloc, "gres/gpu") or 0) * held if ran else 0,
+        "gpu_seconds": accelerators(alloc) * held if ran else 0,
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
         "state": f["State"].split()[0], "queue": f.get("Partition", ""),
@@ -364,7 +379,10 @@ def usage(cores, nodes, elapsed, start, end, state, queue, *, suspended=0, gpus=
 
 
 # Ends that the PBS server writes itself (openpbs src/include/job.h).
-PBS_ENDS = {-11: "REQUEUED", -20: "NODE_FAIL", -25: "OUT_OF_CPU", -27: "OUT_OF_MEMORY", -29: "TIMEOUT"}
+PBS_ENDS = {-n: "FAILED" for n in (1, 2, 7, 8, 9, 10, 13, 16, 17, 19, 21, 22, 23, 30)}
+PBS_ENDS.update({-n: "NODE_FAIL" for n in (3, 4, 5, 6, 14, 15, 20)})
+PBS_ENDS.update({-11: "REQUEUED", -12: "REQUEUED", -18: "REQUEUED", -24: "OUT_OF_CPU", -25: "OUT_OF_CPU"})
+PBS_ENDS.update({-26: "OUT_OF_MEMORY", -27: "OUT_OF_MEMORY", -28: "TIMEOUT", -29: "TIMEOUT"})
 _PBS_LINE = re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d;([A-Za-z]);([^;]*);(.*)", re.DOTALL)
 _PBS_WORD = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)=("(?:[^"\\]|\\.)*"|\S*)')
 SKEW_S = 2
@@ -405,8 +423,22 @@ def kib(text):
     return int(match[1]) * 1024 ** "kmgtp".index(match[2] or "k")
 
 
+def torque_slots(text):
+    """Indices of each host: `n1/0+n1/1` and `n1/0-7,9`; none for PBS's own `n1/0*4`, nor where it has vnodes."""
+    found = {}
+    for word in text.split("+") if text else ():
+        host, _, indices = word.partition("/")
+        if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", indices):
+            return {}
+        for part in indices.split(","):
+            ends = [int(end) for end in part.split("-")]
+            found[host] = found.get(host, 0) + ends[-1] - ends[0] + 1
+    return found
+
+
 def pbs_took(said, assigned):
-    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else what was asked."""
+    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else the slots of Torque,
+    else what was asked."""
     parts = [part for chunk in re.findall(r"\(([^()]*)\)", said.get("exec_vnode", "")) for part in chunk.split("+")]
     hosts = {re.split(r"[:\[]", part)[0] for part in parts}
     sums = {"ncpus": 0, "ngpus": 0, "mem": 0}
@@ -415,6 +447,10 @@ def pbs_took(said, assigned):
             name, _, value = item.partition("=")
             if name in sums:
                 sums[name] += kib(value) // 1024 if name == "mem" else int(value or 0)
+    if not parts and torque_slots(said.get("exec_host", "")):
+        slots = torque_slots(said["exec_host"])
+        hosts, sums["ncpus"] = set(slots), sum(slots.values())
+        sums["ngpus"] = sum(torque_slots(said.get("exec_gpus", "")).values())
     cores = int(assigned.get("resource_assigned.ncpus") or 0) if "resource_assigned.ncpus" in assigned else (
         sums["ncpus"] or int(said.get("Resource_List.ncpus") or 0))  # fmt: skip
     memory = assigned.get("resource_assigned.mem", said.get("Resource_List.mem", ""))
@@ -425,7 +461,9 @@ def pbs_took(said, assigned):
 
 def pbs_asked(said):
     alone = bool(re.search(r"\bexcl(host)?\b", said.get("Resource_List.place", "")))
-    return {"exclusive": alone, "requested": int(said.get("Resource_List.ncpus") or 0)}
+    asked = said.get("Resource_List.ncpus", "")
+    torque = not re.search(r"\([^()]*\)", said.get("exec_vnode", "")) and torque_slots(said.get("exec_host", ""))
+    return {"exclusive": alone, "requested": None if torque or not asked else int(asked)}
 
 
 def from_pbs_log(f):
@@ -775,6 +813,8 @@ def check_charge(charge, record, terms, project, seq, tell, note):
     )
     for resource, segments in by_resource.items():
         if resource == "minimum":
+            if any(str(s.get("numerator", 1)) == "0" for s in charge["segments"]):
+                tell("a minimum is charged for a run of which a part is paid otherwise")
             check_minimum(segments, total, where, read, terms, tell)
         else:
             check_segments(resource, segments, where, read, terms, tell, note)
@@ -943,7 +983,9 @@ def first_of(rules, moment):
 
 
 def narrowest(discount):
-    return [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")], int(discount[0])
+    """What is paid otherwise (a ratio of nothing) goes before all others."""
+    named = [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")]
+    return int(discount[1]["numerator"]) == 0, named, int(discount[0])
 
 
 def fits(discount, resource, where):
@@ -1320,7 +1362,7 @@ def check_chunk(task):
                 check_order(line["leaf"], terms, about, said.append, note)
             if line["leaf"]["kind"] in ("charge", "correction") and not line["charges"]:
                 said.append("an entry of charges without any charge")
-            if line["leaf"]["kind"] in ("invoice", "credit_note", "order"):
+            if line["leaf"]["kind"] in ("invoice", "credit_note", "order", "adjustment", "write_off"):
                 booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
             made += more
@@ -1935,7 +1977,7 @@ def items_by_document(whole):
 
 def check_lines(said, items, whole):
     """Each line is the sum of the charges on it, as they were booked."""
-    number, found = said["number"], {}
+    number, found, adjusted = said["number"], {}, set()
     for item in items:
         line, kind, entry, part, seconds, micro = item
         if (kind, entry, part) in whole.billed:
@@ -1943,6 +1985,12 @@ def check_lines(said, items, whole):
         whole.billed[kind, entry, part] = number
         if kind == "order":
             for text in wrong_order(said, line, entry, part, seconds, micro, whole):
+                whole.tell(f"{number}: {entry}: {text}")
+            found.setdefault(line, [0, 0, 0])[2] += int(micro)
+            continue
+        if kind == "adjustment":
+            adjusted.add(line)
+            for text in wrong_adjustment(said, line, entry, part, seconds, micro, whole):
                 whole.tell(f"{number}: {entry}: {text}")
             found.setdefault(line, [0, 0, 0])[2] += int(micro)
             continue
@@ -1966,8 +2014,26 @@ def check_lines(said, items, whole):
             whole.tell(f"{number}, line {n}: it says {sums}, the charges on it come to {found.get(n)}")
         late = line is not None and micros(line["service_start"]) < micros(said["period_start"])
         expected = "order" if line is not None and "ordered" in line else "correction" if late else "usage"
+        expected = "adjustment" if n in adjusted else expected
         if line is not None and line["kind"] != expected:
             whole.tell(f"{number}, line {n}: it is called {line['kind']}")
+
+
+def wrong_adjustment(said, n, entry, part, seconds, micro, whole):
+    """What of a decision on a line is not as it was booked: its entry lets the project owe so much more or less."""
+    line = next((line for line in said["lines"] if line["number"] == n), None)
+    booked = whole.booked.get(entry)
+    if line is None or booked is None or entry[:11] != "adjustment:":
+        return ["there is no such line, or its entry is not in the bundle"]
+    owes = (f"project:{said['project_id']}:usage", said["currency"])
+    owed = sum(int(value) for account, commodity, value in booked if (account, commodity) == owes)
+    if part in ("", said["payer"]["id"]) and int(seconds) == 0:
+        if part and 0 <= sign(owed) * int(micro) <= abs(owed):
+            whole.remark("a payer's part of an adjustment: that it is no more than the whole is all that was checked")
+            return []
+        if int(micro) == owed:
+            return []
+    return [f"{micro} for {seconds} core-seconds as the part of {part!r}, {owed} is booked on {owes[0]}"]
 
 
 def wrong_item(said, n, kind, part, seconds, micro, charge):
@@ -2033,7 +2099,7 @@ def check_order(leaf, terms, about, tell, note):
             of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
             tax = sign(price) * ((2 * abs(price) * int(agreed["tax"]["numerator"]) + of) // (2 * of))
         centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
-        check_back(said, agreed, terms, tell)
+        check_back(said, agreed, terms, tell, note)
         expected[f"centre:{agreed['centre_id']}:payable"] = -centre
     expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
     posted = {}
@@ -2046,7 +2112,7 @@ def check_order(leaf, terms, about, tell, note):
     note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
 
 
-def check_back(said, agreed, terms, tell):
+def check_back(said, agreed, terms, tell, note):
     """What of a price went back when its order was canceled, where the price is in the bundle, too."""
     name = said["allocation_id"].replace("!canceled", "")
     if name == said["allocation_id"]:
@@ -2055,8 +2121,10 @@ def check_back(said, agreed, terms, tell):
     if first is not None:
         unused, whole = -int(said["quantity"]), int(first["quantity"]) * 10**6
         back = int(first["price_micro"]) * unused * int(agreed.get("unused_back_ppm", 0)) // whole
-        stated = (-int(said["price_micro"]), said["order_id"])
-        if stated != (back, first["order_id"]) or not 0 < unused <= int(first["quantity"]):
+        stated = -int(said["price_micro"])
+        if 0 < stated < back:  # by what a credit note had left of the price
+            note("a canceled order gave less back than its agreement says: a credit note must have given some before")
+        if stated > back or said["order_id"] != first["order_id"] or not 0 < unused <= int(first["quantity"]):
             tell(f"{said['price_micro']} went back for {unused} of {first['quantity']}, by the agreement it is {back}")
 
 
@@ -2343,8 +2411,9 @@ def check_legs(said, agreed, tell):
         or said["pay_currency"] != currency
     ):
         tell(f"withheld is {withheld} by the agreement, paid in {currency}")
-    moves = [(a, c, str(v)) for a, c, v in lines if v] or [(f"centre:{said['centre']}:payable", said["currency"], "0")]
-    if sorted(map(tuple, said["movements"])) != sorted(moves):
+    # Where nothing is paid the entry still has one line, of 0.
+    moved = [line for line in lines if line[2]] or lines[:1]
+    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in moved):
         tell("the accounts that it moves are not those of its totals")
     if sum(fees.values()) + withheld + net + keeps + int(said["tax"]) != int(said["earned"]):
         tell("the parts do not make up what was earned")
@@ -2410,10 +2479,22 @@ class Options:
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
-        self.signers = {side: b64(key) for side, _, key in (text.partition("=") for text in signers)}
+        self.signers = dict(map(signer, signers))
         self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents}
         self.before = None if before is None else json.loads(before)
         self.processes = processes or min(8, os.cpu_count() or 1)
+
+
+def signer(text):
+    """(side or party, its public key) of `op=KEY`."""
+    side, equals, key = text.partition("=")
+    try:
+        public = b64(key)
+    except ValueError:
+        public = b""
+    if not (side and equals) or len(public) != 32:
+        raise ValueError(f"--signer {text}: write NAME=KEY, KEY being 32 bytes in base64, as `keygen` prints it")
+    return side, public
 
 
 def opened(path):
@@ -2427,11 +2508,16 @@ def opened(path):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Check a bill of Penstock without trusting Penstock.")
     parser.add_argument("bundle", help="a file of JSON lines, plain or .gz; - reads standard input")
-    parser.add_argument("--log-key", help="the log's verifier key, as you know it")
-    parser.add_argument("--witness", action="append", default=[], help="a witness that must have cosigned")
+    parser.add_argument("--log-key", help="the log's key, name+id+key, as you know it")
+    parser.add_argument(
+        "--witness", action="append", default=[], help="a witness's key, name+id+key: it must have cosigned"
+    )
     parser.add_argument("--seen", help="a file with a checkpoint that you have kept")
     parser.add_argument(
-        "--signer", action="append", default=[], help="side or party=KEY: the operator's or a centre's key, base64"
+        "--signer",
+        action="append",
+        default=[],
+        help="side or party=KEY: the operator's or a centre's public key, base64",
     )
     parser.add_argument(
         "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
@@ -2440,7 +2526,7 @@ def main(arguments=None):
         "--before", help="the settlement before this one, as you signed it: what was owed is what that closed with"
     )
     parser.add_argument("--runs", action="store_true", help="say of each run what it stands on")
-    parser.add_argument("--processes", type=int)
+    parser.add_argument("--processes", type=int, help="how many work at once; default: one a core, at most 8")
     given = parser.parse_args(arguments)
     gc.disable()  # nothing here refers to itself
     try:
@@ -2451,7 +2537,8 @@ def main(arguments=None):
         with opened(given.bundle) as lines:
             whole = checked(iter(lines), options)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as exc:
-        print(f"cannot be checked: {type(exc).__name__}: {exc}", file=sys.stderr)
+        what = str(exc) if type(exc) is ValueError else f"{type(exc).__name__}: {exc}"
+        print(f"cannot be checked: {what}", file=sys.stderr)
         return 2
     findings, unread = whole.findings, whole.not_metered()
     print("\n".join([*whole.summary(), *(whole.runs() if given.runs else ())]))

@@ -5,16 +5,27 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, fetched, hours, json_option, local_time, month_span, span_of, table
+from penstock.cli.shared import (
+    amount_of,
+    client,
+    emit,
+    fetched,
+    hours,
+    json_option,
+    local_time,
+    month_span,
+    span_of,
+    table,
+)
+from penstock.cli.texts import said as in_words
 from penstock.cli.texts import tr
 
 _ZONE = "Asia/Shanghai"
-_LABELS = {"opening": "owed before", "closing": "owed now"}
+_LABELS = {"opening": "owed before", "paid": "paid of that", "closing": "owed now"}
 
 
 @click.group()
@@ -106,24 +117,6 @@ def draw(centre: str, month: str, zone: str, disputed: tuple[str, ...], as_json:
 
 
 @settlement.command()
-@click.argument("settlement_id")
-@click.argument("amount")
-@click.option("--reference", required=True, help="The bank's own; the same again is the same payment")
-@click.option("--cost", help="What the bank took in the settlement's currency, where it was paid in another")
-@json_option
-def pay(settlement_id: str, amount: str, reference: str, cost: str | None, as_json: bool) -> int:
-    """Record AMOUNT that was paid to the centre (operator)."""
-    body = {"amount": amount, "reference": reference} | ({"cost": cost} if cost else {})
-    with client() as api:
-        made = api.post(f"billing/settlements/{quote(settlement_id, safe='')}/payments", body)
-    if as_json:
-        emit(made)
-    else:
-        click.echo(tr("{paid} of {pay} {pay_currency} are paid", **made))
-    return report.OK
-
-
-@settlement.command()
 @click.argument("base")
 @click.argument("quoted", metavar="QUOTE")
 @click.argument("day", metavar="YYYY-MM-DD")
@@ -168,12 +161,18 @@ def show(settlement_id: str, as_json: bool) -> int:
             click.echo(tr("  {title}, {grade}: {entries} entries, {hours} core-hours", title=tr(title),
                           grade=line["grade"] or tr("no grade"), entries=line["entries"],
                           hours=hours(int(line["core_seconds"]))))  # fmt: skip
+    # As the statement has them, so that they add up: `paid` of the answer is what came of this one since.
+    amounts = found | {"paid": amount_of(found["pay_currency"], int(said["paid"]))[0]}
     for name in ("earned", "tax", "centre_share", "fees", "withheld", "net", "pay", "opening", "paid", "closing"):
         currency = found["pay_currency" if name in ("pay", "opening", "paid", "closing") else "currency"]
         label = tr(_LABELS.get(name, name.replace("_", " ")))
-        click.echo(f"  {label:13} {found[name]:>24} {currency}")
+        click.echo(f"  {label:13} {amounts[name]:>24} {currency}")
     for held in said["disputed"]:
-        click.echo(tr("  in dispute, carried forward: {entry} ({reason})", entry=held["entry"], reason=held["reason"]))
+        amount = amount_of(found["currency"], int(held["centre"]))[0]
+        click.echo(tr("  in dispute, carried forward: {amount} {currency} of {entry} ({reason})", amount=amount,
+                      currency=found["currency"], entry=held["entry"], reason=in_words(held["reason"])))  # fmt: skip
+    if found["state"] == "agreed":
+        click.echo(tr("  paid of this statement: {paid} of {pay} {pay_currency}", **found))
     click.echo(tr("  signed by {sides}; sha256 {hash}", sides=", ".join(found["signed_by"]), hash=found["sha256"]))
     if found["state"] == "drawn":
         told = tr("To agree: penstock settlement sign {id} --key FILE --key-id NAME; "
@@ -218,6 +217,26 @@ def sign(settlement_id: str, jws: Any, key: Path | None, key_id: str | None, as_
         emit(done)
     else:
         click.echo(tr("{state}: {pay} {pay_currency} will be paid", **done))
+    return report.OK
+
+
+@settlement.command("paid")
+@click.argument("settlement_id")
+@click.argument("amount")
+@click.option("--reference", required=True, help="The bank's own key of the payment")
+@click.option("--at", "paid_at", help="When, RFC 3339; without it: now")
+@click.option("--cost", help="In the statement's currency, where it was paid in another")
+@json_option
+def paid(settlement_id: str, amount: str, reference: str, paid_at: str | None, cost: str | None, as_json: bool) -> int:
+    """Record that AMOUNT was paid to the centre for a settlement that both sides signed (operator)."""
+    body = {"amount": amount, "reference": reference, "paid_at": paid_at, "cost": cost}
+    with client() as api:
+        made = api.post(f"billing/settlements/{settlement_id}/payments",
+                        {name: value for name, value in body.items() if value is not None})  # fmt: skip
+    if as_json:
+        emit(made)
+    else:
+        click.echo(tr("{paid} of {pay} {pay_currency} is paid", **made))
     return report.OK
 
 

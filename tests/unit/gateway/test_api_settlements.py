@@ -171,13 +171,20 @@ def test_a_witness_cosigns_and_says_when_history_was_changed(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     known = {"owner": "local", "purpose": "witness", "name": "local.example/w", "public": key[1]}
-    assert client.post("/evidence/keys", json=known, headers=operator).status_code == 201
+    assert client.post("/evidence/keys", json=known | {"owner": "c1"}, headers=operator).status_code == 422  # no site
     vkey = client.get("/evidence/log").json()["vkey"]
     state = tmp_path / "seen.json"
     url = str(client.base_url).removesuffix("/api/v2/")
     arguments = ("watch", "--url", url, "--log-key", vkey, "--name", "local.example/w", "--key", str(key[0]),
                  "--state", str(state))  # fmt: skip
     token = centre["Authorization"].removeprefix("Bearer ")
+    unknown = run("penstock_witness.py", *arguments, token=token)
+    assert (unknown.returncode, unknown.stderr.splitlines()) == (2, [unknown.stderr.strip()])
+    assert "Ask the operator to add it" in unknown.stderr
+    made = client.post("/evidence/keys", json=known, headers=operator)
+    assert made.status_code == 201
+    named = run("penstock_witness.py", "keygen", str(tmp_path / "w.pem"), "--name", "local.example/w").stdout.split()
+    assert named[1] == note.Verifier("local.example/w", note.COSIGNATURE, base64.b64decode(named[0])).vkey
     first = run("penstock_witness.py", *arguments, token=token)
     assert first.returncode == 0, first.stderr
     assert "— local.example/w " in client.get("/evidence/checkpoint").text
@@ -286,8 +293,8 @@ def test_the_operator_holds_back_what_is_in_dispute_keeps_a_rate_and_pays_on_the
     drawn = json.loads(penstock(operator, "settlement", "draw", "c1", month, "--json").splitlines()[-1])
     assert drawn["disputed"] == 0 and float(drawn["pay"]) > float(held["pay"])
     penstock(centre, "settlement", "sign", drawn["id"], "--key", str(key[0]), "--key-id", "c1-2026")
-    paid = penstock(operator, "settlement", "pay", drawn["id"], drawn["pay"], "--reference", "B-1")
-    assert f"{drawn['pay']} of {drawn['pay']} CNY are paid" in paid
+    paid = penstock(operator, "settlement", "paid", drawn["id"], drawn["pay"], "--reference", "B-1")
+    assert f"{drawn['pay']} of {drawn['pay']} CNY is paid" in paid
 
     kept = penstock(operator, "settlement", "rate", "CNY", "EUR", "2026-11-10", "0.128413", "--source", "ECB")
     assert "128413/1000000 EUR for one CNY on 2026-11-10, by ECB" in kept
