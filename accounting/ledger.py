@@ -71,6 +71,12 @@ def commodity_of(resource: str) -> str | None:
     return {usage.CORE_SECONDS: CORE_SECONDS, usage.GPU_SECONDS: GPU_SECONDS}.get(resource)
 
 
+def resource_of(commodity: str) -> str:
+    """The resource that a commodity grants: `commodity_of` the other way round."""
+    known = {CORE_SECONDS: usage.CORE_SECONDS, GPU_SECONDS: usage.GPU_SECONDS}
+    return known.get(commodity, f"unit:{commodity}")
+
+
 class Posting(Struct, frozen=True, gc=False):
     """`amount` (micro-units, or units of a resource) to one account; debits are positive."""
 

@@ -31,6 +31,11 @@ class Money:
         return f"{format_micro(self.micro)} {self.currency}"
 
 
+def is_currency(commodity: str) -> bool:
+    """Whether it is counted in micro-units of money, not in units of a resource."""
+    return _CURRENCY.match(commodity) is not None
+
+
 def format_micro(micro: int) -> str:
     """A plain decimal string with at least two places: 1500000 -> `1.50`, -1 -> `-0.000001`."""
     sign = "-" if micro < 0 else ""
@@ -41,7 +46,7 @@ def format_micro(micro: int) -> str:
 
 def parse_amount(text: str) -> int:
     """A decimal string in micro-units; ValueError where it is none or has more than six places."""
-    match = re.fullmatch(r"(-?)(\d{1,15})(?:\.(\d{1,6}))?", text.strip())
+    match = re.fullmatch(r"(-?)([0-9]{1,15})(?:\.([0-9]{1,6}))?", text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no amount with at most six decimal places")
     micro = int(match[2]) * MICRO + int((match[3] or "").ljust(6, "0") or 0)

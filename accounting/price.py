@@ -14,6 +14,9 @@ from accounting.meter import PAYER, Bears, Metered
 from accounting.tariff import MINIMUM, Discount, PriceRule, Scope, rule_at, tiers_of
 from accounting.usage import UsageRecord
 
+# As much as an order or an invoice may name: sums of dozens of them still fit into 64 bits.
+CHARGE_MICRO_MAX = 10**17
+
 
 class NoPrice(Exception):
     """No rule of the tariff prices a moment of this run."""
@@ -102,9 +105,9 @@ class PriceBook:
         return found
 
     def discount(self, where: Scope, resource: str, at: datetime) -> Discount | None:
-        """The contract's discount at a moment, the narrowest first."""
+        """The contract's discount at a moment: what is paid otherwise (a ratio of 0) first, then the narrowest."""
         valid = [d for d in self.discounts(where, resource) if d.valid_at(at)]
-        return max(valid, key=lambda d: ([part is not None for part in d.scope], d.id), default=None)
+        return max(valid, key=lambda d: (d.numerator == 0, [part is not None for part in d.scope], d.id), default=None)
 
     def timelines(self, where: Scope) -> dict[str, Timeline | None]:
         """The prices there by resource, as far as they were asked for: to be filled by `timeline`."""
@@ -242,9 +245,14 @@ def price(
             f"{where.site_id}/{where.queue} has no {where.currency} price for {', '.join(metered.quantities)}"
         )
     total = sum(s.amount_micro for s in segments)
-    if book.prices(MINIMUM) and (least := _minimum(book, where, start, end, total)) is not None:
+    if book.prices(MINIMUM) and (least := _minimum(book, where, start, end, segments)) is not None:
         segments.append(least)
         total += least.amount_micro
+    if total > CHARGE_MICRO_MAX:
+        for s in segments:
+            if s.tier_key:
+                counts.remove(s.tier_key, s.quantity, s.amount_micro)
+        raise NoPrice(f"{total} micro-{where.currency} is no price of a run: look at the tariff, or at the record")
     return Charge(where.currency, total, metered.core_seconds, tuple(segments), metered.rule, metered.bears)
 
 
@@ -396,9 +404,13 @@ def _segment(
                    denominator, None if ratio is None else ratio.id, priced.tier_key, before)  # fmt: skip
 
 
-def _minimum(book: PriceBook, where: Scope, start: datetime, end: datetime, total: int) -> Segment | None:
+def _minimum(
+    book: PriceBook, where: Scope, start: datetime, end: datetime, segments: Sequence[Segment]
+) -> Segment | None:
+    """What a run lacks of the least that one costs; nothing where a part of it is paid otherwise (a ratio of 0)."""
     rule = rule_at(book.rules(where, MINIMUM), start)
-    if rule is None or total >= rule.price_micro:
+    total = sum(s.amount_micro for s in segments)
+    if rule is None or total >= rule.price_micro or any(s.numerator == 0 for s in segments):
         return None
     return Segment(start, end, MINIMUM, 0, rule.id, rule.price_micro, rule.per, rule.price_micro - total)
 

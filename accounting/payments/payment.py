@@ -13,6 +13,7 @@ from accounting.errors import PaymentRefused
 
 AMOUNT_MINOR_MAX = 10**15
 NAMED = "named in the reference"
+RETURNED = "returned, and named in the reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class BankStatement:
 
 @dataclass(frozen=True, slots=True)
 class OpenDocument:
-    """An invoice that is not fully paid. `open_minor` is what is left of it after credits and payments."""
+    """An invoice that is not fully paid. `open_minor` is what is left of it after credits and payments; `zone` is whose
+    days count."""
 
     number: str
     payer_id: str
@@ -70,6 +72,7 @@ class OpenDocument:
     currency: str
     open_minor: int
     due_at: datetime
+    zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def allocate(transaction: BankTransaction, open_documents: Sequence[OpenDocument
     beginning or the end of a longer one is none.
     """
     if transaction.amount_minor < 0:
-        return []
+        return []  # `reopen` is for these
     fitting = [d for d in open_documents if d.currency == transaction.currency and d.open_minor > 0]
     purse = _Purse(transaction.amount_minor)
     named = [(at, d) for d in fitting if (at := mention(d.number, transaction.remittance)) is not None]
@@ -116,6 +119,21 @@ def allocate(transaction: BankTransaction, open_documents: Sequence[OpenDocument
     if len(same) == 1:
         purse.pay(same[0], "the only open document of this amount")
     return purse.found
+
+
+def reopen(transaction: BankTransaction, paid: Sequence[OpenDocument]) -> list[Allocation]:
+    """Which paid documents are open again because their money went back: those that it names, with negative amounts.
+
+    `open_minor` of `paid` is what was paid of each.
+    """
+    left, found = -transaction.amount_minor, []
+    named = [(at, d) for d in paid if (at := mention(d.number, transaction.remittance)) is not None]
+    for _, document in sorted(named, key=lambda pair: (pair[0], pair[1].number)):
+        amount = min(left, document.open_minor) if document.currency == transaction.currency else 0
+        if amount > 0:
+            left -= amount
+            found.append(Allocation(document.number, document.payer_id, -amount, RETURNED))
+    return found
 
 
 def mention(number: str, text: str) -> int | None:

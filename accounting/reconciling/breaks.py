@@ -100,6 +100,7 @@ class Act(StrEnum):
     DISPUTE = "dispute"  # one side does not agree
     REOPEN = "reopen"  # arbitration, or new facts
     VANISH = "vanish"  # a later look finds no difference any more
+    RETURN = "return"  # a still later one finds it again
 
 
 TRANSITIONS: dict[tuple[State, Act], State] = {
@@ -118,6 +119,7 @@ TRANSITIONS: dict[tuple[State, Act], State] = {
     (State.COUNTERSIGNED, Act.WAIVE): State.WAIVED,
     (State.DISPUTED, Act.PROPOSE): State.PROPOSED,
     (State.DISPUTED, Act.REOPEN): State.OPEN,
+    (State.GONE, Act.RETURN): State.OPEN,
 }
 
 

@@ -33,6 +33,10 @@ _TASK = re.compile(r"\d+_(\d+)\Z")
 _NO_RUN = re.compile(r"\.|_\[")
 
 
+# What `gres/…` counts as an accelerator: GPUs, Hygon's DCU, Ascend's NPU, Cambricon's MLU, Enflame's GCU. Shares of one
+# (`mps`, `shard`) are none of their own.
+ACCELERATORS = ("gpu", "dcu", "npu", "mlu", "gcu")
+
 # sacct's other names of what is read here, in lower case.
 _ALIASES = {"jobid": "JobID", "jobidraw": "JobIDRaw", "cluster": "Cluster", "dbindex": "DBIndex", "user": "User",
             "account": "Account", "partition": "Partition", "qos": "QOS", "submit": "Submit", "start": "Start",
@@ -125,7 +129,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         core_seconds=cores * elapsed if ran else 0,
         node_seconds=nodes * elapsed if ran else 0,
         # Suspension frees the CPUs only: accelerators and memory stay with the job (accounting.md, trap 10).
-        gpu_seconds=tres.get("gres/gpu", 0) * (elapsed + suspended) if ran else 0,
+        gpu_seconds=tres.get("accelerators", 0) * (elapsed + suspended) if ran else 0,
         memory_mib_seconds=tres.get("mem", 0) * (elapsed + suspended) if ran else 0,
         tag=tags[0] if tags else "",
         raw=dict(fields),
@@ -159,12 +163,21 @@ def _suspended(text: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _tres(text: str) -> Mapping[str, int]:
-    """`cpu=4,mem=400M,gres/gpu=2`: memory in MiB, others counted; unknown names are kept out."""
+    """`cpu=4,mem=400M,gres/dcu=2`: memory in MiB, `accelerators` counted; unknown names are kept out."""
     found: dict[str, int] = {}
+    gres: dict[str, dict[str, int]] = {}
     for item in filter(None, text.split(",")):
         name, _, value = item.partition("=")
         if name == "mem":
             found["mem"] = mib(value)
-        elif name in ("cpu", "node", "billing", "gres/gpu"):
-            found[name] = whole(value)
+        elif name.startswith("gres/"):
+            kind, _, model = name.removeprefix("gres/").partition(":")
+            if kind in ACCELERATORS:
+                gres.setdefault(kind, {})[model] = whole(value)
+    found["accelerators"] = sum(_counted(models) for models in gres.values())
     return found
+
+
+def _counted(models: Mapping[str, int]) -> int:
+    """A kind's own figure; a centre that tracks models only (`gres/gpu:a100`) has just their sum."""
+    return models[""] if "" in models else sum(models.values())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
@@ -16,7 +16,7 @@ from accounting.usage import UsageRecord
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A run that goes on: what it has cost until the end of the period, as far as its time limit goes."""
+    """A run that goes on: what it has cost in all until the end of the period, as far as its time limit goes."""
 
     site_id: str
     run_key: str
@@ -34,8 +34,13 @@ def capped_seconds(start: datetime, until: datetime, *, limit_s: int, grace_s: i
 
 
 def accrue(conn: Connection, running: Sequence[Running], *, period_end: datetime, now: datetime) -> int:
-    """Book accruals in the last moment of a period, each run once; returns how many are new."""
+    """Book accruals in the last moment of a period, each run once; returns how many are new.
+
+    Of a run that was going on at the end of an earlier period as well only what came since is accrued.
+    """
     entries = []
+    before = _accrued_before(conn, running, period_end)
+    running = [run for run in (_since(run, before) for run in running) if run.amount_micro or run.core_seconds]
     for run in running:
         postings = [
             Posting(accrued(run.project_id), run.currency, run.amount_micro),
@@ -56,6 +61,28 @@ def accrue(conn: Connection, running: Sequence[Running], *, period_end: datetime
     ]  # fmt: skip
     insert_all(conn, ACCRUALS, rows)
     return len(rows)
+
+
+def _accrued_before(
+    conn: Connection, running: Sequence[Running], period_end: datetime
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """(micro-units, core-seconds) that stand as accrued of these runs at the ends of earlier periods."""
+    query = (
+        select(ACCRUALS.c.site_id, ACCRUALS.c.run_key, ACCRUALS.c.amount_micro, ACCRUALS.c.core_seconds)
+        .outerjoin(ACCRUAL_REVERSALS, ACCRUAL_REVERSALS.c.accrual_id == ACCRUALS.c.id)
+        .where(among(conn, ACCRUALS.c.job_id, {run.job_id for run in running}), ACCRUALS.c.period_end < period_end,
+               ACCRUAL_REVERSALS.c.accrual_id.is_(None))
+    )  # fmt: skip
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for row in conn.execute(query) if running else ():
+        micro, seconds = found.get((row.site_id, row.run_key), (0, 0))
+        found[row.site_id, row.run_key] = micro + int(row.amount_micro), seconds + int(row.core_seconds)
+    return found
+
+
+def _since(run: Running, before: Mapping[tuple[str, str], tuple[int, int]]) -> Running:
+    micro, seconds = before.get((run.site_id, run.run_key), (0, 0))
+    return replace(run, amount_micro=run.amount_micro - micro, core_seconds=run.core_seconds - seconds)
 
 
 def take_back(conn: Connection, job_ids: Collection[str], final: Sequence[UsageRecord], *, now: datetime) -> int:

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, func, insert, select
 
 from accounting import calendar
 from accounting.errors import AccountingError, CreditExhausted
-from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings
-from accounting.store.holds import credit_line, give, open_account, raise_limit
+from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings, resource_of
+from accounting.store.holds import credit_line, give, leave_out_used, open_account, raise_limit, used_before
 from accounting.store.journal import book
 from accounting.store.orders import Order, agreement_for, available, canceled, charge_price, may_owe, order_of
 from accounting.store.prices import add_discount, charged_until, discounts
@@ -28,7 +28,6 @@ from accounting.store.schema import (
     upsert,
 )
 from accounting.tariff import Discount
-from accounting.usage import CORE_SECONDS
 
 ORDER_KINDS = ("block", "subscription", "trial", "as_used")
 
@@ -49,12 +48,14 @@ class Allocation:
 
 
 def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
-    """Keep an order and give what it is for, once it has begun; what core-hours of a paid block cost is paid with it.
+    """Keep an order and give what it is for, once it has begun; what a paid block's resource costs is paid with it.
 
     Raises `CreditExhausted` where the price of what begins now is more than the project may still spend.
     """
     if order.kind not in ORDER_KINDS or order.amount <= 0 or order.price_micro < 0:
         raise AccountingError(f"an order is one of {', '.join(ORDER_KINDS)}, for more than nothing")
+    if order.ends_at is not None and order.ends_at <= max(order.starts_at, now):
+        raise AccountingError("an order ends after it begins, and not before now")
     if order.kind == "subscription" and order.ends_at is None:
         raise AccountingError("a subscription says when it ends")
     if order.price_micro and order.kind in ("trial", "as_used"):
@@ -95,16 +96,16 @@ def _begin(conn: Connection, order: Order, *, now: datetime, free_since: datetim
 
 
 def _free_of_charge(conn: Connection, order: Order, since: datetime, now: datetime) -> None:
-    """What core-hours cost is paid with the order from a moment on, where no other order has done so.
+    """What a resource costs is paid with the order of it from a moment on, where no other order has done so.
 
     What is charged already stays so: an order that begins in the past pays from the latest charged run on.
     """
-    if not order.price_micro or order.commodity != "core-seconds":
+    if not order.price_micro:
         return
     since = max(since, charged_until(conn, project_id=order.project_id) or since)
     if order.ends_at is not None and order.ends_at <= since:
         return
-    paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=CORE_SECONDS,
+    paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=resource_of(order.commodity),
                         reason=f"paid with order {order.id}")  # fmt: skip
     for start, end in _not_yet_paid(conn, paid_for):
         add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
@@ -198,6 +199,7 @@ def allocate(conn: Connection, allocation: Allocation, *, now: datetime) -> bool
     ids = book(conn, [Entry(key, "allocation", now, postings, a.source)], now=now)
     if key not in ids:
         return False
+    leave_out_used(conn, a.project_id, a.commodity, now=now)
     give(conn, project_id=a.project_id, commodity=a.commodity, amount=a.amount)
     _insert(conn, a, ids[key], now)
     return True
@@ -242,6 +244,7 @@ def transfer(
         raise CreditExhausted(row.commodity, amount, left)
     open_account(conn, to_project, row.commodity)
     raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-amount, check=True)
+    leave_out_used(conn, to_project, row.commodity, now=now)
     give(conn, project_id=to_project, commodity=row.commodity, amount=amount)
     keep_event(conn, ids[idem_key], allocation_id, "transferred", amount, 0, now)
     carry = row.carry_over_max if amount == left else 0
@@ -266,6 +269,7 @@ def remaining(conn: Connection, project_id: str, commodity: str) -> dict[str, in
         )
         or 0
     )
+    used -= used_before(conn, project_id, commodity)
     used -= sum(int(e.used) for of_one in events.values() for e in of_one if e.kind == "expired")
     rows = conn.execute(
         select(ALLOCATIONS).where(ALLOCATIONS.c.project_id == project_id, ALLOCATIONS.c.commodity == commodity)

@@ -17,6 +17,7 @@ from accounting.parties import Party, Role, Signature, SigningKey, Verify
 from accounting.store.prices import insert_rule
 from accounting.store.schema import AGREEMENTS, KEYS, PARTIES, SIGNATURES, TARIFFS, TERMS, upsert
 from accounting.tariff import Scope, Tariff, problems, tariff_of
+from accounting.terms import agreement_problems, tariff_problems
 
 
 def save_party(conn: Connection, party: Party, *, now: datetime) -> None:
@@ -54,6 +55,8 @@ def keys_of(conn: Connection, party_id: str) -> list[SigningKey]:
 
 def save_agreement(conn: Connection, agreement: Agreement, *, now: datetime) -> None:
     """Keep a version as it will be signed; the same version with other content is refused."""
+    if wrong := agreement_problems(agreement):
+        raise AccountingError("; ".join(wrong))
     row = {"id": agreement.id, "version": agreement.version, "operator_id": agreement.operator_id,
            "centre_id": agreement.centre_id, "valid_from": agreement.valid_from, "payload": agreement.payload,
            "sha256": agreement.sha256, "recorded_at": now}  # fmt: skip
@@ -66,7 +69,7 @@ def save_agreement(conn: Connection, agreement: Agreement, *, now: datetime) -> 
 
 def save_tariff(conn: Connection, tariff: Tariff, *, now: datetime) -> None:
     """Keep a version with its rules; they price nothing until both sides signed it."""
-    if wrong := problems(tariff.rules):
+    if wrong := tariff_problems(tariff) or problems(tariff.rules):
         raise AccountingError("; ".join(wrong))
     if conn.scalar(select(AGREEMENTS.c.id).where(AGREEMENTS.c.id == tariff.agreement_id).limit(1)) is None:
         raise AccountingError(f"there is no agreement {tariff.agreement_id!r}")

@@ -17,8 +17,9 @@ from accounting.evidence.documents import discount as discount_json
 from accounting.evidence.documents import price_end, price_rule
 from accounting.evidence.outbox import put
 from accounting.price import PriceBook, quote
-from accounting.store.schema import AGREEMENTS, CHARGES, DISCOUNTS, RULES, SIGNATURES, TARIFFS, USAGE
+from accounting.store.schema import AGREEMENTS, CHARGES, DISCOUNTS, RULES, SIGNATURES, TARIFFS, USAGE, lock
 from accounting.tariff import Discount, PriceRule, Scope, overlaps, problems
+from accounting.terms import discount_problems, rule_problems
 from accounting.usage import CORE_SECONDS
 
 _RULES = select(RULES).order_by(RULES.c.id)
@@ -53,6 +54,9 @@ _FIELDS = ("currency", "price_micro", "resource", "per", "site_id", "queue", "qo
 
 def add_tariff(conn: Connection, rule: PriceRule, *, now: datetime) -> int:
     """Add a dated price of the operator's own; raises `TariffOverlap` where a rival holds at the same time."""
+    if wrong := rule_problems(rule):
+        raise AccountingError("; ".join(wrong))
+    lock(conn, {"own-tariffs"})
     own = [r for r in tariffs(conn) if r.tariff_id is None]
     for other in own:
         if overlaps(rule, other):
@@ -136,6 +140,9 @@ def _book(rules: tuple[PriceRule, ...], ratios: tuple[Discount, ...]) -> PriceBo
 def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     """A contract's ratio on prices from a moment on; refused where one of the same scope holds, or runs since then
     are charged: no price is made afterwards (an adjustment gives back what was too much)."""
+    if wrong := discount_problems(discount):
+        raise AccountingError("; ".join(wrong))
+    lock(conn, {f"discounts:{discount.project_id}"})
     _assert_not_charged(charged_until(conn, project_id=discount.project_id, site_id=discount.site_id),
                         discount.valid_from)  # fmt: skip
     for other in discounts(conn):

@@ -280,6 +280,16 @@ def tres(text, name):
     return ""
 
 
+def accelerators(text):
+    """Of each kind the figure of its own name, else the sum of its models (gres/gpu:a100=2)."""
+    found = {}
+    for item in text.split(","):
+        kind, _, model = item.partition("=")[0].partition(":")
+        if kind in ("gres/gpu", "gres/dcu", "gres/npu", "gres/mlu", "gres/gcu"):
+            found.setdefault(kind, {})[model] = int(item.partition("=")[2] or 0)
+    return sum(models.get("", sum(models.values())) for models in found.values())
+
+
 def mebibytes(text):
     if not text:
         return 0
@@ -306,7 +316,7 @@ def from_sacct(f):
     return {
         "ran": ran, "cpus": cpus, "nodes": nodes, "elapsed_s": elapsed if ran else 0,
         "core_seconds": cpus * elapsed if ran else 0, "node_seconds": nodes * elapsed if ran else 0,
-        "gpu_seconds": int(tres(alloc, "gres/gpu") or 0) * held if ran else 0,
+        "gpu_seconds": accelerators(alloc) * held if ran else 0,
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
         "state": f["State"].split()[0], "queue": f.get("Partition", ""),
@@ -369,7 +379,10 @@ def usage(cores, nodes, elapsed, start, end, state, queue, *, suspended=0, gpus=
 
 
 # Ends that the PBS server writes itself (openpbs src/include/job.h).
-PBS_ENDS = {-11: "REQUEUED", -20: "NODE_FAIL", -25: "OUT_OF_CPU", -27: "OUT_OF_MEMORY", -29: "TIMEOUT"}
+PBS_ENDS = {-n: "FAILED" for n in (1, 2, 7, 8, 9, 10, 13, 16, 17, 19, 21, 22, 23, 30)}
+PBS_ENDS.update({-n: "NODE_FAIL" for n in (3, 4, 5, 6, 14, 15, 20)})
+PBS_ENDS.update({-11: "REQUEUED", -12: "REQUEUED", -18: "REQUEUED", -24: "OUT_OF_CPU", -25: "OUT_OF_CPU"})
+PBS_ENDS.update({-26: "OUT_OF_MEMORY", -27: "OUT_OF_MEMORY", -28: "TIMEOUT", -29: "TIMEOUT"})
 _PBS_LINE = re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d;([A-Za-z]);([^;]*);(.*)", re.DOTALL)
 _PBS_WORD = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)=("(?:[^"\\]|\\.)*"|\S*)')
 SKEW_S = 2
@@ -410,8 +423,22 @@ def kib(text):
     return int(match[1]) * 1024 ** "kmgtp".index(match[2] or "k")
 
 
+def torque_slots(text):
+    """Indices of each host: `n1/0+n1/1` and `n1/0-7,9`; none for PBS's own `n1/0*4`, nor where it has vnodes."""
+    found = {}
+    for word in text.split("+") if text else ():
+        host, _, indices = word.partition("/")
+        if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", indices):
+            return {}
+        for part in indices.split(","):
+            ends = [int(end) for end in part.split("-")]
+            found[host] = found.get(host, 0) + ends[-1] - ends[0] + 1
+    return found
+
+
 def pbs_took(said, assigned):
-    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else what was asked."""
+    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else the slots of Torque,
+    else what was asked."""
     parts = [part for chunk in re.findall(r"\(([^()]*)\)", said.get("exec_vnode", "")) for part in chunk.split("+")]
     hosts = {re.split(r"[:\[]", part)[0] for part in parts}
     sums = {"ncpus": 0, "ngpus": 0, "mem": 0}
@@ -420,6 +447,10 @@ def pbs_took(said, assigned):
             name, _, value = item.partition("=")
             if name in sums:
                 sums[name] += kib(value) // 1024 if name == "mem" else int(value or 0)
+    if not parts and torque_slots(said.get("exec_host", "")):
+        slots = torque_slots(said["exec_host"])
+        hosts, sums["ncpus"] = set(slots), sum(slots.values())
+        sums["ngpus"] = sum(torque_slots(said.get("exec_gpus", "")).values())
     cores = int(assigned.get("resource_assigned.ncpus") or 0) if "resource_assigned.ncpus" in assigned else (
         sums["ncpus"] or int(said.get("Resource_List.ncpus") or 0))  # fmt: skip
     memory = assigned.get("resource_assigned.mem", said.get("Resource_List.mem", ""))
@@ -430,7 +461,9 @@ def pbs_took(said, assigned):
 
 def pbs_asked(said):
     alone = bool(re.search(r"\bexcl(host)?\b", said.get("Resource_List.place", "")))
-    return {"exclusive": alone, "requested": int(said.get("Resource_List.ncpus") or 0)}
+    asked = said.get("Resource_List.ncpus", "")
+    torque = not re.search(r"\([^()]*\)", said.get("exec_vnode", "")) and torque_slots(said.get("exec_host", ""))
+    return {"exclusive": alone, "requested": None if torque or not asked else int(asked)}
 
 
 def from_pbs_log(f):
@@ -780,6 +813,8 @@ def check_charge(charge, record, terms, project, seq, tell, note):
     )
     for resource, segments in by_resource.items():
         if resource == "minimum":
+            if any(str(s.get("numerator", 1)) == "0" for s in charge["segments"]):
+                tell("a minimum is charged for a run of which a part is paid otherwise")
             check_minimum(segments, total, where, read, terms, tell)
         else:
             check_segments(resource, segments, where, read, terms, tell, note)
@@ -948,7 +983,9 @@ def first_of(rules, moment):
 
 
 def narrowest(discount):
-    return [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")], int(discount[0])
+    """What is paid otherwise (a ratio of nothing) goes before all others."""
+    named = [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")]
+    return int(discount[1]["numerator"]) == 0, named, int(discount[0])
 
 
 def fits(discount, resource, where):
@@ -1276,6 +1313,14 @@ def movement(leaf, charged, about):
     )
 
 
+def bare(line, terms):
+    """What an entry is called that no charge or order stands under, so that nothing here says why it was booked."""
+    leaf = line["leaf"]
+    if line["charges"] or leaf["kind"] == "overage" or (leaf["kind"] == "order" and leaf["key"] in terms["orders"]):
+        return None
+    return leaf["kind"], leaf["memo"]
+
+
 @lru_cache(maxsize=8)
 def period(begin, finish):
     return clock(begin), clock(finish)
@@ -1315,7 +1360,9 @@ def check_chunk(task):
                 tiers.append((line["seq"], *counted))
             if line["leaf"]["kind"] == "order":
                 check_order(line["leaf"], terms, about, said.append, note)
-            if line["leaf"]["kind"] in ("invoice", "credit_note", "order"):
+            if line["leaf"]["kind"] in ("charge", "correction") and not line["charges"]:
+                said.append("an entry of charges without any charge")
+            if line["leaf"]["kind"] in ("invoice", "credit_note", "order", "adjustment", "write_off"):
                 booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
             made += more
@@ -1323,7 +1370,7 @@ def check_chunk(task):
             if off[1]:
                 offs.append(off)
             if about.get("settlement"):
-                moved.append(movement(line["leaf"], line["charges"], about))
+                moved.append((*movement(line["leaf"], line["charges"], about), bare(line, terms)))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
             findings.append(f"{where}: cannot be read ({type(exc).__name__}: {exc})")
     return findings, notes, leaves, made, replaced, offs, moved, booked, tiers
@@ -1395,7 +1442,7 @@ class Whole:
         self.unread, self.stated, self.sides, self.owed = {}, {}, {}, {}
         self.statements, self.endorsed, self.confirmed, self.seal = {}, {}, {}, None
         self.sums, self.older = {}, []
-        self.settled, self.keys, self.credits, self.over = {}, set(), 0, []
+        self.settled, self.keys, self.credits, self.over, self.bare = {}, set(), 0, [], {}
         self.note = None
 
     def tell(self, text):
@@ -1564,8 +1611,10 @@ class Whole:
             for name, value in off.items():
                 at[name] = at.get(name, 0) + value
 
-        for key, link, late, grade, currency, values in moved:
+        for key, link, late, grade, currency, values, without in moved:
             self.keys.add(key)
+            if without is not None:
+                self.bare[key] = (*without, values[4], currency)
             self.credits += min(0, values[2])
             if link is not None:
                 self.over.append((link, late, currency, values))
@@ -1721,6 +1770,9 @@ class Whole:
         lines.append(f"  metered again from the raw records of the centres: {live - len(unread)} of {live} charges")
         for reason in sorted(set(unread.values())):
             lines.append(f"  NOT METERED AGAIN: {list(unread.values()).count(reason)} charges, {reason}")
+        for (kind, currency), (count, centre) in self.bare_kinds():
+            lines.append(f"  UNDER NO CHARGE: {count} entries of kind {kind}, {money(centre)} {currency} to the centre "
+                         "(--runs: each of them)")  # fmt: skip
         sides = [side[0] for key, side in self.sides.items() if key not in self.replaced]
         lines.append(
             f"  two-sided, the centre's signature checked: {sides.count(True)}; one-sided: {live - len(sides)}"
@@ -1729,6 +1781,14 @@ class Whole:
             lines.append(f"  two-sided by the log alone: {sides.count(False)} (its key is not one that you named, or "
                          "signed is a statement that is not here: --signer, --statement)")  # fmt: skip
         return lines
+
+    def bare_kinds(self):
+        """By kind and currency: how many entries without a charge there are, and what they move to the centre."""
+        found = {}
+        for kind, _, centre, currency in self.bare.values():
+            at = found.setdefault((kind, currency), [0, 0])
+            at[0], at[1] = at[0] + 1, at[1] + centre
+        return sorted(found.items())
 
     def not_metered(self):
         """The charges that stand on the bill, and were not metered again: why."""
@@ -1745,6 +1805,8 @@ class Whole:
                 words = f"two-sided{'' if checked else ' by the log (signature not checked)'}: {words}"
             metered = f"NOT METERED AGAIN ({self.unread[key]})" if key in self.unread else "metered again"
             yield f"{site} {run} (reading {revision}, {key}): {metered}; {words}"
+        for key, (kind, memo, centre, currency) in sorted(self.bare.items()):
+            yield f"{key}: {kind} under no charge, {money(centre)} {currency} to the centre: {memo}"
 
 
 # ---------------------------------------------------------------- what the operator and the centres signed of it
@@ -1915,7 +1977,7 @@ def items_by_document(whole):
 
 def check_lines(said, items, whole):
     """Each line is the sum of the charges on it, as they were booked."""
-    number, found = said["number"], {}
+    number, found, adjusted = said["number"], {}, set()
     for item in items:
         line, kind, entry, part, seconds, micro = item
         if (kind, entry, part) in whole.billed:
@@ -1923,6 +1985,12 @@ def check_lines(said, items, whole):
         whole.billed[kind, entry, part] = number
         if kind == "order":
             for text in wrong_order(said, line, entry, part, seconds, micro, whole):
+                whole.tell(f"{number}: {entry}: {text}")
+            found.setdefault(line, [0, 0, 0])[2] += int(micro)
+            continue
+        if kind == "adjustment":
+            adjusted.add(line)
+            for text in wrong_adjustment(said, line, entry, part, seconds, micro, whole):
                 whole.tell(f"{number}: {entry}: {text}")
             found.setdefault(line, [0, 0, 0])[2] += int(micro)
             continue
@@ -1946,8 +2014,26 @@ def check_lines(said, items, whole):
             whole.tell(f"{number}, line {n}: it says {sums}, the charges on it come to {found.get(n)}")
         late = line is not None and micros(line["service_start"]) < micros(said["period_start"])
         expected = "order" if line is not None and "ordered" in line else "correction" if late else "usage"
+        expected = "adjustment" if n in adjusted else expected
         if line is not None and line["kind"] != expected:
             whole.tell(f"{number}, line {n}: it is called {line['kind']}")
+
+
+def wrong_adjustment(said, n, entry, part, seconds, micro, whole):
+    """What of a decision on a line is not as it was booked: its entry lets the project owe so much more or less."""
+    line = next((line for line in said["lines"] if line["number"] == n), None)
+    booked = whole.booked.get(entry)
+    if line is None or booked is None or entry[:11] != "adjustment:":
+        return ["there is no such line, or its entry is not in the bundle"]
+    owes = (f"project:{said['project_id']}:usage", said["currency"])
+    owed = sum(int(value) for account, commodity, value in booked if (account, commodity) == owes)
+    if part in ("", said["payer"]["id"]) and int(seconds) == 0:
+        if part and 0 <= sign(owed) * int(micro) <= abs(owed):
+            whole.remark("a payer's part of an adjustment: that it is no more than the whole is all that was checked")
+            return []
+        if int(micro) == owed:
+            return []
+    return [f"{micro} for {seconds} core-seconds as the part of {part!r}, {owed} is booked on {owes[0]}"]
 
 
 def wrong_item(said, n, kind, part, seconds, micro, charge):
@@ -2013,7 +2099,7 @@ def check_order(leaf, terms, about, tell, note):
             of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
             tax = sign(price) * ((2 * abs(price) * int(agreed["tax"]["numerator"]) + of) // (2 * of))
         centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
-        check_back(said, agreed, terms, tell)
+        check_back(said, agreed, terms, tell, note)
         expected[f"centre:{agreed['centre_id']}:payable"] = -centre
     expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
     posted = {}
@@ -2026,7 +2112,7 @@ def check_order(leaf, terms, about, tell, note):
     note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
 
 
-def check_back(said, agreed, terms, tell):
+def check_back(said, agreed, terms, tell, note):
     """What of a price went back when its order was canceled, where the price is in the bundle, too."""
     name = said["allocation_id"].replace("!canceled", "")
     if name == said["allocation_id"]:
@@ -2035,8 +2121,10 @@ def check_back(said, agreed, terms, tell):
     if first is not None:
         unused, whole = -int(said["quantity"]), int(first["quantity"]) * 10**6
         back = int(first["price_micro"]) * unused * int(agreed.get("unused_back_ppm", 0)) // whole
-        stated = (-int(said["price_micro"]), said["order_id"])
-        if stated != (back, first["order_id"]) or not 0 < unused <= int(first["quantity"]):
+        stated = -int(said["price_micro"])
+        if 0 < stated < back:  # by what a credit note had left of the price
+            note("a canceled order gave less back than its agreement says: a credit note must have given some before")
+        if stated > back or said["order_id"] != first["order_id"] or not 0 < unused <= int(first["quantity"]):
             tell(f"{said['price_micro']} went back for {unused} of {first['quantity']}, by the agreement it is {back}")
 
 
@@ -2233,6 +2321,7 @@ def check_settlement(said, signatures, whole, tell, note):
             tell(f"{held['entry']} is in dispute and settled")
     check_sums(said, whole, tell)
     check_legs(said, agreed, tell)
+    check_opening(said, whole.options.before, tell, note)
     check_signatures(said, signatures, whole.options, tell, note)
 
 
@@ -2301,9 +2390,8 @@ def check_legs(said, agreed, tell):
         pay = sign(net) * (
             (2 * abs(net) * int(rate_said["num"]) + int(rate_said["den"])) // (2 * int(rate_said["den"]))
         )
-        if (rate_said["base"], rate_said["quote"]) != (said["currency"], currency) or rate_said["day"] > said["to"][
-            :10
-        ]:
+        other = (rate_said["base"], rate_said["quote"]) != (said["currency"], currency)
+        if other or rate_said["day"] > last_day(said["to"], said["zone"]):
             tell("the exchange rate is of other currencies, or of a day after the period")
         lines += [["operator:fx-clearing", said["currency"], -net], ["operator:fx-clearing", currency, pay]]
     elif currency != said["currency"]:
@@ -2329,6 +2417,28 @@ def check_legs(said, agreed, tell):
         tell("the accounts that it moves are not those of its totals")
     if sum(fees.values()) + withheld + net + keeps + int(said["tax"]) != int(said["earned"]):
         tell("the parts do not make up what was earned")
+
+
+def check_opening(said, before, tell, note):
+    """What was owed before is what the statement before closed with; that is not in the bundle."""
+    if before is None:
+        if int(said["opening"]):
+            owed, paid = money(int(said["opening"])), money(int(said["paid"]))
+            note(
+                f"{owed} {said['pay_currency']} were owed before, {paid} paid since: compare that with the statement "
+                "before (--before FILE) and with your bank"
+            )
+        return
+    for name in ("t", "centre", "operator", "currency", "pay_currency"):
+        if before[name] != said[name]:
+            tell(f"the statement before is of {name} {before[name]}, this one of {said[name]}")
+    if said["opening"] != before["closing"]:
+        tell(f"it opens with {said['opening']}, the statement before closed with {before['closing']}")
+
+
+def last_day(end, name):
+    """The day of a zone that a period which is over at `end` ends with."""
+    return (datetime.fromisoformat(utc(end)) - timedelta(microseconds=1)).astimezone(zone(name)).date().isoformat()
 
 
 def check_signatures(said, signatures, options, tell, note):
@@ -2365,12 +2475,13 @@ def url64(text):
 
 
 class Options:
-    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=()):
+    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=(), before=None):
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
         self.signers = dict(map(signer, signers))
         self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents}
+        self.before = None if before is None else json.loads(before)
         self.processes = processes or min(8, os.cpu_count() or 1)
 
 
@@ -2411,6 +2522,9 @@ def main(arguments=None):
     parser.add_argument(
         "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
     )
+    parser.add_argument(
+        "--before", help="the settlement before this one, as you signed it: what was owed is what that closed with"
+    )
     parser.add_argument("--runs", action="store_true", help="say of each run what it stands on")
     parser.add_argument("--processes", type=int, help="how many work at once; default: one a core, at most 8")
     given = parser.parse_args(arguments)
@@ -2418,7 +2532,8 @@ def main(arguments=None):
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
         documents = [open(path, "rb").read() for path in given.statement]  # noqa: SIM115
-        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents)
+        before = open(given.before, "rb").read() if given.before else None  # noqa: SIM115
+        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents, before)
         with opened(given.bundle) as lines:
             whole = checked(iter(lines), options)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as exc:
@@ -2433,8 +2548,13 @@ def main(arguments=None):
         print(f"WRONG: {text}")
     if len(findings) > SHOWN:
         print(f"WRONG: … and {len(findings) - SHOWN} more")
-    if unread and not findings:
-        print(f"what could be checked fits; {len(unread)} CHARGES WERE NOT METERED AGAIN from a raw record")
+    open_points = []
+    if unread:
+        open_points.append(f"{len(unread)} CHARGES WERE NOT METERED AGAIN from a raw record")
+    if whole.bare:
+        open_points.append(f"{len(whole.bare)} ENTRIES STAND UNDER NO CHARGE")
+    if open_points and not findings:
+        print(f"what could be checked fits; {', '.join(open_points)}")
         return 3
     print("DOES NOT FIT" if findings else "everything fits")
     return 1 if findings else 0

@@ -53,10 +53,11 @@ def list_charges(
     limit: Limit = 50,
     before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
 ) -> Response:
-    """A project's charges, newest first, also those that were replaced."""
+    """A project's charges, newest first, the replaced ones too (its owner: all; who works for it: their own)."""
     with services.db.read() as conn:
         row = project_row(conn, person, project, Verb.SEE_PROJECT)
-        rows = charge_page(conn, row.id, limit=limit + 1, before=before)
+        whose = None if can(person, Verb.SEE_BILL, ("project", row.id)) else person.user_id
+        rows = charge_page(conn, row.id, limit=limit + 1, before=before, user_id=whose)
     following = rows[limit - 1].id if len(rows) > limit else None
     return answer({"items": [_charge(r) for r in rows[:limit]], "next": following})
 
@@ -188,7 +189,7 @@ def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
         amount = micro_of(wanted.amount, "/amount", signed=True)
         asked = Adjustment(new_id("x", now), wanted.kind, row.id, row.currency, amount, wanted.reason, admin.user_id,
-                           wanted.charge)  # fmt: skip
+                           wanted.charge, wanted.invoice)  # fmt: skip
         agreed = adjustments.four_eyes_from(conn, charge_id=wanted.charge, currency=row.currency, now=now)
         threshold = FOUR_EYES_MICRO if agreed is None else agreed
         state = adjustments.request_adjustment(conn, asked, four_eyes_micro=threshold, now=now)
@@ -266,8 +267,10 @@ def balances(
 
 
 def _may_see(person: Person, found: books.Explained) -> bool:
+    """Those who see the bill, the centre's staff, and whose work it was while they are in the project."""
     project, site = found.charge.project_id, found.reading.site_id
-    return can(person, Verb.SEE_PROJECT, ("project", project)) or can(person, Verb.SEE_SITE, ("site", site))
+    own = found.reading.user_id == person.user_id and can(person, Verb.SEE_PROJECT, ("project", project))
+    return own or can(person, Verb.SEE_BILL, ("project", project)) or can(person, Verb.SEE_SITE, ("site", site))
 
 
 def _charge(r: Any, reading: Any = None, replaced: bool | None = None) -> dict[str, Any]:

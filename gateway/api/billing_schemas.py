@@ -219,7 +219,7 @@ class BillLine(_Out):
     """A line: `exact` before rounding, `net` and `tax` as rounded on the document."""
 
     line: int
-    kind: Literal["usage", "correction", "credit", "order"]
+    kind: Literal["usage", "correction", "credit", "order", "adjustment"]
     site: str
     user: str
     service_start: str
@@ -448,10 +448,13 @@ class CurrencySum(_Out):
     amount: str
 
 
-class OrderSum(_Out):
+class BesideSum(_Out):
+    """What counts in a month beside runs, and what of it is on no document yet."""
+
     currency: str
-    orders: int
+    count: int
     amount: str
+    not_billed: str
 
 
 class DocumentSum(_Out):
@@ -468,7 +471,8 @@ class MonthView(_Out):
     charged: list[CurrencySum]
     provisional: list[CurrencySum]
     not_billed: list[CurrencySum]
-    orders_not_billed: list[OrderSum]
+    orders: list[BesideSum]
+    adjustments: list[BesideSum]
     documents: list[DocumentSum]
     open: list[AgedInvoice]
     disputed: list[Amount]

@@ -20,6 +20,7 @@ from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.store import contracts
 from accounting.store.contracts import Terms
 from accounting.tariff import Discount, Tariff, tariff_of
+from accounting.terms import not_understood
 from gateway.api import billing_models as models
 from gateway.api import describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
@@ -186,7 +187,7 @@ def _sign(
 
 def _parsed(reader: Any, document: Mapping[str, Any]) -> Any:
     try:
-        return reader(json.dumps(document))
+        found = reader(json.dumps(document))
     except ValueError as exc:
         errors = getattr(exc, "errors", None)
         if errors is None:
@@ -195,6 +196,13 @@ def _parsed(reader: Any, document: Mapping[str, Any]) -> Any:
             Problem("/document/" + "/".join(map(str, e["loc"])), str(e["msg"]), "invalid") for e in errors()
         )
         raise Invalid(f"The document has {len(problems)} problems: {problems[0].detail}", problems=problems) from exc
+    if unknown := not_understood(document, found):
+        problems = tuple(
+            Problem(f"/document{at}", "Nothing here is called so, and it would not be signed.", "invalid",
+                    "Check the spelling: docs/books.md.") for at in unknown
+        )  # fmt: skip
+        raise Invalid(f"The document says what nothing understands: {', '.join(unknown)}.", problems=problems)
+    return found
 
 
 def _bytes(text: str, pointer: str) -> bytes:

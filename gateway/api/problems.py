@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accounting.errors import AccountingError, FourEyes
 from accounting.errors import CreditExhausted as NoCredit
-from accounting.ledger import CORE_SECONDS
-from accounting.money import format_micro
+from accounting.ledger import CORE_SECONDS, GPU_SECONDS
+from accounting.money import format_micro, is_currency
 from gateway.errors import Conflict, CreditExhausted, Forbidden, GatewayError, Invalid, Problem, RateLimited
 
 log = structlog.get_logger()
@@ -78,8 +78,11 @@ def of_validation(errors: Sequence[Any], *, skip: int = 0) -> tuple[Problem, ...
 
 def no_credit(error: NoCredit) -> CreditExhausted:
     """The books' refusal in people's units."""
-    if error.commodity == CORE_SECONDS:
-        detail = f"It may use {error.needed / 3600:.1f} core-hours, and {error.available / 3600:.1f} are left."
+    if error.commodity in (CORE_SECONDS, GPU_SECONDS):
+        hours = error.commodity.replace("-seconds", "-hours")
+        detail = f"It may use {error.needed / 3600:.1f} {hours}, and {error.available / 3600:.1f} are left."
+    elif not is_currency(error.commodity):
+        detail = f"It may use {error.needed} {error.commodity}, and {max(0, error.available)} are left."
     else:
         needed, left = format_micro(error.needed), format_micro(max(0, error.available))
         detail = f"It may cost {needed} {error.commodity}, and {left} {error.commodity} are left."

@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from accounting import store as books
 from accounting.errors import AccountingError
-from accounting.ledger import CORE_SECONDS
-from accounting.money import format_micro, parse_amount
+from accounting.ledger import CORE_SECONDS, GPU_SECONDS
+from accounting.money import format_micro, is_currency, parse_amount
 from accounting.store import Exposure
 from accounting.tariff import PriceRule
 from gateway.api import answers, describe
@@ -174,21 +174,25 @@ def _project(conn: Connection, row: Any) -> dict[str, Any]:
 
 
 def exposure_json(e: Exposure) -> dict[str, Any]:
-    """Money as decimal strings, core-hours too; `core_seconds` beside them as they are kept."""
+    """Money, core-hours and GPU-hours as decimal strings, other units (shots) as they are counted."""
+    hours = _HOURS.get(e.commodity)
 
     def shown(value: int | None) -> str | None:
         if value is None:
             return None
-        if e.commodity != CORE_SECONDS:
-            return format_micro(value)
-        sign, hours, rest = "-" * (value < 0), abs(value) // 3600, abs(value) % 3600
-        return f"{sign}{hours}.{rest * 100 // 3600:02d}"
+        if hours is None:
+            return format_micro(value) if is_currency(e.commodity) else str(value)
+        sign, whole, rest = "-" * (value < 0), abs(value) // 3600, abs(value) % 3600
+        return f"{sign}{whole}.{rest * 100 // 3600:02d}"
 
     return {
-        "commodity": "core-hours" if e.commodity == CORE_SECONDS else e.commodity,
+        "commodity": hours or e.commodity,
         "settled": shown(e.settled), "in_flight": shown(e.in_flight), "committed": shown(e.committed),
         "limit": shown(e.limit), "available": shown(e.available),
     }  # fmt: skip
+
+
+_HOURS = {CORE_SECONDS: "core-hours", GPU_SECONDS: "gpu-hours"}
 
 
 def _granted(wanted: CreditIn, currency: str) -> tuple[str, int]:

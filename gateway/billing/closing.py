@@ -3,7 +3,7 @@ it for ever once it is billed."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, or_, select
@@ -11,15 +11,19 @@ from sqlalchemy import Connection, or_, select
 from accounting import store as books
 from accounting.errors import PeriodClosed
 from accounting.invoicing.unbilled import Waiting, waiting_to_be_billed
+from accounting.meter import meter
 from accounting.money import format_micro
-from accounting.price import PriceBook
+from accounting.price import NoPrice, PriceBook, price
 from accounting.store import accruals, contracts, periods
 from accounting.store.accruals import Running, capped_seconds
+from accounting.store.charges import DEFAULT_POLICY
 from accounting.store.contracts import Contracts
 from accounting.store.periods import Period
 from accounting.store.schema import lock
+from accounting.usage import Kind, Meter, UsageRecord
 from gateway.db import table_of
 from gateway.identity.tables import ProjectRow
+from gateway.jobs import checks, repository
 from gateway.jobs.repository import JOBS, RUNS
 
 _PROJECTS = table_of(ProjectRow)
@@ -58,8 +62,8 @@ def _told(conn: Connection, left: list[Waiting]) -> str:
 
 
 def _counted(w: Waiting) -> str:
-    orders = [f"{w.orders} prices of orders"] if w.orders else []
-    return " and ".join([f"{w.runs} runs", *orders] if w.runs or not orders else orders)
+    beside = [f"{n} {what}" for n, what in ((w.orders, "prices of orders"), (w.adjustments, "adjustments")) if n]
+    return " and ".join([f"{w.runs} runs", *beside] if w.runs or not beside else beside)
 
 
 def _going(conn: Connection, at: datetime) -> list[Any]:
@@ -75,14 +79,28 @@ def _going(conn: Connection, at: datetime) -> list[Any]:
 
 
 def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Running | None:
+    """What a run has cost by then, priced as its record will be: cut wherever a price changes, accelerators with it."""
     seconds = capped_seconds(row.start_time, at, limit_s=row.duration_max)
-    core_seconds = (row.cores or row.cores_charged) * seconds
-    where = agreed.scope(site_id=row.site_id, queue=row.queue, qos=row.spec.get("attributes", {}).get("qos") or "",
-                         currency=row.currency, project_id=row.project_id, at=row.start_time,
-                         grade=row.spec.get("attributes", {}).get("service_grade") or "")  # fmt: skip
-    micro = books.estimate(prices, where, core_seconds=core_seconds, at=row.start_time)
-    if micro is None or core_seconds == 0:
+    spec = repository.spec_from_json(row.spec)
+    until, cores = row.start_time + timedelta(seconds=seconds), row.cores or row.cores_charged
+    key, task = f"{row.tag}.{row.attempt}:{row.task}:{row.restart}", None if row.task < 0 else row.task
+    so_far = UsageRecord(
+        site_id=row.site_id, run_key=key, meter=Meter.GATEWAY, kind=Kind.RUN, native_id=row.native_id, task=task,
+        state="RUNNING", username="", queue=row.queue, cores=cores, nodes=0, elapsed_s=seconds, node_seconds=0,
+        core_seconds=cores * seconds, gpu_seconds=checks.gpus_charged(spec, None) * seconds,
+        start_time=row.start_time, end_time=until,
+    )  # fmt: skip
+    agreement = agreed.agreement(row.site_id, until)
+    where = agreed.where(
+        agreement, agreed.terms(row.project_id, until), site_id=row.site_id, queue=row.queue,
+        qos=spec.attributes.qos or "", currency=row.currency, grade=spec.attributes.service_grade or "",
+    )  # fmt: skip
+    metered = meter(so_far, DEFAULT_POLICY if agreement is None else agreement.metering)
+    try:
+        charge = price(so_far, metered, prices, where)
+    except NoPrice:
         return None
-    task = None if row.task < 0 else row.task
-    key = f"{row.tag}.{row.attempt}:{row.task}:{row.restart}"
-    return Running(row.site_id, key, row.job_id, task, row.project_id, row.currency, micro, core_seconds)
+    if charge.core_seconds == 0:
+        return None
+    return Running(row.site_id, key, row.job_id, task, row.project_id, row.currency, charge.amount_micro,
+                   charge.core_seconds)  # fmt: skip

@@ -262,6 +262,15 @@ def cores_charged(spec: JobSpec, queue: Queue | None) -> int:
     return nodes * per_node
 
 
+def gpus_charged(spec: JobSpec, queue: Queue | None) -> int:
+    """Accelerators that one task asks for."""
+    r = spec.resources
+    if not r.gpu_cores_per_process:
+        return 0
+    nodes, _ = node_shape(spec, queue)
+    return r.gpu_cores_per_process * (r.process_count or nodes * (r.processes_per_node or 1))
+
+
 def duration_default(adapter: SiteAdapter, queue: Queue | None) -> int:
     """What the queue gives a job that names no duration: its default, else its maximum, else a day."""
     if queue is not None and (queue.duration_default or queue.duration_max):

@@ -16,6 +16,7 @@ from accounting.price import PriceBook
 from accounting.store import budgets, contracts
 from accounting.store.budgets import Budget
 from accounting.store.contracts import Contracts
+from accounting.usage import GPU_SECONDS
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
@@ -274,6 +275,8 @@ def _prepared(
     duration = spec.attributes.duration or checks.duration_default(adapter, queue)
     size = len(expand(spec.array.indices)) if spec.array else None
     core_seconds = cores * duration * (size or 1)
+    gpus = checks.gpus_charged(spec, queue)
+    gpu_seconds = gpus * duration * (size or 1)
     queue_name = _queue_name(spec, queue)
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
@@ -281,7 +284,8 @@ def _prepared(
         site_id=adapter.site_id, queue=queue_name, qos=spec.attributes.qos or "", currency=currency, at=now,
         project_id=project_id, grade=spec.attributes.service_grade or "",
     )  # fmt: skip
-    price = books.estimate(facts.prices, where, core_seconds=core_seconds, at=now)
+    more = {GPU_SECONDS: gpu_seconds} if gpus else None
+    price = books.estimate(facts.prices, where, core_seconds=core_seconds, at=now, more=more)
     if price is None:
         return Problem(
             "/placement/resource_ids",
@@ -289,9 +293,11 @@ def _prepared(
             "no_tariff",
             "Ask the operator for a tariff, or choose another resource.",
         )
-    basis = f"{cores} cores × {duration} s" + (f" × {size} tasks" if size else "")
+    each = f"{cores} cores" + (f" and {gpus} GPUs" if gpus else "")
+    basis = f"{each} × {duration} s" + (f" × {size} tasks" if size else "")
     have = facts.commodities(project_id)
-    holds = books.hold_amounts(have, currency=currency, micro=price, core_seconds=core_seconds)
+    holds = books.hold_amounts(have, currency=currency, micro=price, core_seconds=core_seconds,
+                               gpu_seconds=gpu_seconds)  # fmt: skip
     enforce = "enforces_walltime" not in adapter.capabilities
     estimate = Estimate(core_seconds, Money(price, currency), basis)
     return Prepared(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from site_adapters.command import Command, Output
@@ -24,8 +24,8 @@ from site_adapters.types import RowProblem, SiteAccount, SiteUsage, UsageBatch
 
 LOG, QSTAT = "pbs-log/1", "pbs-qstat/1"
 _LINE = re.compile(r"(\d\d/\d\d/\d{4} \d\d:\d\d:\d\d);([A-Za-z]);([^;]*);(.*)\Z", re.DOTALL)
-# Types that end no run (PBS Professional Administrator's Guide, "Accounting"): queued, deleted, checkpointed …
-_OTHER = frozenset("QDAaLBCFTUYMPNKkuvcGz")
+# Types that end no run (PBS Professional Administrator's Guide, "Accounting"; acct.h): queued, deleted, resumed …
+_OTHER = frozenset("QDAaLBCFTUYMPNKkuvceGszr")
 # Files of days on which nothing happened are missing; one that is there and cannot be read is an error.
 _READ = """for f in "$@"; do [ ! -e "$f" ] || cat -- "$f" || exit 1; done"""
 _DAYS_BEFORE = 35  # a run that ends today may have begun this long ago: its first line is there
@@ -91,7 +91,7 @@ def frame_log(text: str, *, since: datetime, users: set[str], zone: str = "UTC")
             problems.append(RowProblem(line, "no accounting line"))
             continue
         try:
-            stamp = datetime.strptime(match[1], "%m/%d/%Y %H:%M:%S").replace(tzinfo=here)
+            stamp = datetime.strptime(match[1], "%m/%d/%Y %H:%M:%S").replace(tzinfo=here).astimezone(UTC)
         except ValueError as exc:
             problems.append(RowProblem(line, str(exc)))
             continue
@@ -100,11 +100,15 @@ def frame_log(text: str, *, since: datetime, users: set[str], zone: str = "UTC")
             started[job] = line
             stopped.pop(job, None)
             paused.pop(job, None)
+        elif kind == "s":  # what was spare is given back
+            started[job] = line
         elif kind == "z":
             stopped[job] = stamp
         elif kind == "r" and job in stopped:
             paused[job] = paused.get(job, 0) + int((stamp - stopped.pop(job)).total_seconds())
         elif kind in ("E", "R"):
+            if job in stopped:  # deleted, or run again, while it was suspended
+                paused[job] = paused.get(job, 0) + int((stamp - stopped.pop(job)).total_seconds())
             fields = {"line": line, "S": started.pop(job, ""), "suspended_s": str(paused.pop(job, 0))}
             if stamp >= since and (not users or _user(rest) in users):
                 usages.append(SiteUsage(LOG, fields))

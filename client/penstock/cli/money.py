@@ -188,8 +188,10 @@ def _show_month(name: str, found: dict[str, Any], periods: list[dict[str, Any]],
                        ("not_billed", "Charged and not billed")):  # fmt: skip
         for x in found[key]:
             click.echo(tr("{label}: {amount} {currency} ({runs} runs)", **x | {"label": tr(label)}))
-    for x in found["orders_not_billed"]:
-        click.echo(tr("Orders that are on no invoice: {amount} {currency} ({orders} prices)", **x))
+    for key, label in (("orders", "Ordered"), ("adjustments", "Adjusted")):
+        for x in found[key]:
+            click.echo(tr("{label}: {amount} {currency} ({count}), of which {not_billed} not billed",
+                          **x | {"label": tr(label)}))  # fmt: skip
     for x in found["documents"]:
         kind = tr(x["kind"].replace("_", " "))
         click.echo(tr("{count} {kind}(s): {gross} {currency}", **x | {"kind": kind}))
@@ -238,7 +240,7 @@ def _show(found: dict[str, Any]) -> None:
              hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
     for line in found["lines"]:
-        if line["kind"] == "order":
+        if line["kind"] in ("order", "adjustment"):
             click.echo(f"{line['line']}: {line['text']}")
     c = found["currency"]
     click.echo(tr("Net {net} {currency} + tax {tax} {currency} = {gross} {currency}", **found))

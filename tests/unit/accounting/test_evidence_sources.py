@@ -25,6 +25,7 @@ from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, check
 from tests.unit.accounting.test_evidence_verifier import shown as opened
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_sources import APEL, BLOCK, LSB, UR
+from tests.unit.accounting.test_torque import QSTAT, TORQUE
 
 _ = verifier  # the fixture
 
@@ -91,6 +92,10 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
         yield pbs_log.FORMAT, row
     for row in pbs_log.frame(PAUSED.split("\n")):
         yield pbs_log.FORMAT, row
+    gpus = TORQUE.replace(" session", " exec_gpus=n1-gpu/0+n1-gpu/1 session")
+    for line in (TORQUE, gpus, TORQUE.replace("Exit_status=0", "Exit_status=-14")):
+        yield from ((pbs_log.FORMAT, row) for row in pbs_log.frame([line]))
+    yield from ((pbs_qstat.FORMAT, row) for row in pbs_qstat.frame(QSTAT))
     for file in sorted((RECORDED / "pbs").glob("qstat_x*.json")):
         for row in pbs_qstat.frame(recorded(file.name)):
             yield pbs_qstat.FORMAT, row
@@ -112,7 +117,11 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
             yield apel.FORMAT, row
     canceled = {"State": "CANCELLED by 5", "ElapsedRaw": "60", "End": "1795413660"}
     suspended = {"Suspended": "00:01:05", "ElapsedRaw": "9", "End": "1795413674"}
-    for changes in ({}, {"NodeList": "None assigned"}, canceled, suspended):
+    accelerated = [
+        {"AllocTRES": f"cpu=8,mem=4G,node=1,{gres}", "ElapsedRaw": "60", "End": "1795413660"}
+        for gres in ("gres/dcu=2,gres/dcu:z100=2", "gres/gpu:a100=1,gres/gpu:v100=2,gres/mps=100")
+    ]
+    for changes in ({}, {"NodeList": "None assigned"}, canceled, suspended, *accelerated):
         yield "sacct/1", SACCT | changes
 
 

@@ -54,6 +54,31 @@ def test_pbs_log_gives_each_run_what_it_took() -> None:
     assert ("21[].pbs01", None) not in by_id
 
 
+@pytest.mark.parametrize(("gres", "each"), [
+    ("gres/gpu=2,gres/gpu:a100=2", 2), ("gres/gpu:a100=1,gres/gpu:v100=2", 3), ("gres/dcu=4", 4),
+    ("gres/dcu:z100=4", 4), ("gres/npu=8,gres/gpu=1", 9), ("gres/mps=100,gres/shard=3", 0), ("license/ansys=5", 0),
+])  # fmt: skip
+def test_slurm_accelerators_are_counted_whatever_the_centre_calls_them(gres: str, each: int) -> None:
+    row = {"DBIndex": "7", "Cluster": "a", "JobID": "7", "User": "alice", "State": "COMPLETED", "Submit": "1795413500",
+           "Start": "1795413600", "End": "1795413700", "ElapsedRaw": "100", "AllocCPUS": "8",
+           "AllocTRES": f"cpu=8,{gres},node=1"}  # fmt: skip
+    found = sacct.read(row, site_id="a")
+    assert found is not None and found.gpu_seconds == each * 100
+
+
+@pytest.mark.parametrize("ends", [("E", 271), ("R", -11)])
+def test_what_a_suspended_run_holds_counts_until_it_is_deleted_or_run_again(ends: tuple[str, int]) -> None:
+    kind, status = ends
+    said = ("user=alice queue=q start=1793491200 exec_vnode=(n1:ncpus=4:ngpus=2) Resource_List.ncpus=4 "
+            "Resource_List.place=pack run_count=1")  # fmt: skip
+    log = [f"11/01/2026 00:00:00;S;7.p;{said}", "11/01/2026 00:10:00;z;7.p;",
+           f"11/01/2026 01:00:00;{kind};7.p;{said} end=1793494800 Exit_status={status} "
+           "resources_used.walltime=00:10:00"]  # fmt: skip
+    found = one(pbs_log.read_document("\n".join(log), site_id="a"))
+    assert (found.elapsed_s, found.suspended_s, found.core_seconds, found.gpu_seconds) == (600, 3000, 2400, 7200)
+    assert not found.estimated
+
+
 def test_pbs_log_without_the_s_record_says_that_it_only_estimates_an_exclusive_job() -> None:
     ends = "\n".join(x for x in recorded("pbs/accounting_records.json").split("\n") if ";E;12068" in x)
     guessed = one(pbs_log.read_document(ends, site_id="a"))

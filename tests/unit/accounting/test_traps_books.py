@@ -64,6 +64,23 @@ def test_trap_08_what_was_accrued_is_taken_back_by_the_final_record(
     assert standing(db, ACCRUED) == -40_000
 
 
+def test_a_run_over_two_month_ends_is_accrued_by_what_came_since(db: Database) -> None:
+    month_later = MONTH_END + timedelta(days=30)
+    add_rules(db, rule())
+    with db.write() as conn:
+        accruals.accrue(conn, [running()], period_end=MONTH_END, now=MONTH_END)
+        for _ in range(2):
+            accruals.accrue(conn, [running(amount_micro=140_000, core_seconds=1400)], period_end=month_later,
+                            now=month_later)  # fmt: skip
+        stood_still = running(amount_micro=140_000, core_seconds=1400)
+        assert accruals.accrue(conn, [stood_still], period_end=month_later + timedelta(days=31), now=month_later) == 0
+    assert standing(db, accrued(PROJECT)) == 140_000
+    assert standing(db, accrued(PROJECT), "core-seconds") == 1400
+    assert standing(db, accrued(PROJECT), effective_before=MONTH_END) == 40_000
+    charge(db, run("1", start=MONTH_END - timedelta(seconds=50), elapsed=400))
+    assert (standing(db, accrued(PROJECT)), owed(db)) == (0, 160_000)
+
+
 def test_trap_18_a_runaway_is_accrued_to_its_limit_and_may_become_nothing(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,4 +72,4 @@ def test_a_month_is_exported_to_files(
 def test_a_month_names_the_orders_that_no_invoice_has(type_: Type, gateway: Gateway) -> None:
     type_("orders", "place", "demo", "block", "10", "--price", "8", "--payer", "uni")
     month = f"{gateway.services.clock().astimezone(ZoneInfo('Asia/Shanghai')):%Y-%m}"
-    assert "Orders that are on no invoice: 8.00 CNY (1 prices)" in type_("month", month)
+    assert "Ordered: 8.00 CNY (1), of which 8.00 not billed" in type_("month", month)

@@ -406,6 +406,14 @@ def test_log_lines_that_end_a_run_are_framed_with_the_line_that_began_it() -> No
     assert billing.frame_log(text, since=start, users={"somebody"}).usages == ()
 
 
+def test_a_pause_is_told_as_it_was_over_a_change_of_clocks_and_to_the_end_of_a_deleted_run() -> None:
+    """25 October 2026 in Berlin: at 03:00 it is 02:00 once more."""
+    log = ["10/25/2026 01:30:00;S;7.p;user=a start=1", "10/25/2026 01:40:00;z;7.p;", "10/25/2026 03:40:00;r;7.p;",
+           "10/25/2026 04:00:00;z;7.p;", "10/25/2026 04:10:00;E;7.p;user=a start=1 end=2"]  # fmt: skip
+    batch = billing.frame_log("\n".join(log), since=datetime(2026, 1, 1, tzinfo=UTC), users=set(), zone="Europe/Berlin")
+    assert [usage.fields["suspended_s"] for usage in batch.usages] == [str(3 * 3600 + 600)]
+
+
 def test_qstat_rows_hold_no_environment() -> None:
     records = Qstat("qstat").raw().parse(recorded("qstat_x_t_json_array_all")[0])
     batch = billing.frame_qstat(records, set(), datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))

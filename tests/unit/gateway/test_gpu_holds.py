@@ -1,0 +1,53 @@
+"""What a job may cost, and what is set aside for it, counts its accelerators too."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import httpx
+
+from accounting import store as books
+from accounting.store.allocations import Allocation, allocate
+from accounting.tariff import PriceRule
+from tests.builders import MICRO, Gateway
+
+GPU_PRICE = PriceRule(0, "CNY", 300 * MICRO, datetime(2020, 1, 1, tzinfo=UTC), resource="gpu_seconds")
+
+
+def job(hours: int, gpus: int = 1, processes: int = 1) -> dict[str, object]:
+    return {
+        "script": "#!/bin/sh\ntrue\n", "placement": {"resource_ids": ["local"]},
+        "attributes": {"duration": hours * 3600},
+        "resources": {"gpu_cores_per_process": gpus, "process_count": processes},
+    }  # fmt: skip
+
+
+def test_a_job_with_accelerators_must_be_covered_with_their_price(gateway: Gateway, client: httpx.Client) -> None:
+    with gateway.services.db.write() as conn:
+        books.add_tariff(conn, GPU_PRICE, now=gateway.services.clock())
+    made = client.post("jobs", json=job(1, processes=2))
+    assert (made.status_code, made.json()["estimate"]["amount"]) == (202, "600.72")
+    refused = client.post("jobs", json=job(2))
+    assert refused.status_code == 402 and "600.72 CNY" in refused.json()["detail"]  # of 1,000 are 399.28 left
+    gateway.check_books()
+
+
+def test_gpu_hours_that_a_project_was_given_are_set_aside_for_its_jobs(gateway: Gateway, client: httpx.Client) -> None:
+    with gateway.services.db.write() as conn:
+        now = gateway.services.clock()
+        allocate(conn, Allocation("a1", gateway.project_id, "gpu-seconds", 3 * 3600, now), now=now)
+    assert client.post("jobs", json=job(1, gpus=2)).status_code == 202
+    shown = {e["commodity"]: e for e in client.get("projects/demo").json()["exposure"]}
+    assert (shown["gpu-hours"]["limit"], shown["gpu-hours"]["available"]) == ("3.00", "1.00")
+    refused = client.post("jobs", json=job(2))
+    assert refused.status_code == 402
+    assert "2.0 gpu-hours, and 1.0 are left" in refused.json()["detail"]
+    assert client.post("jobs", json=job(2, gpus=0)).status_code == 202
+
+
+def test_other_units_are_shown_as_they_are_counted(gateway: Gateway, client: httpx.Client) -> None:
+    with gateway.services.db.write() as conn:
+        now = gateway.services.clock()
+        allocate(conn, Allocation("a1", gateway.project_id, "shots", 5000, now), now=now)
+    shown = {e["commodity"]: e["limit"] for e in client.get("projects/demo").json()["exposure"]}
+    assert shown["shots"] == "5000"
