@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from accounting.sources.figures import SECONDS_MAX, mib, moment, seconds, whole
 from accounting.sources.reading import Reading, read_rows
-from accounting.usage import Kind, Meter, UsageRecord
+from accounting.usage import RESIZING, Kind, Meter, UsageRecord
 
 # Every word of `man sacct`, JOB STATE CODES; one that is missing here is quarantined, never dropped.
 STATES = frozenset(
@@ -105,7 +105,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     task = _TASK.search(job_id)
     return UsageRecord(
         site_id=site_id,
-        run_key=_run_key(fields) + (":resizing" if state == "RESIZING" else ""),
+        run_key=_run_key(fields) + (RESIZING if state == "RESIZING" else ""),
         meter=Meter.CENTRE,
         kind=Kind.FENCED_COPY if fenced else Kind.RUN if ran else Kind.NEVER_RAN,
         native_id=job_id.partition("_")[0],

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import httpx
+from sqlalchemy import select
 
 from accounting import store as books
 from accounting.store.allocations import Allocation, allocate
+from accounting.store.schema import USAGE
 from accounting.tariff import PriceRule
 from tests.builders import MICRO, Gateway
 
@@ -43,6 +45,18 @@ def test_gpu_hours_that_a_project_was_given_are_set_aside_for_its_jobs(gateway: 
     assert refused.status_code == 402
     assert "2.0 gpu-hours, and 1.0 are left" in refused.json()["detail"]
     assert client.post("jobs", json=job(2, gpus=0)).status_code == 202
+
+
+def test_what_the_gateway_saw_of_a_job_counts_its_accelerators_too(gateway: Gateway, client: httpx.Client) -> None:
+    """Until the centre tells, and for ever where it tells nothing, this is the bill."""
+    asked = job(1, gpus=2, processes=2) | {"script": "#!/bin/sh\nsleep 2\n"}
+    made = client.post("jobs", json=asked).json()["id"]
+    gateway.until(made, "completed")
+    with gateway.services.db.read() as conn:
+        query = select(USAGE.c.elapsed_s, USAGE.c.gpu_seconds).where(USAGE.c.job_id == made, USAGE.c.meter == "gateway")
+        (seen,) = conn.execute(query)
+    assert seen.elapsed_s > 0
+    assert seen.gpu_seconds == 4 * seen.elapsed_s
 
 
 def test_other_units_are_shown_as_they_are_counted(gateway: Gateway, client: httpx.Client) -> None:
