@@ -14,6 +14,9 @@ from accounting.meter import PAYER, Bears, Metered
 from accounting.tariff import MINIMUM, Discount, PriceRule, Scope, rule_at, tiers_of
 from accounting.usage import UsageRecord
 
+# As much as an order or an invoice may name: sums of dozens of them still fit into 64 bits.
+CHARGE_MICRO_MAX = 10**17
+
 
 class NoPrice(Exception):
     """No rule of the tariff prices a moment of this run."""
@@ -245,6 +248,11 @@ def price(
     if book.prices(MINIMUM) and (least := _minimum(book, where, start, end, segments)) is not None:
         segments.append(least)
         total += least.amount_micro
+    if total > CHARGE_MICRO_MAX:
+        for s in segments:
+            if s.tier_key:
+                counts.remove(s.tier_key, s.quantity, s.amount_micro)
+        raise NoPrice(f"{total} micro-{where.currency} is no price of a run: look at the tariff, or at the record")
     return Charge(where.currency, total, metered.core_seconds, tuple(segments), metered.rule, metered.bears)
 
 

@@ -67,6 +67,12 @@ class FifoLock:
             self._waiting.append(turn)
         turn.wait()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody has it, or waits for it."""
+        with self._guard:
+            return self._held
+
     def __exit__(self, *exc: object) -> None:
         with self._guard:
             if self._waiting:
@@ -88,6 +94,11 @@ class Database:
     @property
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
+
+    @property
+    def others_write(self) -> bool:
+        """Whether whoever writes much should write little at a time: on SQLite others wait for as long as it takes."""
+        return self._write_lock is not None and self._write_lock.is_wanted
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ from sqlalchemy import Connection, select, tuple_
 from accounting import tables
 from accounting.evidence import log, merkle
 from accounting.evidence.canonical import row_bytes
-from accounting.store.schema import CHARGES, USAGE, core
+from accounting.store.schema import CHARGES, USAGE, core, plain_rows
+from accounting.store.schema import among as in_one
 
 PARTS = core(tables.ConfirmedPartRow)
 SIGNATURES = core(tables.StatementSignatureRow)
@@ -86,15 +87,16 @@ def among(conn: Connection, record_ids: Collection[int]) -> list[Said]:
     ]
 
 
-def _rows(conn: Connection, statement_id: int, run_id: int) -> Iterator[tuple[int, Sequence[Any], int]]:
-    """(reading's number, reading, line) of what a comparison confirmed, in the order of the tree."""
-    runs = runs_of(conn, statement_id, run_id)
-    query = select(USAGE.c.id, USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision)
+def readings_of(conn: Connection, runs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Sequence[Any], int]]:
+    """(reading's number, reading, line) of (number, line), in the same order."""
+    key = select(USAGE.c.id, USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision)
+    runs = iter(runs)
     while some := list(islice(runs, _BATCH)):
-        found = {row.id: row for row in conn.execute(query.where(USAGE.c.id.in_([reading for reading, _ in some])))}
-        for reading, line_no in some:
-            if reading in found:
-                yield reading, found[reading][1:], line_no
+        query = key.where(in_one(conn, USAGE.c.id, {reading for reading, _ in some}))
+        found = {number: reading for rows in plain_rows(conn, query) for number, *reading in rows}
+        for number, line_no in some:
+            if number in found:
+                yield number, found[number], line_no
 
 
 def lines(conn: Connection, entry_ids: Sequence[int], size: int) -> Iterator[dict[str, Any]]:
@@ -108,7 +110,7 @@ def lines(conn: Connection, entry_ids: Sequence[int], size: int) -> Iterator[dic
     for statement_id, run_id in sorted(comparisons):
         leaf = log.find(conn, "confirmation", f"{statement_id}/{run_id}")
         if known[statement_id] and leaf is not None and leaf.seq < size:
-            yield from _confirmed(leaf, _rows(conn, statement_id, run_id), wanted)
+            yield from _confirmed(leaf, readings_of(conn, runs_of(conn, statement_id, run_id)), wanted)
 
 
 def _wanted(conn: Connection, entry_ids: Sequence[int]) -> tuple[set[int], set[tuple[int, int]], set[int]]:

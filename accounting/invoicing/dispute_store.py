@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Select, case, func, insert, select
 
 from accounting import tables
 from accounting.errors import InvoiceRefused
@@ -16,7 +17,7 @@ from accounting.invoicing.disputes import DISPUTE_WITHIN, LIVE, Dispute, Dispute
 from accounting.invoicing.invoice import Document, DocumentKind
 from accounting.invoicing.items import ITEMS
 from accounting.invoicing.store import credited, issue_credit_note, load, lock
-from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, core
+from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, REVERSALS, core
 from accounting.store.settled import DOCUMENTS
 
 DISPUTES = core(tables.DisputeRow)
@@ -138,19 +139,52 @@ def entries_in_dispute(conn: Connection, site_ids: Collection[str]) -> dict[str,
         line = next(x for x in document.lines if x.number == dispute.line) if document is not None else None
         if line is None:
             continue
-        charged = (
-            select(CHARGES.c.entry_id)
+        on_line = (
+            select(CHARGES.c.id, CHARGES.c.job_id)
             .join(ITEMS, ITEMS.c.charge_id == CHARGES.c.id)
             .where(ITEMS.c.document == dispute.invoice, ITEMS.c.site_id == line.site_id,
                    ITEMS.c.user_id == line.user_id, ITEMS.c.service_start == line.service_start)
         )  # fmt: skip
         if line.ordered is not None:
-            charged = select(ORDER_PRICES.c.entry_id).where(ORDER_PRICES.c.allocation_id == line.ordered.allocation_id)
-        over = (ENTRIES.c.kind == "overage") & ENTRIES.c.linked_entry_id.in_(charged)
-        keys = conn.scalars(select(ENTRIES.c.idem_key).where(ENTRIES.c.id.in_(charged) | over))
+            priced = select(ORDER_PRICES.c.entry_id).where(ORDER_PRICES.c.allocation_id == line.ordered.allocation_id)
+            keys = list(conn.scalars(select(ENTRIES.c.idem_key).where(ENTRIES.c.id.in_(priced))))
+        else:
+            keys = _entries_of_runs(conn, on_line)
         why = f"line {dispute.line} of {dispute.invoice} is disputed ({dispute.id})"
         found |= dict.fromkeys(keys, why)
     return found
+
+
+def _entries_of_runs(conn: Connection, on_line: Select[Any]) -> list[str]:
+    """Keys of every entry that moved money for these charges' runs: each posted the difference to what it replaced.
+
+    Where the gateway saw a run first, the money is in the entry of its provisional charge, and that of the centre's
+    record, which is what was billed, may have added nothing.
+    """
+    jobs = on_line.with_only_columns(CHARGES.c.job_id)
+    rows = conn.execute(
+        select(CHARGES.c.id, CHARGES.c.entry_id, REVERSALS.c.entry_id.label("replaced_by"))
+        .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
+        .where(CHARGES.c.job_id.in_(jobs))
+    ).all()
+    near: dict[int, set[int]] = defaultdict(set)
+    for row in rows:
+        if row.replaced_by is not None:
+            near[row.entry_id].add(row.replaced_by)
+            near[row.replaced_by].add(row.entry_id)
+    billed = set(conn.scalars(on_line.with_only_columns(CHARGES.c.id)))
+    found: set[int] = set()
+    waiting = {row.entry_id for row in rows if row.id in billed}
+    while waiting:
+        found |= waiting
+        waiting = {entry for known in waiting for entry in near[known]} - found
+    posted = select(CHARGES.c.entry_id).where(CHARGES.c.job_id.in_(jobs))
+    is_overage = ENTRIES.c.kind == "overage"
+    entries = conn.execute(
+        select(ENTRIES.c.idem_key, case((is_overage, ENTRIES.c.linked_entry_id), else_=ENTRIES.c.id))
+        .where(ENTRIES.c.id.in_(posted) | (is_overage & ENTRIES.c.linked_entry_id.in_(posted)))
+    )  # fmt: skip
+    return [key for key, entry in entries if entry in found]
 
 
 def events(conn: Connection, dispute_id: str) -> list[DisputeEvent]:

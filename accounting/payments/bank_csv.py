@@ -92,7 +92,7 @@ def minor_of(text: str, currency: str, decimal_mark: str = ".") -> int:
     """`1,234.50` in minor units; ValueError where it is no amount, or has more places than the currency."""
     grouping = "," if decimal_mark == "." else "."
     plain = text.replace(" ", "").replace("\u00a0", "").replace(grouping, "").replace(decimal_mark, ".")
-    if not re.fullmatch(r"[+-]?\d{1,15}(\.\d{1,6})?", plain):
+    if not re.fullmatch(r"[+-]?[0-9]{1,15}(\.[0-9]{1,6})?", plain):
         raise ValueError(f"{text!r} is no amount")
     scaled = Decimal(plain).scaleb(digits_of(currency))
     if scaled != scaled.to_integral_value():

@@ -100,6 +100,7 @@ class Act(StrEnum):
     DISPUTE = "dispute"  # one side does not agree
     REOPEN = "reopen"  # arbitration, or new facts
     VANISH = "vanish"  # a later look finds no difference any more
+    RETURN = "return"  # a still later one finds it again
 
 
 TRANSITIONS: dict[tuple[State, Act], State] = {
@@ -118,6 +119,7 @@ TRANSITIONS: dict[tuple[State, Act], State] = {
     (State.COUNTERSIGNED, Act.WAIVE): State.WAIVED,
     (State.DISPUTED, Act.PROPOSE): State.PROPOSED,
     (State.DISPUTED, Act.REOPEN): State.OPEN,
+    (State.GONE, Act.RETURN): State.OPEN,
 }
 
 
@@ -145,7 +147,7 @@ def act_on(history: Sequence[Event], act: Act, *, by: str, at: datetime, note: s
     state = history[-1].state if history else State.OPEN
     target = TRANSITIONS.get((state, act))
     if target is None:
-        raise Refused(f"a break that is {state} cannot be taken by {act!r}")
+        raise Refused(f"a break that is {state} is not one to {act}")
     if act is Act.PROPOSE and resolution not in (Act.POST, Act.WAIVE):
         raise Refused("a proposal is to post the difference or to waive it")
     proposal = next((e for e in reversed(history) if e.act in (Act.PROPOSE, Act.ACCEPT)), None)

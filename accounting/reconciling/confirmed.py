@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from accounting.evidence.confirmations import PARTS, among, content, runs_of
+from accounting.evidence.confirmations import PARTS, among, content, leaf_of, readings_of, runs_of
 from accounting.evidence.outbox import put
 from accounting.json_text import json_text
 from accounting.reconciling.found import Agreed
@@ -56,18 +56,18 @@ def prepare(conn: Connection, row: Any, agreed: Agreed) -> Confirmation | None:
     A statement that nobody has signed confirms nothing: compare it again once its signature is there.
     """
     signer = signer_of(conn, row.id)
-    if not signer or not agreed.has_leaves:
+    if not signer:
         return None
     before = _parts(conn, row.id)
     known = {reading for reading, _ in runs_of(conn, row.id)} if before else frozenset()
-    order = sorted(range(len(agreed)), key=agreed.readings.__getitem__)
+    runs = sorted(zip(agreed.readings, agreed.lines, strict=True))
     if known:
-        order = [at for at in order if agreed.readings[at] not in known]
-    if not order:
+        runs = [run for run in runs if run[0] not in known]
+    if not runs:
         return None
-    runs = [(agreed.readings[at], agreed.lines[at]) for at in order]
     parts = [(some[0][0], some[-1][0], json_text(some)) for some in _cut(runs)]
-    said = content([agreed.leaf(at) for at in order], row.sha256, signer)
+    leaves = [leaf_of(reading, line_no) for _, reading, line_no in readings_of(conn, runs)]
+    said = content(leaves, row.sha256, signer)
     return Confirmation(before, len(runs), parts, said, signer)
 
 

@@ -130,9 +130,10 @@ def _of_pair(pair: Pair, rules: Rules, known: Known) -> Draft:
         cores=o.cores, nodes=o.nodes, elapsed_s=o.elapsed_s, core_seconds=o.core_seconds, suspended_s=o.suspended_s,
         amount_micro=o.amount_micro, requested_cores=o.requested_cores or 0, started=o.started, ended=o.ended,
         state=o.state, observed=o.meter == "gateway", sibling_core_seconds=siblings,
+        billed_core_seconds=o.billed_core_seconds,
     )  # fmt: skip
     theirs = Theirs(t.core_seconds, t.amount_micro, t.elapsed_s, t.cores, t.started, t.ended, t.state)
-    explanations = explain(ours, theirs, rules.ground_of(o.queue))
+    explanations = _explained(ours, theirs, rules.ground_of(o.queue))
     if not explanations:
         return _unexplained(pair)
     words = explanations[0].text if len(explanations) == 1 else "one of: " + " | ".join(e.text for e in explanations)
@@ -141,6 +142,17 @@ def _of_pair(pair: Pair, rules: Rules, known: Known) -> Draft:
     certain = len(explanations) == 1 or (not mixed and len({e.category for e in explanations}) == 1)
     draft = _draft(pair, explanations[0].category, words)
     return replace(draft, causes=_causes(explanations), certain=certain, mixed=mixed)
+
+
+def _explained(ours: Ours, theirs: Theirs, ground: Ground) -> list[Explanation]:
+    """By what was metered, or by what of it is billed (threads as cores, whole nodes): what needs fewer causes."""
+    found = explain(ours, theirs, ground)
+    billed = ours.priced_core_seconds
+    if billed == ours.core_seconds:
+        return found
+    cores = billed // ours.elapsed_s if ours.elapsed_s and billed % ours.elapsed_s == 0 else ours.cores
+    as_billed = explain(replace(ours, cores=cores, core_seconds=billed), theirs, ground)
+    return min((some for some in (found, as_billed) if some), key=lambda some: len(some[0].causes), default=[])
 
 
 def _causes(explanations: Sequence[Explanation]) -> tuple[Cause, ...]:
@@ -243,7 +255,8 @@ def _sums(sums: Sequence[tuple[Any, int, int | None]], tolerance: Tolerance) -> 
 
 def _accept(found: Sequence[Draft], rules: Rules) -> list[Draft]:
     """Mark what the contract lets stand: certain, of one cause, small, and not too much in all."""
-    refused = any(d.category in (Category.SIGNATURE, Category.CONTROL_TOTAL) for d in found)
+    doubts = (Category.SIGNATURE, Category.CONTROL_TOTAL, Category.CHANGED_AFTER)
+    refused = any(d.category in doubts for d in found)
     total, decided = 0, []
     for draft in found:
         held = "the statement itself is in doubt" if refused else _held(draft, rules)

@@ -16,7 +16,11 @@ from accounting.reconciling.breaks import CATEGORY_OF, Category, Cause
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Our figures of one run. `amount_micro` None: not priced. `sibling_core_seconds`: other runs of the same job."""
+    """Our figures of one run. `amount_micro` None: not priced. `sibling_core_seconds`: other runs of the same job.
+
+    `billed_core_seconds`: what of them `amount_micro` is the price of, where the agreement bills others than were
+    metered; 0: all.
+    """
 
     cores: int
     nodes: int
@@ -30,6 +34,11 @@ class Ours:
     state: str = ""
     observed: bool = False
     sibling_core_seconds: tuple[int, ...] = ()
+    billed_core_seconds: int = 0
+
+    @property
+    def priced_core_seconds(self) -> int:
+        return self.billed_core_seconds or self.core_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,9 @@ def explain(ours: Ours, theirs: Theirs, ground: Ground) -> list[Explanation]:
             causes = step.causes + money_causes
             if 1 <= len(causes) <= 2 and (causes not in found or step.fits(theirs) > found[causes].fits_line):
                 found[causes] = Explanation(causes, "; ".join(filter(None, (*step.words, *more))), step.fits(theirs))
+        if step.causes == (Cause.UNIT,) and _same_money(ours, theirs):
+            text = "; ".join(filter(None, (*step.words, "the money is that of the right quantity")))
+            found[step.causes] = Explanation(step.causes, text, step.fits(theirs))
     fewest = min((len(causes) for causes in found), default=0)
     short = [e for causes, e in found.items() if len(causes) == fewest]
     return [e for e in short if e.fits_line] or short
@@ -215,7 +227,7 @@ class _Tail:
             yield base + self.more, self.text
             return
         exact = base * self.ratio.num
-        for value in sorted({exact // self.ratio.den, -(-exact // self.ratio.den)}):
+        for value in sorted({exact // self.ratio.den, -(-exact // self.ratio.den)} - {0}):
             yield value, f"unit: {self.ratio.label}"
 
 
@@ -245,9 +257,11 @@ def _amounts(
         return
     steps: list[tuple[Cause | None, int, str]] = [(None, base, "")]
     for label, price in ground.other_prices.items():
-        steps.append((Cause.PRICE, rate(quantity, price), f"price {label}"))
-    if ours.amount_micro == 0 and ours.core_seconds and ground.price:
-        steps.append((Cause.STATE, rate(quantity, ground.price), f"the centre charges a run that ended {ours.state}"))
+        if not _is_ours(price, ours):
+            steps.append((Cause.PRICE, rate(quantity, price), f"price {label}"))
+    if ours.amount_micro == 0 and ours.core_seconds:
+        text = f"the centre charges a run that ended {ours.state}"
+        steps += [(Cause.STATE, rate(quantity, price), text) for price in _prices(ground)]
     rates = [Ratio("", 1), *ground.rates]
     taxes = [Ratio("", 1), *ground.taxes]
     for (cause, amount, text), fx, tax in product(steps, rates, taxes):
@@ -261,11 +275,28 @@ def _base(ours: Ours, ground: Ground, quantity: int) -> int | None:
     """Our price of a quantity: what we booked where it is our own quantity, else by the price, else in proportion."""
     if quantity == ours.core_seconds or ours.amount_micro is None:
         return ours.amount_micro
-    if ground.price is not None and ours.amount_micro == rate(ours.core_seconds, ground.price):
-        return rate(quantity, ground.price)
     if ours.core_seconds == 0:
         return None
+    for price in _prices(ground):
+        if _is_ours(price, ours) and ours.priced_core_seconds == ours.core_seconds:
+            return rate(quantity, price)
     return (2 * ours.amount_micro * quantity + ours.core_seconds) // (2 * ours.core_seconds)
+
+
+def _prices(ground: Ground) -> list[int]:
+    """Those of the centre, each once: which of them a run has depends on its queue, its hour and more."""
+    return list(dict.fromkeys(filter(None, (ground.price, *ground.other_prices.values()))))
+
+
+def _is_ours(price: int, ours: Ours) -> bool:
+    """Whether it is the price that we took for this run."""
+    return ours.amount_micro == rate(ours.priced_core_seconds, price)
+
+
+def _same_money(ours: Ours, theirs: Theirs) -> bool:
+    if theirs.amount_micro is None or ours.amount_micro is None:
+        return False
+    return abs(theirs.amount_micro - ours.amount_micro) <= 1
 
 
 def _times_ratio(amount: int, ratio: Ratio) -> int:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-
-from accounting.evidence.confirmations import leaf_of
-
-_HASH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +33,27 @@ class Pair:
 
 
 class Agreed:
-    """Runs that agree with a line: numbers alone, as there may be a million. With them the hash that a confirmation
-    of each commits to (evidence/confirmations.py), where a statement can confirm."""
+    """Runs that agree with a line: numbers alone, as there may be a million."""
 
-    __slots__ = ("_leaves", "has_leaves", "lines", "readings")
+    __slots__ = ("lines", "readings")
 
-    def __init__(self, *, has_leaves: bool = False) -> None:
+    def __init__(self) -> None:
         self.readings, self.lines = array("q"), array("q")
-        self.has_leaves, self._leaves = has_leaves, bytearray()
 
     def __len__(self) -> int:
         return len(self.readings)
 
-    def add(self, reading: int, line_no: int, key: Sequence[Any]) -> None:
-        """`key`: site, run, meter and revision of the reading."""
-        self.readings.append(reading)
-        self.lines.append(line_no)
-        if self.has_leaves:
-            self._leaves += leaf_of(key, line_no)
-
-    def leaf(self, at: int) -> bytes:
-        return bytes(self._leaves[_HASH * at : _HASH * (at + 1)])
+    def add(self, readings: Iterable[int], lines: Iterable[int]) -> None:
+        """Each reading with its line."""
+        self.readings.extend(readings)
+        self.lines.extend(lines)
 
 
 @dataclass(slots=True)
 class Matched:
     """What the comparison found; only what differs is here as rows. `missing` and the like are lines and readings."""
 
-    agreeing: Agreed
+    agreeing: Agreed = field(default_factory=Agreed)
     lines: int = 0
     runs: int = 0
     agreed: int = 0

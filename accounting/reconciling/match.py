@@ -18,6 +18,7 @@ from accounting.reconciling import sides
 from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance
 from accounting.reconciling.sides import Run, Scope
 from accounting.reconciling.statement import Line
+from accounting.store.schema import Row
 
 _ROWS = 5_000
 # PostgreSQL hashes a whole side, where it may use the memory for it.
@@ -43,7 +44,7 @@ def _memory(conn: Connection) -> Iterator[None]:
 
 
 def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
-    found = Matched(Agreed(has_leaves=scope.signed))
+    found = Matched()
     passed = _pass(conn, scope, tolerance, found)
     rest_theirs = list(sides.lines_of(conn, scope, passed.lines_alone))
     found.pairs += _really_different(conn, scope, tolerance, passed.different, found.agreeing)
@@ -54,9 +55,12 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     found.pairs += [pair for pair in second if _differs(pair, tolerance)]
     alike = [pair for pair in second if not _differs(pair, tolerance)]
     found.agreed += len(alike)
-    for pair in alike:
-        _agree(found.agreeing, pair)
+    _agree(found.agreeing, alike)
     single, rest_ours = _without(second, single, rest_ours)
+    once_more = _billed_before(conn, scope, single, tolerance, second)
+    found.duplicates += once_more
+    again = {line.line_no for line, _ in once_more}
+    single = [line for line in single if line.line_no not in again]
     found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
     found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
     summed = sides.Summed(conn, scope)
@@ -81,25 +85,32 @@ def _pass(conn: Connection, scope: Scope, tolerance: Tolerance, found: Matched) 
     passed = _Passed()
     again = sides.again(conn, scope.statement_id)
     billed: set[int] = set()
-    agree = found.agreeing.add
-    for run, line, code, *key in sides.by_key(conn, scope, tolerance):
-        if line in again:
-            continue
-        found.runs += code >> 1
-        if line is None:
-            (passed.runs_alone if code & sides.IN_PERIOD else passed.runs_beyond).append(run)
-            continue
-        billed.add(line)
-        if code == sides.IN_PERIOD:
-            agree(run, line, key)
-        else:
-            passed.different.extend((run, line))
+    for rows in sides.by_key(conn, scope, tolerance):
+        some = [row for row in rows if row[1] not in again] if again else rows
+        agreeing = [row for row in some if row[2] == sides.IN_PERIOD and row[1] is not None]
+        found.runs += sum(code >> 1 for _, _, code in some)
+        if agreeing:
+            readings, lines, _ = zip(*agreeing, strict=True)
+            found.agreeing.add(readings, lines)
+            billed.update(lines)
+        if len(agreeing) < len(some):
+            billed.update(_left_over(some, passed))
     for line in sides.numbers(conn, scope.statement_id):
         found.lines += 1
         if line not in billed and line not in again:
             passed.lines_alone.append(line)
     found.duplicates = [(line, again[line.line_no]) for line in sides.lines_of(conn, scope, sorted(again))]
     return passed
+
+
+def _left_over(rows: Iterable[Row], passed: _Passed) -> Iterator[int]:
+    """Sorts what does not agree; yields the lines of it."""
+    for run, line, code in rows:
+        if line is None:
+            (passed.runs_alone if code & sides.IN_PERIOD else passed.runs_beyond).append(run)
+        elif code != sides.IN_PERIOD:
+            passed.different.extend((run, line))
+            yield line
 
 
 def _really_different(
@@ -116,12 +127,11 @@ def _really_different(
             if _differs(pair, tolerance):
                 yield pair
             else:
-                _agree(agreeing, pair)
+                _agree(agreeing, [pair])
 
 
-def _agree(agreeing: Agreed, pair: Pair) -> None:
-    run = pair.ours
-    agreeing.add(run.id, pair.theirs.line_no, (run.site_id, run.run_key, run.meter, run.revision))
+def _agree(agreeing: Agreed, pairs: Sequence[Pair]) -> None:
+    agreeing.add([pair.ours.id for pair in pairs], [pair.theirs.line_no for pair in pairs])
 
 
 def _like(conn: Connection, scope: Scope, lines: Sequence[Line], beyond: array[int]) -> Iterator[Run]:
@@ -143,13 +153,39 @@ def _by_id_and_start(theirs: Sequence[Any], ours: Sequence[Any], tolerance: Tole
         near = [
             (abs(run.started - line.started), run.id, run)
             for run in runs.get((line.native_id, line.task), ())
-            if line.native_id and line.started is not None and run.started is not None and run.id not in taken
-            and abs(run.started - line.started) <= (120 if run.meter == "gateway" else tolerance.start_s)
+            if line.native_id and run.id not in taken and _starts_as(line, run, tolerance)
         ]  # fmt: skip
         if near:
             _, run_id, run = min(near, key=lambda item: item[:2])
             taken.add(run_id)
             yield Pair("T1", line, run)
+
+
+def _billed_before(
+    conn: Connection, scope: Scope, lines: Sequence[Line], tolerance: Tolerance, second: Sequence[Pair]
+) -> list[tuple[Line, int]]:
+    """Lines without the run's key about a run that another line bills already, with the number of that."""
+    asked = [line for line in lines if line.native_id and line.started is not None]
+    runs: dict[tuple[str, int | None], list[Run]] = defaultdict(list)
+    for run in sides.runs_named(conn, scope, {line.native_id for line in asked}):
+        runs[run.native_id, run.task].append(run)
+    billed = sides.billed_by_key(conn, scope, {run.run_key for some in runs.values() for run in some})
+    billed |= {pair.ours.run_key: pair.theirs.line_no for pair in second}
+    found = []
+    for line in asked:
+        before = [
+            billed[run.run_key] for run in runs.get((line.native_id, line.task), ())
+            if run.run_key in billed and _starts_as(line, run, tolerance)
+        ]  # fmt: skip
+        if before:
+            found.append((line, min(before)))
+    return found
+
+
+def _starts_as(line: Line, run: Run, tolerance: Tolerance) -> bool:
+    if line.started is None or run.started is None:
+        return False
+    return abs(run.started - line.started) <= (120 if run.meter == "gateway" else tolerance.start_s)
 
 
 def _by_person_and_time(theirs: Sequence[Any], ours: Sequence[Any], tolerance: Tolerance) -> Iterator[Pair]:
@@ -199,9 +235,14 @@ def _without(pairs: Sequence[Pair], theirs: Sequence[Any], ours: Sequence[Any]) 
 
 def _differs(pair: Pair, tolerance: Tolerance) -> bool:
     t, o = pair.theirs, pair.ours
-    apart = abs(t.core_seconds - o.core_seconds)
-    if apart > tolerance.seconds * o.cores and apart * 1_000_000 > tolerance.ppm * o.core_seconds:
+    # What was metered, or what of it is billed by the agreement: threads as cores, whole nodes, cores asked for.
+    if all(_apart(t.core_seconds, ours, o.cores, tolerance) for ours in {o.core_seconds, o.billed_core_seconds}):
         return True
     if t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro:
         return True
     return bool((t.username and o.username and t.username != o.username) or not o.in_period)
+
+
+def _apart(theirs: int, ours: int, cores: int, tolerance: Tolerance) -> bool:
+    apart = abs(theirs - ours)
+    return apart > tolerance.seconds * cores and apart * 1_000_000 > tolerance.ppm * ours

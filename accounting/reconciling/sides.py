@@ -19,7 +19,7 @@ from accounting.calendar import Period
 from accounting.reconciling.found import Tolerance
 from accounting.reconciling.statement import Line
 from accounting.reports.usage_by_period import epoch_of
-from accounting.store.schema import CHARGES, REVERSALS, USAGE, core, plain_rows
+from accounting.store.schema import CHARGES, REVERSALS, USAGE, Row, core, plain_rows
 from accounting.tables import StatementLineRow
 
 LINES = core(StatementLineRow)
@@ -38,7 +38,6 @@ class Scope:
     """Which runs are compared with which lines. `basis` is the column of a charge that the centre bills.
 
     `logins`: by what stands for them on either side; an erased person's pseudonym stays, the same on both.
-    `signed`: what agrees with the statement, it confirms.
     Our side reaches `margin_s` beyond the period: what the centre counts elsewhere is a cut-off, not an unknown run.
     """
 
@@ -48,7 +47,6 @@ class Scope:
     basis: str
     margin_s: int
     logins: Mapping[str, str]
-    signed: bool = False
 
     @property
     def inside(self) -> Any:
@@ -81,6 +79,7 @@ class Run(Struct, frozen=True, gc=False):
     job_id: str | None
     project_id: str | None
     in_period: int
+    billed_core_seconds: int  # as they were priced by the agreement's policy
 
 
 def governing(scope: Scope, columns: Sequence[Any], *, site: Any = USAGE.c.site_id) -> Select[Any]:
@@ -100,14 +99,12 @@ def governing(scope: Scope, columns: Sequence[Any], *, site: Any = USAGE.c.site_
     )  # fmt: skip
 
 
-def by_key(conn: Connection, scope: Scope, tolerance: Tolerance) -> Iterator[Sequence[Any]]:
-    """(run, line or None, DIFFERS | IN_PERIOD) of each run and each line with its key; where the statement is signed
-    also what names the reading: site, run key, meter, revision."""
+def by_key(conn: Connection, scope: Scope, tolerance: Tolerance) -> Iterator[Sequence[Row]]:
+    """(run, line or None, DIFFERS | IN_PERIOD) of each run and each line with its key, some thousands at a time."""
     # An amount that the line does not give (NULL) does not differ.
     differs = case((func.coalesce(_differs(scope, tolerance), false()), DIFFERS), else_=0)
     code = differs + case((scope.inside, IN_PERIOD), else_=0)
-    key = (USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.revision) if scope.signed else ()
-    query = governing(scope, (USAGE.c.id, LINES.c.line_no, code, *key))
+    query = governing(scope, (USAGE.c.id, LINES.c.line_no, code))
     of_run = and_(LINES.c.statement_id == scope.statement_id, LINES.c.run_key == USAGE.c.run_key, LINES.c.run_key != "")
     return plain_rows(conn, query.outerjoin(LINES, of_run))
 
@@ -136,7 +133,7 @@ def _run(scope: Scope) -> Sequence[Any]:
         USAGE.c.username, USAGE.c.account, USAGE.c.queue, USAGE.c.state, USAGE.c.cores, USAGE.c.requested_cores,
         USAGE.c.nodes, epoch_of(USAGE.c.start_time), epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s,
         USAGE.c.core_seconds, CHARGES.c[scope.basis], USAGE.c.job_id, USAGE.c.project_id,
-        case((scope.inside, 1), else_=0),
+        case((scope.inside, 1), else_=0), func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds),
     )  # fmt: skip
 
 
@@ -164,7 +161,7 @@ def lines_of(conn: Connection, scope: Scope, numbers: Sequence[int]) -> Iterator
 def numbers(conn: Connection, statement_id: int) -> Iterator[int]:
     """The number of each line."""
     query = select(LINES.c.line_no).where(LINES.c.statement_id == statement_id)
-    return (number for (number,) in plain_rows(conn, query))
+    return (number for rows in plain_rows(conn, query) for (number,) in rows)
 
 
 def again(conn: Connection, statement_id: int) -> dict[int, int]:
@@ -212,6 +209,24 @@ class Summed:
         logins = self._scope.logins
         return [(queue, account, logins.get(username, username), int(seconds), None if micro is None else int(micro))
                 for queue, account, username, seconds, micro in found]  # fmt: skip
+
+
+def runs_named(conn: Connection, scope: Scope, native_ids: Collection[str]) -> Iterator[Run]:
+    """Every run with one of these numbers at the centre."""
+    query, ids = governing(scope, _run(scope), site=_NO_INDEX), sorted(native_ids)
+    for at in range(0, len(ids), _AT_ONCE):
+        yield from _runs(conn, scope, query.where(USAGE.c.native_id.in_(ids[at : at + _AT_ONCE])))
+
+
+def billed_by_key(conn: Connection, scope: Scope, run_keys: Collection[str]) -> dict[str, int]:
+    """The first line that bills each of these runs by its key."""
+    found: dict[str, int] = {}
+    keys = sorted(run_keys)
+    query = select(LINES.c.run_key, func.min(LINES.c.line_no)).where(LINES.c.statement_id == scope.statement_id)
+    for at in range(0, len(keys), _AT_ONCE):
+        some = query.where(LINES.c.run_key.in_(keys[at : at + _AT_ONCE])).group_by(LINES.c.run_key)
+        found |= {run_key: int(line_no) for run_key, line_no in conn.execute(some)}
+    return found
 
 
 def same_jobs(conn: Connection, scope: Scope, found: Collection[Run]) -> Iterator[Run]:

@@ -10,9 +10,8 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,13 +19,13 @@ from accounting.money import MICRO
 from accounting.reconciling.csv_columns import amounts, are_digits, are_ten_digits, counts, each, figures, words
 from accounting.reconciling.spool import AsTheyCame, Keeper, Spool
 from accounting.reconciling.statement import BadLine, Header, Line, Statement
+from accounting.reconciling.statement_numbers import BETWEEN_THOUSANDS, Numbers, scaled
 from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, sacct, sunway
 from accounting.sources.figures import SECONDS_MAX, moment, seconds, whole
 from accounting.sources.reading import Reading
 from accounting.usage import UsageRecord
 
 _SECONDS_OF = {"core_seconds": 1, "core_minutes": 60, "core_hours": 3600, "core_days": 86400}
-_MICRO_MAX = 10**17
 # Lines of a CSV that are read at once.
 _AT_ONCE = 5_000
 
@@ -45,6 +44,8 @@ class Profile:
 
     Fields: run_key native_id task username account queue state cores nodes start end elapsed quantity amount.
     `zone` is that of times without one. `total_marker`: a row whose first cell is this holds the totals.
+    `thousands`: what stands between groups of three digits (a blank: also one that does not break); without it
+    nothing may. `states`: the centre's word -> ours.
     """
 
     columns: Mapping[str, str]
@@ -53,6 +54,7 @@ class Profile:
     delimiter: str = ","
     encoding: str = "utf-8-sig"
     decimal: str = "."
+    thousands: str = ""
     total_marker: str = ""
     states: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,6 +62,8 @@ class Profile:
         unknown = set(self.columns) - _FIELDS
         if unknown or self.quantity_unit not in _SECONDS_OF or len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise ValueError(f"no such fields: {sorted(unknown)}" if unknown else "unit or delimiter not known")
+        if len(self.decimal) != 1 or self.decimal == self.thousands or self.thousands not in BETWEEN_THOUSANDS:
+            raise ValueError("the decimal mark is one letter, thousands are apart by a comma, a point, ' or a blank")
         try:
             ZoneInfo(self.zone)
         except OSError as exc:  # a part of a name, like `America`
@@ -84,11 +88,11 @@ def read_statement(
     digest = hashlib.sha256(document).hexdigest()
     lines = Spool(keeper(digest))
     if format_name == "csv":
-        problems, header = _csv(lines, document, profile or Profile({name: name for name in _FIELDS}), header)
+        problems, header = _csv(lines, document, profile, header)
     elif format_name == "json":
         problems, header = _json(lines, document, header)
     elif format_name in RECORD_FORMATS:
-        text = _text(document, "utf-8")
+        text = _text(document)
         problems = _of_records(lines, RECORD_FORMATS[format_name](text, site_id))
     else:
         raise Unreadable(f"no reader for {format_name!r}")
@@ -106,20 +110,24 @@ RECORD_FORMATS: dict[str, Callable[[str, str], Reading]] = {
 }
 
 
-def _csv(lines: Spool, document: bytes, profile: Profile, header: Header) -> tuple[list[BadLine], Header]:
+def _csv(lines: Spool, document: bytes, given: Profile | None, header: Header) -> tuple[list[BadLine], Header]:
+    """By a profile each of its columns must be there; without one the columns are called as our fields are."""
+    profile = given or Profile({name: name for name in _FIELDS})
+    required = {"quantity"} if given is None else {"quantity", *given.columns}
     try:
-        return _csv_lines(lines, document, profile, header)
+        return _csv_lines(lines, document, profile, header, required)
     except (UnicodeDecodeError, LookupError) as exc:
         raise Unreadable(f"no {profile.encoding} text: {exc}") from exc
 
 
-def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) -> tuple[list[BadLine], Header]:
+def _csv_lines(
+    lines: Spool, document: bytes, profile: Profile, header: Header, required: Collection[str]
+) -> tuple[list[BadLine], Header]:
     """Line by line: a month of a big centre as one text would take four bytes for each letter."""
     text = io.TextIOWrapper(io.BytesIO(document), encoding=profile.encoding, newline="")
     reader = csv.reader(text, delimiter=profile.delimiter)
     names = [name.strip() for name in next(reader, [])]
-    if profile.columns.get("quantity", "quantity") not in names:
-        raise Unreadable(f"line 1 has no column {profile.columns.get('quantity', 'quantity')!r}: {names[:20]}")
+    _check_columns(names, profile, required)
     problems: list[BadLine] = []
     meaning = _Meaning(profile, names)
     waiting: list[tuple[int, list[str]]] = []
@@ -134,6 +142,15 @@ def _csv_lines(lines: Spool, document: bytes, profile: Profile, header: Header) 
     _csv_batch(lines, waiting, meaning, problems)
     problems.sort(key=lambda problem: problem.line_no)
     return problems, header
+
+
+def _check_columns(names: Sequence[str], profile: Profile, required: Collection[str]) -> None:
+    """`required`: fields whose columns must be there; none may be there twice."""
+    for field_name, column in {"quantity": "quantity", **profile.columns}.items():
+        if column not in names and field_name in required:
+            raise Unreadable(f"line 1 has no column {column!r}: {names[:20]}")
+        if names.count(column) > 1:
+            raise Unreadable(f"line 1 has the column {column!r} twice")
 
 
 def _csv_batch(lines: Spool, rows: Sequence[tuple[int, list[str]]], meaning: _Meaning, problems: list[BadLine]) -> None:
@@ -181,7 +198,8 @@ class _Meaning:
         self._at = tuple(place.get(profile.columns[name], -1) if name in profile.columns else -1 for name in _ORDER)
         self._zone = ZoneInfo(profile.zone)
         self._unit = _SECONDS_OF[profile.quantity_unit]
-        self._decimal, self._states = profile.decimal, profile.states
+        self._numbers = Numbers(profile.decimal, profile.thousands)
+        self._states = profile.states
         self.names, self.delimiter = tuple(names), profile.delimiter
 
     def columns(self, rows: Sequence[tuple[int, list[str]]]) -> list[Sequence[Any]]:
@@ -219,15 +237,13 @@ class _Meaning:
         return list(map(int, column)) if plain else [self._epoch(word) for word in column]
 
     def _amounts(self, column: Sequence[str]) -> list[int | None]:
-        if self._decimal != ".":
-            column = [word.replace(self._decimal, ".") for word in column]
-        return amounts(column, lambda word: _scaled(word, MICRO, signed=True))
+        return amounts(self._numbers.many(column), lambda word: scaled(word, MICRO, signed=True))
 
     def _quantities(self, column: Sequence[str]) -> list[int]:
         if are_digits(column):
             found = map(int, column)
             return list(found) if self._unit == 1 else [number * self._unit for number in found]
-        return [_scaled(word, self._unit, self._decimal) for word in column]
+        return [scaled(word, self._unit) for word in self._numbers.many(column)]
 
     def line(self, number: int, cells: Sequence[str], raw: Mapping[str, str]) -> Line:
         """One line, `raw` by its columns' names; ValueError says which word is none."""
@@ -241,7 +257,7 @@ class _Meaning:
             native_id, task = _job_and_task(native_id)
         return Line(
             line_no=number,
-            core_seconds=_scaled(quantity, self._unit, self._decimal),
+            core_seconds=scaled(self._numbers.plain(quantity), self._unit),
             run_key=run_key,
             native_id=native_id,
             task=whole(task) if task else None,
@@ -256,7 +272,7 @@ class _Meaning:
             elapsed_s=seconds(elapsed),
             suspended_s=seconds(suspended) if suspended else 0,
             gpu_seconds=whole(gpu_seconds, SECONDS_MAX),
-            amount_micro=_scaled(amount, MICRO, self._decimal, signed=True) if amount else None,
+            amount_micro=scaled(self._numbers.plain(amount), MICRO, signed=True) if amount else None,
             raw=raw,
         )
 
@@ -284,9 +300,10 @@ def _in_words(exc: Exception) -> str:
 def _with_totals(header: Header, cells: Mapping[str, str], profile: Profile) -> Header:
     quantity = cells.get(profile.columns.get("quantity", "quantity"), "").strip()
     amount = cells.get(profile.columns.get("amount", "amount"), "").strip()
+    numbers = Numbers(profile.decimal, profile.thousands)
     try:
-        total = _scaled(quantity, _SECONDS_OF[profile.quantity_unit], profile.decimal) if quantity else None
-        money = _scaled(amount, MICRO, profile.decimal, signed=True) if amount else None
+        total = scaled(numbers.plain(quantity), _SECONDS_OF[profile.quantity_unit]) if quantity else None
+        money = scaled(numbers.plain(amount), MICRO, signed=True) if amount else None
     except ValueError as exc:
         raise Unreadable(f"the row of totals: {exc}") from exc
     return Header(
@@ -297,32 +314,6 @@ def _with_totals(header: Header, cells: Mapping[str, str], profile: Profile) -> 
         header.amount_micro if header.amount_micro is not None else money,
         header.number,
     )
-
-
-def _scaled(text: str, factor: int, decimal: str = ".", *, signed: bool = False) -> int:
-    """A decimal number times a factor, half up to a whole; thousands are never separated."""
-    plain = text.replace(decimal, ".") if decimal != "." else text
-    if (found := _plain(plain, factor)) is not None:
-        return found
-    try:
-        number = Decimal(plain) * factor
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is no number") from None
-    if not number.is_finite() or abs(number) > _MICRO_MAX or (number < 0 and not signed):
-        raise ValueError(f"{text!r} is out of range")
-    return int((abs(number) + Decimal("0.5")).to_integral_value("ROUND_FLOOR")) * (-1 if number < 0 else 1)
-
-
-def _plain(text: str, factor: int) -> int | None:
-    """Most numbers: digits alone, or no more decimals than micro-units have; None for all others."""
-    before, point, after = text.partition(".")
-    if not (before.isascii() and before.isdigit() and len(before) <= 9):
-        return None
-    if not point:
-        return int(before) * factor
-    if factor == MICRO and after.isascii() and after.isdigit() and len(after) <= 6:
-        return int(before) * MICRO + int(after.ljust(6, "0"))
-    return None
 
 
 def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine], Header]:
@@ -346,13 +337,19 @@ def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine],
             problems.append(BadLine(number, json.dumps(item)[:2000], _in_words(exc)))
     totals = found.get("totals")
     if isinstance(totals, dict):
-        words = {"quantity": str(totals.get("core_seconds") or ""), "amount": str(totals.get("amount") or "")}
-        header = _with_totals(header, words, profile)
-        counted = totals.get("lines")
-        if header.lines is None and isinstance(counted, int):
-            header = Header(header.period, header.currency, counted, header.core_seconds, header.amount_micro,
-                            header.number)  # fmt: skip
+        counted, quantity, amount = ("" if totals.get(name) is None else str(totals[name])
+                                     for name in ("lines", "core_seconds", "amount"))  # fmt: skip
+        header = _with_totals(header, {"quantity": quantity, "amount": amount}, profile)
+        if header.lines is None and counted:
+            header = replace(header, lines=_counted(counted))
     return problems, header
+
+
+def _counted(text: str) -> int:
+    try:
+        return whole(text)
+    except ValueError as exc:
+        raise Unreadable(f"the number of lines: {exc}") from exc
 
 
 def _of_records(lines: Spool, reading: Reading) -> list[BadLine]:
@@ -383,13 +380,14 @@ def line_of(number: int, record: UsageRecord) -> Line:
 
 def _charge(text: str) -> int | None:
     try:
-        return _scaled(text, MICRO, signed=True) if text else None
+        return scaled(text, MICRO, signed=True) if text else None
     except ValueError:
         return None
 
 
-def _text(document: bytes, encoding: str) -> str:
+def _text(document: bytes) -> str:
+    """A scheduler's text, also as it comes out of Windows: with a mark of its encoding, and CRLF at the lines' ends."""
     try:
-        return document.decode(encoding)
-    except (UnicodeDecodeError, LookupError) as exc:
-        raise Unreadable(f"no {encoding} text: {exc}") from exc
+        return document.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as exc:
+        raise Unreadable(f"no utf-8 text: {exc}") from exc

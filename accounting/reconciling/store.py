@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +14,14 @@ from sqlalchemy import Connection, String, cast, func, insert, literal, select, 
 from accounting import tables
 from accounting.calendar import Period
 from accounting.reconciling import match as recon_match
-from accounting.reconciling.breaks import CONTRACT, FINAL, TRANSITIONS, Act, Category, Event, State, act_on
+from accounting.reconciling.breaks import CONTRACT, FINAL, TRANSITIONS, Act, Category, Event, Refused, State, act_on
 from accounting.reconciling.confirmed import Confirmation, prepare
 from accounting.reconciling.drafts import Draft, Known, Rules, drafts
 from accounting.reconciling.found import Matched
 from accounting.reconciling.sides import Run, Scope, same_jobs
 from accounting.reconciling.statement import Finding, Header, check_totals
 from accounting.reconciling.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
-from accounting.store.schema import ACCOUNTS, ENTRIES, POSTINGS, USAGE, core, insert_all, upsert
+from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, USAGE, core, insert_all, upsert
 
 RECONCILIATIONS = core(tables.ReconciliationRow)
 BREAKS, EVENTS = core(tables.BreakRow), core(tables.BreakEventRow)
@@ -29,6 +30,7 @@ BREAKS, EVENTS = core(tables.BreakRow), core(tables.BreakEventRow)
 MARGIN_S = 35 * 86400
 _MACHINE = "engine"
 _REPLACED = "replaced-by:"
+_OF_THE_WHOLE = frozenset({Category.SIGNATURE, Category.CONTROL_TOTAL})
 
 
 # ---------------------------------------------------------------- comparing
@@ -53,15 +55,15 @@ class Compared:
 
 
 def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> Compared:
-    """Compare a statement with the books as they are now; writes nothing."""
+    """Compare a statement with the books as they are now; writes nothing. `Refused`: another has taken its place."""
     row = statement_row(conn, statement_id)
     if row is None:
         raise LookupError(f"there is no statement {statement_id}")
+    if (later := _successor(conn, row)) is not None:
+        raise Refused(f"statement {later} has taken the place of this one: compare that")
     period = Period(row.period, row.starts_at, row.ends_at)
     rules = replace(rules, ground=replace(rules.ground, period=period.epochs))
-    scope = Scope(
-        statement_id, row.site_id, period, rules.basis, MARGIN_S, known.pseudonyms, bool(signer_of(conn, row.id))
-    )
+    scope = Scope(statement_id, row.site_id, period, rules.basis, MARGIN_S, known.pseudonyms)
     matched = recon_match.match(conn, scope, rules.tolerance)
     known = replace(
         known, siblings=_siblings(conn, scope, matched), tagged_lines=_tagged(conn, statement_id, matched, known)
@@ -139,7 +141,7 @@ def save_comparison(
     made = {"statement_id": row.id, "site_id": row.site_id, "period": row.period, "rules": dict(rules_json),
             "counts": compared.counts, "by": by, "at": now}  # fmt: skip
     run_id = int(conn.execute(insert(RECONCILIATIONS).returning(RECONCILIATIONS.c.id), made).scalar_one())
-    keys = {_key(row.id, draft, n): draft for n, draft in enumerate(compared.drafts)}
+    keys = {_key(row.id, draft): draft for draft in compared.drafts}
     fresh: dict[int, Draft] = {}
     items = [_break_row(run_id, row, key, draft, now) for key, draft in keys.items()]
     for at in range(0, len(items), 1000):
@@ -147,16 +149,22 @@ def save_comparison(
         fresh |= {r.id: keys[r.break_key] for r in conn.execute(opened, items[at : at + 1000])}
     events = [e for break_id, draft in fresh.items() for e in _first_events(break_id, draft, now)]
     insert_all(conn, EVENTS, events)
-    _vanish(conn, row.id, set(keys), now)
-    _take_the_place_of_earlier(conn, row, now)
+    fresh |= _gone_and_back(conn, row.id, keys, now)
+    if not _in_doubt(conn, row.id):
+        _take_the_place_of_earlier(conn, row, now)
     return run_id, [break_id for break_id, draft in fresh.items() if draft.accepted]
 
 
-def _key(statement_id: int, draft: Draft, ordinal: int) -> str:
-    """The same difference found again has the same key; one of the statement as a whole is told by its words."""
+def _key(statement_id: int, draft: Draft) -> str:
+    """The same difference found again has the same key; other figures make another, as a break's facts never change.
+
+    One of the statement as a whole is told by its words.
+    """
     if draft.line_no is None and draft.usage_record_id is None:
         return f"{statement_id}:{draft.category}:{draft.explanation}"[:120]
-    return f"{statement_id}:{draft.category}:{draft.line_no}:{draft.usage_record_id}"
+    figures = (draft.ours_core_seconds, draft.theirs_core_seconds, draft.ours_micro, draft.theirs_micro)
+    told = hashlib.sha256(repr(figures).encode()).hexdigest()[:12]
+    return f"{statement_id}:{draft.category}:{draft.line_no}:{draft.usage_record_id}:{told}"
 
 
 def _break_row(run_id: int, row: Any, key: str, draft: Draft, now: datetime) -> dict[str, Any]:
@@ -185,14 +193,40 @@ def _event_row(break_id: int, seq: int, event: Event, *, act: str = "", entry_ke
     }  # fmt: skip
 
 
-def _vanish(conn: Connection, statement_id: int, still: set[str], now: datetime) -> None:
+def _gone_and_back(conn: Connection, statement_id: int, found: Mapping[str, Draft], now: datetime) -> dict[int, Draft]:
+    """What is found no more is gone; what was gone and is found again is open as at first. Returns the latter."""
+    back = {}
     for item in breaks(conn, statement_id=statement_id):
-        if item.row.break_key not in still and item.state in (State.OPEN, State.EXPLAINED):
-            record_act(conn, item.row.id, Act.VANISH, by=_MACHINE, now=now, note="a later look finds it no more")
+        break_id, draft = item.row.id, found.get(item.row.break_key)
+        if draft is None and item.state in (State.OPEN, State.EXPLAINED):
+            record_act(conn, break_id, Act.VANISH, by=_MACHINE, now=now, note="a later look finds it no more")
+        if draft is not None and item.state is State.GONE:
+            record_act(conn, break_id, Act.RETURN, by=_MACHINE, now=now, note="a later look finds it again")
+            if draft.certain:
+                record_act(conn, break_id, Act.EXPLAIN, by=_MACHINE, now=now, note=draft.explanation)
+            back[break_id] = draft
+    return back
+
+
+def _in_doubt(conn: Connection, statement_id: int) -> bool:
+    """Whether its signature or its totals are wrong, and nobody has settled that."""
+    return any(b.row.category in _OF_THE_WHOLE and not b.is_final for b in breaks(conn, statement_id=statement_id))
+
+
+def _successor(conn: Connection, row: Any) -> int | None:
+    """The statement that has taken the place of this one: both sides look at that."""
+    later = conn.scalars(select(STATEMENTS.c.id).where(*_of_the_same_month(row), STATEMENTS.c.id > row.id)
+                         .order_by(STATEMENTS.c.id.desc())).all()  # fmt: skip
+    if later and is_replaced(conn, row.id):
+        return int(later[0])
+    return next((int(number) for number in later if is_signed_off(conn, number)), None)
 
 
 def _take_the_place_of_earlier(conn: Connection, row: Any, now: datetime) -> None:
-    """A statement is of its whole month: what nobody has begun to settle of an earlier one is asked no more."""
+    """A statement is of its whole month: what nobody has begun to settle of an earlier one is asked no more.
+
+    Not by one that is in doubt itself: whoever sends an unreadable file does not make a good one void.
+    """
     note = f"statement {row.id} has taken the place of this one"
     gone = Event(Act.VANISH, State.GONE, _MACHINE, now, note)
     for earlier in _earlier(conn, row):
@@ -203,11 +237,13 @@ def _take_the_place_of_earlier(conn: Connection, row: Any, now: datetime) -> Non
 
 def _earlier(conn: Connection, row: Any) -> list[int]:
     """Statements of the same centre, month and currency that came before."""
-    query = select(STATEMENTS.c.id).where(
-        STATEMENTS.c.site_id == row.site_id, STATEMENTS.c.period == row.period, STATEMENTS.c.currency == row.currency,
-        STATEMENTS.c.id < row.id,
-    )  # fmt: skip
+    query = select(STATEMENTS.c.id).where(*_of_the_same_month(row), STATEMENTS.c.id < row.id)
     return [int(found) for found in conn.scalars(query)]
+
+
+def _of_the_same_month(row: Any) -> Sequence[Any]:
+    return (STATEMENTS.c.site_id == row.site_id, STATEMENTS.c.period == row.period,
+            STATEMENTS.c.currency == row.currency)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +373,16 @@ def booked_before(conn: Connection, row: Any, line: Any | None, account: str) ->
     ]
     other = BREAKS.c.statement_id != row.statement_id
     return int(conn.scalar(query.join(LINES, of_line).where(BREAKS.c.usage_record_id.is_(None), other, *said)) or 0)
+
+
+def as_metered(conn: Connection, line: Any, old: Any) -> bool:
+    """Whether a line is about the cores that the scheduler gave (`old`: our reading), not about those that are billed
+    of them: threads as cores, whole nodes, cores asked for."""
+    if line.cores:
+        return bool(line.cores == old.cores)
+    billed = conn.scalar(select(CHARGES.c.core_seconds).where(CHARGES.c.usage_record_id == old.id))
+    as_billed = line.core_seconds - (old.core_seconds if billed is None else billed)
+    return bool(abs(line.core_seconds - old.core_seconds) <= abs(as_billed))
 
 
 def line_of_break(conn: Connection, row: Any) -> Any | None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
 from accounting.minor_units import plain, to_micro
+from accounting.money import format_micro
 from accounting.store import contracts
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
@@ -176,6 +177,10 @@ def _post(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:
     key = f"adjustment:{a.id}"
     ids = book(conn, [Entry(key, a.kind, now, tuple(postings), a.reason)], now=now)
     at = (BALANCES.c.project_id == a.project_id) & (BALANCES.c.commodity == a.currency)
+    if a.kind == "write_off":
+        owed = int(conn.scalar(select(BALANCES.c.posted).where(at).with_for_update()) or 0)
+        if a.amount_micro > owed:
+            raise AccountingError(f"the project owes {format_micro(owed)} {a.currency}: no more can be written off")
     if conn.execute(update(BALANCES).where(at).values(posted=BALANCES.c.posted + change)).rowcount != 1:
         raise AccountingError(f"project {a.project_id} has no account in {a.currency}")
     if a.kind == "write_off":

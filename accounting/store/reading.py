@@ -48,8 +48,10 @@ def charges_of_job(conn: Connection, job_id: str) -> list[ChargeLine]:
     ]  # fmt: skip
 
 
-def charge_page(conn: Connection, project_id: str, *, limit: int, before: int | None = None) -> list[Any]:
-    """A project's charges with their readings, newest first, also those that were replaced."""
+def charge_page(
+    conn: Connection, project_id: str, *, limit: int, before: int | None = None, user_id: str | None = None
+) -> list[Any]:
+    """A project's charges (or one person's of them) with their readings, newest first, the replaced ones too."""
     query = (
         select(CHARGES, USAGE.c.site_id, USAGE.c.start_time, USAGE.c.end_time,
                REVERSALS.c.by_usage_record_id.label("replaced_by"))
@@ -59,6 +61,8 @@ def charge_page(conn: Connection, project_id: str, *, limit: int, before: int | 
         .order_by(CHARGES.c.id.desc())
         .limit(limit)
     )  # fmt: skip
+    if user_id is not None:
+        query = query.where(USAGE.c.user_id == user_id)
     return list(conn.execute(query if before is None else query.where(CHARGES.c.id < before)))
 
 

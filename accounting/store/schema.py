@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, cast
 
 from psycopg.errors import UniqueViolation
-from sqlalchemy import ColumnElement, Connection, Select, String, Table, bindparam, func, select, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, String, Table, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -59,21 +59,23 @@ def upsert(conn: Connection, table: Table) -> Any:
     return pg_insert(table) if conn.dialect.name == "postgresql" else sqlite_insert(table)
 
 
-def among(conn: Connection, column: Any, values: Collection[str]) -> ColumnElement[bool]:
+def among(conn: Connection, column: Any, values: Collection[str] | Collection[int]) -> ColumnElement[bool]:
     """`column IN values` with one parameter, however many values there are."""
     if conn.dialect.name == "postgresql":
-        wanted = bindparam(None, sorted(values), type_=ARRAY(String), unique=True)
+        kind = ARRAY(BigInteger if isinstance(column.type, BigInteger) else String)
+        wanted = bindparam(None, sorted(values), type_=kind, unique=True)
         return cast(ColumnElement[bool], column == func.any(wanted))
     each = func.json_each(json.dumps(sorted(values))).table_valued("value")
     return cast(ColumnElement[bool], column.in_(select(each.c.value)))
 
 
-def plain_rows(conn: Connection, query: Select[Any]) -> Iterator[Row]:
-    """Rows as the driver has them, of numbers and texts: for a million, SQLAlchemy's own take as long as the query."""
+def plain_rows(conn: Connection, query: Select[Any]) -> Iterator[list[Row]]:
+    """Rows as the driver has them, of numbers and texts, some thousands at a time: for a million, SQLAlchemy's own take
+    as long as the query."""
     result = conn.execute(query)
     assert result.cursor is not None
     while rows := result.cursor.fetchmany(_FETCHED):
-        yield from rows
+        yield cast(list[Row], rows)
     result.close()
 
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     Connection,
@@ -107,9 +108,10 @@ def draw(
     pay_currency = agreement.payout.currency or currency
     rate = None
     if pay_currency != currency:
-        rate = rate_on(conn, currency, pay_currency, end.date())
+        last_day = (end - timedelta(microseconds=1)).astimezone(ZoneInfo(agreement.zone)).date()
+        rate = rate_on(conn, currency, pay_currency, last_day)
         if rate is None:
-            raise AccountingError(f"no rate of {currency} in {pay_currency} is known by {end.date()}")
+            raise AccountingError(f"no rate of {currency} in {pay_currency} is known by {last_day}")
     agreed = [s for s in earlier if s.state == "agreed"]
     opening = int(agreed[-1].said["closing"]) if agreed else 0
     unpaid = sum(int(s.said["pay"]) - s.paid for s in agreed)

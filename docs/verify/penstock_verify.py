@@ -1285,6 +1285,14 @@ def movement(leaf, charged, about):
     )
 
 
+def bare(line, terms):
+    """What an entry is called that no charge or order stands under, so that nothing here says why it was booked."""
+    leaf = line["leaf"]
+    if line["charges"] or leaf["kind"] == "overage" or (leaf["kind"] == "order" and leaf["key"] in terms["orders"]):
+        return None
+    return leaf["kind"], leaf["memo"]
+
+
 @lru_cache(maxsize=8)
 def period(begin, finish):
     return clock(begin), clock(finish)
@@ -1324,6 +1332,8 @@ def check_chunk(task):
                 tiers.append((line["seq"], *counted))
             if line["leaf"]["kind"] == "order":
                 check_order(line["leaf"], terms, about, said.append, note)
+            if line["leaf"]["kind"] in ("charge", "correction") and not line["charges"]:
+                said.append("an entry of charges without any charge")
             if line["leaf"]["kind"] in ("invoice", "credit_note", "order", "adjustment", "write_off"):
                 booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
@@ -1332,7 +1342,7 @@ def check_chunk(task):
             if off[1]:
                 offs.append(off)
             if about.get("settlement"):
-                moved.append(movement(line["leaf"], line["charges"], about))
+                moved.append((*movement(line["leaf"], line["charges"], about), bare(line, terms)))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
             findings.append(f"{where}: cannot be read ({type(exc).__name__}: {exc})")
     return findings, notes, leaves, made, replaced, offs, moved, booked, tiers
@@ -1404,7 +1414,7 @@ class Whole:
         self.unread, self.stated, self.sides, self.owed = {}, {}, {}, {}
         self.statements, self.endorsed, self.confirmed, self.seal = {}, {}, {}, None
         self.sums, self.older = {}, []
-        self.settled, self.keys, self.credits, self.over = {}, set(), 0, []
+        self.settled, self.keys, self.credits, self.over, self.bare = {}, set(), 0, [], {}
         self.note = None
 
     def tell(self, text):
@@ -1573,8 +1583,10 @@ class Whole:
             for name, value in off.items():
                 at[name] = at.get(name, 0) + value
 
-        for key, link, late, grade, currency, values in moved:
+        for key, link, late, grade, currency, values, without in moved:
             self.keys.add(key)
+            if without is not None:
+                self.bare[key] = (*without, values[4], currency)
             self.credits += min(0, values[2])
             if link is not None:
                 self.over.append((link, late, currency, values))
@@ -1730,6 +1742,9 @@ class Whole:
         lines.append(f"  metered again from the raw records of the centres: {live - len(unread)} of {live} charges")
         for reason in sorted(set(unread.values())):
             lines.append(f"  NOT METERED AGAIN: {list(unread.values()).count(reason)} charges, {reason}")
+        for (kind, currency), (count, centre) in self.bare_kinds():
+            lines.append(f"  UNDER NO CHARGE: {count} entries of kind {kind}, {money(centre)} {currency} to the centre "
+                         "(--runs: each of them)")  # fmt: skip
         sides = [side[0] for key, side in self.sides.items() if key not in self.replaced]
         lines.append(
             f"  two-sided, the centre's signature checked: {sides.count(True)}; one-sided: {live - len(sides)}"
@@ -1738,6 +1753,14 @@ class Whole:
             lines.append(f"  two-sided by the log alone: {sides.count(False)} (its key is not one that you named, or "
                          "signed is a statement that is not here: --signer, --statement)")  # fmt: skip
         return lines
+
+    def bare_kinds(self):
+        """By kind and currency: how many entries without a charge there are, and what they move to the centre."""
+        found = {}
+        for kind, _, centre, currency in self.bare.values():
+            at = found.setdefault((kind, currency), [0, 0])
+            at[0], at[1] = at[0] + 1, at[1] + centre
+        return sorted(found.items())
 
     def not_metered(self):
         """The charges that stand on the bill, and were not metered again: why."""
@@ -1754,6 +1777,8 @@ class Whole:
                 words = f"two-sided{'' if checked else ' by the log (signature not checked)'}: {words}"
             metered = f"NOT METERED AGAIN ({self.unread[key]})" if key in self.unread else "metered again"
             yield f"{site} {run} (reading {revision}, {key}): {metered}; {words}"
+        for key, (kind, memo, centre, currency) in sorted(self.bare.items()):
+            yield f"{key}: {kind} under no charge, {money(centre)} {currency} to the centre: {memo}"
 
 
 # ---------------------------------------------------------------- what the operator and the centres signed of it
@@ -2268,6 +2293,7 @@ def check_settlement(said, signatures, whole, tell, note):
             tell(f"{held['entry']} is in dispute and settled")
     check_sums(said, whole, tell)
     check_legs(said, agreed, tell)
+    check_opening(said, whole.options.before, tell, note)
     check_signatures(said, signatures, whole.options, tell, note)
 
 
@@ -2336,9 +2362,8 @@ def check_legs(said, agreed, tell):
         pay = sign(net) * (
             (2 * abs(net) * int(rate_said["num"]) + int(rate_said["den"])) // (2 * int(rate_said["den"]))
         )
-        if (rate_said["base"], rate_said["quote"]) != (said["currency"], currency) or rate_said["day"] > said["to"][
-            :10
-        ]:
+        other = (rate_said["base"], rate_said["quote"]) != (said["currency"], currency)
+        if other or rate_said["day"] > last_day(said["to"], said["zone"]):
             tell("the exchange rate is of other currencies, or of a day after the period")
         lines += [["operator:fx-clearing", said["currency"], -net], ["operator:fx-clearing", currency, pay]]
     elif currency != said["currency"]:
@@ -2358,10 +2383,33 @@ def check_legs(said, agreed, tell):
         or said["pay_currency"] != currency
     ):
         tell(f"withheld is {withheld} by the agreement, paid in {currency}")
-    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in lines if v):
+    moves = [(a, c, str(v)) for a, c, v in lines if v] or [(f"centre:{said['centre']}:payable", said["currency"], "0")]
+    if sorted(map(tuple, said["movements"])) != sorted(moves):
         tell("the accounts that it moves are not those of its totals")
     if sum(fees.values()) + withheld + net + keeps + int(said["tax"]) != int(said["earned"]):
         tell("the parts do not make up what was earned")
+
+
+def check_opening(said, before, tell, note):
+    """What was owed before is what the statement before closed with; that is not in the bundle."""
+    if before is None:
+        if int(said["opening"]):
+            owed, paid = money(int(said["opening"])), money(int(said["paid"]))
+            note(
+                f"{owed} {said['pay_currency']} were owed before, {paid} paid since: compare that with the statement "
+                "before (--before FILE) and with your bank"
+            )
+        return
+    for name in ("t", "centre", "operator", "currency", "pay_currency"):
+        if before[name] != said[name]:
+            tell(f"the statement before is of {name} {before[name]}, this one of {said[name]}")
+    if said["opening"] != before["closing"]:
+        tell(f"it opens with {said['opening']}, the statement before closed with {before['closing']}")
+
+
+def last_day(end, name):
+    """The day of a zone that a period which is over at `end` ends with."""
+    return (datetime.fromisoformat(utc(end)) - timedelta(microseconds=1)).astimezone(zone(name)).date().isoformat()
 
 
 def check_signatures(said, signatures, options, tell, note):
@@ -2398,12 +2446,13 @@ def url64(text):
 
 
 class Options:
-    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=()):
+    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=(), before=None):
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
         self.signers = {side: b64(key) for side, _, key in (text.partition("=") for text in signers)}
         self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents}
+        self.before = None if before is None else json.loads(before)
         self.processes = processes or min(8, os.cpu_count() or 1)
 
 
@@ -2427,6 +2476,9 @@ def main(arguments=None):
     parser.add_argument(
         "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
     )
+    parser.add_argument(
+        "--before", help="the settlement before this one, as you signed it: what was owed is what that closed with"
+    )
     parser.add_argument("--runs", action="store_true", help="say of each run what it stands on")
     parser.add_argument("--processes", type=int)
     given = parser.parse_args(arguments)
@@ -2434,7 +2486,8 @@ def main(arguments=None):
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
         documents = [open(path, "rb").read() for path in given.statement]  # noqa: SIM115
-        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents)
+        before = open(given.before, "rb").read() if given.before else None  # noqa: SIM115
+        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents, before)
         with opened(given.bundle) as lines:
             whole = checked(iter(lines), options)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as exc:
@@ -2448,8 +2501,13 @@ def main(arguments=None):
         print(f"WRONG: {text}")
     if len(findings) > SHOWN:
         print(f"WRONG: … and {len(findings) - SHOWN} more")
-    if unread and not findings:
-        print(f"what could be checked fits; {len(unread)} CHARGES WERE NOT METERED AGAIN from a raw record")
+    open_points = []
+    if unread:
+        open_points.append(f"{len(unread)} CHARGES WERE NOT METERED AGAIN from a raw record")
+    if whole.bare:
+        open_points.append(f"{len(whole.bare)} ENTRIES STAND UNDER NO CHARGE")
+    if open_points and not findings:
+        print(f"what could be checked fits; {', '.join(open_points)}")
         return 3
     print("DOES NOT FIT" if findings else "everything fits")
     return 1 if findings else 0

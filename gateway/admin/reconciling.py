@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from accounting import calendar
 from accounting.money import format_micro
 from accounting.reconciling import store as recon_store
-from accounting.reconciling.breaks import FINAL, Category
+from accounting.reconciling.breaks import FINAL, Category, Refused
 from accounting.reconciling.statement_formats import RECORD_FORMATS, Profile, Unreadable
 from accounting.reconciling.statement_store import statement_row, statements
 from accounting.reconciling.terms import Narrower
@@ -27,7 +27,7 @@ from gateway.billing import reconcile
 from gateway.billing.names import Names
 from gateway.billing.recon_rules import rules_for
 from gateway.bootstrap import compose
-from gateway.errors import Invalid, NotFound
+from gateway.errors import Conflict, Invalid, NotFound
 from gateway.services import Services
 from gateway.settings import Settings
 
@@ -69,7 +69,10 @@ def compare(args: argparse.Namespace) -> None:
             if row is None:
                 raise NotFound(tr("There is no statement {number}.", number=args.statement))
             rules = rules_for(conn, row, Narrower(), now=services.clock())
-        done = reconcile.reconcile(services, row.id, rules=rules, by="admin")
+        try:
+            done = reconcile.reconcile(services, row.id, rules=rules, by="admin")
+        except Refused as exc:
+            raise Conflict(said(str(exc))) from exc
         if args.json:
             print(json.dumps({"reconciliation": done.reconciliation_id, "counts": done.counts, "posted": done.posted}))
             return

@@ -155,11 +155,16 @@ def create_user(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
 def issue_token_for(
     services: Svc, admin: Admin, name: Word, body: Body, idempotency_key: IdemHeader = None
 ) -> Response:
-    """A first token for a person (operator)."""
+    """A first token for a person (operator); for another operator, and a centre's staff, it is made on the host alone:
+    else one person could hold both pairs of eyes."""
     wanted = read(TokenIn, body)
 
     def make(conn: Connection) -> Mapping[str, Any]:
-        return _issued(services, conn, service.user_id_of(conn, name), wanted)
+        user_id = service.user_id_of(conn, name)
+        if user_id != admin.user_id and service.decides_beside(conn, user_id):
+            raise Forbidden(f"{name} countersigns what an operator asks for: no operator may hold their token.",
+                            remedy=f"On the gateway's host: python -m gateway admin token {name}")  # fmt: skip
+        return _issued(services, conn, user_id, wanted)
 
     once = Once.of(admin, idempotency_key, f"POST /users/{name}/tokens", body)
     return answer(once.made(services, make, seal=_master(services)), 201)

@@ -53,10 +53,11 @@ def list_charges(
     limit: Limit = 50,
     before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
 ) -> Response:
-    """A project's charges, newest first, also those that were replaced."""
+    """A project's charges, newest first, the replaced ones too (its owner: all; who works for it: their own)."""
     with services.db.read() as conn:
         row = project_row(conn, person, project, Verb.SEE_PROJECT)
-        rows = charge_page(conn, row.id, limit=limit + 1, before=before)
+        whose = None if can(person, Verb.SEE_BILL, ("project", row.id)) else person.user_id
+        rows = charge_page(conn, row.id, limit=limit + 1, before=before, user_id=whose)
     following = rows[limit - 1].id if len(rows) > limit else None
     return answer({"items": [_charge(r) for r in rows[:limit]], "next": following})
 
@@ -266,8 +267,10 @@ def balances(
 
 
 def _may_see(person: Person, found: books.Explained) -> bool:
+    """Those who see the bill, the centre's staff, and whose work it was while they are in the project."""
     project, site = found.charge.project_id, found.reading.site_id
-    return can(person, Verb.SEE_PROJECT, ("project", project)) or can(person, Verb.SEE_SITE, ("site", site))
+    own = found.reading.user_id == person.user_id and can(person, Verb.SEE_PROJECT, ("project", project))
+    return own or can(person, Verb.SEE_BILL, ("project", project)) or can(person, Verb.SEE_SITE, ("site", site))
 
 
 def _charge(r: Any, reading: Any = None, replaced: bool | None = None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class PartyKeyIn(_In):
 
     key_id: Annotated[Plain, Field(min_length=1, max_length=200)]
     algorithm: Literal["Ed25519"] = "Ed25519"
-    public: Annotated[str, Field(max_length=100)]
+    public: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
     valid_from: Instant | None = None
     valid_to: Instant | None = None
 

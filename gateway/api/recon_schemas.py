@@ -26,7 +26,9 @@ class ProfileIn(_In):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8-sig", "utf-8", "gb18030", "latin-1"] = "utf-8-sig"
     decimal: Literal[".", ","] = "."
+    thousands: Literal["", ",", ".", " ", "'"] = ""
     total_marker: Words = ""
+    states: dict[Words, Words] = Field(default_factory=dict, max_length=200)
 
 
 class StatementTotalsIn(_In):
@@ -46,6 +48,7 @@ class StatementIn(_In):
     format: Format
     content: Annotated[Plain, Field(max_length=64 * 2**20)] = ""
     content_base64: Annotated[str, Field(max_length=90 * 2**20)] = ""
+    packed: Literal["gzip"] | None = None
     profile: ProfileIn | None = None
     totals: StatementTotalsIn | None = None
     number: Annotated[Plain, Field(max_length=100)] = ""

@@ -75,16 +75,19 @@ def _may_see(conn: Connection, person: Person, leaf: log.Leaf) -> bool:
         site, project = said.get("site"), said.get("project")
         return bool(
             (site and can(person, Verb.SEE_SITE, ("site", site)))
-            or (project and can(person, Verb.SEE_PROJECT, ("project", project)))
+            or (project and can(person, Verb.SEE_BILL, ("project", project)))
         )
     projects = {account.split(":")[1] for account, _, _ in said["postings"] if account.startswith("project:")}
-    if projects and all(can(person, Verb.SEE_PROJECT, ("project", p)) for p in projects):
+    if projects and all(can(person, Verb.SEE_BILL, ("project", p)) for p in projects):
         return True
-    sites = set(conn.scalars(
-        select(USAGE.c.site_id).join(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
+    runs = conn.execute(
+        select(USAGE.c.site_id, USAGE.c.user_id).join(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
         .where(CHARGES.c.entry_id == int(leaf.ref))
-    ))  # fmt: skip
-    return bool(sites) and all(can(person, Verb.SEE_SITE, ("site", s)) for s in sites)
+    ).all()  # fmt: skip
+    theirs = all(r.user_id == person.user_id for r in runs)
+    if runs and theirs and all(can(person, Verb.SEE_PROJECT, ("project", p)) for p in projects):
+        return True
+    return bool(runs) and all(can(person, Verb.SEE_SITE, ("site", r.site_id)) for r in runs)
 
 
 def tile(conn: Connection, path: str) -> bytes:
@@ -145,7 +148,10 @@ class Wanted:
 
 
 def assert_may_have(services: Services, person: Person, wanted: Wanted) -> None:
-    """A project's own people see it all; a centre's staff what ran at their centre; the operator everything."""
+    """A project's owner sees it all; a centre's staff what ran at their centre; the operator everything.
+
+    Who only works for a project sees no bundle: others' work is in it.
+    """
     about = wanted.about
     if about.document is not None:
         with services.db.read() as conn:
@@ -153,8 +159,7 @@ def assert_may_have(services: Services, person: Person, wanted: Wanted) -> None:
         return
     if about.project_id is None and about.site_id is None and not can(person, Verb.OPERATE):
         raise Forbidden("Only the operator may have everything.", remedy="Name a project or a site.")
-    verb = Verb.SEE_BILL if about.billed else Verb.SEE_PROJECT
-    mine = about.project_id is not None and can(person, verb, ("project", about.project_id))
+    mine = about.project_id is not None and can(person, Verb.SEE_BILL, ("project", about.project_id))
     ours = about.site_id is not None and not about.billed and can(person, Verb.SEE_SITE, ("site", about.site_id))
     if not (mine or ours or can(person, Verb.OPERATE)):
         raise NotFound("There is no such project or site that you may see.")

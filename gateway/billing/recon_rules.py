@@ -65,7 +65,7 @@ def with_prices(conn: Connection, ground: Ground, *, site_id: str, currency: str
     ]  # fmt: skip
     valid = [r for r in rules if r.valid_from <= at and (r.valid_to is None or at < r.valid_to)]
     now = max(valid, key=lambda r: (r.specificity, r.id), default=None)
-    per_hour = {f"of rule {r.id}": r.price_micro * 3600 // r.per for r in rules if now is None or r.id != now.id}
+    # Which of them is a run's own depends on its queue, its hour and more: what we took for it tells.
+    per_hour = {f"of rule {r.id}": r.price_micro * 3600 // r.per for r in rules}
     price = None if now is None else now.price_micro * 3600 // now.per
-    others = {label: micro for label, micro in per_hour.items() if micro != price}
-    return replace(ground, price=price, other_prices=others)
+    return replace(ground, price=price, other_prices=per_hour)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -84,6 +84,8 @@ def can(person: Person, verb: Verb, target: tuple[str, Owned | str] | None = Non
     """Whether `person` may do `verb` on `("job", owner)`, `("project", id)`, `("site", id)` or the gateway (None)."""
     if SCOPE_OF[verb] not in person.scopes:
         return False
+    if person.operator_admin and "admin" not in person.scopes and SCOPE_OF[verb] != "read":
+        person = replace(person, operator_admin=False)  # an everyday token: it acts for its owner, not for the operator
     match target:
         case ("job", owner) if not isinstance(owner, str):
             return _job(person, verb, owner)

@@ -89,6 +89,12 @@ def remove_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
         raise NotFound(f"That person is not of the staff of {site_id!r}.")
 
 
+def decides_beside(conn: Connection, user_id: str) -> bool:
+    """Whether a person is the second pair of eyes for what an operator asks: another operator, or a centre's staff."""
+    operates = conn.scalar(select(USERS.c.operator_admin).where(USERS.c.id == user_id))
+    return bool(operates) or conn.execute(select(STAFF.c.user_id).where(STAFF.c.user_id == user_id)).first() is not None
+
+
 def suspend_user(conn: Connection, *, user_id: str, now: datetime) -> None:
     """Shut a person out: every token of theirs is refused within a second, in every process."""
     conn.execute(update(USERS).where(USERS.c.id == user_id, USERS.c.disabled_at.is_(None)).values(disabled_at=now))

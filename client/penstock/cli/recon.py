@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,30 @@ def list_statements(site: str | None, month: str | None, as_json: bool) -> int:
 @click.option("--format", "form", type=click.Choice(_FORMATS), required=True)
 @click.option("--profile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="How the CSV is written")
 @click.option("--signature", type=click.File("r"), help="A JWS over the file by a key of the centre")
+@click.option("--number", default="", help="The centre's own number of it")
+@click.option("--lines", type=click.IntRange(0), help="How many lines the centre says it has")
+@click.option("--core-seconds", type=click.IntRange(0), help="What the centre says they sum to")
+@click.option("--amount", help="What the centre says is owed, like 1234.50")
 @json_option
 def send(
-    file: Path, site: str, month: str, currency: str, form: str, profile: Path | None, signature: Any, as_json: bool
+    file: Path,
+    site: str,
+    month: str,
+    currency: str,
+    form: str,
+    profile: Path | None,
+    signature: Any,
+    number: str,
+    lines: int | None,
+    core_seconds: int | None,
+    amount: str | None,
+    as_json: bool,
 ) -> int:
     """Hand in a centre's statement of a month; the same bytes again are the same statement."""
-    body: dict[str, Any] = {"site": site, "period": month, "currency": currency, "format": form,
-                            "content_base64": base64.b64encode(file.read_bytes()).decode()}  # fmt: skip
+    body: dict[str, Any] = {"site": site, "period": month, "currency": currency, "format": form, "packed": "gzip",
+                            "content_base64": base64.b64encode(gzip.compress(file.read_bytes(), 6)).decode(),
+                            "number": number,
+                            "totals": {"lines": lines, "core_seconds": core_seconds, "amount": amount}}  # fmt: skip
     if profile is not None:
         body["profile"] = json_of(profile)
     if signature is not None:

@@ -20,6 +20,7 @@ from accounting.ledger import CREDITS, Entry, payable
 from accounting.meter import CENTRE, OPERATOR, Bears
 from accounting.signing import sign_jws
 from accounting.store import settlements
+from accounting.usage import Meter
 from gateway.db import Database
 from tests.unit.accounting import test_settlement
 from tests.unit.accounting.evidence_case import append_all, checkpoint
@@ -125,6 +126,23 @@ def test_what_is_in_dispute_is_not_settled_and_comes_with_the_next_statement_les
     assert (second["net"], second["disputed"]) == (str(14_000_000 - 3_500_000), [])
     with db.read() as conn:
         assert settlements.check_settlements(conn) == []
+
+
+def test_a_disputed_run_that_the_gateway_saw_first_is_held_back_whichever_entry_has_its_money(db: Database) -> None:
+    """The first charge is provisional; the centre's record, which is billed, adds a little or nothing to it."""
+    agreed = agreement()
+    agree(db, agreed)
+    with db.write() as conn:
+        charge(conn, run(1_440_000, key="a", meter=Meter.GATEWAY))
+        charge(conn, run(1_440_000, key="a"))
+        charge(conn, run(1_152_000, user="u2", key="b", meter=Meter.GATEWAY), run(1_152_000, user="u2", key="c"))
+        charge(conn, run(1_224_000, user="u2", key="b"))
+        invoice = bill(conn)
+    dispute(db, invoice)
+    first = settle(db, agreed, 1).said
+    assert (first["net"], sorted(h["centre"] for h in first["disputed"])) == ("23100000", ["0", "14000000"])
+    decide(db, "d1", Step.REJECT)
+    assert settle(db, agreed, 2).said["net"] == "14000000"
 
 
 def test_a_dispute_that_is_rejected_is_settled_in_full(db: Database) -> None:

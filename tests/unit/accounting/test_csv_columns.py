@@ -70,7 +70,7 @@ def test_a_column_as_most_are_is_not_read_word_by_word(monkeypatch: pytest.Monke
     def never(*_: object) -> Any:
         raise AssertionError("a plain word was read by itself")
 
-    for name in ("whole", "seconds", "_scaled"):
+    for name in ("whole", "seconds", "scaled"):
         monkeypatch.setattr(statement_formats, name, never)
     document = "\n".join([";".join(WORDS), *[";".join(words[0] for words in WORDS.values())] * 3])
     rows, problems, core_seconds, amount = read(document)

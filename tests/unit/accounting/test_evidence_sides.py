@@ -126,9 +126,8 @@ def test_a_comparison_that_another_was_faster_than_confirms_nothing_twice(gatewa
     reconciled(gateway)
     with gateway.services.db.write() as conn:
         row_ = conn.execute(select(STATEMENTS)).one()
-        agreed = Agreed(has_leaves=True)
-        for reading, line_no in confirmations.runs_of(conn, row_.id):
-            agreed.add(reading, line_no, ("local", "x", "centre", 1))
+        agreed = Agreed()
+        agreed.add(*zip(*confirmations.runs_of(conn, row_.id), strict=True))
         late = confirmed.Confirmation(0, len(agreed), [(1, 9, "[]")], {}, "centre")
         assert confirmed.confirm(conn, row_, agreed, late, run_id=2) == 0
         assert conn.scalar(select(func.count()).select_from(PARTS)) == 1

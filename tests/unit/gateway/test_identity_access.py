@@ -67,6 +67,14 @@ def test_every_verb_needs_a_scope_and_is_refused_without_it() -> None:
         assert not can(less, verb, OBJECTS[what])
 
 
+def test_an_operator_changes_what_is_anothers_with_the_admin_scope_only() -> None:
+    everyday = Person("operator", "operator", True, scopes=ALL - {"admin"}, roles={"own": "owner"})
+    for who, verb, what in ALLOWED:
+        if who == "operator" and verb is not Verb.OWN_ACCOUNTS:
+            assert can(everyday, verb, OBJECTS[what]) == (SCOPE_OF[verb] == "read"), (verb, what)
+    assert can(everyday, Verb.MANAGE_PROJECT, ("project", "own"))
+
+
 @pytest.mark.parametrize("target", [("job", "text"), ("nothing", "x"), ("project", JOB[1]), ("gateway", "x")])
 def test_an_object_of_no_known_kind_is_refused_to_everybody(target: tuple[str, str]) -> None:
     for person, verb in product(PEOPLE.values(), Verb):

@@ -1,0 +1,88 @@
+"""Who may see and do what with the money of others: members of one project, operators beside each other, a centre."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.billing import evidence
+from gateway.identity import service
+from tests.builders import Gateway
+from tests.unit.gateway.test_api_billing import Billing
+
+Headers = dict[str, str]
+Login = Callable[..., Headers]
+ALL = ("read", "submit", "admin")
+
+
+@pytest.fixture
+def billing(gateway: Gateway, client: httpx.Client, operator: Headers) -> Billing:
+    return Billing(gateway, client, operator)
+
+
+def ok(answer: httpx.Response, status: int = 200) -> Any:
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_a_researcher_sees_what_the_own_work_costs_and_nobody_elses(billing: Billing, login: Login) -> None:
+    gateway, client = billing.gateway, billing.client
+    rita = login("rita", role="researcher")
+    with gateway.services.db.read() as conn:
+        rita_id = service.user_id_of(conn, "rita")
+    billing.work(36_000)
+    billing.work(7_200, user=rita_id)
+    billing.bill()
+    evidence.append(gateway.services, None, gateway.services.clock())
+    both = ok(client.get("billing/charges?project=demo"))["items"]
+    assert len(both) == 2
+    (own,) = ok(client.get("billing/charges?project=demo", headers=rita))["items"]
+    (other,) = [c for c in both if c["id"] != own["id"]]
+    assert own["core_seconds"] == 7_200
+    ok(client.get(f"billing/charges/{own['id']}", headers=rita))
+    assert client.get(f"billing/charges/{other['id']}", headers=rita).status_code == 404
+
+    since = (billing.within - timedelta(days=20)).isoformat()
+    span = {"since": since, "until": gateway.services.clock().isoformat()}
+    for asked in ({"project": "demo"}, {"project": "demo", "disclose": "true"}, {"project": "demo", "payer": "uni"}):
+        assert client.get("evidence/bundle", params=asked | span, headers=rita).status_code == 404
+        assert client.get("evidence/bundle", params=asked | span).status_code == 200
+    leaf = {"kind": "invoice", "ref": "PS-000001"}
+    assert client.get("evidence/proof", params=leaf, headers=rita).status_code == 404
+    ok(client.get("evidence/proof", params=leaf))
+    entries = [client.get("evidence/proof", params={"kind": "entry", "ref": str(n)}) for n in range(1, 9)]
+    theirs = [client.get(e.url, headers=rita) for e in entries if e.status_code == 200]
+    assert [r.status_code for r in theirs].count(200) == 1 and len(theirs) > 2
+
+
+def test_an_operator_does_not_make_the_token_of_the_second_pair_of_eyes(
+    gateway: Gateway, client: httpx.Client, operator: Headers, login: Login
+) -> None:
+    login("other", operator=True, scopes=ALL)
+    login("carl")
+    with gateway.services.db.write() as conn:
+        service.add_staff(conn, site_id="local", user_id=service.user_id_of(conn, "carl"))
+    for name in ("other", "carl"):
+        got = client.post(f"users/{name}/tokens", json={"scopes": ["read", "submit"]}, headers=operator)
+        assert got.status_code == 403, got.text
+        assert f"admin token {name}" in got.json()["remedy"]
+    ok(client.post("users", json={"name": "puppet", "operator_admin": True}, headers=operator), 201)
+    assert client.post("users/puppet/tokens", json={"scopes": list(ALL)}, headers=operator).status_code == 403
+    ok(client.post("users/operator/tokens", json={"scopes": list(ALL)}, headers=operator), 201)
+
+
+def test_an_operators_everyday_token_changes_no_project_that_is_not_theirs(client: httpx.Client, login: Login) -> None:
+    everyday = login("olga", operator=True)
+    asks = [
+        ("POST", "projects/demo/members", {"user": "olga", "role": "owner"}),
+        ("DELETE", "projects/demo/members/alice", None),
+        ("POST", "billing/budgets", {"project": "demo", "amount": "0.01", "stop": True}),
+    ]
+    for method, path, body in asks:
+        got = client.request(method, path, json=body, headers=everyday)
+        assert got.status_code == 403, (path, got.status_code, got.text)
+    assert ok(client.get("projects/demo", headers=everyday))["members"] == [{"user": "alice", "role": "owner"}]
