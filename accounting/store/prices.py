@@ -182,10 +182,11 @@ def discounts(conn: Connection) -> list[Discount]:
 
 
 def estimate(
-    prices: PriceBook, where: Scope, *, core_seconds: int, at: datetime, more: Mapping[str, int] | None = None
-) -> int | None:
+    prices: PriceBook, where: Scope, *, core_seconds: int, at: datetime, more: Mapping[str, int] | None = None,
+    runs: int = 1,
+) -> int | None:  # fmt: skip
     """Micro-units for core-seconds (and `more` resources) at the prices of this moment; None where there is none."""
-    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
+    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at, runs=runs)
 
 
 def _signed_sites(conn: Connection) -> dict[str, tuple[str, ...]]:

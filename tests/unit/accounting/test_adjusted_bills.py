@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +16,9 @@ import pytest
 
 from accounting import store as books
 from accounting.errors import AccountingError, PaymentRefused, PeriodClosed
+from accounting.exports.focus import focus_csv
 from accounting.invoicing.ageing import aged, standings
+from accounting.invoicing.as_csv import invoice_csv
 from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, DocumentKind, LineKind
 from accounting.invoicing.lines import charges_of_line
@@ -29,6 +35,7 @@ from gateway.billing import closing
 from gateway.db import Database
 from tests.unit.accounting.evidence_case import MICRO, POLICY, T0, append_all, checkpoint, record
 from tests.unit.accounting.test_evidence_verifier import verifier
+from tests.unit.accounting.test_exports import focus_verdicts
 from tests.unit.accounting.test_orders import BILLED_AT, DECEMBER, NOVEMBER, bill, billed, checked, db, evidence, on
 
 _ = verifier, db  # the fixtures
@@ -88,6 +95,19 @@ def test_an_adjustment_is_a_line_of_the_next_bill_and_of_no_other(priced: Databa
     with priced.read() as conn:
         assert charges_of_line(conn, made, line) == []
     assert bill(priced) is None and bill(priced, "2026-12") is None
+
+
+def test_focus_and_the_csv_have_a_row_for_it(priced: Database, tmp_path: Path) -> None:
+    ran(priced, 1, 2)
+    adjusted(priced, -20_000)
+    made = billed(priced)
+    rows = list(csv.DictReader(io.StringIO(focus_csv([made]))))
+    [row] = [row for row in rows if row["ChargeCategory"] == "Adjustment"]
+    assert (row["ChargeFrequency"], row["ConsumedQuantity"], row["BilledCost"]) == ("One-Time", "", "-0.02")
+    assert sum(Decimal(row["BilledCost"]) for row in rows) * 100 == made.gross_minor
+    assert "adjustment" in invoice_csv(made, "en")
+    [verdict] = focus_verdicts([focus_csv([made])], tmp_path)
+    assert "Validation succeeded" in verdict, verdict
 
 
 def test_what_was_spent_is_what_the_bill_says(priced: Database) -> None:
