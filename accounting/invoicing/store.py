@@ -31,6 +31,7 @@ from accounting.calendar import Period, months
 from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
 from accounting.invoicing import legal_entities
+from accounting.invoicing.cleared import settled_by_clearing
 from accounting.invoicing.credit_notes import Credit, Credited, credit_note
 from accounting.invoicing.credit_shares import share_credit
 from accounting.invoicing.invoice import (
@@ -164,10 +165,10 @@ def issue_credit_note(
 
 
 def settled_minor(conn: Connection, invoice_number: str) -> int:
-    """What of an invoice's gross is paid or credited so far."""
+    """What of a document's gross is paid, credited, set off or paid back so far; a write-off settles nothing."""
     paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
     back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
-    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0)
+    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0) + settled_by_clearing(conn, invoice_number)
 
 
 def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from accounting.errors import PaymentRefused
+from accounting.invoicing.cleared import cleared_sums
 from accounting.invoicing.invoice import DocumentKind
 from accounting.invoicing.legal_entities import ENTITIES, SERIES, entities
 from accounting.invoicing.postings import allocation_postings, receipt_postings, settled_micro, settled_postings
@@ -60,7 +61,7 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
 
     Raises `PaymentRefused` where a known reference comes back with another amount or day.
     """
-    _lock(conn)
+    lock_receivables(conn)
     fresh = _fresh(conn, transactions)
     if not fresh:
         return Imported(0, len(transactions), {}, 0)
@@ -119,7 +120,7 @@ def allocate_by_hand(
     conn: Connection, transaction_id: int, number: str, amount_minor: int, *, by: str, now: datetime
 ) -> Received:
     """Let part of a transaction pay a document, or (negative) take that back; refused beyond what is there."""
-    _lock(conn)
+    lock_receivables(conn)
     received = find(conn, transaction_id)
     if received is None:
         raise PaymentRefused(f"there is no transaction {transaction_id}")
@@ -143,23 +144,27 @@ def allocate_by_hand(
 
 
 def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenDocument]:
-    """Invoices with what is left of them after credit notes and payments; all of them, or one (paid or not)."""
+    """Invoices with what is left of them after credit notes, payments and clearings, and credit notes of no invoice of
+    their own (negative); all that are open, or one (open or not)."""
     paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
         PAID.c.document
     ).subquery()  # fmt: skip
     back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
         DOCUMENTS.c.corrects.is_not(None)
     ).group_by(DOCUMENTS.c.corrects).subquery()  # fmt: skip
-    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - func.coalesce(paid.c.minor, 0)).label("left")
+    cleared = cleared_sums()
+    off = func.coalesce(paid.c.minor, 0) + func.coalesce(cleared.c.minor, 0)
+    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - off).label("left")
     newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
     query = (
         select(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at, left,
                ENTITIES.c.legal_name, DOCUMENTS.c.issuer_id)
         .outerjoin(paid, paid.c.document == DOCUMENTS.c.number)
         .outerjoin(back, back.c.corrects == DOCUMENTS.c.number)
+        .outerjoin(cleared, cleared.c.document == DOCUMENTS.c.number)
         .join(newest, newest.c.id == DOCUMENTS.c.payer_id)
         .join(ENTITIES, (ENTITIES.c.id == newest.c.id) & (ENTITIES.c.revision == newest.c.revision))
-        .where(DOCUMENTS.c.kind == DocumentKind.INVOICE.value)
+        .where((DOCUMENTS.c.kind == DocumentKind.INVOICE.value) | DOCUMENTS.c.corrects.is_(None))
         .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
     )  # fmt: skip
     query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)
@@ -203,8 +208,8 @@ def _key(t: BankTransaction) -> str:
     return f"payment:{hashlib.sha256(whole.encode()).hexdigest()}"
 
 
-def _lock(conn: Connection) -> None:
-    """One import or allocation at a time: what is open must not change between the look and the posting."""
+def lock_receivables(conn: Connection) -> None:
+    """One import, allocation or clearing at a time: what is open must not change between the look and the posting."""
     lock_money(conn)
     conn.execute(select(SERIES.c.kind).order_by(SERIES.c.issuer_id, SERIES.c.kind).with_for_update()).all()
 

@@ -25,6 +25,7 @@ from accounting.tables.books import (
     PostingRow,
     TierCountRow,
 )
+from accounting.tables.clearings import ClearingDecisionRow, ClearingRow
 from accounting.tables.confirmations import ConfirmedPartRow
 from accounting.tables.contracts import (
     AgreementRow,
@@ -105,6 +106,7 @@ __all__ = [
     "OpeningRow", "OpeningEventRow", "OrderCancellationRow", "OrderCancellationDecisionRow",
     "AccountRow", "JournalEntryRow", "PostingRow", "ChargeRow", "ChargeReversalRow", "BalanceRow", "HoldRow",
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
+    "ClearingRow", "ClearingDecisionRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
     "BudgetRow", "BudgetAlertRow",
     "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
