@@ -73,7 +73,7 @@ def exact_micro(made: Document) -> int:
 
 def settled_micro(invoice: Document, before_minor: int, after_minor: int) -> int:
     """What of the billed usage is settled between two gross amounts; all of it at the invoice's gross."""
-    if invoice.gross_minor <= 0:
+    if invoice.gross_minor == 0:
         return 0
     exact = exact_micro(invoice)
     return exact * after_minor // invoice.gross_minor - exact * before_minor // invoice.gross_minor

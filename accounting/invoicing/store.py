@@ -48,7 +48,6 @@ from accounting.invoicing.items import ITEMS, items_of, items_sha256
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
 from accounting.invoicing.order_lines import claim, unbilled_prices
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
-from accounting.invoicing.set_off import set_off
 from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.ledger import Entry, Posting
 from accounting.store import book
@@ -148,7 +147,6 @@ def _issue(
         unbilled=_unbilled(conn, wanted),
     )  # fmt: skip
     _keep(conn, made, serial, invoice_postings(made), now)
-    set_off(conn, made, now=now)
     return made
 
 
