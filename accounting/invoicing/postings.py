@@ -9,7 +9,7 @@ A charge makes the project owe (`project:P:usage`); an invoice turns that into a
 
 and what is settled (paid or credited) of it moves from `project:P:invoiced` to `project:P:paid`, so that the project
 may spend as much again. `usage` + `invoiced` + `paid` of a project is what is used and neither billed nor paid ahead.
-Where prices include tax, the charge has a leg for it already (`operator:tax`): the invoice only shows it.
+Where prices include tax, the charge has a leg for it already (`operator:tax`); `tax_booked.py` moves it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Check the control accounts: what payers owe by the ledger is what is open of their documents; the same of banks."""
+"""Check the control accounts: what payers owe is what is open of their documents; the same of banks and taxes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Sums = Mapping[tuple[str, str], int]
 
 def receivables_off(conn: Connection) -> list[str]:
     """Every payer and bank account whose ledger account is not the sum of what it stands for, in words."""
-    expected = dict(_owed(conn)) | dict(_banks(conn))
+    expected = dict(_owed(conn)) | dict(_banks(conn)) | dict(_taxed(conn))
     booked = _booked(conn)
     found = []
     for account, currency in sorted(expected.keys() | booked.keys()):
@@ -54,6 +54,13 @@ def _owed(conn: Connection) -> Sums:
     return found
 
 
+def _taxed(conn: Connection) -> Sums:
+    """The tax that an issuer's documents say."""
+    d = DOCUMENTS.c
+    query = select(d.issuer_id, d.currency, func.sum(d.tax_minor)).group_by(d.issuer_id, d.currency)
+    return {(f"tax:{issuer}", currency): -int(minor) for issuer, currency, minor in conn.execute(query)}
+
+
 def _banks(conn: Connection) -> Sums:
     """What each bank account brought, and what of it is allocated to nothing."""
     found: dict[tuple[str, str], int] = defaultdict(int)
@@ -71,11 +78,15 @@ def _banks(conn: Connection) -> Sums:
 
 
 def _booked(conn: Connection) -> Sums:
+    """The ledger's side; an issuer's tax accounts (one for each code) are one."""
     code: Any = ACCOUNTS.c.code
     control = (code.startswith("payer:") & code.endswith(":receivable")) | code.startswith("bank:")
     query = (
         select(code, ACCOUNTS.c.commodity, func.sum(POSTINGS.c.amount))
         .join(POSTINGS, POSTINGS.c.account_id == ACCOUNTS.c.id)
-        .where(control | code.startswith("unallocated:")).group_by(code, ACCOUNTS.c.commodity)
+        .where(control | code.startswith("unallocated:") | code.startswith("tax:")).group_by(code, ACCOUNTS.c.commodity)
     )  # fmt: skip
-    return {(account, currency): int(amount) for account, currency, amount in conn.execute(query)}
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    for account, currency, amount in conn.execute(query):
+        found[account.rpartition(":")[0] if account.startswith("tax:") else account, currency] += int(amount)
+    return found
