@@ -40,6 +40,7 @@ from accounting.tables.contracts import (
     SignatureRow,
     TariffRow,
 )
+from accounting.tables.discount_ends import DiscountEndRow
 from accounting.tables.evidence import (
     CheckpointRow,
     CosignatureRow,
@@ -116,5 +117,5 @@ __all__ = [
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
-    "AdjustmentItemRow", "SetOffRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
+    "AdjustmentItemRow", "SetOffRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Adjustments on documents; credit notes set off against invoices; invoices that are written off."""
+"""Adjustments on documents; credit notes set off against invoices; invoices that are written off;
+contracts' ratios that end before their time."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,10 +34,19 @@ def upgrade() -> None:
     )
     op.create_index("ix_set_off_document", "set_off", ["document"], unique=False)
     op.create_index("ix_set_off_source", "set_off", ["source"], unique=False)
+    op.create_table(
+        "discount_end",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        info={"append_only": True},
+    )
     op.add_column("adjustment", sa.Column("document", sa.String(length=32), nullable=True))
 
 
 def downgrade() -> None:
     op.drop_column("adjustment", "document")
+    op.drop_table("discount_end")
     op.drop_table("set_off")
     op.drop_table("adjustment_item")
