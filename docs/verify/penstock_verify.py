@@ -1434,7 +1434,7 @@ class Whole:
         self.head, self.about, self.options = head, head["about"], options
         self.findings, self.notes, self.leaves = [], {}, []
         self.terms = {"rules": {}, "agreements": {}, "discounts": {}, "orders": {}, "bought": {}}
-        self.ends, self.tariffs, self.signed = {}, {}, {}
+        self.ends, self.cut, self.tariffs, self.signed = {}, {}, {}, {}
         self.documents, self.items, self.booked, self.tiers = [], [], {}, []
         self.billed, self.credited = {}, {}
         self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
@@ -1491,6 +1491,8 @@ class Whole:
             self.ends[content["rule"]] = micros(content["valid_to"])
         elif leaf["t"] == "discount":
             self.terms["discounts"][leaf["ref"]] = content
+        elif leaf["t"] == "discount_end":
+            self.cut[content["discount"]] = content["valid_to"]
         elif leaf["t"] == "project_terms":
             begin = micros(content["valid_from"])
             self.terms["bought"].setdefault(content["project_id"], []).append((begin, line["seq"], content))
@@ -1562,6 +1564,10 @@ class Whole:
             listed.sort()
             for i, (_, sha256, begin) in enumerate(listed):
                 holds[sha256] = (begin, min((b for _, _, b in listed[i + 1 :]), default=None))
+        for ref, ends in self.cut.items():
+            one = terms["discounts"].get(ref)
+            if one is not None and (one["valid_to"] is None or micros(ends) < micros(one["valid_to"])):
+                terms["discounts"][ref] = {**one, "valid_to": ends}
         prices = []
         for ref, rule in terms["rules"].items():
             begin, end = micros(rule["valid_from"]), self.ends.get(ref)
