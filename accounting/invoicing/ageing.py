@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from accounting.payments.payment import OpenDocument
 
@@ -46,7 +47,7 @@ def aged(documents: Sequence[OpenDocument], disputed: Mapping[str, int], now: da
     """Each open invoice with its age; the longest overdue first."""
     found = []
     for document in documents:
-        days = max(0, (now - document.due_at).days + 1) if now > document.due_at else 0
+        days = _days_overdue(document, now) if document.open_minor > 0 else 0
         held = min(disputed.get(document.number, 0), max(document.open_minor, 0))
         level = sum(days >= limit for limit in DUNNING_DAYS) if document.open_minor - held > 0 else 0
         found.append(Aged(document, days, held, _bucket(days), level))
@@ -62,6 +63,13 @@ def standings(found: Sequence[Aged]) -> list[Standing]:
         buckets["disputed"] += a.disputed_minor
         buckets[a.bucket] += a.dunnable_minor
     return [Standing(*key, buckets) for key, buckets in sorted(sums.items())]
+
+
+def _days_overdue(document: OpenDocument, now: datetime) -> int:
+    """In the issuer's calendar: the whole of the day that the invoice names is in time, and the next one is a day late,
+    whatever the hour that it was issued at."""
+    here = ZoneInfo(document.zone)
+    return max(0, (now.astimezone(here).date() - document.due_at.astimezone(here).date()).days)
 
 
 def _bucket(days: int) -> str:

@@ -72,7 +72,8 @@ class _Page(FPDF):
         if doc.gross_minor >= 0:
             facts.append(("due", words.day(doc.due_at, self._zone, lang)))
         facts += [("period", words.days(doc.period_start, doc.period_end, self._zone, lang)), ("project", doc.project)]
-        facts += [(key, value) for key, value in (("corrects", doc.corrects), ("reason", doc.reason)) if value]
+        why = words.reason(doc, lang)
+        facts += [(key, value) for key, value in (("corrects", doc.corrects), ("reason", why)) if value]
         self.set_xy(131, top)
         for key, value in facts:
             self._fact(words.say(key, lang), value)

@@ -64,6 +64,6 @@ def _line(invoice: Document, billed: Line, credit: Credit, before: Credited) -> 
     tax = billed.tax_minor * after // billed.net_minor - before.tax_minor
     micro = -to_micro(credit.net_minor + (tax if invoice.tax.inclusive else 0), invoice.currency)
     return replace(
-        billed, kind=LineKind.CREDIT, runs=0, core_seconds=0, amount_micro=micro,
+        billed, kind=LineKind.CREDIT, runs=0, core_seconds=0, amount_micro=micro, text="",
         net_minor=-credit.net_minor, tax_minor=-tax,
     )  # fmt: skip

@@ -26,14 +26,15 @@ from sqlalchemy import (
     update,
 )
 
-from accounting import tables
 from accounting.calendar import Period, months
 from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
 from accounting.invoicing import legal_entities
+from accounting.invoicing.adjustment_lines import claim_adjustments, unbilled_adjustments
 from accounting.invoicing.credit_notes import Credit, Credited, credit_note
 from accounting.invoicing.credit_shares import share_credit
 from accounting.invoicing.invoice import (
+    CORRECTIONS,
     Document,
     DocumentKind,
     Item,
@@ -45,18 +46,17 @@ from accounting.invoicing.invoice import (
 )
 from accounting.invoicing.items import ITEMS, items_of, items_sha256
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
-from accounting.invoicing.order_lines import PricePart, claim, unbilled_prices
+from accounting.invoicing.order_lines import claim, unbilled_prices
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
-from accounting.invoicing.tax import TaxKind, TaxRule, tax_rule_at
+from accounting.invoicing.set_off import set_off
+from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.ledger import Entry, Posting
 from accounting.store import book
 from accounting.store.holds import raise_limit
 from accounting.store.periods import assert_may_bill
-from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
+from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE
+from accounting.store.settled import DOCUMENTS, settled_minor
 from accounting.tables import UtcTime
-
-DOCUMENTS = core(tables.BillingDocumentRow)
-PAID = core(tables.InvoicePaymentRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,46 +78,77 @@ class Wanted:
     whole: bool = True
     not_sites: tuple[str, ...] = ()
 
+    def sells(self, site_id: str) -> bool:
+        """Whether what is of this site (empty: of none) is billed here."""
+        return site_id not in self.not_sites if self.sites is None else site_id in self.sites
+
 
 def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Document | None:
     """The invoice of everything that is not billed yet; None where there is nothing. Asking twice bills once.
 
     What the month's records corrected downwards below zero becomes a credit note. Late records of earlier months are
-    lines of their own, with their service period.
+    lines of their own, with their service period. A document has one tax rule, that of the time of the work: where the
+    rate has changed, what was done before is on a document of its own, and asking again makes the next.
     """
-    issuer, tax = _issuer(conn, wanted.issuer_id, wanted.payer_id, now)
+    issuer, rules = _issuer(conn, wanted.issuer_id, wanted.payer_id, wanted.month.end)
     payer = _known(conn, wanted.payer_id)
     if now < wanted.month.end:
         raise InvoiceRefused(f"{wanted.month.name} ends at {wanted.month.end.isoformat()}: it cannot be billed yet")
     lock(conn, issuer.id)
     assert_may_bill(conn, wanted.month.start, wanted.month.end)
-    charges, reversals = _billable(wanted)
+    for tax in rules:
+        until = min(tax.valid_to or wanted.month.end, wanted.month.end)
+        if (made := _issue(conn, wanted, issuer, payer, tax, until, now)) is not None:
+            return made
+    return None
+
+
+def _issue(
+    conn: Connection, wanted: Wanted, issuer: LegalEntity, payer: LegalEntity, tax: TaxRule, until: datetime,
+    now: datetime,
+) -> Document | None:  # fmt: skip
+    """The invoice of what was done before a moment."""
+    charges, reversals = _billable(wanted, until)
     billable = charges.union_all(reversals).subquery("billable")
     first, total = conn.execute(select(
         func.min(billable.c.end_time, type_=UtcTime()), func.sum(billable.c.amount_micro, type_=BigInteger)
     )).one()  # fmt: skip
-    prices = _prices(conn, wanted)
-    if first is None and not prices:
+    prices = unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
+                             sold_here=wanted.sells, before=until)  # fmt: skip
+    adjusted = unbilled_adjustments(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
+                                    sold_here=wanted.sells, before=until, zone=issuer.zone)  # fmt: skip
+    if first is None and not prices and not adjusted:
         return None
-    negative = int(total or 0) + sum(price.item.amount_micro for price in prices) < 0
+    if first is not None and first < tax.valid_from:
+        raise InvoiceRefused(f"tax rule {tax.code!r} has no version that holds on {first.date().isoformat()}")
+    beside = [*(price.item for price in prices), *(part.item for part in adjusted)]
+    negative = int(total or 0) + sum(item.amount_micro for item in beside) < 0
     kind = DocumentKind.CREDIT_NOTE if negative else DocumentKind.INVOICE
-    serial, number = _next(conn, issuer.id, kind)
-    for period in months(first, wanted.month.end, issuer.zone) if first is not None else ():
+    serial, number, at = _next(conn, issuer.id, kind, now)
+    for period in months(first, until, issuer.zone) if first is not None else ():
         _claim(conn, number, billable, period)
     claim(conn, number, prices)
+    claim_adjustments(conn, number, adjusted)
     # From what was claimed: charges may have come since they were counted.
-    items = [*_claimed(conn, number), *(price.item for price in prices)]
+    items = [*_claimed(conn, number), *beside]
     if not items or (sum(item.amount_micro for item in items) < 0) != negative:
         raise InvoiceRefused(f"the charges of {wanted.project} changed while they were billed: ask again")
-    lines = [(_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id), "") for item in items]
+    of = _corrected(conn, number)
+    why = {part.adjustment_id: part.reason for part in adjusted}
+    lines = [
+        (_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id), why.get(item.adjusts, "")
+         or ", ".join(of.get((item.service_start, item.site_id, item.user_id), ())))
+        for item in items
+    ]  # fmt: skip
     made = document(
         number=number, kind=kind, issuer=issuer, payer=payer, project_id=wanted.project_id, project=wanted.project,
-        currency=wanted.currency, period=(wanted.month.start, wanted.month.end), issued_at=now,
-        due_at=now if negative else now + timedelta(days=payer.payment_days), tax=tax,
-        items=lines, reason="corrections of earlier periods" if negative else "",
+        currency=wanted.currency, period=(wanted.month.start, wanted.month.end), issued_at=at,
+        due_at=at if negative else at + timedelta(days=payer.payment_days), tax=tax,
+        items=lines, reason=CORRECTIONS if negative else "",
         unbilled=_unbilled(conn, wanted),
     )  # fmt: skip
     _keep(conn, made, serial, invoice_postings(made), now)
+    set_off(conn, made, now=now)
     return made
 
 
@@ -131,8 +162,8 @@ def issue_credit_note(
     lock(conn, row.issuer_id)
     invoice = load(conn, invoice_number)
     assert invoice is not None
-    serial, number = _next(conn, row.issuer_id, DocumentKind.CREDIT_NOTE)
-    made = credit_note(invoice, credits, number=number, reason=reason, at=now, earlier=credited(conn, invoice_number))
+    serial, number, at = _next(conn, row.issuer_id, DocumentKind.CREDIT_NOTE, now)
+    made = credit_note(invoice, credits, number=number, reason=reason, at=at, earlier=credited(conn, invoice_number))
     before = settled_minor(conn, invoice_number)
     again = settled_micro(invoice, before, before - made.gross_minor)
     _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
@@ -140,13 +171,6 @@ def issue_credit_note(
     share_credit(conn, made, entry_id=int(entry_id or 0), now=now)
     may_spend_again(conn, invoice, again)
     return made
-
-
-def settled_minor(conn: Connection, invoice_number: str) -> int:
-    """What of an invoice's gross is paid or credited so far."""
-    paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
-    back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
-    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0)
 
 
 def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:
@@ -185,19 +209,20 @@ def lock(conn: Connection, issuer_id: str) -> None:
 # ---------------------------------------------------------------- parts
 
 
-def _issuer(conn: Connection, issuer_id: str, payer_id: str, now: datetime) -> tuple[LegalEntity, TaxRule]:
+def _issuer(conn: Connection, issuer_id: str, payer_id: str, before: datetime) -> tuple[LegalEntity, Sequence[TaxRule]]:
+    """Who issues, and the versions of the tax rule that begin before a moment, oldest first."""
     issuer, code = legal_entities.entity(conn, issuer_id) or (None, "")
     if issuer is None:
         raise InvoiceRefused(f"there is no legal entity {issuer_id!r}")
     _, override = legal_entities.entity(conn, payer_id) or (None, "")
     code = override or code or NO_TAX
-    rule = tax_rule_at(legal_entities.tax_rules(conn, code), code, now)
-    if rule is None and code == NO_TAX:
+    rules = [rule for rule in legal_entities.tax_rules(conn, code) if rule.valid_from < before]
+    if not rules and code == NO_TAX:
         epoch = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-        rule = TaxRule(NO_TAX, TaxKind.EXEMPT, 0, epoch, name_en="No tax", name_zh="不计税")
-    if rule is None:
-        raise InvoiceRefused(f"tax rule {code!r} has no version that holds on {now.date().isoformat()}")
-    return issuer, rule
+        rules = [TaxRule(NO_TAX, TaxKind.EXEMPT, 0, epoch, name_en="No tax", name_zh="不计税")]
+    if not rules:
+        raise InvoiceRefused(f"tax rule {code!r} has no version that holds before {before.date().isoformat()}")
+    return issuer, rules
 
 
 def _known(conn: Connection, entity_id: str) -> LegalEntity:
@@ -207,24 +232,30 @@ def _known(conn: Connection, entity_id: str) -> LegalEntity:
     return found[0]
 
 
-def _next(conn: Connection, issuer_id: str, kind: DocumentKind) -> tuple[int, str]:
-    """Take the next number; it is only taken if this transaction commits."""
+def _next(conn: Connection, issuer_id: str, kind: DocumentKind, now: datetime) -> tuple[int, str, datetime]:
+    """Take the next number, and when it is issued; it is only taken if this transaction commits.
+
+    Numbers and dates have one order, also where clocks differ or go back: never before the number before it.
+    """
     query = update(SERIES).where(SERIES.c.issuer_id == issuer_id, SERIES.c.kind == kind.value)
     row = conn.execute(
         query.values(next_number=SERIES.c.next_number + 1).returning(SERIES.c.prefix, SERIES.c.next_number)
     ).one()
     serial = int(row.next_number) - 1
-    return serial, f"{row.prefix}-{serial:06d}"
+    before = select(DOCUMENTS.c.issued_at).where(
+        DOCUMENTS.c.issuer_id == issuer_id, DOCUMENTS.c.kind == kind.value, DOCUMENTS.c.serial == serial - 1
+    )
+    return serial, f"{row.prefix}-{serial:06d}", max(now, conn.scalar(before) or now)
 
 
-def _billable(wanted: Wanted) -> tuple[Any, Any]:
+def _billable(wanted: Wanted, until: datetime) -> tuple[Any, Any]:
     """Charges and reversals of this project that no document has, as two selects of the same shape.
 
     Only what the centre's meter read is billed. A charge that was reversed before it was billed is never billed, and
     neither is its reversal; one that was billed is taken back from whom it was billed to.
     """
     scope = [CHARGES.c.project_id == wanted.project_id, CHARGES.c.currency == wanted.currency,
-             CHARGES.c.meter == "centre", USAGE.c.end_time < wanted.month.end]  # fmt: skip
+             CHARGES.c.meter == "centre", USAGE.c.end_time < until]  # fmt: skip
     scope.append(_sold_here(wanted))
     shared, mine = CHARGES.c.payers.is_not(null()), CHARGES.c.payers[wanted.payer_id].as_string()
     scope.append(or_(mine.is_not(None), ~shared) if wanted.whole else mine.is_not(None))
@@ -303,19 +334,26 @@ def _claimed(conn: Connection, number: str) -> list[Item]:
     ]  # fmt: skip
 
 
-def _prices(conn: Connection, wanted: Wanted) -> list[PricePart]:
-    """What orders cost that count in the month or before it and are on no document."""
-
-    def sold_here(site_id: str) -> bool:
-        return site_id not in wanted.not_sites if wanted.sites is None else site_id in wanted.sites
-
-    return unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
-                           sold_here=sold_here, before=wanted.month.end)  # fmt: skip
+def _corrected(conn: Connection, number: str) -> dict[tuple[datetime, str, str], list[str]]:
+    """The documents from which a new one takes something back, by month, site and person."""
+    undone, billed = ITEMS.alias("undone"), ITEMS.alias("billed")
+    query = (
+        select(undone.c.service_start, undone.c.site_id, undone.c.user_id, billed.c.document).distinct()
+        .join(billed, and_(billed.c.kind == "charge", billed.c.charge_id == undone.c.charge_id,
+                           billed.c.part == undone.c.part))
+        .where(undone.c.document == number, undone.c.kind == "reversal").order_by(billed.c.document)
+    )  # fmt: skip
+    found: dict[tuple[datetime, str, str], list[str]] = defaultdict(list)
+    for row in conn.execute(query):
+        found[row.service_start, row.site_id, row.user_id].append(row.document)
+    return found
 
 
 def _kind(item: Item, billed: Period) -> LineKind:
     if item.ordered is not None:
         return LineKind.ORDER
+    if item.adjusts:
+        return LineKind.ADJUSTMENT
     return LineKind.USAGE if item.service_start >= billed.start else LineKind.CORRECTION
 
 

@@ -63,11 +63,6 @@ class Taxed:
     line_tax: tuple[int, ...]
 
 
-def tax_rule_at(rules: Sequence[TaxRule], code: str, at: datetime) -> TaxRule | None:
-    """The rule of a code that holds at a moment."""
-    return next((rule for rule in rules if rule.code == code and rule.valid_at(at)), None)
-
-
 def rate_text(rate_ppm: int) -> str:
     """60000 -> `6`, 81000 -> `8.1`: per cent without trailing zeros."""
     whole, rest = divmod(rate_ppm, 10_000)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from babel.dates import format_date
 from babel.numbers import format_currency, format_decimal
 
-from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind, Ordered
+from accounting.invoicing.invoice import CORRECTIONS, Document, DocumentKind, Line, LineKind, Ordered
 from accounting.invoicing.tax import rate_text
 from accounting.minor_units import decimal_of
 
@@ -26,6 +26,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "project": ("Project", "项目"),
     "corrects": ("Corrects", "更正"),
     "reason": ("Reason", "原因"),
+    "corrections": ("corrections of earlier periods", "以前账期的更正"),
     "bill_to": ("Bill to", "付款方"),
     "tax_id": ("Tax number", "税号"),
     "line": ("No.", "序号"),
@@ -39,6 +40,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "total": ("Total", "合计"),
     "usage": ("Computing at {site}, {user}", "{site} 计算资源，用户 {user}"),
     "correction": ("Correction: computing at {site}, {user}", "更正：{site} 计算资源，用户 {user}"),
+    "adjustment": ("Adjustment", "账目调整"),
+    "of_documents": ("{text}. Corrects {documents}", "{text}；更正 {documents}"),
     "credit": ("Credit for line {number}: {site}, {user}", "第 {number} 行退款：{site}，用户 {user}"),
     "order_block": ("Order {order}: {amount}, once", "订单 {order}：{amount}，一次性购买"),
     "order_subscription": ("Order {order}: {amount}, month of a subscription", "订单 {order}：{amount}，按月订阅"),
@@ -78,9 +81,17 @@ def describe(line: Line, lang: str) -> str:
     """What a line is for."""
     if line.ordered is not None:
         return _described_order(line, line.ordered, lang)
-    key = {LineKind.USAGE: "usage", LineKind.CORRECTION: "correction", LineKind.CREDIT: "credit"}[line.kind]
-    text = say(key, lang, site=line.site_id, user=line.user or line.user_id or "–", number=line.number)
-    return f"{text}. {line.text}" if line.text else text
+    key = {LineKind.USAGE: "usage", LineKind.CORRECTION: "correction", LineKind.CREDIT: "credit",
+           LineKind.ADJUSTMENT: "adjustment"}[line.kind]  # fmt: skip
+    text = say(key, lang, site=line.site_id or "–", user=line.user or line.user_id or "–", number=line.number)
+    if line.kind is LineKind.ADJUSTMENT:
+        return f"{text}. {line.text}"
+    return say("of_documents", lang, text=text, documents=line.text) if line.text else text
+
+
+def reason(doc: Document, lang: str) -> str:
+    """Why a credit note was made: in the words of who made it, or that records were corrected."""
+    return say("corrections", lang) if doc.reason == CORRECTIONS else doc.reason
 
 
 def _described_order(line: Line, ordered: Ordered, lang: str) -> str:

@@ -15,6 +15,13 @@ from accounting.minor_units import digits_of
 from accounting.payments.payment import BankStatement, BankTransaction, Problem
 
 _ROWS_MAX = 100_000
+_AMOUNT_MAX = 24
+_SPACES = re.compile("[ \u00a0\u202f]")
+# Thousands in threes (`1,234.50`, `1.234,50`, `1'234.50`): else `1,50` read with a decimal point would be 150.
+_GROUPED = (
+    r"(?P<sign>[+-]?)(?P<whole>\d{{1,15}}|\d{{1,3}}(?:[{group}'’]\d{{3}}){{1,4}})(?:[{mark}](?P<part>\d{{1,6}}))?"
+)
+_AMOUNT = {True: _GROUPED.format(group=",", mark="."), False: _GROUPED.format(group=".", mark=",")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +90,19 @@ def _transaction(row: Mapping[str | None, object], profile: CsvProfile) -> BankT
         return None
     booked = datetime.strptime(text(profile.booked_on), profile.date_format).replace(tzinfo=UTC)
     return BankTransaction(
-        profile.account, text(profile.bank_ref)[:140], booked, currency, minor,
+        profile.account, text(profile.bank_ref), booked, currency, minor,
         text(profile.payer_name)[:200], text(profile.remittance)[:1000], "csv",
     )  # fmt: skip
 
 
 def minor_of(text: str, currency: str, decimal_mark: str = ".") -> int:
     """`1,234.50` in minor units; ValueError where it is no amount, or has more places than the currency."""
-    grouping = "," if decimal_mark == "." else "."
-    plain = text.replace(" ", "").replace("\u00a0", "").replace(grouping, "").replace(decimal_mark, ".")
-    if not re.fullmatch(r"[+-]?\d{1,15}(\.\d{1,6})?", plain):
+    plain = _SPACES.sub("", text)
+    found = re.fullmatch(_AMOUNT[decimal_mark == "."], plain)
+    if found is None or len(plain) > _AMOUNT_MAX:
         raise ValueError(f"{text!r} is no amount")
+    whole = re.sub(r"[.,'’]", "", found["whole"])
+    plain = f"{found['sign']}{whole}.{found['part'] or '0'}"
     scaled = Decimal(plain).scaleb(digits_of(currency))
     if scaled != scaled.to_integral_value():
         raise ValueError(f"{text!r} has more places than {currency} has")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from xml.etree.ElementTree import Element, ParseError
 
@@ -15,6 +15,10 @@ from accounting.errors import PaymentRefused
 from accounting.minor_units import plain
 from accounting.payments.bank_csv import minor_of
 from accounting.payments.payment import BankStatement, BankTransaction, Problem
+
+# Bank transaction codes (ISO 20022 external code set) of debits that undo a credit: unpaid, reversed or recalled direct
+# debits, returned credit transfers.
+_RETURNED = frozenset({"UPDD", "PRDD", "RCDD", "RRTN"})
 
 
 def read_camt(data: bytes) -> BankStatement:
@@ -77,12 +81,11 @@ def _entry(entry: Element, account: str) -> list[BankTransaction]:
     if _status(entry) != "BOOK":
         return []
     minor, currency = _signed(entry)
-    returned = _text(entry, "RvslInd").lower() in ("true", "1")
-    if minor < 0 and not returned:
+    details = [t for d in _children(entry, "NtryDtls") for t in _children(d, "TxDtls")]
+    if minor < 0 and not _returned(entry, details):
         return []
     booked = _day(_text(entry, "BookgDt", "Dt") or _text(entry, "BookgDt", "DtTm"))
-    reference = _text(entry, "AcctSvcrRef")
-    details = [t for d in _children(entry, "NtryDtls") for t in _children(d, "TxDtls")]
+    reference = _own(_text(entry, "AcctSvcrRef"))
     parts = [_detail(t, currency) for t in details]
     if len(parts) < 2 or any(amount is None for amount, *_ in parts):
         _, own, payer, remittance = parts[0] if parts else (None, "", "", "")
@@ -100,6 +103,15 @@ def _entry(entry: Element, account: str) -> list[BankTransaction]:
     ]  # fmt: skip
 
 
+def _returned(entry: Element, details: Sequence[Element]) -> bool:
+    """Whether a debit is a payment of a customer that went back. Few banks set the indicator: most give the reason of
+    the return, or its code."""
+    if _text(entry, "RvslInd").lower() in ("true", "1"):
+        return True
+    codes = {_text(e, "BkTxCd", "Domn", "Fmly", "SubFmlyCd") for e in (entry, *details)}
+    return bool(codes & _RETURNED) or any(_children(d, "RtrInf") for d in details)
+
+
 def _detail(detail: Element, currency: str) -> tuple[int | None, str, str, str]:
     """Amount, the bank's own reference, payer and purpose of one transaction."""
     amount = next((e for path in (("Amt",), ("AmtDtls", "TxAmt", "Amt")) for e in _path(detail, *path)), None)
@@ -113,7 +125,17 @@ def _detail(detail: Element, currency: str) -> tuple[int | None, str, str, str]:
     end_to_end = _text(detail, "Refs", "EndToEndId")
     if end_to_end and end_to_end != "NOTPROVIDED":
         purpose.append(end_to_end)
-    return minor, _text(detail, "Refs", "AcctSvcrRef")[:140], payer, " ".join(p.strip() for p in purpose if p.strip())
+    return (
+        minor,
+        _own(_text(detail, "Refs", "AcctSvcrRef")),
+        payer,
+        " ".join(p.strip() for p in purpose if p.strip()),
+    )
+
+
+def _own(reference: str) -> str:
+    """The bank's reference; empty where it only says that there is none (German banks: NONREF)."""
+    return "" if reference.upper() in ("NONREF", "NOTPROVIDED", "NOREF") else reference
 
 
 def _referenced(found: list[BankTransaction]) -> Iterator[BankTransaction]:

@@ -12,7 +12,9 @@ from datetime import datetime
 from accounting.errors import PaymentRefused
 
 AMOUNT_MINOR_MAX = 10**15
+REFERENCE_MAX = 140
 NAMED = "named in the reference"
+RETURNED = "returned, and named in the reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class BankTransaction:
     def __post_init__(self) -> None:
         if not self.bank_ref or not self.account:
             raise PaymentRefused("a bank transaction has an account and the bank's reference")
+        if len(self.bank_ref) > REFERENCE_MAX:  # cut short, two payments could become one
+            raise PaymentRefused(f"a bank's reference has at most {REFERENCE_MAX} characters, not {len(self.bank_ref)}")
         if not 0 < abs(self.amount_minor) <= AMOUNT_MINOR_MAX:
             raise PaymentRefused(f"{self.bank_ref}: {self.amount_minor} is no amount of a payment")
         if not 1970 < self.booked_on.year < 2500:
@@ -62,7 +66,8 @@ class BankStatement:
 
 @dataclass(frozen=True, slots=True)
 class OpenDocument:
-    """An invoice that is not fully paid. `open_minor` is what is left of it after credits and payments."""
+    """An invoice that is not fully paid. `open_minor` is what is left of it after credits and payments; `zone` is whose
+    days count."""
 
     number: str
     payer_id: str
@@ -70,6 +75,7 @@ class OpenDocument:
     currency: str
     open_minor: int
     due_at: datetime
+    zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,7 @@ def allocate(transaction: BankTransaction, open_documents: Sequence[OpenDocument
     beginning or the end of a longer one is none.
     """
     if transaction.amount_minor < 0:
-        return []
+        return []  # `reopen` is for these
     fitting = [d for d in open_documents if d.currency == transaction.currency and d.open_minor > 0]
     purse = _Purse(transaction.amount_minor)
     named = [(at, d) for d in fitting if (at := mention(d.number, transaction.remittance)) is not None]
@@ -116,6 +122,21 @@ def allocate(transaction: BankTransaction, open_documents: Sequence[OpenDocument
     if len(same) == 1:
         purse.pay(same[0], "the only open document of this amount")
     return purse.found
+
+
+def reopen(transaction: BankTransaction, paid: Sequence[OpenDocument]) -> list[Allocation]:
+    """Which paid documents are open again because their money went back: those that it names, with negative amounts.
+
+    `open_minor` of `paid` is what was paid of each.
+    """
+    left, found = -transaction.amount_minor, []
+    named = [(at, d) for d in paid if (at := mention(d.number, transaction.remittance)) is not None]
+    for _, document in sorted(named, key=lambda pair: (pair[0], pair[1].number)):
+        amount = min(left, document.open_minor) if document.currency == transaction.currency else 0
+        if amount > 0:
+            left -= amount
+            found.append(Allocation(document.number, document.payer_id, -amount, RETURNED))
+    return found
 
 
 def mention(number: str, text: str) -> int | None:

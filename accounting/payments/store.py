@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, or_, select
 
 from accounting.errors import PaymentRefused
 from accounting.invoicing.invoice import DocumentKind
-from accounting.invoicing.legal_entities import ENTITIES, SERIES
+from accounting.invoicing.legal_entities import ENTITIES, SERIES, entities
 from accounting.invoicing.postings import allocation_postings, receipt_postings, settled_micro, settled_postings
-from accounting.invoicing.store import DOCUMENTS, PAID, load, may_spend_again, settled_minor
+from accounting.invoicing.store import load, may_spend_again
 from accounting.ledger import Entry
 from accounting.minor_units import plain
-from accounting.payments.payment import NAMED, Allocation, BankTransaction, OpenDocument, allocate
+from accounting.payments.payment import NAMED, Allocation, BankTransaction, OpenDocument, allocate, reopen
 from accounting.payments.top_up import Recognised, recognise
 from accounting.payments.top_up_store import lock_money, match_import, waiting
 from accounting.store import book
-from accounting.store.schema import TOP_UP_RECEIPTS, TRANSACTIONS, upsert
+from accounting.store.schema import SET_OFFS, TOP_UP_RECEIPTS, TRANSACTIONS, upsert
+from accounting.store.settled import DOCUMENTS, PAID, settled_minor
 
 _CHUNK = 200
 BY_REFERENCE = "its bank reference"
@@ -84,6 +85,14 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
     owed = {d.number: d for d in open_documents(conn)}
     recorded = {top_up.id: top_up for top_up in waiting(conn)}
     for t in fresh:
+        if t.amount_minor < 0:
+            found = reopen(t, _paid_documents(conn))
+            _save(conn, ids[t.account, t.bank_ref], t, found, now)
+            for a in found:
+                sums[t.currency] += a.amount_minor
+                [owed[a.document]] = open_documents(conn, number=a.document)
+            left_over += sum(a.amount_minor for a in found) != t.amount_minor
+            continue
         found = allocate(t, list(owed.values()))
         top_up = recognise(t, list(recorded.values()))
         if top_up.top_up is not None and not any(a.how == NAMED for a in found):
@@ -97,8 +106,7 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
             sums[t.currency] += a.amount_minor
             before = owed[a.document]
             left = before.open_minor - a.amount_minor
-            owed[a.document] = OpenDocument(before.number, before.payer_id, before.payer_name, before.currency, left,
-                                            before.due_at)  # fmt: skip
+            owed[a.document] = replace(before, open_minor=left)
         left_over += sum(a.amount_minor for a in found) != t.amount_minor
     return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), left_over, recognised)
 
@@ -118,12 +126,18 @@ def allocate_by_hand(
         raise PaymentRefused(f"there is no transaction {transaction_id}")
     t = received.transaction
     document = next((d for d in open_documents(conn, number=number) if d.currency == t.currency), None)
+    if document is not None and document.open_minor < 0 and not dict(received.documents).get(number):
+        raise PaymentRefused(f"{number} owes nothing: what it gives back is set off against open invoices")
     if document is None:
         raise PaymentRefused(f"there is no invoice {number} in {t.currency}")
-    paid = dict(received.documents).get(number, 0)
-    low, high = -paid, min(received.unallocated_minor, document.open_minor)
-    if amount_minor == 0 or not low <= amount_minor <= max(high, 0):
-        raise PaymentRefused(f"between {plain(low, t.currency)} and {plain(max(high, 0), t.currency)} {t.currency} "
+    here = dict(received.documents).get(number, 0)
+    if t.amount_minor > 0:
+        low, high = -here, max(0, min(received.unallocated_minor, document.open_minor))
+    else:  # money that went back: what it had paid is open again
+        in_all = next((d.open_minor for d in _paid_documents(conn) if d.number == number), 0)
+        low, high = min(0, max(received.unallocated_minor, -in_all)), -here
+    if amount_minor == 0 or not low <= amount_minor <= high:
+        raise PaymentRefused(f"between {plain(low, t.currency)} and {plain(high, t.currency)} {t.currency} "
                              f"can be allocated to {number}")  # fmt: skip
     _save(conn, transaction_id, t, [Allocation(number, document.payer_id, amount_minor, f"by hand: {by}"[:200])], now)
     found = find(conn, transaction_id)
@@ -132,27 +146,33 @@ def allocate_by_hand(
 
 
 def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenDocument]:
-    """Invoices with what is left of them after credit notes and payments; all of them, or one (paid or not)."""
+    """Invoices with what is left of them after credit notes and payments; all of them, or one (paid or not). What is
+    left of a credit note that names no invoice, and has not been set off, is less than nothing."""
     paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
         PAID.c.document
     ).subquery()  # fmt: skip
     back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
         DOCUMENTS.c.corrects.is_not(None)
     ).group_by(DOCUMENTS.c.corrects).subquery()  # fmt: skip
-    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - func.coalesce(paid.c.minor, 0)).label("left")
+    against = func.coalesce(func.sum(SET_OFFS.c.amount_minor), 0)
+    off = select(against).where(SET_OFFS.c.document == DOCUMENTS.c.number).scalar_subquery()
+    used = select(against).where(SET_OFFS.c.source == DOCUMENTS.c.number).scalar_subquery()
+    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - func.coalesce(paid.c.minor, 0) - off + used
+            ).label("left")  # fmt: skip
     newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
     query = (
         select(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at, left,
-               ENTITIES.c.legal_name)
+               ENTITIES.c.legal_name, DOCUMENTS.c.issuer_id)
         .outerjoin(paid, paid.c.document == DOCUMENTS.c.number)
         .outerjoin(back, back.c.corrects == DOCUMENTS.c.number)
         .join(newest, newest.c.id == DOCUMENTS.c.payer_id)
         .join(ENTITIES, (ENTITIES.c.id == newest.c.id) & (ENTITIES.c.revision == newest.c.revision))
-        .where(DOCUMENTS.c.kind == DocumentKind.INVOICE.value)
+        .where(or_(DOCUMENTS.c.kind == DocumentKind.INVOICE.value, DOCUMENTS.c.corrects.is_(None)))
         .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
     )  # fmt: skip
     query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)
-    return [OpenDocument(r.number, r.payer_id, r.legal_name, r.currency, int(r.left), r.due_at)
+    zones = {entity.id: entity.zone for entity, _ in entities(conn) if entity.prefix}
+    return [OpenDocument(r.number, r.payer_id, r.legal_name, r.currency, int(r.left), r.due_at, zones[r.issuer_id])
             for r in conn.execute(query)]  # fmt: skip
 
 
@@ -172,6 +192,18 @@ def received(conn: Connection, *, only_unallocated: bool = False, limit: int = 5
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _paid_documents(conn: Connection) -> list[OpenDocument]:
+    """Invoices with what payments have brought of each, in `open_minor`."""
+    query = (
+        select(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at,
+               func.sum(PAID.c.amount_minor).label("minor"))
+        .join(PAID, PAID.c.document == DOCUMENTS.c.number)
+        .group_by(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at)
+        .having(func.sum(PAID.c.amount_minor) > 0)
+    )  # fmt: skip
+    return [OpenDocument(r.number, r.payer_id, "", r.currency, int(r.minor), r.due_at) for r in conn.execute(query)]
 
 
 def _key(t: BankTransaction) -> str:

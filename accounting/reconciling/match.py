@@ -94,7 +94,7 @@ def _pass(conn: Connection, scope: Scope, tolerance: Tolerance, found: Matched) 
             found.agreeing.add(readings, lines)
             billed.update(lines)
         if len(agreeing) < len(some):
-            billed.update(_apart(some, passed))
+            billed.update(_left_over(some, passed))
     for line in sides.numbers(conn, scope.statement_id):
         found.lines += 1
         if line not in billed and line not in again:
@@ -103,7 +103,7 @@ def _pass(conn: Connection, scope: Scope, tolerance: Tolerance, found: Matched) 
     return passed
 
 
-def _apart(rows: Iterable[Row], passed: _Passed) -> Iterator[int]:
+def _left_over(rows: Iterable[Row], passed: _Passed) -> Iterator[int]:
     """Sorts what does not agree; yields the lines of it."""
     for run, line, code in rows:
         if line is None:

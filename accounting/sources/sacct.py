@@ -1,4 +1,4 @@
-"""Slurm's `sacct -X -D -P`: one row per run, with `TZ=UTC` (man sacct; traps in docs/accounting.md).
+"""Slurm's `sacct -X -D -P`: one row per run, with `TZ=UTC` (man sacct; how it is metered: docs/metering-rules.md).
 
 Without `-D` earlier runs of a requeued job are missing. Job ids are used again, so the key is DBIndex. A resized job's
 second row keeps the first Start, so each row is clipped to begin no earlier than its own Submit.

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select
 from accounting import calendar
 from accounting.errors import AccountingError, CreditExhausted
 from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings, resource_of
-from accounting.store.holds import credit_line, give, open_account, raise_limit
+from accounting.store.holds import credit_line, give, leave_out_used, open_account, raise_limit, used_before
 from accounting.store.journal import book
 from accounting.store.orders import Order, agreement_for, available, canceled, charge_price, may_owe, order_of
 from accounting.store.prices import add_discount, charged_until, discounts
@@ -199,6 +199,7 @@ def allocate(conn: Connection, allocation: Allocation, *, now: datetime) -> bool
     ids = book(conn, [Entry(key, "allocation", now, postings, a.source)], now=now)
     if key not in ids:
         return False
+    leave_out_used(conn, a.project_id, a.commodity, now=now)
     give(conn, project_id=a.project_id, commodity=a.commodity, amount=a.amount)
     _insert(conn, a, ids[key], now)
     return True
@@ -243,6 +244,7 @@ def transfer(
         raise CreditExhausted(row.commodity, amount, left)
     open_account(conn, to_project, row.commodity)
     raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-amount, check=True)
+    leave_out_used(conn, to_project, row.commodity, now=now)
     give(conn, project_id=to_project, commodity=row.commodity, amount=amount)
     keep_event(conn, ids[idem_key], allocation_id, "transferred", amount, 0, now)
     carry = row.carry_over_max if amount == left else 0
@@ -267,6 +269,7 @@ def remaining(conn: Connection, project_id: str, commodity: str) -> dict[str, in
         )
         or 0
     )
+    used -= used_before(conn, project_id, commodity)
     used -= sum(int(e.used) for of_one in events.values() for e in of_one if e.kind == "expired")
     rows = conn.execute(
         select(ALLOCATIONS).where(ALLOCATIONS.c.project_id == project_id, ALLOCATIONS.c.commodity == commodity)

@@ -17,7 +17,7 @@ from accounting.evidence.documents import discount as discount_json
 from accounting.evidence.documents import price_end, price_rule
 from accounting.evidence.outbox import put
 from accounting.price import PriceBook, quote
-from accounting.store.schema import AGREEMENTS, CHARGES, DISCOUNTS, RULES, SIGNATURES, TARIFFS, USAGE
+from accounting.store.schema import AGREEMENTS, CHARGES, DISCOUNTS, RULES, SIGNATURES, TARIFFS, USAGE, lock
 from accounting.tariff import Discount, PriceRule, Scope, overlaps, problems
 from accounting.terms import discount_problems, rule_problems
 from accounting.usage import CORE_SECONDS
@@ -56,6 +56,7 @@ def add_tariff(conn: Connection, rule: PriceRule, *, now: datetime) -> int:
     """Add a dated price of the operator's own; raises `TariffOverlap` where a rival holds at the same time."""
     if wrong := rule_problems(rule):
         raise AccountingError("; ".join(wrong))
+    lock(conn, {"own-tariffs"})
     own = [r for r in tariffs(conn) if r.tariff_id is None]
     for other in own:
         if overlaps(rule, other):
@@ -141,6 +142,7 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     are charged: no price is made afterwards (an adjustment gives back what was too much)."""
     if wrong := discount_problems(discount):
         raise AccountingError("; ".join(wrong))
+    lock(conn, {f"discounts:{discount.project_id}"})
     _assert_not_charged(charged_until(conn, project_id=discount.project_id, site_id=discount.site_id),
                         discount.valid_from)  # fmt: skip
     for other in discounts(conn):
@@ -180,10 +182,11 @@ def discounts(conn: Connection) -> list[Discount]:
 
 
 def estimate(
-    prices: PriceBook, where: Scope, *, core_seconds: int, at: datetime, more: Mapping[str, int] | None = None
-) -> int | None:
+    prices: PriceBook, where: Scope, *, core_seconds: int, at: datetime, more: Mapping[str, int] | None = None,
+    runs: int = 1,
+) -> int | None:  # fmt: skip
     """Micro-units for core-seconds (and `more` resources) at the prices of this moment; None where there is none."""
-    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
+    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at, runs=runs)
 
 
 def _signed_sites(conn: Connection) -> dict[str, tuple[str, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct, structs
 from sqlalchemy import Connection, select
 
+from accounting.evidence.personal import SEALED
 from accounting.json_text import sorted_json
 from accounting.store.schema import CHARGES, QUARANTINE, USAGE, Row, among, insert_new, lock_projects, new_ids, upsert
 from accounting.usage import Kind, Meter, Unreadable, UsageRecord
@@ -69,10 +70,11 @@ def record(conn: Connection, assigned: Sequence[Assigned], *, now: datetime) -> 
     """
     lock_projects(conn, {a.project_id for a in assigned})
     newest, older = _known(conn, assigned)
+    assigned = _without_erased(conn, [a.written() for a in assigned], newest)
     said: list[Any] = []
     taken: set[tuple[str, str, str]] = set()
     items = []
-    for item in map(Assigned.written, assigned):
+    for item in assigned:
         key = _key(item)
         before = newest.get(key)
         if key in taken:
@@ -155,6 +157,36 @@ def _known(
             older.setdefault(key, set()).add(newest[key].content_sha256)
         newest[key] = r
     return newest, older
+
+
+def _without_erased(
+    conn: Connection, assigned: list[Assigned], newest: Mapping[tuple[str, str, str], Any]
+) -> list[Assigned]:
+    """Without what is known already of runs whose person was erased: without the key it is another text than before.
+
+    What is left of such a record is what stands beside the sealed part of the older one. It is a reading of its own
+    only where that has changed: else the log, which is fetched again and again, would charge all of it anew, and undo
+    what both sides have agreed.
+    """
+    nameless = [a for a in assigned if not a.record.username and (before := newest.get(_key(a))) is not None
+                and before.content_sha256 != a.content_sha256]  # fmt: skip
+    if not nameless:
+        return assigned
+    query = select(USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.id, USAGE.c.raw)
+    query = query.where(USAGE.c.site_id.in_({a.record.site_id for a in nameless}))
+    query = query.where(among(conn, USAGE.c.run_key, {a.record.run_key for a in nameless}))
+    public: dict[Any, dict[int, str]] = {}
+    for r in conn.execute(query):
+        if SEALED in r.raw:
+            left = sorted_json({name: value for name, value in r.raw.items() if name != SEALED}).decode()
+            public.setdefault((r.site_id, r.run_key, r.meter), {})[r.id] = left
+    gone = set()
+    for item in nameless:
+        key, now = _key(item), newest[_key(item)].id
+        said = {id_ for id_, text in public.get(key, {}).items() if text == item.raw_text}
+        if now in said or (said and _agreed(conn, now)):
+            gone.add(key)
+    return [a for a in assigned if _key(a) not in gone]
 
 
 def _agreed(conn: Connection, record_id: int) -> bool:

@@ -43,6 +43,7 @@ PAYMENTS, PAYMENT_ALLOCATIONS = core(tables.PaymentRow), core(tables.PaymentAllo
 TOP_UP_RECEIPTS, TRANSACTIONS = core(tables.TopUpReceiptRow), core(tables.BankTransactionRow)
 TOP_UP_UNDOS, TOP_UP_UNDO_DECISIONS = core(tables.TopUpUndoRow), core(tables.TopUpUndoDecisionRow)
 ADJUSTMENTS, DECISIONS = core(tables.AdjustmentRow), core(tables.AdjustmentDecisionRow)
+ADJUSTMENT_ITEMS, SET_OFFS = core(tables.AdjustmentItemRow), core(tables.SetOffRow)
 VOUCHERS, VOUCHER_USES = core(tables.VoucherRow), core(tables.VoucherUseRow)
 BUDGETS, ALERTS = core(tables.BudgetRow), core(tables.BudgetAlertRow)
 

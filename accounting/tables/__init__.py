@@ -1,5 +1,6 @@
 """The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
+from accounting.tables.adjusted import AdjustmentItemRow, SetOffRow
 from accounting.tables.alarms import MeterAlarmRow
 from accounting.tables.arrivals import StatementArrivalRow
 from accounting.tables.base import (
@@ -115,5 +116,5 @@ __all__ = [
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
-    "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
+    "AdjustmentItemRow", "SetOffRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
 ]  # fmt: skip

@@ -53,7 +53,7 @@ def list_charges(
     limit: Limit = 50,
     before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
 ) -> Response:
-    """A project's charges, newest first, also those that were replaced (its owner: all; who works for it: their own)."""
+    """A project's charges, newest first, the replaced ones too (its owner: all; who works for it: their own)."""
     with services.db.read() as conn:
         row = project_row(conn, person, project, Verb.SEE_PROJECT)
         whose = None if can(person, Verb.SEE_BILL, ("project", row.id)) else person.user_id
@@ -189,7 +189,7 @@ def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
         amount = micro_of(wanted.amount, "/amount", signed=True)
         asked = Adjustment(new_id("x", now), wanted.kind, row.id, row.currency, amount, wanted.reason, admin.user_id,
-                           wanted.charge)  # fmt: skip
+                           wanted.charge, wanted.invoice)  # fmt: skip
         agreed = adjustments.four_eyes_from(conn, charge_id=wanted.charge, currency=row.currency, now=now)
         threshold = FOUR_EYES_MICRO if agreed is None else agreed
         state = adjustments.request_adjustment(conn, asked, four_eyes_micro=threshold, now=now)

@@ -30,7 +30,7 @@ class PartyKeyIn(_In):
 
     key_id: Annotated[Plain, Field(min_length=1, max_length=200)]
     algorithm: Literal["Ed25519"] = "Ed25519"
-    public: Annotated[str, Field(max_length=100)]
+    public: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
     valid_from: Instant | None = None
     valid_to: Instant | None = None
 
@@ -176,13 +176,15 @@ class RefundIn(_In):
 
 
 class AdjustmentIn(_In):
-    """`adjustment`: the project owes this much more (negative: less). `write_off`: a debt that will not be paid."""
+    """`adjustment`: the project owes this much more (negative: less), on its next bill. `write_off`: a debt that will
+    not be paid: of an `invoice`, or of what is not billed yet."""
 
     project: Name
     kind: Literal["adjustment", "write_off"]
     amount: Amount
     reason: Annotated[Plain, Field(min_length=3, max_length=500)]
     charge: Annotated[int, Field(ge=1, le=2**62)] | None = None
+    invoice: Annotated[Plain, Field(max_length=32)] | None = None
 
 
 class DecisionIn(_In):

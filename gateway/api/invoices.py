@@ -226,7 +226,7 @@ def why(
             raise NotFound(f"{number} has no line {line}.")
         charges = charges_of_line(conn, doc, found, after=int(after[1:]) if after else 0, limit=limit)
     items = [
-        {"kind": c.kind, "job": c.job_id, "run": c.run_key, "queue": c.queue, "state": c.state,
+        {"kind": c.kind, "charge": c.id, "job": c.job_id, "run": c.run_key, "queue": c.queue, "state": c.state,
          "start": stamp(c.start), "end": stamp(c.end), "cores": c.cores, "core_seconds": c.core_seconds,
          "amount": format_micro(c.amount_micro), "rule": c.rule, "segments": [dict(s) for s in c.segments]}
         for c in charges

@@ -48,6 +48,7 @@ class StatementIn(_In):
     format: Format
     content: Annotated[Plain, Field(max_length=64 * 2**20)] = ""
     content_base64: Annotated[str, Field(max_length=90 * 2**20)] = ""
+    packed: Literal["gzip"] | None = None
     profile: ProfileIn | None = None
     totals: StatementTotalsIn | None = None
     number: Annotated[Plain, Field(max_length=100)] = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,10 @@ from accounting.calendar import Period, month
 from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoicing import legal_entities
 from accounting.invoicing.invoice import Document
-from accounting.invoicing.store import DOCUMENTS, Wanted, issue_invoice
+from accounting.invoicing.store import Wanted, issue_invoice
 from accounting.store.contracts import in_force
 from accounting.store.schema import TERMS
+from accounting.store.settled import DOCUMENTS
 from gateway.db import table_of
 from gateway.errors import Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
@@ -58,7 +59,8 @@ def bill_month(
         people: Mapping[str, str] = {r.id: r.name for r in conn.execute(select(USERS.c.id, USERS.c.name))}
     if project is not None and not projects:
         raise NotFound(f"There is no project {project!r}.")
-    made, refused = [], []
+    made: list[Document] = []
+    refused: list[Refused] = []
     for row in projects:
         with services.db.read() as conn:
             default = legal_entities.payer_of(conn, row.id, period.start)
@@ -68,14 +70,22 @@ def bill_month(
         for payer in payers:
             wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people, payer == default, but)
             try:
-                with services.db.write() as conn:
-                    found = issue_invoice(conn, wanted, now=now)
+                made.extend(_issued(services, wanted, now))
             except AccountingError as exc:
                 refused.append(Refused(row.name, str(exc)))
-                continue
-            if found is not None:
-                made.append(found)
     return MonthBilled(tuple(made), tuple(refused))
+
+
+def _issued(services: Services, wanted: Wanted, now: datetime) -> Iterator[Document]:
+    """One document, or one for each tax rule that holds for the work; each in a transaction of its own."""
+    rule_ends: datetime | None = wanted.month.start
+    while rule_ends is not None and rule_ends < wanted.month.end:
+        with services.db.write() as conn:
+            found = issue_invoice(conn, wanted, now=now)
+        if found is None:
+            return
+        yield found
+        rule_ends = found.tax.valid_to
 
 
 def visible(

@@ -79,7 +79,7 @@ def penstock() -> None:
 
 
 def main() -> None:
-    """Run; errors in three lines, exit codes as documented in docs/cli.md."""
+    """Run; errors in three lines, exit codes as `report` has them."""
     try:
         sys.exit(penstock(standalone_mode=False) or 0)
     except click.exceptions.Exit as exc:

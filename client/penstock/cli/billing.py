@@ -245,17 +245,20 @@ def refund(project: str, amount: str, reason: str, as_json: bool) -> int:
     return _post("billing/refunds", body, as_json, "{id}: {amount} {currency}")
 
 
-@billing.command()
+@billing.command(context_settings={"ignore_unknown_options": True})  # -0.50 is an amount
 @click.argument("project")
 @click.argument("amount")
 @click.option("--reason", required=True)
 @click.option("--write-off", is_flag=True, help="A debt that will not be paid")
 @click.option("--charge", type=int, help="The charge that it is about")
+@click.option("--invoice", help="The invoice that is written off, or a part of it")
 @json_option
-def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int | None, as_json: bool) -> int:
-    """Let PROJECT owe AMOUNT more, or less with a minus sign (operator)."""
+def adjust(
+    project: str, amount: str, reason: str, write_off: bool, charge: int | None, invoice: str | None, as_json: bool
+) -> int:
+    """Let PROJECT owe AMOUNT more, or less with a minus sign, on its next bill (operator)."""
     kind = "write_off" if write_off else "adjustment"
-    body = {"project": project, "kind": kind, "amount": amount, "reason": reason, "charge": charge}
+    body = {"project": project, "kind": kind, "amount": amount, "reason": reason, "charge": charge, "invoice": invoice}
     return _post("billing/adjustments", body, as_json, "{id}: {state}")
 
 

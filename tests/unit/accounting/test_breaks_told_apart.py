@@ -103,6 +103,12 @@ def test_nothing_billed_for_a_run_is_no_matter_of_the_unit(gateway: Gateway) -> 
     assert kinds(found) == [("B03", "truncation,state", "open")], "in whole hours it is nothing too"
 
 
+def test_nothing_billed_for_a_short_run_that_failed_is_a_matter_of_its_state(gateway: Gateway) -> None:
+    have(gateway, row(1, ElapsedRaw="100", State="NODE_FAIL"))
+    _, found = compare(gateway, receive(gateway, line(1, quantity=0, amount="0", elapsed=0)))
+    assert kinds(found) == [("B09", "state", "posted")]
+
+
 def test_a_line_of_cores_agrees_with_a_run_whose_threads_are_billed_as_cores(gateway: Gateway) -> None:
     agreed(gateway, metering=HALF)
     have(gateway, row(1), row(2))

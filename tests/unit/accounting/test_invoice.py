@@ -21,10 +21,12 @@ from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, DocumentKind, LineKind, from_snapshot
 from accounting.invoicing.items import ITEMS
 from accounting.invoicing.legal_entities import add_tax_rule, save_entity, tax_rules
-from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, issue_invoice, load
+from accounting.invoicing.store import credited, issue_credit_note, issue_invoice, load
 from accounting.invoicing.tax import TaxKind, TaxRule, rate_text, taxed
+from accounting.invoicing.texts import describe, reason
 from accounting.minor_units import digits_of, distribute, plain, to_minor
 from accounting.store.contracts import Terms, set_terms
+from accounting.store.settled import DOCUMENTS
 from accounting.tables import APPEND_ONLY
 from accounting.usage import Meter
 from gateway.db import Database
@@ -260,22 +262,78 @@ def test_payers_who_share_a_project_get_their_parts_of_each_charge(db: Database)
         assert books.check_books(conn) == []
 
 
-def test_tax_follows_its_date_and_the_payer_may_have_a_rule_of_its_own(db: Database) -> None:
-    abroad = TaxRule("rc", TaxKind.REVERSE, 0, T0, note_en="Reverse charge: the customer accounts for the tax.")
+def test_tax_is_that_of_the_month_of_the_supply_whenever_it_is_billed(db: Database) -> None:
+    """A rate that changes on 1 November is not asked for October's work, though that is billed afterwards."""
+    november = month("2026-11", OPERATOR.zone)
     with db.write() as conn:
-        add_tax_rule(conn, replace(VAT, rate_ppm=90_000, valid_from=NOW - timedelta(days=1)), now=T0)
-        add_tax_rule(conn, abroad, now=T0)
-        assert [(r.rate_ppm, r.valid_to) for r in tax_rules(conn, "vat")] == [
-            (60_000, NOW - timedelta(days=1)), (90_000, None)
-        ]  # fmt: skip
+        add_tax_rule(conn, replace(VAT, rate_ppm=90_000, valid_from=november.start), now=T0)
         charge(conn, run(3_600_000))
-        assert bill(conn).tax_minor == 450
+        charge(conn, run(3_600_000, at=november.start + timedelta(days=3)), now=november.end)
+        assert bill(conn, now=november.end).tax_minor == 300
+        assert bill(conn, "2026-11", now=november.end).tax_minor == 450
+
+
+def test_tax_follows_the_date_of_the_work_and_the_payer_may_have_a_rule_of_its_own(db: Database) -> None:
+    abroad = TaxRule("rc", TaxKind.REVERSE, 0, T0, note_en="Reverse charge: the customer accounts for the tax.")
+    new = T0 + timedelta(days=1)
+    with db.write() as conn:
+        add_tax_rule(conn, replace(VAT, rate_ppm=90_000, valid_from=new), now=T0)
+        add_tax_rule(conn, abroad, now=T0)
+        assert [(r.rate_ppm, r.valid_to) for r in tax_rules(conn, "vat")] == [(60_000, new), (90_000, None)]
+        charge(conn, run(3_600_000), run(7_200_000, at=new))
+        before, after = bill(conn), bill(conn)
+        assert [(d.net_minor, d.tax.rate_ppm, d.tax_minor) for d in (before, after)] == [
+            (5000, 60_000, 300), (10_000, 90_000, 900)
+        ]  # fmt: skip
+        assert issue_invoice(conn, wanted(), now=NOW) is None
         save_entity(conn, PAYER, tax_code="rc", now=NOW)
         charge(conn, run(3_600_000))
         made = bill(conn)
         assert (made.tax_minor, made.tax.note_en[:7]) == (0, "Reverse")
         with pytest.raises(InvoiceRefused, match="version from"):
             add_tax_rule(conn, abroad, now=T0)
+
+
+def test_october_billed_after_the_rate_changed_bears_the_tax_of_october(db: Database) -> None:
+    with db.write() as conn:
+        add_tax_rule(conn, replace(VAT, rate_ppm=90_000, valid_from=month("2026-11", OPERATOR.zone).start), now=T0)
+        charge(conn, run(3_600_000, key="late"))
+        assert bill(conn).tax_minor == 300
+        charge(conn, run(1_800_000, key="late", note="corrected"), run(3_600_000, at=NOW), now=NOW)
+        back, rest = (issue_invoice(conn, wanted("2026-11"), now=NOW + timedelta(days=30)) for _ in range(2))
+        assert back is not None and rest is not None
+        assert (back.kind, back.net_minor, back.tax_minor) == (DocumentKind.CREDIT_NOTE, -2500, -150)
+        assert (rest.kind, rest.net_minor, rest.tax_minor) == (DocumentKind.INVOICE, 5000, 450)
+
+
+def test_work_before_every_version_of_its_tax_rule_is_not_billed(db: Database) -> None:
+    with db.write() as conn:
+        add_tax_rule(conn, replace(VAT, code="new", valid_from=T0), now=T0)
+        save_entity(conn, OPERATOR, tax_code="new", now=T0)
+        charge(conn, run(3600, at=T0 - timedelta(hours=1)))
+        with pytest.raises(InvoiceRefused, match="no version that holds on 2026-10-05"):
+            bill(conn)
+
+
+def test_numbers_and_dates_have_one_order_also_when_the_clock_goes_back(db: Database) -> None:
+    with db.write() as conn:
+        charge(conn, run(3600))
+        first = bill(conn, now=NOW + timedelta(days=3))
+        charge(conn, run(7200))
+        second = bill(conn, now=NOW)
+        assert (first.number, second.number) == ("PS-000001", "PS-000002")
+        assert second.issued_at == first.issued_at and second.due_at >= first.due_at
+
+
+def test_a_correction_names_the_document_that_it_corrects_in_both_languages(db: Database) -> None:
+    with db.write() as conn:
+        charge(conn, run(3_600_000, key="late"))
+        bill(conn)
+        charge(conn, run(1_800_000, key="late", note="corrected"), now=NOW)
+        note = bill(conn, "2026-11", now=NOW + timedelta(days=30))
+    assert describe(note.lines[0], "en") == "Correction: computing at alpha, alice. Corrects PS-000001"
+    assert describe(note.lines[0], "zh") == "更正：alpha 计算资源，用户 alice；更正 PS-000001"
+    assert (reason(note, "en"), reason(note, "zh")) == ("corrections of earlier periods", "以前账期的更正")
 
 
 def test_books_balance_after_invoices_and_what_is_unbilled_is_the_difference(db: Database) -> None:

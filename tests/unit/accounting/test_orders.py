@@ -281,6 +281,12 @@ def test_runs_of_the_block_and_its_price_stand_on_one_invoice(db: Database) -> N
     assert [line.kind for line in made.lines][-1] is LineKind.ORDER
     assert sum(line.amount_micro for line in made.lines) == PRICE  # the runs are paid with the block
     assert on(db, "project:p1:usage") == PRICE
+    with db.read() as conn:
+        [line] = books.charges_of_job(conn, "j0")
+        explained = books.explain(conn, line.charge_id)
+    assert {s["reason"] for s in line.segments} == {"paid with order o1"}
+    assert explained is not None
+    assert any("0.36 CNY per core-hour × 0/1 (paid with order o1) = 0.00 CNY" in step for step in explained.steps)
 
 
 def test_a_block_from_the_past_leaves_what_is_charged_as_it_is_and_the_verifier_agrees(

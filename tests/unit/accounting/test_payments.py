@@ -119,6 +119,25 @@ def test_amounts_are_exact(text: str, currency: str, minor: int) -> None:
     assert minor_of(text, currency) == minor
 
 
+@pytest.mark.parametrize(("text", "mark"), [
+    ("1,50", "."), ("1.50", ","), ("1,2345.00", "."), ("12,34", "."), ("1.234.5", "."), ("1,234,5", ","), ("1e5", "."),
+    ("--5", "."), ("", "."), (",500", "."),
+])  # fmt: skip
+def test_an_amount_with_the_other_decimal_mark_is_refused_and_not_read_a_hundred_times_too_large(
+    text: str, mark: str
+) -> None:
+    with pytest.raises(ValueError, match="is no amount"):
+        minor_of(text, "EUR", mark)
+
+
+@pytest.mark.parametrize(("text", "mark", "minor"), [
+    ("1.234,50", ",", 123_450), ("1 234,50", ",", 123_450), ("1'234.50", ".", 123_450), ("1,234,567", ".", 123_456_700),
+    ("+12.3", ".", 1230), ("-0,05", ",", -5), ("1\u202f234,5", ",", 123_450),
+])  # fmt: skip
+def test_amounts_are_read_as_banks_group_them(text: str, mark: str, minor: int) -> None:
+    assert minor_of(text, "EUR", mark) == minor
+
+
 def entry(amount: str, *, ref: str = "B1", side: str = "CRDT", status: str = "<Sts><Cd>BOOK</Cd></Sts>", more: str = "",
           details: str = "") -> str:  # fmt: skip
     reference = f"<AcctSvcrRef>{ref}</AcctSvcrRef>" if ref else ""
@@ -167,6 +186,28 @@ def test_debits_and_pending_entries_are_no_payments_but_returned_payments_are() 
                            entry("3.00", side="DBIT", ref="c", more="<RvslInd>true</RvslInd>")))  # fmt: skip
     assert [(t.bank_ref, t.amount_minor) for t in found.transactions] == [("c", -300)]
     assert found.left_out == 2
+
+
+@pytest.mark.parametrize("how", [
+    "<NtryDtls><TxDtls><RtrInf><Rsn><Cd>MS03</Cd></Rsn></RtrInf></TxDtls></NtryDtls>",
+    "<BkTxCd><Domn><Cd>PMNT</Cd><Fmly><Cd>IDDT</Cd><SubFmlyCd>UPDD</SubFmlyCd></Fmly></Domn></BkTxCd>",
+])  # fmt: skip
+def test_a_returned_direct_debit_is_known_by_its_reason_or_its_code(how: str) -> None:
+    """As banks in Germany and Switzerland write it: the reversal indicator is left out."""
+    back = entry("3.00", side="DBIT", ref="c", details=how)
+    fee = entry(
+        "1.00", side="DBIT", ref="d", details="<BkTxCd><Domn><Fmly><SubFmlyCd>CHRG</SubFmlyCd></Fmly></Domn></BkTxCd>"
+    )
+    found = read_camt(camt(back, fee))
+    assert [(t.bank_ref, t.amount_minor) for t in found.transactions] == [("c", -300)]
+
+
+def test_a_reference_that_says_there_is_none_does_not_make_two_payments_one(db: Database) -> None:
+    first, second = (camt(entry(amount, ref="NONREF")) for amount in ("5.00", "6.00"))
+    with db.write() as conn:
+        assert import_payments(conn, read_camt(first).transactions, now=NOW).new == 1
+        assert import_payments(conn, read_camt(second).transactions, now=NOW).new == 1
+        assert import_payments(conn, read_camt(first).transactions, now=NOW).known == 1
 
 
 def test_statement_must_add_up_to_its_closing_balance() -> None:
@@ -298,6 +339,37 @@ def test_allocation_by_hand_and_back(db: Database, invoice: Document) -> None:
         assert books.check_books(conn) == []
 
 
+def test_a_returned_payment_opens_the_invoice_that_it_names_again(db: Database, invoice: Document) -> None:
+    with db.write() as conn:
+        import_payments(conn, [paid(3816, "PS-000001")], now=NOW)
+        done = import_payments(conn, [paid(-4166, "RETURN PS-000001 account closed", ref="r1")], now=NOW)
+        assert (done.allocated_minor, done.unallocated) == ({"CNY": -3816}, 1)  # 3.50 of it is the bank's fee
+        assert [d.open_minor for d in open_documents(conn)] == [3816]
+        assert [(r.unallocated_minor, r.documents) for r in received(conn, only_unallocated=True)] == [
+            (-350, (("PS-000001", -3816),))
+        ]  # fmt: skip
+        assert books.check_books(conn) == []
+    assert balance_of(db, "payer:uni:receivable") == 38_160_000
+    assert balance_of(db, "bank:ACC") == -3_500_000
+    assert balance_of(db, "project:r1:paid") == 0
+
+
+def test_a_returned_payment_is_matched_by_hand_where_it_names_nothing(db: Database, invoice: Document) -> None:
+    with db.write() as conn:
+        import_payments(conn, [paid(1000, "PS-000001"), paid(-1000, "unpaid", ref="r1")], now=NOW)
+        back = next(r for r in received(conn) if r.transaction.amount_minor < 0)
+        assert back.unallocated_minor == -1000
+        for wrong in (-1001, 1, 0):
+            with pytest.raises(PaymentRefused, match=r"between -10\.00 and 0\.00"):
+                allocate_by_hand(conn, back.id, "PS-000001", wrong, by="olga", now=NOW)
+        assert allocate_by_hand(conn, back.id, "PS-000001", -1000, by="olga", now=NOW).unallocated_minor == 0
+        assert [d.open_minor for d in open_documents(conn)] == [3816]
+        assert received(conn, only_unallocated=True) == []
+        assert allocate_by_hand(conn, back.id, "PS-000001", 1000, by="olga", now=NOW).unallocated_minor == -1000
+        assert [d.open_minor for d in open_documents(conn)] == [2816]
+        assert books.check_books(conn) == []
+
+
 def test_the_same_file_imported_by_eight_at_once_counts_once(db: Database, invoice: Document) -> None:
     file = [paid(100 + n, "PS-000001", ref=f"r{n}") for n in range(20)]
     failures: list[BaseException] = []
@@ -329,11 +401,26 @@ def test_ageing_keeps_disputed_money_out_of_dunning(db: Database, invoice: Docum
     [before] = aged(documents, {}, invoice.due_at)
     assert (before.bucket, before.dunning_level) == ("not_due", 0)
     [after] = aged(documents, disputed, late)
-    assert (after.bucket, after.days_overdue, after.dunning_level) == ("days_31_60", 41, 3)
+    assert (after.bucket, after.days_overdue, after.dunning_level) == ("days_31_60", 40, 3)
     [sums] = standings([after])
     assert (sums.buckets["days_31_60"], sums.buckets["disputed"], sums.total) == (3816 - 1696, 1696, 3816)
     [only] = aged(documents, {"PS-000001": 3816}, late)
     assert only.dunning_level == 0
+
+
+def test_the_day_that_the_invoice_names_is_in_time_to_its_last_minute(db: Database, invoice: Document) -> None:
+    """Issued at 17:00 in Shanghai and due on 2 December: not overdue on that evening, and a day late at midnight."""
+    with db.read() as conn:
+        documents = open_documents(conn)
+    midnight = datetime(2026, 12, 2, 16, tzinfo=UTC)
+    assert invoice.due_at == datetime(2026, 12, 2, 9, tzinfo=UTC)
+    edges = {midnight - timedelta(seconds=1): (0, "not_due", 0), midnight: (1, "days_1_30", 1),
+             midnight + timedelta(days=14): (15, "days_1_30", 2), midnight + timedelta(days=29): (30, "days_1_30", 3),
+             midnight + timedelta(days=30): (31, "days_31_60", 3), midnight + timedelta(days=60): (61, "days_61_90", 3),
+             midnight + timedelta(days=90): (91, "over_90", 3)}  # fmt: skip
+    for at, expected in edges.items():
+        [found] = aged(documents, {}, at)
+        assert (found.days_overdue, found.bucket, found.dunning_level) == expected, at
 
 
 # ---------------------------------------------------------------- disputes

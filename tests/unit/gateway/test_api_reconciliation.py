@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import subprocess
@@ -102,6 +103,66 @@ def test_a_month_is_received_compared_settled_and_signed_off(gateway: Gateway, a
         assert (head["signed_off"], head["open_breaks"], head["lines"]) == (True, 0, 1)
         assert len(theirs.get("/reconciliations").json()["items"]) == 1
     gateway.check_books()
+
+
+def packed(content: bytes) -> dict[str, Any]:
+    told = {k: v for k, v in statement().items() if k != "content"}
+    return told | {"packed": "gzip", "content_base64": base64.b64encode(gzip.compress(content)).decode()}
+
+
+def test_a_big_centres_month_is_longer_than_other_bodies_and_may_come_packed(gateway: Gateway, address: str) -> None:
+    centre, limit = person(gateway, "staff", staff=True), gateway.services.settings.body_bytes_max
+    long = statement()["content"] + " " * limit
+    with client(address, centre) as theirs:
+        plain = theirs.post("/statements", json=statement() | {"content": long})
+        assert plain.status_code == 200, plain.text
+        again = theirs.post("/statements", json=packed(long.encode()))
+        assert again.status_code == 200, again.text
+        assert (again.json()["id"], again.json()["new"]) == (plain.json()["id"], False), "the very same bytes"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"no gzip", "not packed by gzip"), (gzip.compress(b"{}")[:-4], "not whole"),
+     (gzip.compress(b"{}") + b"more", "not whole"), (gzip.compress(b" " * 4_000_001), "longer than 4000000 bytes")],
+)  # fmt: skip
+def test_what_cannot_be_unpacked_is_said(gateway: Gateway, address: str, content: bytes, told: str) -> None:
+    gateway.services.settings.statement_bytes_max = 1_000_000
+    body = packed(b"") | {"content_base64": base64.b64encode(content).decode()}
+    with client(address, person(gateway, "staff", staff=True)) as theirs:
+        refused = theirs.post("/statements", json=body)
+    assert (refused.status_code, told in refused.json()["detail"]) == (422, True), refused.text
+
+
+def test_neither_side_settles_a_break_alone(gateway: Gateway, address: str) -> None:
+    """Two of the operator let a centre's claim go, two of a centre grant it to themselves: neither is an agreement."""
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    one, two = person(gateway, "admin", admin=True), person(gateway, "second", admin=True)
+    with client(address, one) as ours, client(address, two) as ours_too:
+        number = ours.post("/statements", json=statement(amount="9.99")).json()["id"]
+        ours.post("/reconciliations", json={"statement": number})
+        (item,) = ours.get("/breaks").json()["items"]
+        path = f"/breaks/{item['id']}"
+        centre, other = person(gateway, "staff", staff=True), person(gateway, "colleague", staff=True)
+        with client(address, centre) as theirs, client(address, other) as theirs_too:
+            for proposer, second, side in ((ours, ours_too, "operator"), (theirs, theirs_too, "centre")):
+                assert proposer.post(f"{path}/propose", json={"note": "so", "resolution": "waive"}).status_code == 200
+                alone = second.post(f"{path}/countersign", json={"note": "yes"})
+                assert (alone.status_code, f"the {side} has done both" in alone.json()["detail"]) == (409, True)
+                assert second.post(f"{path}/reopen", json={"note": "again"}).json()["state"] == "open"
+            ours.post(f"{path}/propose", json={"note": "so", "resolution": "waive"})
+            assert theirs.post(f"{path}/countersign", json={"note": "yes"}).json()["state"] == "waived"
+
+
+def test_where_nobody_speaks_for_a_centre_two_of_the_operator_settle_a_break(gateway: Gateway, address: str) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    one, two = person(gateway, "admin", admin=True), person(gateway, "second", admin=True)
+    with client(address, one) as ours, client(address, two) as ours_too:
+        number = ours.post("/statements", json=statement(amount="9.99")).json()["id"]
+        ours.post("/reconciliations", json={"statement": number})
+        (item,) = ours.get("/breaks").json()["items"]
+        ours.post(f"/breaks/{item['id']}/propose", json={"note": "so", "resolution": "waive"})
+        assert ours_too.post(f"/breaks/{item['id']}/countersign", json={"note": "y"}).json()["state"] == "waived"
 
 
 def test_both_sides_settle_a_break_on_the_command_line(gateway: Gateway, address: str, tmp_path: Path) -> None:

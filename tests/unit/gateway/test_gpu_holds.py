@@ -34,6 +34,29 @@ def test_a_job_with_accelerators_must_be_covered_with_their_price(gateway: Gatew
     gateway.check_books()
 
 
+def test_nodes_and_memory_with_a_price_count_too_and_the_least_that_a_run_costs(
+    gateway: Gateway, client: httpx.Client
+) -> None:
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    per_node = PriceRule(0, "CNY", 10 * MICRO, long_ago, resource="node_seconds")
+    per_gib = PriceRule(0, "CNY", MICRO, long_ago, resource="memory_mib_seconds", per=1024 * 3600)
+    least = PriceRule(0, "CNY", 20 * MICRO, long_ago, resource="minimum", per=1)
+    with gateway.services.db.write() as conn:
+        for rule in (per_node, per_gib, least):
+            books.add_tariff(conn, rule, now=gateway.services.clock())
+
+    def costs(hours: int, **more: object) -> str:
+        wanted = job(hours, gpus=0)
+        wanted["resources"] = {"memory": 2 * 2**30}
+        made = client.post("jobs", json=wanted | more)
+        assert made.status_code == 202, made.text
+        return str(made.json()["estimate"]["amount"])
+
+    assert costs(2) == "24.72"  # 2 × (0.36 + 10 + 2)
+    assert costs(1) == "20.00"  # and not 12.36
+    assert costs(1, array={"indices": "1-3"}) == "60.00"
+
+
 def test_gpu_hours_that_a_project_was_given_are_set_aside_for_its_jobs(gateway: Gateway, client: httpx.Client) -> None:
     with gateway.services.db.write() as conn:
         now = gateway.services.clock()

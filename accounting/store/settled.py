@@ -1,0 +1,30 @@
+"""What of an invoice is settled: paid, credited, set off or written off; what was credited of an order's price."""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import Connection, func, select
+
+from accounting import tables
+from accounting.store.schema import ORDER_ITEMS, SET_OFFS, core
+
+DOCUMENTS = core(tables.BillingDocumentRow)
+PAID = core(tables.InvoicePaymentRow)
+
+
+def settled_minor(conn: Connection, invoice_number: str) -> int:
+    """Minor units of the invoice's gross that nobody has to pay any more."""
+    paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
+    back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
+    off = select(func.coalesce(func.sum(SET_OFFS.c.amount_minor), 0)).where(SET_OFFS.c.document == invoice_number)
+    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0) + int(conn.scalar(off) or 0)
+
+
+def credited_of_price(conn: Connection, allocation_id: str) -> int:
+    """Micro-units that credit notes gave back of the price of an allocation, on whichever documents it stands."""
+    on = select(ORDER_ITEMS.c.document).where(ORDER_ITEMS.c.allocation_id == allocation_id)
+    notes = conn.scalars(select(DOCUMENTS.c.snapshot).where(DOCUMENTS.c.corrects.in_(on)))
+    lines = [line for text in notes for line in json.loads(text)["lines"]]
+    mine = [line for line in lines if (line.get("ordered") or {}).get("allocation_id") == allocation_id]
+    return -sum(int(line["amount_micro"]) for line in mine)
