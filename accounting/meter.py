@@ -39,10 +39,9 @@ class MeteringPolicy:
     """What operator and centre agreed to bill; dated by the agreement that holds it. `version` is kept on each charge.
 
     `liability`: native end state → who bears it; the payer where it is not named. `held_while_suspended`: resources
-    that stay taken (a suspended job gives back its cores only). `exclusive_whole_nodes`: else an exclusive run is billed
-    by what was asked. `cores_per_node`: queue (`*`: any) → cores billed for each node of an exclusive run; without it the
-    cores that the record names. `threads_per_core`: the same for
-    records that count threads.
+    that stay taken (a suspended job gives back its cores only). `exclusive_whole_nodes`: else an exclusive run is
+    billed by what was asked. `cores_per_node`: queue (`*`: any) → cores billed for each node of an exclusive run;
+    without it the cores that the record names. `threads_per_core`: the same for records that count threads.
     """
 
     version: str = "default-1"
