@@ -312,7 +312,7 @@ def from_sacct(f):
         elapsed, start = min(elapsed, max(0, end - submit)), submit
     ran = start is not None and cpus > 0 and f.get("NodeList") != "None assigned"
     held = elapsed + span(f.get("Suspended", ""))
-    alloc = f.get("AllocTRES", "")
+    alloc, asked = f.get("AllocTRES", ""), f.get("ReqCPUS") or tres(f.get("ReqTRES", ""), "cpu")
     return {
         "ran": ran, "cpus": cpus, "nodes": nodes, "elapsed_s": elapsed if ran else 0,
         "core_seconds": cpus * elapsed if ran else 0, "node_seconds": nodes * elapsed if ran else 0,
@@ -320,7 +320,7 @@ def from_sacct(f):
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
         "state": f["State"].split()[0], "queue": f.get("Partition", ""),
-        "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(f["ReqCPUS"]) if f.get("ReqCPUS") else None,
+        "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(asked) if asked else None,
     }  # fmt: skip
 
 
@@ -867,9 +867,13 @@ def billed_cores(read, policy):
         per_node = policy["cores_per_node"].get(queue, policy["cores_per_node"].get("*"))
         if per_node is not None and int(read["nodes"]):
             return int(per_node) * int(read["nodes"])
-    if policy["basis"] == "requested" and read["requested_cores"] is not None:
-        return int(read["requested_cores"])
     threads = policy["threads_per_core"].get(queue, policy["threads_per_core"].get("*"))
+    by_request = policy["basis"] == "requested" or (read["exclusive"] and not policy["exclusive_whole_nodes"])
+    if by_request and read["requested_cores"] is not None:
+        asked = int(read["requested_cores"])
+        if threads is not None and read["cpus"] is not None and int(read["threads_per_core"]) == 1:
+            return whole_cores(asked, int(read["nodes"]), int(threads))
+        return asked
     if threads is not None and read["cpus"] is not None:
         return whole_cores(int(read["cpus"]), int(read["nodes"]), int(threads))
     return int(read["cores"])
