@@ -123,5 +123,5 @@ def _posted(before: datetime) -> Select[Any]:
         .join(ENTRIES, ENTRIES.c.id == DECISIONS.c.entry_id)
         .outerjoin(CHARGES, CHARGES.c.id == ADJUSTMENTS.c.charge_id)
         .outerjoin(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
-        .where(ENTRIES.c.effective_at < before, ADJUSTMENTS.c.document.is_(None))
+        .where(ENTRIES.c.effective_at < before)
     )

@@ -9,7 +9,7 @@ A charge makes the project owe (`project:P:usage`); an invoice turns that into a
 
 and what is settled (paid or credited) of it moves from `project:P:invoiced` to `project:P:paid`, so that the project
 may spend as much again. `usage` + `invoiced` + `paid` of a project is what is used and neither billed nor paid ahead.
-Where prices include tax, the charge has a leg for it already (`operator:tax`): the invoice only shows it.
+Where prices include tax, the charge has a leg for it already (`operator:tax`); `tax_booked.py` moves it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def exact_micro(made: Document) -> int:
 
 def settled_micro(invoice: Document, before_minor: int, after_minor: int) -> int:
     """What of the billed usage is settled between two gross amounts; all of it at the invoice's gross."""
-    if invoice.gross_minor <= 0:
+    if invoice.gross_minor == 0:
         return 0
     exact = exact_micro(invoice)
     return exact * after_minor // invoice.gross_minor - exact * before_minor // invoice.gross_minor

@@ -48,8 +48,8 @@ from accounting.invoicing.items import ITEMS, items_of, items_sha256
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
 from accounting.invoicing.order_lines import claim, unbilled_prices
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
-from accounting.invoicing.set_off import set_off
 from accounting.invoicing.tax import TaxKind, TaxRule
+from accounting.invoicing.tax_booked import book_tax
 from accounting.ledger import Entry, Posting
 from accounting.store import book
 from accounting.store.holds import raise_limit
@@ -148,7 +148,6 @@ def _issue(
         unbilled=_unbilled(conn, wanted),
     )  # fmt: skip
     _keep(conn, made, serial, invoice_postings(made), now)
-    set_off(conn, made, now=now)
     return made
 
 
@@ -376,6 +375,7 @@ def _keep(conn: Connection, made: Document, serial: int, postings: Sequence[Post
     key = f"{made.kind.value}:{made.number}"
     entry = Entry(key, made.kind.value, made.issued_at, tuple(postings), made.number)
     entry_id = book(conn, [entry], now=now)[key]
+    book_tax(conn, made, entry_id=entry_id)
     conn.execute(insert(DOCUMENTS).values(
         number=made.number, kind=made.kind.value, issuer_id=made.issuer.id, serial=serial, payer_id=made.payer.id,
         project_id=made.project_id, currency=made.currency, period_start=made.period_start,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy import Connection, func, insert, select
 
 from accounting.errors import PaymentRefused
-from accounting.invoicing.invoice import DocumentKind
+from accounting.invoicing.invoice import Document, DocumentKind
 from accounting.invoicing.legal_entities import ENTITIES, SERIES, entities
 from accounting.invoicing.postings import allocation_postings, receipt_postings, settled_micro, settled_postings
 from accounting.invoicing.store import load, may_spend_again
@@ -22,7 +22,8 @@ from accounting.payments.payment import NAMED, Allocation, BankTransaction, Open
 from accounting.payments.top_up import Recognised, recognise
 from accounting.payments.top_up_store import lock_money, match_import, waiting
 from accounting.store import book
-from accounting.store.schema import SET_OFFS, TOP_UP_RECEIPTS, TRANSACTIONS, upsert
+from accounting.store.cleared import cleared_sums
+from accounting.store.schema import TOP_UP_RECEIPTS, TRANSACTIONS, upsert
 from accounting.store.settled import DOCUMENTS, PAID, settled_minor
 
 _CHUNK = 200
@@ -61,7 +62,7 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
 
     Raises `PaymentRefused` where a known reference comes back with another amount or day.
     """
-    _lock(conn)
+    lock_receivables(conn)
     fresh = _fresh(conn, transactions)
     if not fresh:
         return Imported(0, len(transactions), {}, 0)
@@ -120,7 +121,7 @@ def allocate_by_hand(
     conn: Connection, transaction_id: int, number: str, amount_minor: int, *, by: str, now: datetime
 ) -> Received:
     """Let part of a transaction pay a document, or (negative) take that back; refused beyond what is there."""
-    _lock(conn)
+    lock_receivables(conn)
     received = find(conn, transaction_id)
     if received is None:
         raise PaymentRefused(f"there is no transaction {transaction_id}")
@@ -145,32 +146,39 @@ def allocate_by_hand(
     return found
 
 
-def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenDocument]:
-    """Invoices with what is left of them after credit notes and payments; all of them, or one (paid or not). What is
-    left of a credit note that names no invoice, and has not been set off, is less than nothing."""
+def open_documents(
+    conn: Connection, *, number: str | None = None, beside: Document | None = None
+) -> list[OpenDocument]:
+    """Invoices with what is left of them after credit notes, payments and clearings, and credit notes of no invoice of
+    their own (negative); all that are open (or those of the same issuer, payer, project and currency), or one (open or
+    not)."""
     paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
         PAID.c.document
     ).subquery()  # fmt: skip
     back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
         DOCUMENTS.c.corrects.is_not(None)
     ).group_by(DOCUMENTS.c.corrects).subquery()  # fmt: skip
-    against = func.coalesce(func.sum(SET_OFFS.c.amount_minor), 0)
-    off = select(against).where(SET_OFFS.c.document == DOCUMENTS.c.number).scalar_subquery()
-    used = select(against).where(SET_OFFS.c.source == DOCUMENTS.c.number).scalar_subquery()
-    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - func.coalesce(paid.c.minor, 0) - off + used
-            ).label("left")  # fmt: skip
+    cleared = cleared_sums()
+    off = func.coalesce(paid.c.minor, 0) + func.coalesce(cleared.c.minor, 0)
+    left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - off).label("left")
     newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
     query = (
         select(DOCUMENTS.c.number, DOCUMENTS.c.payer_id, DOCUMENTS.c.currency, DOCUMENTS.c.due_at, left,
                ENTITIES.c.legal_name, DOCUMENTS.c.issuer_id)
         .outerjoin(paid, paid.c.document == DOCUMENTS.c.number)
         .outerjoin(back, back.c.corrects == DOCUMENTS.c.number)
+        .outerjoin(cleared, cleared.c.document == DOCUMENTS.c.number)
         .join(newest, newest.c.id == DOCUMENTS.c.payer_id)
         .join(ENTITIES, (ENTITIES.c.id == newest.c.id) & (ENTITIES.c.revision == newest.c.revision))
-        .where(or_(DOCUMENTS.c.kind == DocumentKind.INVOICE.value, DOCUMENTS.c.corrects.is_(None)))
+        .where((DOCUMENTS.c.kind == DocumentKind.INVOICE.value) | DOCUMENTS.c.corrects.is_(None))
         .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
     )  # fmt: skip
     query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)
+    if beside is not None:
+        query = query.where(
+            DOCUMENTS.c.issuer_id == beside.issuer.id, DOCUMENTS.c.payer_id == beside.payer.id,
+            DOCUMENTS.c.project_id == beside.project_id, DOCUMENTS.c.currency == beside.currency,
+        )  # fmt: skip
     zones = {entity.id: entity.zone for entity, _ in entities(conn) if entity.prefix}
     return [OpenDocument(r.number, r.payer_id, r.legal_name, r.currency, int(r.left), r.due_at, zones[r.issuer_id])
             for r in conn.execute(query)]  # fmt: skip
@@ -211,8 +219,8 @@ def _key(t: BankTransaction) -> str:
     return f"payment:{hashlib.sha256(whole.encode()).hexdigest()}"
 
 
-def _lock(conn: Connection) -> None:
-    """One import or allocation at a time: what is open must not change between the look and the posting."""
+def lock_receivables(conn: Connection) -> None:
+    """One import, allocation or clearing at a time: what is open must not change between the look and the posting."""
     lock_money(conn)
     conn.execute(select(SERIES.c.kind).order_by(SERIES.c.issuer_id, SERIES.c.kind).with_for_update()).all()
 

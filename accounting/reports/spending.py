@@ -131,7 +131,7 @@ def _adjusted(conn: Connection, question: Question, scope: Scope) -> Iterator[Sp
         return
     base = ADJUSTMENTS.join(DECISIONS, DECISIONS.c.adjustment_id == ADJUSTMENTS.c.id)
     base = base.join(ENTRIES, ENTRIES.c.id == DECISIONS.c.entry_id)
-    wanted: list[Any] = [ADJUSTMENTS.c.document.is_(None)]  # a bill that is written off was spent all the same
+    wanted: list[Any] = []
     if not scope.everything:
         wanted.append(ADJUSTMENTS.c.project_id.in_(scope.project_ids))
     if question.as_of is not None:

@@ -1,7 +1,7 @@
 """`qstat -x -f` of PBS, as JSON (also the JSON that is none: values are not always escaped) and as text.
 
 It knows a job's last run only: earlier runs of a requeued job are in the server's log alone (`pbs_log`). Torque's
-`qstat -f` is read too: state `C`, other names of the times and the exit status, `exec_host` in place of `exec_vnode`.
+`qstat -f` is read as well: state `C`, other names of times and exit status, `exec_host` in place of `exec_vnode`.
 """
 
 from __future__ import annotations

@@ -10,13 +10,11 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
-from accounting.minor_units import plain, to_micro
 from accounting.money import format_micro
 from accounting.store import contracts
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
-from accounting.store.schema import ADJUSTMENTS, BALANCES, CHARGES, DECISIONS, SET_OFFS, lock
-from accounting.store.settled import DOCUMENTS, settled_minor
+from accounting.store.schema import ADJUSTMENTS, BALANCES, CHARGES, DECISIONS, lock
 
 KINDS = ("adjustment", "write_off")
 # What one person may post alone, up to the threshold, is counted over so long.
@@ -26,8 +24,8 @@ ALONE_FOR = timedelta(days=30)
 @dataclass(frozen=True, slots=True)
 class Adjustment:
     """`adjustment`: the project owes `amount_micro` more (less, where negative), on its next bill. `write_off`: a debt
-    that will not be paid; it does not come back as credit. `charge_id`: what it is about. `document`: the invoice of
-    which a write-off gives up so much; without one it is of what is not billed yet."""
+    that will not be paid, of what is not billed yet (of an invoice: payments/clearing.py); it does not come back as
+    credit. `charge_id`: what it is about."""
 
     id: str
     kind: str
@@ -37,7 +35,6 @@ class Adjustment:
     reason: str
     requested_by: str
     charge_id: int | None = None
-    document: str | None = None
 
 
 def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro: int, now: datetime) -> str:
@@ -52,8 +49,6 @@ def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro:
         raise AccountingError("it changes something, and a write-off is more than nothing")
     if wanted.charge_id is not None and not _is_of(conn, wanted):
         raise AccountingError(f"the project has no charge {wanted.charge_id} in {wanted.currency}")
-    if wanted.document is not None:
-        _assert_open(conn, wanted)
     lock(conn, {f"adjustments:{wanted.requested_by}"})
     alone = _alone(conn, wanted, since=now - ALONE_FOR)
     four_eyes = alone + abs(wanted.amount_micro) > four_eyes_micro
@@ -61,7 +56,7 @@ def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro:
         insert(ADJUSTMENTS).values(
             id=wanted.id, kind=wanted.kind, project_id=wanted.project_id, currency=wanted.currency,
             amount_micro=wanted.amount_micro, reason=wanted.reason, charge_id=wanted.charge_id,
-            document=wanted.document, four_eyes=four_eyes, requested_by=wanted.requested_by, recorded_at=now,
+            four_eyes=four_eyes, requested_by=wanted.requested_by, recorded_at=now,
         )
     )  # fmt: skip
     if four_eyes:
@@ -100,7 +95,7 @@ def decide(conn: Connection, adjustment_id: str, *, approve: bool, by: str, now:
         _decision(conn, adjustment_id, "refused", by, None, now)
         return "refused"
     wanted = Adjustment(row.id, row.kind, row.project_id, row.currency, row.amount_micro, row.reason,
-                        row.requested_by, row.charge_id, row.document)  # fmt: skip
+                        row.requested_by, row.charge_id)  # fmt: skip
     _post(conn, wanted, by=by, now=now)
     return "posted"
 
@@ -125,33 +120,6 @@ def _is_of(conn: Connection, wanted: Adjustment) -> bool:
     return conn.scalar(query) is not None
 
 
-def _assert_open(conn: Connection, wanted: Adjustment) -> Any:
-    """The invoice that is given up, with so much open; raises `AccountingError` for any other."""
-    query = select(DOCUMENTS).where(DOCUMENTS.c.number == wanted.document)
-    row = conn.execute(query.with_for_update() if conn.dialect.name == "postgresql" else query).one_or_none()
-    if wanted.kind != "write_off" or row is None or row.kind != "invoice":
-        raise AccountingError(f"{wanted.document} is no invoice that could be written off")
-    if (row.project_id, row.currency) != (wanted.project_id, wanted.currency):
-        raise AccountingError(f"{wanted.document} is an invoice of another project")
-    left = int(row.gross_minor) - settled_minor(conn, row.number)
-    if wanted.amount_micro % to_micro(1, row.currency) or wanted.amount_micro > to_micro(left, row.currency):
-        raise AccountingError(f"of {row.number} {plain(left, row.currency)} {row.currency} are open: so much at most")
-    return row
-
-
-def _give_up(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:
-    """What is billed and will not be paid: the payer owes it no more, and the project's limit stays used."""
-    row = _assert_open(conn, a)
-    postings = (Posting(BAD_DEBT, a.currency, a.amount_micro),
-                Posting(f"payer:{row.payer_id}:receivable", a.currency, -a.amount_micro))  # fmt: skip
-    key = f"adjustment:{a.id}"
-    ids = book(conn, [Entry(key, a.kind, now, postings, a.reason)], now=now)
-    minor = a.amount_micro // to_micro(1, a.currency)
-    conn.execute(insert(SET_OFFS).values(document=row.number, source=a.id, amount_minor=minor, entry_id=ids[key],
-                                         recorded_at=now))  # fmt: skip
-    _decision(conn, a.id, "posted", by, ids[key], now)
-
-
 def _alone(conn: Connection, wanted: Adjustment, *, since: datetime) -> int:
     """What the person who asks has posted for this project without a second one, whichever way."""
     query = select(func.coalesce(func.sum(func.abs(ADJUSTMENTS.c.amount_micro)), 0)).where(
@@ -163,9 +131,6 @@ def _alone(conn: Connection, wanted: Adjustment, *, since: datetime) -> int:
 
 
 def _post(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:
-    if a.document is not None:
-        _give_up(conn, a, by=by, now=now)
-        return
     change = a.amount_micro if a.kind == "adjustment" else -a.amount_micro
     against = ADJUSTED if a.kind == "adjustment" else BAD_DEBT
     postings = [Posting(receivable(a.project_id), a.currency, change), Posting(against, a.currency, -change)]

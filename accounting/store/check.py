@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, cast, func, select
 
 from accounting.store.check_orders import order_prices_off
+from accounting.store.check_receivables import receivables_off
 from accounting.store.schema import (
     ACCOUNTS,
     BALANCES,
@@ -40,6 +41,7 @@ def check_books(conn: Connection) -> list[str]:
         *_divisions_off(conn),
         *_misrated(conn),
         *order_prices_off(conn),
+        *receivables_off(conn),
         *_tiers_off(conn),
         *_late_in_closed(conn),
     ]

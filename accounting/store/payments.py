@@ -18,7 +18,7 @@ from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, ENTRIES, PAYMENT_ALLOCATIONS, PAYMENTS, POSTINGS, lock
 
 # What moves a project's prepaid money; what is settled of its invoices is on the same account.
-_PREPAID_KINDS = ("payment_allocation", "refund")
+_PREPAID_KINDS = ("payment_allocation", "refund", "deposit_used")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What of an invoice is settled: paid, credited, set off or written off; what was credited of an order's price."""
+"""What of a document is settled: paid, credited, set off, paid back; what was credited of an order's price."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import json
 from sqlalchemy import Connection, func, select
 
 from accounting import tables
-from accounting.store.schema import ORDER_ITEMS, SET_OFFS, core
+from accounting.store.cleared import settled_by_clearing
+from accounting.store.schema import ORDER_ITEMS, core
 
 DOCUMENTS = core(tables.BillingDocumentRow)
 PAID = core(tables.InvoicePaymentRow)
 
 
 def settled_minor(conn: Connection, invoice_number: str) -> int:
-    """Minor units of the invoice's gross that nobody has to pay any more."""
+    """What of a document's gross is paid, credited, set off or paid back so far; a write-off settles nothing."""
     paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
     back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
-    off = select(func.coalesce(func.sum(SET_OFFS.c.amount_minor), 0)).where(SET_OFFS.c.document == invoice_number)
-    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0) + int(conn.scalar(off) or 0)
+    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0) + settled_by_clearing(conn, invoice_number)
 
 
 def credited_of_price(conn: Connection, allocation_id: str) -> int:

@@ -1,6 +1,6 @@
 """The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
-from accounting.tables.adjusted import AdjustmentItemRow, SetOffRow
+from accounting.tables.adjusted import AdjustmentItemRow
 from accounting.tables.alarms import MeterAlarmRow
 from accounting.tables.arrivals import StatementArrivalRow
 from accounting.tables.base import (
@@ -26,6 +26,7 @@ from accounting.tables.books import (
     PostingRow,
     TierCountRow,
 )
+from accounting.tables.clearings import ClearingDecisionRow, ClearingRow
 from accounting.tables.confirmations import ConfirmedPartRow
 from accounting.tables.contracts import (
     AgreementRow,
@@ -40,6 +41,7 @@ from accounting.tables.contracts import (
     SignatureRow,
     TariffRow,
 )
+from accounting.tables.discount_ends import DiscountEndRow
 from accounting.tables.evidence import (
     CheckpointRow,
     CosignatureRow,
@@ -106,6 +108,7 @@ __all__ = [
     "OpeningRow", "OpeningEventRow", "OrderCancellationRow", "OrderCancellationDecisionRow",
     "AccountRow", "JournalEntryRow", "PostingRow", "ChargeRow", "ChargeReversalRow", "BalanceRow", "HoldRow",
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
+    "ClearingRow", "ClearingDecisionRow",
     "PaymentRow", "PaymentAllocationRow", "AdjustmentRow", "AdjustmentDecisionRow", "VoucherRow", "VoucherUseRow",
     "BudgetRow", "BudgetAlertRow",
     "LegalEntityRow", "ProjectPayerRow", "TaxRuleRow", "DocumentSeriesRow", "BillingDocumentRow", "BillingItemRow",
@@ -116,5 +119,5 @@ __all__ = [
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
-    "AdjustmentItemRow", "SetOffRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
+    "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
 ]  # fmt: skip

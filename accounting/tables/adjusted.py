@@ -1,13 +1,11 @@
-"""What changes bills beside usage and payments: adjustments on documents, and what is settled without money."""
+"""Adjustments on documents."""
 
 from __future__ import annotations
-
-from datetime import datetime
 
 from sqlalchemy import BigInteger, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accounting.tables.base import HISTORY, Base, Id, UtcTime
+from accounting.tables.base import HISTORY, Base
 
 
 class AdjustmentItemRow(Base):
@@ -20,18 +18,3 @@ class AdjustmentItemRow(Base):
     part: Mapped[str] = mapped_column(String(32), primary_key=True)
     document: Mapped[str] = mapped_column(String(32))
     amount_micro: Mapped[int] = mapped_column(BigInteger)
-
-
-class SetOffRow(Base):
-    """What of an invoice is settled without money: `source` is the credit note that is set off against it, or the
-    adjustment (a write-off) that gives it up. Minor units."""
-
-    __tablename__ = "set_off"
-    __table_args__ = (Index("ix_set_off_document", "document"), Index("ix_set_off_source", "source"), HISTORY)
-
-    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
-    document: Mapped[str] = mapped_column(String(32))
-    source: Mapped[str] = mapped_column(String(32))
-    amount_minor: Mapped[int] = mapped_column(BigInteger)
-    entry_id: Mapped[int] = mapped_column(BigInteger)
-    recorded_at: Mapped[datetime] = mapped_column(UtcTime)

@@ -54,7 +54,6 @@ class AdjustmentRow(Base):
     amount_micro: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str] = mapped_column(String(500))
     charge_id: Mapped[int | None] = mapped_column(BigInteger)
-    document: Mapped[str | None] = mapped_column(String(32))  # of a write-off: the invoice that is given up
     four_eyes: Mapped[bool] = mapped_column(Boolean)
     requested_by: Mapped[str] = mapped_column(String(32))
     recorded_at: Mapped[datetime] = mapped_column(UtcTime)

@@ -312,7 +312,7 @@ def from_sacct(f):
         elapsed, start = min(elapsed, max(0, end - submit)), submit
     ran = start is not None and cpus > 0 and f.get("NodeList") != "None assigned"
     held = elapsed + span(f.get("Suspended", ""))
-    alloc = f.get("AllocTRES", "")
+    alloc, asked = f.get("AllocTRES", ""), f.get("ReqCPUS") or tres(f.get("ReqTRES", ""), "cpu")
     return {
         "ran": ran, "cpus": cpus, "nodes": nodes, "elapsed_s": elapsed if ran else 0,
         "core_seconds": cpus * elapsed if ran else 0, "node_seconds": nodes * elapsed if ran else 0,
@@ -320,7 +320,7 @@ def from_sacct(f):
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
         "state": f["State"].split()[0], "queue": f.get("Partition", ""),
-        "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(f["ReqCPUS"]) if f.get("ReqCPUS") else None,
+        "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(asked) if asked else None,
     }  # fmt: skip
 
 
@@ -867,9 +867,13 @@ def billed_cores(read, policy):
         per_node = policy["cores_per_node"].get(queue, policy["cores_per_node"].get("*"))
         if per_node is not None and int(read["nodes"]):
             return int(per_node) * int(read["nodes"])
-    if policy["basis"] == "requested" and read["requested_cores"] is not None:
-        return int(read["requested_cores"])
     threads = policy["threads_per_core"].get(queue, policy["threads_per_core"].get("*"))
+    by_request = policy["basis"] == "requested" or (read["exclusive"] and not policy["exclusive_whole_nodes"])
+    if by_request and read["requested_cores"] is not None:
+        asked = int(read["requested_cores"])
+        if threads is not None and read["cpus"] is not None and int(read["threads_per_core"]) == 1:
+            return whole_cores(asked, int(read["nodes"]), int(threads))
+        return asked
     if threads is not None and read["cpus"] is not None:
         return whole_cores(int(read["cpus"]), int(read["nodes"]), int(threads))
     return int(read["cores"])
@@ -1434,7 +1438,7 @@ class Whole:
         self.head, self.about, self.options = head, head["about"], options
         self.findings, self.notes, self.leaves = [], {}, []
         self.terms = {"rules": {}, "agreements": {}, "discounts": {}, "orders": {}, "bought": {}}
-        self.ends, self.tariffs, self.signed = {}, {}, {}
+        self.ends, self.cut, self.tariffs, self.signed = {}, {}, {}, {}
         self.documents, self.items, self.booked, self.tiers = [], [], {}, []
         self.billed, self.credited = {}, {}
         self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
@@ -1491,6 +1495,8 @@ class Whole:
             self.ends[content["rule"]] = micros(content["valid_to"])
         elif leaf["t"] == "discount":
             self.terms["discounts"][leaf["ref"]] = content
+        elif leaf["t"] == "discount_end":
+            self.cut[content["discount"]] = content["valid_to"]
         elif leaf["t"] == "project_terms":
             begin = micros(content["valid_from"])
             self.terms["bought"].setdefault(content["project_id"], []).append((begin, line["seq"], content))
@@ -1562,6 +1568,10 @@ class Whole:
             listed.sort()
             for i, (_, sha256, begin) in enumerate(listed):
                 holds[sha256] = (begin, min((b for _, _, b in listed[i + 1 :]), default=None))
+        for ref, ends in self.cut.items():
+            one = terms["discounts"].get(ref)
+            if one is not None and (one["valid_to"] is None or micros(ends) < micros(one["valid_to"])):
+                terms["discounts"][ref] = {**one, "valid_to": ends}
         prices = []
         for ref, rule in terms["rules"].items():
             begin, end = micros(rule["valid_from"]), self.ends.get(ref)

@@ -189,7 +189,7 @@ def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
         amount = micro_of(wanted.amount, "/amount", signed=True)
         asked = Adjustment(new_id("x", now), wanted.kind, row.id, row.currency, amount, wanted.reason, admin.user_id,
-                           wanted.charge, wanted.invoice)  # fmt: skip
+                           wanted.charge)  # fmt: skip
         agreed = adjustments.four_eyes_from(conn, charge_id=wanted.charge, currency=row.currency, now=now)
         threshold = FOUR_EYES_MICRO if agreed is None else agreed
         state = adjustments.request_adjustment(conn, asked, four_eyes_micro=threshold, now=now)

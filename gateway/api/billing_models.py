@@ -177,14 +177,13 @@ class RefundIn(_In):
 
 class AdjustmentIn(_In):
     """`adjustment`: the project owes this much more (negative: less), on its next bill. `write_off`: a debt that will
-    not be paid: of an `invoice`, or of what is not billed yet."""
+    not be paid, of what is not billed yet; of an invoice: POST /billing/clearings."""
 
     project: Name
     kind: Literal["adjustment", "write_off"]
     amount: Amount
     reason: Annotated[Plain, Field(min_length=3, max_length=500)]
     charge: Annotated[int, Field(ge=1, le=2**62)] | None = None
-    invoice: Annotated[Plain, Field(max_length=32)] | None = None
 
 
 class DecisionIn(_In):

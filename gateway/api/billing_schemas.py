@@ -477,3 +477,33 @@ class MonthView(_Out):
     open: list[AgedInvoice]
     disputed: list[Amount]
     unallocated: list[Amount]
+
+
+class ClearingIn(_In):
+    """`write_off`: nobody will pay it (negative: taken back). `deposit`: the payer's top-ups pay it. `set_off`: the
+    credit of `source` pays it. `refund`: its credit is paid back. Without `amount`: all that can be."""
+
+    invoice: Annotated[Plain, Field(min_length=1, max_length=32)]
+    kind: Literal["write_off", "deposit", "set_off", "refund"]
+    amount: Annotated[Plain, Field(min_length=1, max_length=24)] | None = None
+    source: Annotated[Plain, Field(min_length=1, max_length=32)] | None = None
+    reason: Annotated[Plain, Field(min_length=3, max_length=500)]
+
+
+class Clearing(_Out):
+    """What was asked for, and what was decided."""
+
+    id: str
+    invoice: str
+    kind: str
+    amount: str
+    currency: str
+    source: str | None
+    reason: str
+    state: Literal["waiting", "posted", "refused"]
+    requested_by: str
+    decided_by: str | None
+
+
+class Clearings(_Out):
+    items: list[Clearing]

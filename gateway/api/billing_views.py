@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from accounting.invoicing import dispute_store
 from accounting.invoicing.ageing import BUCKETS, Aged, Standing
 from accounting.invoicing.disputes import Dispute
-from accounting.invoicing.invoice import Document, DocumentKind, LegalEntity
+from accounting.invoicing.invoice import Document, LegalEntity
 from accounting.invoicing.tax import TaxRule
 from accounting.invoicing.texts import describe, language
 from accounting.minor_units import plain
@@ -37,7 +37,7 @@ def tax_json(rule: TaxRule) -> dict[str, Any]:
 
 
 def head_json(row: Any, project: str, open_minor: int | None) -> dict[str, Any]:
-    """A row of `billing_document`; `open_minor` None where there is nothing to pay: a credit note."""
+    """A row of `billing_document`; `open_minor` None of a credit note of an invoice: it lessens what is open there."""
     c = row.currency
     return {
         "number": row.number, "kind": row.kind, "project": project, "issuer": row.issuer_id, "payer": row.payer_id,
@@ -56,7 +56,7 @@ def made_json(doc: Document) -> dict[str, Any]:
         "payer": doc.payer.id, "currency": c, "period_start": stamp(doc.period_start),
         "period_end": stamp(doc.period_end), "issued_at": stamp(doc.issued_at), "due_at": stamp(doc.due_at),
         "net": plain(doc.net_minor, c), "tax": plain(doc.tax_minor, c), "gross": plain(doc.gross_minor, c),
-        "open": plain(doc.gross_minor, c) if doc.kind is DocumentKind.INVOICE else None,
+        "open": None if doc.corrects else plain(doc.gross_minor, c),
         "corrects": doc.corrects or None, "sha256": doc.sha256,
     }  # fmt: skip
 
@@ -110,6 +110,14 @@ def unmatch_json(row: Any) -> dict[str, Any]:
         "id": row.id, "top_up": row.payment_id, "payment": row.transaction_id,
         "amount": plain(row.amount_minor, row.currency), "currency": row.currency, "reason": row.reason,
         "state": row.decision or "waiting", "requested_by": row.requested_by, "decided_by": row.decided_by,
+    }  # fmt: skip
+
+
+def clearing_json(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id, "invoice": row.document, "kind": row.kind, "amount": plain(row.amount_minor, row.currency),
+        "currency": row.currency, "source": row.source, "reason": row.reason, "state": row.decision or "waiting",
+        "requested_by": row.requested_by, "decided_by": row.decided_by,
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from accounting.invoicing import texts as invoice_texts
 from accounting.invoicing.as_csv import invoice_csv
 from accounting.invoicing.as_pdf import pdf
 from accounting.invoicing.credit_notes import Credit
-from accounting.invoicing.invoice import Document, DocumentKind, LegalEntity
+from accounting.invoicing.invoice import Document, LegalEntity
 from accounting.invoicing.lines import charges_of_line
 from accounting.invoicing.store import issue_credit_note, load
 from accounting.invoicing.tax import TaxKind, TaxRule
@@ -126,12 +126,12 @@ def add_tax_rule(services: Svc, admin: Admin, body: Body, idempotency_key: IdemH
 @router.post("/invoices", **describe.route(
     schemas.MonthBilled, body=schemas.BillMonthIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
-def bill(services: Svc, _admin: Admin, body: Body) -> Response:
+def bill(services: Svc, admin: Admin, body: Body) -> Response:
     """Bill a month that has ended (operator). What is billed already is not billed again: asking twice is safe."""
     wanted = read(schemas.BillMonthIn, body)
     try:
         found = bill_month(services, name=wanted.month, issuer_id=wanted.issuer, project=wanted.project,
-                           sites=wanted.sites, now=services.clock())  # fmt: skip
+                           sites=wanted.sites, by=admin.user_id, now=services.clock())  # fmt: skip
     except InvoiceRefused as exc:
         raise Conflict(str(exc)) from exc
     refused = [{"project": r.project, "why": r.why} for r in found.refused]
@@ -147,7 +147,7 @@ def credit(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = document_row(conn, admin, wanted.invoice)
-        credits = [Credit(c.line, _minor(c.net, row.currency, f"/credits/{n}/net"))
+        credits = [Credit(c.line, minor_in(c.net, row.currency, f"/credits/{n}/net"))
                    for n, c in enumerate(wanted.credits)]  # fmt: skip
         try:
             made = issue_credit_note(conn, row.number, credits, reason=wanted.reason, now=services.clock())
@@ -171,7 +171,7 @@ def list_documents(
     with services.db.read() as conn:
         rows = visible(conn, person, project=project, kind=kind, after=after, limit=limit)
         left = {d.number: d.open_minor for d in open_documents(conn)} if rows else {}
-    items = [views.head_json(r, r.project, left.get(r.number, 0) if r.kind == "invoice" else None) for r in rows]
+    items = [views.head_json(r, r.project, None if r.corrects else left.get(r.number, 0)) for r in rows]
     return answer({"items": items, "next_cursor": cursor_of(rows[-1].number if len(rows) == limit else None)})
 
 
@@ -181,7 +181,7 @@ def show_document(services: Svc, person: Who, number: Number) -> Response:
     with services.db.read() as conn:
         row, doc = _document(conn, person, number)
         left = next((d.open_minor for d in open_documents(conn, number=number)), None)
-    return answer(views.document_json(row, doc, left if doc.kind is DocumentKind.INVOICE else None))
+    return answer(views.document_json(row, doc, None if doc.corrects else left))
 
 
 @router.get("/invoices/{number}/pdf", **describe.route("application/pdf", refuses=(404,)))
@@ -249,7 +249,7 @@ def _document(conn: Connection, person: Any, number: str) -> tuple[Any, Document
     return row, doc
 
 
-def _minor(text: str, currency: str, pointer: str) -> int:
+def minor_in(text: str, currency: str, pointer: str) -> int:
     """An amount of the request in the document's smallest coin."""
     try:
         return minor_of(text, currency)

@@ -17,7 +17,7 @@ from accounting.invoicing.ageing import aged, standings
 from accounting.invoicing.dispute_store import Evidence, disputed_minor, raise_dispute, take
 from accounting.invoicing.disputes import Dispute, DisputeState, Side, Step
 from accounting.minor_units import plain
-from accounting.payments.bank_csv import CsvProfile, minor_of, read_csv
+from accounting.payments.bank_csv import CsvProfile, read_csv
 from accounting.payments.camt import read_camt
 from accounting.payments.payment import BankStatement
 from accounting.payments.store import allocate_by_hand, find, open_documents, received
@@ -33,6 +33,7 @@ from gateway.api import describe
 from gateway.api.billing import FOUR_EYES_MICRO
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
+from gateway.api.invoices import minor_in
 from gateway.billing.bank import import_file
 from gateway.billing.invoices import PROJECTS, document_row
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
@@ -91,7 +92,7 @@ def allocate(
         before = find(conn, transaction_id)
         if before is None:
             raise NotFound(f"There is no payment {transaction_id}.")
-        minor = _minor(wanted.amount, before.transaction.currency, "/amount")
+        minor = minor_in(wanted.amount, before.transaction.currency, "/amount")
         try:
             after = allocate_by_hand(conn, transaction_id, wanted.invoice, minor, by=admin.name, now=services.clock())
         except PaymentRefused as exc:
@@ -245,7 +246,7 @@ def step_dispute(
 
     def make(conn: Connection) -> Mapping[str, Any]:
         before = _dispute(conn, person, dispute_id)
-        net = None if wanted.net is None else _minor(wanted.net, before.currency, "/net")
+        net = None if wanted.net is None else minor_in(wanted.net, before.currency, "/net")
         evidence = [Evidence(e.name, e.sha256) for e in wanted.evidence]
         sides = _sides(conn, person, before)
         if not sides:
@@ -332,10 +333,3 @@ def _statement(wanted: schemas.PaymentsIn) -> BankStatement:
         return read_camt(data)
     except PaymentRefused as exc:
         raise Invalid(str(exc), problems=(Problem("/content", str(exc), "invalid"),)) from exc
-
-
-def _minor(text: str, currency: str, pointer: str) -> int:
-    try:
-        return minor_of(text, currency)
-    except ValueError as exc:
-        raise Invalid(str(exc), problems=(Problem(pointer, str(exc), "invalid"),)) from exc

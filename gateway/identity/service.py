@@ -161,7 +161,8 @@ def _claimable(conn: Connection, site_id: str, user_id: str, username: str) -> s
     if row is None:
         return None
     if row.status == "linked":
-        raise Conflict(f"You have an account at {site_id} already.", remedy="Suspend that one first.")
+        remedy = f"Suspend it first: penstock account suspend {row.id}"
+        raise Conflict(f"{row.username} is linked at {site_id} already.", remedy=remedy)
     if row.status == "suspended" and row.username != username:
         raise Conflict(f"Your earlier jobs at {site_id} ran as {row.username}.", remedy=f"Link {row.username} again.")
     return str(row.id)
@@ -218,7 +219,8 @@ def _proved(services: Services, adapter: SiteAdapter, row: Any) -> AccountFacts:
         raise SiteClosedError(str(exc)) from exc
     except SiteError as exc:
         _note_failure(services, row.id, str(exc))
-        raise SiteUnreachableError(f"{row.site_id}: {exc}", remedy="Try again later.") from exc
+        named = str(exc).removeprefix(f"{row.site_id}: ")  # what comes from an agent names its site
+        raise SiteUnreachableError(f"{row.site_id}: {named}", remedy="Try again later.") from exc
     finally:
         _CLAIMING.reset(claiming)
 

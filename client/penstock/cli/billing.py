@@ -249,17 +249,38 @@ def refund(project: str, amount: str, reason: str, as_json: bool) -> int:
 @click.argument("project")
 @click.argument("amount")
 @click.option("--reason", required=True)
-@click.option("--write-off", is_flag=True, help="A debt that will not be paid")
+@click.option("--write-off", is_flag=True, help="A debt that will not be paid, of what is not billed yet")
 @click.option("--charge", type=int, help="The charge that it is about")
-@click.option("--invoice", help="The invoice that is written off, or a part of it")
 @json_option
-def adjust(
-    project: str, amount: str, reason: str, write_off: bool, charge: int | None, invoice: str | None, as_json: bool
-) -> int:
+def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int | None, as_json: bool) -> int:
     """Let PROJECT owe AMOUNT more, or less with a minus sign, on its next bill (operator)."""
     kind = "write_off" if write_off else "adjustment"
-    body = {"project": project, "kind": kind, "amount": amount, "reason": reason, "charge": charge, "invoice": invoice}
+    body = {"project": project, "kind": kind, "amount": amount, "reason": reason, "charge": charge}
     return _post("billing/adjustments", body, as_json, "{id}: {state}")
+
+
+@billing.command()
+@click.argument("invoice")
+@click.argument("kind", type=click.Choice(("write-off", "deposit", "set-off", "refund")))
+@click.option("--amount", help="All that can be, if left out; of a write-off a negative one takes it back")
+@click.option("--source", help="Of a set-off: the document whose credit pays INVOICE")
+@click.option("--reason", required=True)
+@json_option
+def clear(invoice: str, kind: str, amount: str | None, source: str | None, reason: str, as_json: bool) -> int:
+    """Clear what is open of INVOICE without money of the bank (operator); of much a second operator decides."""
+    body = {"invoice": invoice, "kind": kind.replace("-", "_"), "amount": amount, "source": source, "reason": reason}
+    return _post("billing/clearings", body, as_json, "{id}: {state}")
+
+
+@billing.command()
+@click.option("--invoice", help="Only those of this document")
+@json_option
+def clearings(invoice: str | None, as_json: bool) -> int:
+    """What was written off, paid by deposits, set off and paid back (operator)."""
+    return _list(_get("billing/clearings", invoice=invoice), as_json, {
+        "id": "ID", "invoice": "INVOICE", "kind": "KIND", "amount": "AMOUNT", "currency": "", "source": "SOURCE",
+        "state": "STATE", "reason": "REASON",
+    })  # fmt: skip
 
 
 @billing.command()
@@ -267,9 +288,10 @@ def adjust(
 @click.option("--approve/--refuse", required=True)
 @json_option
 def decide(asked: str, approve: bool, as_json: bool) -> int:
-    """Post or refuse what another operator ASKED for: an adjustment (x…), a match (u…) or an order (k…) taken back."""
-    what = {"u": "billing/unmatches", "k": "cancellations"}.get(asked[:1], "billing/adjustments")
-    return _post(f"{what}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
+    """Post or refuse what another operator ASKED for: an adjustment, a clearing, a match or an order taken back."""
+    what = {"u": "billing/unmatches", "k": "cancellations", "w": "billing/clearings"}
+    where = what.get(asked[:1], "billing/adjustments")
+    return _post(f"{where}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
 
 
 @billing.command()

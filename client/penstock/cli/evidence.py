@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +99,44 @@ def list_settlements(as_json: bool) -> int:
 @click.argument("centre")
 @click.argument("month", metavar="YYYY-MM")
 @click.option("--zone", default=_ZONE, show_default=True, help="Whose month")
+@click.option("--disputed", multiple=True, metavar="ENTRY=REASON", help="Not now: the next one takes it up again")
 @json_option
-def draw(centre: str, month: str, zone: str, as_json: bool) -> int:
+def draw(centre: str, month: str, zone: str, disputed: tuple[str, ...], as_json: bool) -> int:
     """Draw what CENTRE is paid for a month; the centre signs it then (operator)."""
     since, until = month_span(month, zone)
+    held = [{"entry": entry.strip(), "reason": why.strip()} for entry, _, why in (d.partition("=") for d in disputed)]
+    if not all(one["entry"] and one["reason"] for one in held):
+        raise click.UsageError(tr("Write --disputed like charge:12=why"))
     with client() as api:
-        made = api.post("billing/settlements", {"centre": centre, "since": since, "until": until})
+        made = api.post("billing/settlements", {"centre": centre, "since": since, "until": until, "disputed": held})
     if as_json:
         emit(made)
     else:
         click.echo(tr("{id}: {pay} {pay_currency} to {centre}, {state}", **made))
+    return report.OK
+
+
+@settlement.command()
+@click.argument("base")
+@click.argument("quoted", metavar="QUOTE")
+@click.argument("day", metavar="YYYY-MM-DD")
+@click.argument("number", metavar="RATE")
+@click.option("--source", required=True, help="Who published it")
+@json_option
+def rate(base: str, quoted: str, day: str, number: str, source: str, as_json: bool) -> int:
+    """Keep the RATE of a day: so many QUOTE for one BASE, like 0.128413 or 700/5451 (operator)."""
+    try:
+        exact = Fraction(number)
+    except (ValueError, ZeroDivisionError) as exc:
+        raise click.UsageError(tr("Write the rate like 0.128413 or 700/5451.")) from exc
+    body = {"base": base, "quote": quoted, "day": day, "num": exact.numerator, "den": exact.denominator,
+            "source": source}  # fmt: skip
+    with client() as api:
+        made = api.post("billing/fx-rates", body)
+    if as_json:
+        emit(made)
+    else:
+        click.echo(tr("{num}/{den} {quote} for one {base} on {day}, by {source}", **made))
     return report.OK
 
 

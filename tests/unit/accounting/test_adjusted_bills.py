@@ -1,18 +1,24 @@
-"""What was decided reaches the bill: adjustments are lines, credit notes are set off, a debt given up is not dunned."""
+"""What was decided reaches the bill: adjustments are lines, and credit notes of corrections are set off."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from accounting import store as books
-from accounting.errors import AccountingError, PaymentRefused, PeriodClosed
+from accounting.errors import PaymentRefused, PeriodClosed
+from accounting.exports.focus import focus_csv
 from accounting.invoicing.ageing import aged, standings
+from accounting.invoicing.as_csv import invoice_csv
 from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, DocumentKind, LineKind
 from accounting.invoicing.lines import charges_of_line
@@ -29,6 +35,7 @@ from gateway.billing import closing
 from gateway.db import Database
 from tests.unit.accounting.evidence_case import MICRO, POLICY, T0, append_all, checkpoint, record
 from tests.unit.accounting.test_evidence_verifier import verifier
+from tests.unit.accounting.test_exports import focus_verdicts
 from tests.unit.accounting.test_orders import BILLED_AT, DECEMBER, NOVEMBER, bill, billed, checked, db, evidence, on
 
 _ = verifier, db  # the fixtures
@@ -49,11 +56,10 @@ def ran(db: Database, *numbers: int, now: datetime = WITHIN, **changes: str) -> 
 
 
 def adjusted(
-    db: Database, micro: int, *, name: str = "x1", kind: str = "adjustment", document: str | None = None,
-    four_eyes: int = 10_000 * MICRO, now: datetime = WITHIN,
-) -> str:  # fmt: skip
+    db: Database, micro: int, *, name: str = "x1", four_eyes: int = 10_000 * MICRO, now: datetime = WITHIN
+) -> str:
     with db.write() as conn:
-        wanted = Adjustment(name, kind, "p1", "CNY", micro, "node n3 was slow", "ada", document=document)
+        wanted = Adjustment(name, "adjustment", "p1", "CNY", micro, "node n3 was slow", "ada")
         return request_adjustment(conn, wanted, four_eyes_micro=four_eyes, now=now)
 
 
@@ -90,12 +96,24 @@ def test_an_adjustment_is_a_line_of_the_next_bill_and_of_no_other(priced: Databa
     assert bill(priced) is None and bill(priced, "2026-12") is None
 
 
+def test_focus_and_the_csv_have_a_row_for_it(priced: Database, tmp_path: Path) -> None:
+    ran(priced, 1, 2)
+    adjusted(priced, -20_000)
+    made = billed(priced)
+    rows = list(csv.DictReader(io.StringIO(focus_csv([made]))))
+    [row] = [row for row in rows if row["ChargeCategory"] == "Adjustment"]
+    assert (row["ChargeFrequency"], row["ConsumedQuantity"], row["BilledCost"]) == ("One-Time", "", "-0.02")
+    assert sum(Decimal(row["BilledCost"]) for row in rows) * 100 == made.gross_minor
+    assert "adjustment" in invoice_csv(made, "en")
+    [verdict] = focus_verdicts([focus_csv([made])], tmp_path)
+    assert "Validation succeeded" in verdict, verdict
+
+
 def test_what_was_spent_is_what_the_bill_says(priced: Database) -> None:
     ran(priced, 1, 2)
     adjusted(priced, -2_000)
     adjusted(priced, -MICRO, name="x2", four_eyes=1)  # waits
     made = billed(priced)
-    adjusted(priced, 10_000, name="x3", kind="write_off", document=made.number)
 
     def told(*by: By, **more: Any) -> dict[tuple[str, ...], int]:
         with priced.read() as conn:
@@ -240,44 +258,10 @@ def test_what_is_set_off_cannot_be_credited_or_paid_again_and_what_may_be_spent_
 
     before = available()
     january = used_in_january(priced)
-    assert before - available() == 20 * MICRO
+    assert abs(before - available() - 20 * MICRO) <= 10_000  # the coin that set-off rounds to
     pays(priced, january.gross_minor + given_back.gross_minor, january.number, reference="B2")
     # Paid are the 20 less what the correction had given back: so much more was free before.
     assert abs(available() - (before + exact(given_back))) <= 10_000
     with priced.write() as conn:
         issue_credit_note(conn, january.number, [Credit(1, 100)], reason="too much", now=BILLED_AT)
     assert open_minor(priced)[january.number] < 0  # overpaid by the credit: it is theirs
-
-
-# ---------------------------------------------------------------- write-offs
-
-
-def test_an_invoice_that_is_written_off_is_owed_and_dunned_no_more(priced: Database) -> None:
-    ran(priced, 1, 2)
-    made = billed(priced)
-    used, whole = on(priced, "project:p1:usage"), made.gross_minor * 10_000
-    assert adjusted(priced, whole, kind="write_off", document=made.number, now=BILLED_AT) == "posted"
-    assert open_minor(priced) == {}
-    assert on(priced, "payer:uni:receivable") == 0
-    assert on(priced, "operator:bad-debt") == whole
-    assert on(priced, "project:p1:usage") == used  # no new credit
-    assert bill(priced, "2026-12") is None  # and no line of another bill
-
-
-def test_no_more_is_written_off_than_is_open_and_of_nobody_elses(priced: Database) -> None:
-    ran(priced, 1, 2)
-    made = billed(priced)
-    whole = made.gross_minor * 10_000
-    wrong: list[dict[str, Any]] = [
-        {"micro": whole + 10_000, "document": made.number}, {"micro": 5_000, "document": made.number},
-        {"micro": 10_000, "document": "PS-000099"}, {"micro": 10_000, "document": made.number, "kind": "adjustment"},
-    ]  # fmt: skip
-    for words in wrong:
-        with pytest.raises(AccountingError):
-            adjusted(priced, **({"kind": "write_off", "name": "x5", "now": BILLED_AT} | words))
-    waits = adjusted(priced, whole, kind="write_off", document=made.number, four_eyes=1, now=BILLED_AT)
-    assert waits == "waiting" and open_minor(priced) == {made.number: made.gross_minor}
-    pays(priced, made.gross_minor, made.number)
-    with pytest.raises(AccountingError, match="open"), priced.write() as conn:
-        decide(conn, "x1", approve=True, by="bob", now=BILLED_AT)  # paid meanwhile
-    assert open_minor(priced) == {}

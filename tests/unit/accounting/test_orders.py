@@ -12,6 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from msgspec import structs
@@ -37,6 +38,7 @@ from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.invoicing.texts import describe
 from accounting.invoicing.unbilled import waiting_to_be_billed
 from accounting.ledger import divide
+from accounting.payments.clearing import set_off_open
 from accounting.store import allocations, contracts, periods, prices, settlements
 from accounting.store.contracts import Terms, set_terms
 from accounting.store.orders import Order
@@ -93,8 +95,12 @@ def bill(
 ) -> Document | None:  # fmt: skip
     span = month(name, ZONE)
     wanted = Wanted("op", payer, "p1", "demo", "CNY", span, sites, {}, whole, not_sites)
+    now = span.end + timedelta(days=2)
     with db.write() as conn:
-        return issue_invoice(conn, wanted, now=span.end + timedelta(days=2))
+        made = issue_invoice(conn, wanted, now=now)
+        if made is not None:
+            set_off_open(conn, made, new_id=lambda: uuid4().hex, by="ada", now=now)
+        return made
 
 
 def billed(db: Database, name: str = "2026-11", **more: Any) -> Document:

@@ -14,10 +14,9 @@ from site_adapters.pbs.billing import frame_log, frame_qstat
 
 TORQUE = ("11/23/2026 06:10:00;E;12.tq;user=alice group=g jobname=x queue=batch ctime=1795413500 qtime=1795413500 "
           "etime=1795413500 start=1795413600 owner=alice@h exec_host=n1/0+n1/1+n2/0+n2/1 "
-          "Resource_List.neednodes=2:ppn=2 "
-          "Resource_List.nodect=2 Resource_List.nodes=2:ppn=2 Resource_List.walltime=01:00:00 "
-          "session=1 end=1795414200 "
-          "Exit_status=0 resources_used.cput=0 resources_used.mem=4kb resources_used.walltime=00:10:00")  # fmt: skip
+          "Resource_List.neednodes=2:ppn=2 Resource_List.nodect=2 Resource_List.nodes=2:ppn=2 "
+          "Resource_List.walltime=01:00:00 session=1 end=1795414200 Exit_status=0 resources_used.cput=0 "
+          "resources_used.mem=4kb resources_used.walltime=00:10:00")  # fmt: skip
 QSTAT = """Job Id: 12.tq
     Job_Name = x
     Job_Owner = alice@h

@@ -272,6 +272,39 @@ def test_the_operator_draws_a_month_and_the_centre_reads_what_it_will_be_paid(
     assert f"To agree: penstock settlement sign {number}" in shown
 
 
+def test_the_operator_holds_back_what_is_in_dispute_keeps_a_rate_and_pays_on_the_command_line(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: dict[str, str], key: tuple[Path, str]
+) -> None:
+    month = f"{gateway.services.clock().astimezone(ZoneInfo('Asia/Shanghai')):%Y-%m}"
+
+    def penstock(headers: Mapping[str, str], *words: str) -> str:
+        env = {"PENSTOCK_URL": str(client.base_url).removesuffix("/api/v2/"), "COLUMNS": "200",
+               "PENSTOCK_TOKEN": headers["Authorization"].removeprefix("Bearer ")}  # fmt: skip
+        done = CliRunner().invoke(cli.penstock, words, env=env)
+        assert done.exit_code in (0, 2), (done.exception, done.output)
+        return done.output
+
+    assert "Write --disputed like" in penstock(operator, "settlement", "draw", "c1", month, "--disputed", "charge:1")
+    made = penstock(operator, "settlement", "draw", "c1", month, "--disputed", "charge:1=ran twice", "--json")
+    held = json.loads(made.splitlines()[-1])
+    assert held["disputed"] == 1
+    assert "charge:1 (ran twice)" in penstock(centre, "settlement", "show", held["id"])
+    penstock(centre, "settlement", "object", held["id"], "it did not")
+    drawn = json.loads(penstock(operator, "settlement", "draw", "c1", month, "--json").splitlines()[-1])
+    assert drawn["disputed"] == 0 and float(drawn["pay"]) > float(held["pay"])
+    penstock(centre, "settlement", "sign", drawn["id"], "--key", str(key[0]), "--key-id", "c1-2026")
+    paid = penstock(operator, "settlement", "paid", drawn["id"], drawn["pay"], "--reference", "B-1")
+    assert f"{drawn['pay']} of {drawn['pay']} CNY is paid" in paid
+
+    kept = penstock(operator, "settlement", "rate", "CNY", "EUR", "2026-11-10", "0.128413", "--source", "ECB")
+    assert "128413/1000000 EUR for one CNY on 2026-11-10, by ECB" in kept
+    kept = penstock(operator, "settlement", "rate", "CNY", "EUR", "2026-11-11", "700/5451", "--source", "ECB")
+    assert "700/5451 EUR for one CNY" in kept
+    assert "Write the rate like" in penstock(
+        operator, "settlement", "rate", "CNY", "EUR", "2026-11-12", "1/0", "--source", "x"
+    )
+
+
 def test_a_payment_that_is_recorded_again_is_the_same_payment(
     gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: dict[str, str], key: tuple[Path, str],
     tmp_path: Path,

@@ -123,3 +123,29 @@ def test_a_file_that_is_no_json_is_told_so(type_: Type, tmp_path: Path, words: t
     for text in ("{not json", '["no", "object"]'):
         file.write_text(text, "utf-8")
         assert f"{file} is no JSON: " in type_(*(word.replace("{file}", str(file)) for word in words), fails=True)
+
+
+def test_a_deposit_pays_an_invoice_and_the_rest_is_written_off(type_: Type, billing: Billing) -> None:
+    billing.post("top-ups", {"project": "demo", "payer": "uni", "amount": "3.00", "reference": "TT-1",
+                             "received_at": "2026-11-20T00:00:00Z"}, 201)  # fmt: skip
+    told = type_("billing", "clear", "PS-000001", "deposit", "--reason", "paid ahead")
+    assert told.endswith(": posted\n")
+    assert billing.get("invoices/PS-000001")["open"] == "0.82"
+    type_("billing", "clear", "PS-000001", "write-off", "--amount", "0.80", "--reason", "bank charges")
+    assert billing.get("ageing", headers=billing.operator)["payers"][0]["total"] == "0.02"
+    shown = json.loads(type_("billing", "clearings", "--invoice", "PS-000001", "--json"))["items"]
+    assert [(x["kind"], x["amount"], x["state"]) for x in shown] == [
+        ("write_off", "0.80", "posted"), ("deposit", "3.00", "posted")
+    ]  # fmt: skip
+    type_("billing", "clear", "PS-000001", "write-off", "--amount=-0.80", "--reason", "paid after all")
+    assert billing.get("invoices/PS-000001")["open"] == "0.82"
+
+
+def test_a_clearing_that_cannot_be_says_what_can_and_much_is_decided_by_two(billing: Billing) -> None:
+    asked = {"invoice": "PS-000001", "kind": "write_off", "amount": "9.00", "reason": "gone away"}
+    got = billing.post("clearings", asked, 409)
+    assert "between 0.00 and 3.82 CNY of PS-000001" in got["detail"]
+    assert billing.post("clearings", asked | {"amount": "1,5"}, 422)["code"] == "invalid"
+    assert billing.post("clearings", asked | {"invoice": "PS-000009"}, 404)["code"] == "not_found"
+    assert billing.client.post("billing/clearings", json=asked).status_code == 403
+    assert billing.post("clearings/w9/decide", {"approve": True}, 409)["detail"].startswith("nobody asked")

@@ -1,0 +1,48 @@
+"""What of documents is cleared without money of the bank, as far as it is posted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, case, func, select, union_all
+
+from accounting import tables
+from accounting.store.schema import core
+
+CLEARINGS, CLEARING_DECISIONS = core(tables.ClearingRow), core(tables.ClearingDecisionRow)
+WRITE_OFF, DEPOSIT, SET_OFF, REFUND = "write_off", "deposit", "set_off", "refund"
+
+
+def cleared_parts() -> Any:
+    """(document, kind, minor): by how much each posted clearing lessens what is open of a document. Negative where it
+    lessens a credit: a refund, and the document that is set off."""
+    posted = (
+        select(CLEARINGS)
+        .join(CLEARING_DECISIONS, CLEARING_DECISIONS.c.clearing_id == CLEARINGS.c.id)
+        .where(CLEARING_DECISIONS.c.decision == "posted")
+        .subquery("posted")
+    )
+    minor = case((posted.c.kind == REFUND, -posted.c.amount_minor), else_=posted.c.amount_minor)
+    return union_all(
+        select(posted.c.document, posted.c.kind, minor.label("minor")),
+        select(posted.c.source, posted.c.kind, -posted.c.amount_minor).where(posted.c.source.is_not(None)),
+    ).subquery("cleared")
+
+
+def cleared_sums() -> Any:
+    """(document, minor) in all."""
+    parts = cleared_parts()
+    return select(parts.c.document, func.sum(parts.c.minor).label("minor")).group_by(parts.c.document).subquery()
+
+
+def settled_by_clearing(conn: Connection, number: str) -> int:
+    """What of it counts as settled: all but write-offs, which let nobody spend again."""
+    parts = cleared_parts()
+    query = select(func.coalesce(func.sum(parts.c.minor), 0))
+    return int(conn.scalar(query.where(parts.c.document == number, parts.c.kind != WRITE_OFF)) or 0)
+
+
+def written_off(conn: Connection, number: str) -> int:
+    parts = cleared_parts()
+    query = select(func.coalesce(func.sum(parts.c.minor), 0))
+    return int(conn.scalar(query.where(parts.c.document == number, parts.c.kind == WRITE_OFF)) or 0)
