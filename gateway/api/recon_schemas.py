@@ -205,7 +205,7 @@ class Breaks(_Out):
 
 
 class MeterAlarm(_Out):
-    """Something wrong with a centre's meter; kind: not_read, gap, control_total; state: raised, over."""
+    """Something wrong with a centre's meter; kind: not_read, gap, control_total, run_twice; state: raised, over."""
 
     site: str
     kind: str
