@@ -125,6 +125,7 @@ def test_a_big_centres_month_is_longer_than_other_bodies_and_may_come_packed(gat
     ("content", "told"),
     [(b"no gzip", "not packed by gzip"), (gzip.compress(b"{}")[:-4], "not whole"),
      (gzip.compress(b"{}") + b"more", "not whole"), (gzip.compress(b" " * 4_000_001), "longer than 4000000 bytes")],
+    ids=["no gzip", "cut", "more behind it", "too long"],  # the bytes have the hour in them
 )  # fmt: skip
 def test_what_cannot_be_unpacked_is_said(gateway: Gateway, address: str, content: bytes, told: str) -> None:
     gateway.services.settings.statement_bytes_max = 1_000_000
