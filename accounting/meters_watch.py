@@ -106,7 +106,9 @@ def alarms(days: Iterable[DayTotals], *, last_read: datetime | None, now: dateti
     for d in days:
         if d.missing:
             text = f"{d.missing} of {d.jobs} jobs that ended have no record of the centre"
-            text += f" ({d.partly} of them: of some tasks)" if d.partly else ""
+            if d.partly:
+                text = (f"{d.missing} of {d.jobs} jobs that ended have no record of the centre, {d.partly} of them of "
+                        "some tasks only")  # fmt: skip
             found.append(Alarm(AlarmKind.GAP, d.day, text, {"jobs": d.jobs, "missing": d.missing}))
         if d.apart > d.slack:
             text = (f"the gateway saw {d.gateway_core_seconds} core-seconds and the centre metered "
