@@ -33,7 +33,8 @@ def have(
     record = UsageRecord(
         site_id="local", run_key=key or f"{meter}{number}", meter=meter, kind=Kind.RUN, native_id=str(number),
         task=task, state="COMPLETED", username="u", cores=4, nodes=1, elapsed_s=seconds,
-        core_seconds=4 * seconds, node_seconds=0, queue="cpu", start_time=end - timedelta(seconds=seconds), end_time=end, raw={"n": f"{number}/{seconds}"},
+        core_seconds=4 * seconds, node_seconds=0, queue="cpu",
+        start_time=end - timedelta(seconds=seconds), end_time=end, raw={"n": f"{number}/{seconds}"},
     )  # fmt: skip
     with gateway.services.db.write() as conn:
         books.record_and_book(conn, [books.Assigned(record, f"j{number}", gateway.project_id, "u1", "CNY")], now=now)
@@ -99,7 +100,7 @@ def test_tasks_of_an_array_that_the_centre_lost_are_a_gap_though_it_told_others(
     have(gateway, 1, Meter.CENTRE, 30, key="c:0", task=0)
     assert tick(gateway) == ["gap"]
     (alarm,) = stand(gateway)
-    assert alarm.text == "1 of 1 jobs that ended have no record of the centre (1 of them: of some tasks)"
+    assert alarm.text == "1 of 1 jobs that ended have no record of the centre, 1 of them of some tasks only"
     for task in range(1, 5):
         have(gateway, 1, Meter.CENTRE, 30, key=f"c:{task}", task=task)
     assert tick(gateway) == []
