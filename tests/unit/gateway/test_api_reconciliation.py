@@ -166,6 +166,20 @@ def test_where_nobody_speaks_for_a_centre_two_of_the_operator_settle_a_break(gat
         assert ours_too.post(f"/breaks/{item['id']}/countersign", json={"note": "y"}).json()["state"] == "waived"
 
 
+def test_what_the_centre_says_of_the_whole_is_given_beside_the_file(
+    gateway: Gateway, address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "bill.json").write_text(statement()["content"])
+    told = ["--lines", "1", "--core-seconds", "14468", "--amount", "2.00", "--number", "R-7"]
+    words = ["statements", "send", str(tmp_path / "bill.json"), "--site", "local", "--month", "2026-11", "--currency",
+             "CNY", "--format", "json", *told]  # fmt: skip
+    env = {"PENSTOCK_URL": address, "PENSTOCK_TOKEN": person(gateway, "staff", staff=True), "COLUMNS": "200"}
+    done = CliRunner().invoke(penstock, words, env=env)
+    assert done.exit_code == 0, done.output
+    assert "B14 its own totals: it says 2000000 micro-CNY, and its lines sum to 1446800" in done.output
+    assert done.output.count("B14") == 1
+
+
 def test_both_sides_settle_a_break_on_the_command_line(gateway: Gateway, address: str, tmp_path: Path) -> None:
     agree(gateway.services.db, agreement(site_ids=("local",)))
     admin, centre = person(gateway, "admin", admin=True), person(gateway, "staff", staff=True)
@@ -242,6 +256,13 @@ def test_the_admins_commands(
     assert out[0] == "statement 1"
     assert out[1] == "0 of 1 lines agree; 1 differ, 0 posted by the contract (no agreement)"
     assert json.loads(out[2])[0]["category"] == "B08"
+    file.write_text(statement()["content"])
+    said = ["--lines", "2", "--core-seconds", "9", "--amount", "1.50", "--number", "R-7"]
+    assert main(["admin", "statement", "local", "2026-11", str(file), "--format", "json", *said]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "! B14: it says 2 lines, and has 1", "! B14: it says 9 core-seconds, and its lines sum to 14468",
+        "! B14: it says 1500000 micro-CNY, and its lines sum to 1446800",
+    ]  # fmt: skip
     assert out[3].startswith("local 2026-11: 0 of 1 lines agree; 1 open (1 identity), 0.0468 CNY, oldest ")
 
 
