@@ -603,7 +603,7 @@ def from_lsf(f):
     start, end = int(said["startTime"]), int(said["eventTime"])
     placed = start > 0 and cores > 0
     return usage(cores, nodes, end - start if placed else 0, start if placed else None, end, LSF_ENDS[said["jStatus"]],
-                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75,
+                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75, exclusive=bool(int(said["options"]) & 0x40),
                  requested=int(said["numProcessors"] or 0))  # fmt: skip
 
 
@@ -632,10 +632,13 @@ def from_condor(f):
         wall, suspended = ad_number(f, "RemoteWallClockTime", ""), ad_number(f, "CumulativeSuspensionTime")
     cores = ad_number(f, "CpusProvisioned") if "CpusProvisioned" in f else ad_number(f, "RequestCpus", "1")
     asked = ad_number(f, "RequestCpus") if "RequestCpus" in f else None
-    return usage(cores, 1 if wall > suspended else 0, wall - suspended, start, end,
-                 CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')),
-                 suspended=suspended, gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"),
-                 requested=asked, fenced=f.get("ExitCode") == "75")  # fmt: skip
+    found = usage(cores, 1 if wall > suspended else 0, wall - suspended, start, end,
+                  CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')),
+                  suspended=suspended, gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"),
+                  requested=asked, fenced=f.get("ExitCode") == "75")  # fmt: skip
+    if not one_run and ad_number(f, "NumShadowStarts") > 1 and "CumulativeSlotTime" in f:
+        found["core_seconds"] = max(0, ad_number(f, "CumulativeSlotTime") - cores * suspended)
+    return found
 
 
 # GFD.98, section 7.1: the words for a job that has ended.

@@ -56,7 +56,7 @@ LSF = (LSB.replace('"lsfadmin"', '"alice"').replace('my ""odd"" name', 'a ""secr
        .replace('"sleep 1000"', '"/home/x/run"').replace("1527", "1795"))  # fmt: skip
 LSF_LINES = {
     "as it is": LSF, "by number": LSF.replace('2 "cn1" "cn1"', '2 "16*cn1" "8*cn2"'),
-    "done": LSF.replace(" 32 60.0", " 64 60.0"),
+    "exclusive": LSF.replace(" 33554438 ", " 33554502 "), "done": LSF.replace(" 32 60.0", " 64 60.0"),
     "never started": LSF.replace("1795326746 ", "0 ", 1).replace('2 "cn1" "cn1"', "0"),
 }  # fmt: skip
 RUN_OF_CONDOR = {"RunInstanceID": 1, "EpochWriteDate": 1795415400, "JobCurrentStartDate": 1795415100, "JobStatus": 2}
@@ -76,6 +76,7 @@ def condor_rows() -> Iterator[Mapping[str, str]]:
         RUN_OF_CONDOR,
         SUSPENDED,
         {"RemoteWallClockTime": 0},
+        SUSPENDED | {"NumShadowStarts": 3, "CumulativeSlotTime": 250.0},
         {"JobStatus": 3, "CpusProvisioned": None},
     ):
         yield from condor.frame(json.dumps([ad | changes]))

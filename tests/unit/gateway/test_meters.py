@@ -32,9 +32,9 @@ def have(
     end = (now - timedelta(days=days_ago)).replace(hour=12, minute=0, second=0, microsecond=0)
     record = UsageRecord(
         site_id="local", run_key=key or f"{meter}{number}", meter=meter, kind=Kind.RUN, native_id=str(number),
-        task=task, state="COMPLETED", username="u", cores=4, nodes=1, elapsed_s=seconds,
-        core_seconds=4 * seconds, node_seconds=0, queue="cpu",
-        start_time=end - timedelta(seconds=seconds), end_time=end, raw={"n": f"{number}/{seconds}"},
+        task=task, state="COMPLETED", username="u", cores=4, nodes=1, elapsed_s=seconds, core_seconds=4 * seconds,
+        node_seconds=0, queue="cpu", start_time=end - timedelta(seconds=seconds), end_time=end,
+        raw={"n": f"{number}/{seconds}"},
     )  # fmt: skip
     with gateway.services.db.write() as conn:
         books.record_and_book(conn, [books.Assigned(record, f"j{number}", gateway.project_id, "u1", "CNY")], now=now)
