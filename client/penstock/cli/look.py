@@ -174,7 +174,7 @@ def charges(job: str, as_json: bool) -> int:
         click.echo(tr("Down to the raw record: penstock billing explain {charge}", charge=numbers[0]))
         if len(numbers) > 1:
             more = ", ".join(numbers[1:6]) + (", …" if len(numbers) > 6 else "")
-            click.echo(tr("  (and so {charges})", charges=more))
+            click.echo(tr("  (the others: {charges})", charges=more))
     return report.OK
 
 
