@@ -17,7 +17,7 @@ from accounting.price import Charge, NoPrice, PriceBook, Segment, TierCounts, pr
 from accounting.store.contracts import Contracts, Terms, contracts
 from accounting.store.posting import Draft, post
 from accounting.store.prices import price_book
-from accounting.store.readings import Assigned, quarantine, record, record_of, rounds, uncharged
+from accounting.store.readings import UNPRICED, Assigned, quarantine, record, record_of, rounds, uncharged
 from accounting.store.replacing import Standing
 from accounting.store.schema import TIER_COUNTS, among, insert_rows, lock, lock_projects
 from accounting.tariff import Scope
@@ -98,7 +98,7 @@ def _draft(
         try:
             draft = _priced(record_id, item, replaced, policy, book, agreed, counts, now)
         except NoPrice as exc:
-            unpriced.append(Unreadable(item.record.site_id, "unpriced", f"usage_record {record_id}", str(exc)))
+            unpriced.append(Unreadable(item.record.site_id, UNPRICED, f"usage_record {record_id}", str(exc)))
             continue
         standing.take(replaced)
         drafts.append(draft)

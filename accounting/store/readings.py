@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct, structs
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from accounting.evidence.personal import SEALED
 from accounting.json_text import sorted_json
@@ -42,6 +42,10 @@ class Assigned(Struct, frozen=True, gc=False):
         said = sorted_json(raw)
         record = structs.replace(self.record, raw={}, username=username, job_name="")
         return structs.replace(self, record=record, raw_text=said.decode(), content_sha256=record.fingerprint(said))
+
+
+# The format of a reading in quarantine that had no price when it came: `usage_record <id>`.
+UNPRICED = "unpriced"
 
 
 def _as_it_is(found: Unreadable) -> tuple[str, str]:
@@ -112,18 +116,27 @@ def uncharged(conn: Connection, *, limit: int = 10_000) -> list[Any]:
 
     A gateway's reading of a job that its centre has read is not among them (accounting.md, trap 22).
     """
+    return list(conn.execute(_uncharged(select(USAGE)).order_by(USAGE.c.id).limit(limit)))
+
+
+def unread(conn: Connection, site_id: str) -> int:
+    """Records of a site that still wait for a person: nobody can read them, or they have no price to this day."""
+    rows = conn.execute(select(QUARANTINE.c.format, QUARANTINE.c.raw).where(QUARANTINE.c.site_id == site_id)).all()
+    unpriced = [int(r.raw.rpartition(" ")[2]) for r in rows if r.format == UNPRICED]
+    waiting = _uncharged(select(func.count(USAGE.c.id.distinct()))).where(among(conn, USAGE.c.id, unpriced))
+    return len(rows) - len(unpriced) + (int(conn.scalar(waiting) or 0) if unpriced else 0)
+
+
+def _uncharged(query: Any) -> Any:
     newer, charge, centre = USAGE.alias("newer"), CHARGES, USAGE.alias("centre")
-    query = (
-        select(USAGE)
+    return (
+        query.select_from(USAGE)
         .outerjoin(charge, charge.c.usage_record_id == USAGE.c.id)
         .outerjoin(newer, newer.c.supersedes == USAGE.c.id)
         .outerjoin(centre, (centre.c.job_id == USAGE.c.job_id) & (centre.c.meter == "centre")
                    & (USAGE.c.meter == "gateway"))
         .where(charge.c.id.is_(None), newer.c.id.is_(None), centre.c.id.is_(None))
-        .order_by(USAGE.c.id)
-        .limit(limit)
     )  # fmt: skip
-    return list(conn.execute(query))
 
 
 def record_of(row: Any) -> UsageRecord:

@@ -30,7 +30,7 @@ from accounting.reconciling.statement_store import sign_statement, signer_of, st
 from accounting.reconciling.store import BreakNow, Compared
 from accounting.reconciling.terms import COLUMN
 from accounting.store import USAGE, contracts
-from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS, refresh_statistics
+from accounting.store.schema import CHARGES, REVERSALS, refresh_statistics
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway.billing.cycles import no_search_for_cycles
 from gateway.billing.names import Names
@@ -308,7 +308,7 @@ class Standing:
     by_category: Mapping[str, int]
     signed_off: bool
     late: int  # runs that only the gateway has seen: the centre's own record is still missing
-    quarantined: int  # records of this centre, of any month, that nobody could read or price
+    quarantined: int  # records of this centre, of any month, that nobody can read or price
 
 
 def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
@@ -324,7 +324,7 @@ def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
         row.site_id, row.period, row.currency, row.lines, int(counts.get("agreed", 0)), len(waiting),
         sum(delta_micro(item) for item in waiting), max((item.age_days(now) for item in waiting), default=0),
         by_category, recon_store.is_signed_off(conn, row.id), late(conn, row.site_id, row.starts_at, row.ends_at),
-        int(conn.scalar(select(func.count()).where(QUARANTINE.c.site_id == row.site_id)) or 0),
+        books.unread(conn, row.site_id),
     )  # fmt: skip
 
 

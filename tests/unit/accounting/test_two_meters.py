@@ -12,10 +12,22 @@ from msgspec import structs
 from sqlalchemy import select
 
 from accounting import store as books
+from accounting.meter import Basis, MeteringPolicy
 from accounting.store.schema import CHARGES, REVERSALS
-from accounting.usage import Kind, Meter, UsageRecord
+from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 from gateway.db import Database
-from tests.unit.accounting.makers import NOW, T0, add_rules, assigned, owed, rule, run
+from tests.unit.accounting.makers import (
+    NOW,
+    PROJECT,
+    T0,
+    add_rules,
+    agree,
+    agreement,
+    assigned,
+    owed,
+    rule,
+    run,
+)
 
 MICRO = 100  # of a core-second
 
@@ -126,3 +138,38 @@ def test_a_run_that_the_gateway_saw_twice_is_charged_once(db: Database) -> None:
     """It was restarted, and numbered the run anew: the centre's record stands for both."""
     assert owe(db, [[seen(0, elapsed=60)], [seen(1, elapsed=100)], [metered(elapsed=101)]]) == 404
     assert live(db) == ["centre"]
+
+
+# ---------------------------------------------------------------- quarantine, and policies that change
+
+
+def test_what_had_no_price_leaves_quarantine_with_its_price_and_what_nobody_reads_stays(db: Database) -> None:
+    def waits() -> int:
+        with db.read() as conn:
+            return books.unread(conn, "alpha")
+
+    with db.write() as conn:
+        books.quarantine(conn, [Unreadable("alpha", "sacct/1", "77|x", "it has 2 fields")], now=NOW)
+        items = [assigned(metered(), "j"), assigned(metered("c:2", native_id="8"), "j2")]
+        assert books.record_and_book(conn, items, now=NOW).quarantined == 2
+    assert waits() == 3
+    add_rules(db, rule())
+    with db.write() as conn:
+        assert books.charge_pending(conn, {PROJECT: "CNY"}, now=NOW) == 2
+    assert waits() == 1
+
+
+def test_a_policy_that_changes_in_the_month_holds_for_the_runs_that_end_under_it(db: Database) -> None:
+    """By request until 1 h after T0, from then on by what was allocated; whenever the records come."""
+    add_rules(db, rule())
+    change = T0 + timedelta(hours=1)
+    agree(db, agreement(metering=MeteringPolicy(version="p1", basis=Basis.REQUESTED)))
+    agree(db, agreement(version=2, valid_from=change, metering=MeteringPolicy(version="p2")))
+    after = metered("c:2", at=3500, elapsed=200, requested_cores=1)  # over the change
+    before = metered("c:1", elapsed=100, requested_cores=1)
+    for number, item in enumerate((after, before)):
+        with db.write() as conn:
+            books.record_and_book(conn, [assigned(item, f"j{number}")], now=NOW)
+    assert owed(db) == MICRO * (1 * 100 + 4 * 200)
+    with db.read() as conn:
+        assert sorted(conn.scalars(select(CHARGES.c.policy_version))) == ["p1", "p2"]
