@@ -36,7 +36,7 @@ from accounting.store.cleared import (
     WRITE_OFF,
     written_off,
 )
-from accounting.store.payments import prepaid
+from accounting.store.payments import lock_prepaid, prepaid
 from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS
 from accounting.store.settled import DOCUMENTS, settled_minor
 
@@ -174,6 +174,7 @@ def _checked(conn: Connection, wanted: Clearing) -> _Decided:
     if wanted.kind == WRITE_OFF:
         low, high = -written_off(conn, document.number), left
     elif wanted.kind == DEPOSIT:
+        lock_prepaid(conn, document.project_id, document.currency)
         high = min(left, deposit_left(conn, document))
     elif source is not None:
         high = min(left, -credit)

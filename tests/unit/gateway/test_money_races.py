@@ -19,6 +19,7 @@ from accounting.ledger import paid
 from accounting.parties import SigningKey
 from accounting.signing import sign_jws
 from accounting.store import balances, contracts, settlements
+from accounting.store.payments import prepaid
 from accounting.store.settled import DOCUMENTS, PAID
 from gateway.billing import evidence
 from gateway.db import table_of
@@ -224,3 +225,20 @@ def test_one_bank_file_that_many_import_leaves_the_evidence_log_going(billing: B
     evidence.append(services, None, services.clock())
     log = billing.client.get("evidence/log").json()
     assert (log["waiting"], log["size"]) == (0, log["checkpoint"])
+
+
+def test_a_deposit_pays_an_invoice_or_is_paid_back(billing: Billing) -> None:
+    """Found by hand on PostgreSQL: it did both."""
+    billing.bill()
+    client, operator = billing.client, billing.operator
+    top_up = {"project": "demo", "payer": "uni", "amount": "3", "received_at": "2026-11-01T00:00:00Z", "reference": "r"}
+    assert client.post("billing/top-ups", json=top_up, headers=operator).status_code == 201
+    clears = {"kind": "deposit", "invoice": "PS-000001", "reason": "as agreed", "amount": "3.00"}
+    back = {"project": "demo", "amount": "3", "reason": "left over"}
+    asks = [("billing/clearings", clears, operator), ("billing/refunds", back, operator)] * 4
+    answers = at_once(client, *asks)
+    statuses(answers)
+    assert [a.status_code for a in answers].count(201) == 1
+    with billing.gateway.services.db.read() as conn:
+        assert prepaid(conn, billing.gateway.project_id, "CNY") == 0
+    billing.gateway.check_books()
