@@ -110,12 +110,20 @@ def by_key(conn: Connection, scope: Scope, tolerance: Tolerance) -> Iterator[Seq
 
 
 def _differs(scope: Scope, tolerance: Tolerance) -> Any:
-    """Names are compared as they are kept: of two that are one person's, the rows tell."""
-    apart = func.abs(LINES.c.core_seconds - USAGE.c.core_seconds)
-    quantity = and_(apart > tolerance.seconds * USAGE.c.cores, apart * 1_000_000 > tolerance.ppm * USAGE.c.core_seconds)
+    """Names are compared as they are kept: of two that are one person's, the rows tell.
+
+    A quantity may be what was metered, or what of it was billed.
+    """
+    billed = func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds)
+    quantity = and_(_apart(USAGE.c.core_seconds, tolerance), _apart(billed, tolerance))
     money = func.abs(LINES.c.amount_micro - func.coalesce(CHARGES.c[scope.basis], 0)) > tolerance.micro
     person = and_(LINES.c.username != "", USAGE.c.username != "", LINES.c.username != USAGE.c.username)
     return or_(quantity, money, person)
+
+
+def _apart(ours: Any, tolerance: Tolerance) -> Any:
+    apart = func.abs(LINES.c.core_seconds - ours)
+    return and_(apart > tolerance.seconds * USAGE.c.cores, apart * 1_000_000 > tolerance.ppm * ours)
 
 
 def runs_of(conn: Connection, scope: Scope, ids: Sequence[int]) -> Iterator[Run]:
