@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import AwareDatetime, TypeAdapter
 
 from accounting.meter import CENTRE, Bears, MeteringPolicy
 
@@ -170,8 +170,8 @@ class Agreement:
     collector: str
     currency: str
     shares: Shares
-    valid_from: datetime
-    valid_to: datetime | None = None
+    valid_from: AwareDatetime
+    valid_to: AwareDatetime | None = None
     fees: tuple[Share, ...] = ()  # per million of the net amount, kept from the centre's share at settlement
     metering: MeteringPolicy = field(default_factory=MeteringPolicy)
     tolerances: Tolerances = field(default_factory=Tolerances)

@@ -39,9 +39,9 @@ class MeteringPolicy:
     """What operator and centre agreed to bill; dated by the agreement that holds it. `version` is kept on each charge.
 
     `liability`: native end state → who bears it; the payer where it is not named. `held_while_suspended`: resources
-    that stay taken (a suspended job gives back its cores only). `cores_per_node`: queue (`*`: any) → cores billed for
-    each node of an exclusive run; without it the cores that the record names. `threads_per_core`: the same for
-    records that count threads.
+    that stay taken (a suspended job gives back its cores only). `exclusive_whole_nodes`: else an exclusive run is
+    billed by what was asked. `cores_per_node`: queue (`*`: any) → cores billed for each node of an exclusive run;
+    without it the cores that the record names. `threads_per_core`: the same for records that count threads.
     """
 
     version: str = "default-1"
@@ -100,9 +100,13 @@ def billed_cores(record: UsageRecord, policy: MeteringPolicy) -> tuple[int, str]
         per_node = _of_queue(policy.cores_per_node, record.queue)
         if per_node is not None and record.nodes:
             return per_node * record.nodes, f"cores of {record.nodes} whole nodes"
-    if policy.basis is Basis.REQUESTED and record.requested_cores is not None:
-        return record.requested_cores, "requested cores"
     threads = _of_queue(policy.threads_per_core, record.queue)
+    asked = record.requested_cores
+    by_request = policy.basis is Basis.REQUESTED or (record.exclusive and not policy.exclusive_whole_nodes)
+    if by_request and asked is not None:
+        if threads is not None and record.cpus is not None and record.threads_per_core == 1:
+            return threads_as_cores(asked, record.nodes, threads), f"cores of {asked} requested threads"
+        return asked, "requested cores"
     if threads is not None and record.cpus is not None:
         return threads_as_cores(record.cpus, record.nodes, threads), f"cores of {record.cpus} threads"
     return record.cores, "allocated cores"

@@ -22,23 +22,31 @@ class AlarmKind(StrEnum):
     NOT_READ = "not_read"  # nobody could read it for longer than a day
     GAP = "gap"  # runs that the gateway saw end have no record of the centre
     TOTAL = "control_total"  # the day's core-seconds differ by more than two clocks may
+    TWICE = "run_twice"  # the centre tells one run under two keys: both are charged
 
 
 @dataclass(frozen=True, slots=True)
 class SeenJob:
-    """A job that ended, by both meters; `centre_core_seconds` None: the centre has given no record of it."""
+    """A job that ended, by both meters; `centre_core_seconds` None: the centre has given no record of it.
+
+    `untold`: tasks that the gateway saw end, and of which the centre has no record. `twice`: runs of the centre's that
+    began at the same moment as another one of the same task (its database was numbered anew, a day was given again).
+    """
 
     ended_at: datetime
     cores: int
     runs: int
     gateway_core_seconds: int
     centre_core_seconds: int | None
+    untold: int = 0
+    twice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DayTotals:
-    """A day's control totals. `missing`: jobs without a record of the centre; the sums are of the others.
-    `slack`: core-seconds by which the sums may differ."""
+    """A day's control totals. `missing`: jobs without a record of the centre, `partly` of them with one of some tasks
+    only; the sums are of the others. `above`, `below`: what the centre metered more than the gateway saw, and less, job
+    by job, since one makes the other no better. `slack`: core-seconds by which each may be off."""
 
     day: str
     jobs: int
@@ -46,10 +54,18 @@ class DayTotals:
     gateway_core_seconds: int
     centre_core_seconds: int
     slack: int
+    above: int = 0
+    below: int = 0
+    partly: int = 0
+    twice: int = 0
 
     @property
     def apart(self) -> int:
-        return abs(self.gateway_core_seconds - self.centre_core_seconds)
+        return max(self.above, self.below)
+
+    @property
+    def agrees(self) -> bool:
+        return not self.missing and not self.twice and self.apart <= self.slack
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +85,14 @@ def totals(jobs: Iterable[SeenJob], *, slack_s: int) -> list[DayTotals]:
         days.setdefault(job.ended_at.date().isoformat(), []).append(job)
     found = []
     for day, ended in sorted(days.items()):
-        both = [j for j in ended if j.centre_core_seconds is not None]
+        partly = [j for j in ended if j.centre_core_seconds is not None and j.untold]
+        both = [j for j in ended if j.centre_core_seconds is not None and not j.untold]
+        more = [(j.centre_core_seconds or 0) - j.gateway_core_seconds for j in both]
         found.append(DayTotals(
             day, len(ended), len(ended) - len(both), sum(j.gateway_core_seconds for j in both),
             sum(j.centre_core_seconds or 0 for j in both), sum(2 * slack_s * j.cores * j.runs for j in both),
+            above=sum(x for x in more if x > 0), below=-sum(x for x in more if x < 0), partly=len(partly),
+            twice=sum(j.twice for j in ended),
         ))  # fmt: skip
     return found
 
@@ -86,10 +106,16 @@ def alarms(days: Iterable[DayTotals], *, last_read: datetime | None, now: dateti
     for d in days:
         if d.missing:
             text = f"{d.missing} of {d.jobs} jobs that ended have no record of the centre"
+            if d.partly:
+                text = (f"{d.missing} of {d.jobs} jobs that ended have no record of the centre, {d.partly} of them of "
+                        "some tasks only")  # fmt: skip
             found.append(Alarm(AlarmKind.GAP, d.day, text, {"jobs": d.jobs, "missing": d.missing}))
         if d.apart > d.slack:
             text = (f"the gateway saw {d.gateway_core_seconds} core-seconds and the centre metered "
                     f"{d.centre_core_seconds}; {d.slack} apart would be two clocks")  # fmt: skip
             figures = {"gateway_core_seconds": d.gateway_core_seconds, "centre_core_seconds": d.centre_core_seconds}
             found.append(Alarm(AlarmKind.TOTAL, d.day, text, figures))
+        if d.twice:
+            text = f"{d.twice} runs are told once more by the centre under another key, and are charged once more"
+            found.append(Alarm(AlarmKind.TWICE, d.day, text, {"twice": d.twice}))
     return found

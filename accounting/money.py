@@ -46,7 +46,7 @@ def format_micro(micro: int) -> str:
 
 def parse_amount(text: str) -> int:
     """A decimal string in micro-units; ValueError where it is none or has more than six places."""
-    match = re.fullmatch(r"(-?)(\d{1,15})(?:\.(\d{1,6}))?", text.strip())
+    match = re.fullmatch(r"(-?)([0-9]{1,15})(?:\.([0-9]{1,6}))?", text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no amount with at most six decimal places")
     micro = int(match[2]) * MICRO + int((match[3] or "").ljust(6, "0") or 0)

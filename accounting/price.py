@@ -14,6 +14,9 @@ from accounting.meter import PAYER, Bears, Metered
 from accounting.tariff import MINIMUM, Discount, PriceRule, Scope, rule_at, tiers_of
 from accounting.usage import UsageRecord
 
+# As much as an order or an invoice may name: sums of dozens of them still fit into 64 bits.
+CHARGE_MICRO_MAX = 10**17
+
 
 class NoPrice(Exception):
     """No rule of the tariff prices a moment of this run."""
@@ -245,12 +248,18 @@ def price(
     if book.prices(MINIMUM) and (least := _minimum(book, where, start, end, segments)) is not None:
         segments.append(least)
         total += least.amount_micro
+    if total > CHARGE_MICRO_MAX:
+        for s in segments:
+            if s.tier_key:
+                counts.remove(s.tier_key, s.quantity, s.amount_micro)
+        raise NoPrice(f"{total} micro-{where.currency} is no price of a run: look at the tariff, or at the record")
     return Charge(where.currency, total, metered.core_seconds, tuple(segments), metered.rule, metered.bears)
 
 
-def quote(book: PriceBook, where: Scope, quantities: dict[str, int], at: datetime) -> int | None:
-    """Micro-units for quantities at the prices of this moment, in their first tier; None where there is no price."""
-    total, priced = 0, False
+def quote(book: PriceBook, where: Scope, quantities: dict[str, int], at: datetime, *, runs: int = 1) -> int | None:
+    """Micro-units for quantities of `runs` runs at the prices of this moment, in their first tier, and no less than
+    such runs cost; None where there is no price."""
+    total, priced, paid_otherwise = 0, False, False
     for resource, quantity in quantities.items():
         rule = rule_at(book.rules(where, resource), at)
         if rule is not None:
@@ -258,7 +267,11 @@ def quote(book: PriceBook, where: Scope, quantities: dict[str, int], at: datetim
             ratio = book.discount(where, resource, at)
             numerator, denominator = (1, 1) if ratio is None else (ratio.numerator, ratio.denominator)
             total += rate(quantity, rule.price_micro * numerator, rule.per * denominator)
-    return total if priced else None
+            paid_otherwise = paid_otherwise or numerator == 0
+    least = rule_at(book.rules(where, MINIMUM), at) if book.prices(MINIMUM) and not paid_otherwise else None
+    if not priced or least is None:
+        return total if priced else None
+    return max(total, least.price_micro * runs)
 
 
 def split(quantity: int, weights: Sequence[int]) -> list[int]:

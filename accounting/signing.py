@@ -66,7 +66,7 @@ def _said(text: str, name: str) -> str:
         head = text.split(".")[0]
         said = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
         return str(said[name])
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise BadSignature("no JWS that names its key and its kind") from exc
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
-from pydantic import TypeAdapter
+from pydantic import AwareDatetime, TypeAdapter
 
 from accounting.agreement import canonical
 from accounting.calendar import Window
@@ -32,8 +32,8 @@ class PriceRule:
     id: int
     currency: str
     price_micro: int
-    valid_from: datetime
-    valid_to: datetime | None = None
+    valid_from: AwareDatetime
+    valid_to: AwareDatetime | None = None
     site_id: str | None = None
     queue: str | None = None
     resource: str = CORE_SECONDS
@@ -132,7 +132,7 @@ class Tariff:
     id: str
     version: int
     agreement_id: str
-    valid_from: datetime
+    valid_from: AwareDatetime
     rules: tuple[PriceRule, ...]
 
     @property

@@ -1,13 +1,14 @@
-"""Read what is to be signed with care: a term that nothing understands, or that nobody can count by, is told before.
+"""Read what is to be signed with care: a term that nothing understands, no book keeps, or nobody can count by.
 
-What is signed stays for ever and meters and prices every run, so that a wrong zone would stop all of them.
+What both sides sign stays for ever and meters and prices every run: a wrong zone would stop a whole centre's books.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,41 +16,67 @@ from pydantic import TypeAdapter
 
 from accounting.agreement import Agreement
 from accounting.money import is_currency
+from accounting.reconciling.breaks import Cause
 from accounting.tariff import MINIMUM, Discount, PriceRule, Tariff
 from accounting.usage import SECONDS
 
+INTEGER_MAX = 2**53 - 1  # of canonical JSON (RFC 8785)
+PRICE_MICRO_MAX = 10**15  # for `per` units: with a year of 100,000 cores still within 64 bits
+PER_MAX = 10**15
+VERSION_MAX = 2**31 - 1
+RULES_MAX = 10_000
 _PPM = 10**6
+_RESOURCE = re.compile(rf"({'|'.join(SECONDS)}|unit:\S{{1,27}})\Z")
+_UNREADABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_FIRST, _LAST = datetime(1971, 1, 2, tzinfo=UTC), datetime(2499, 12, 30, tzinfo=UTC)
 _SCOPE = ("site_id", "queue", "qos", "grade", "user_class", "project_id")
+# The longest that a column takes; other text has 200 characters.
+_LONGEST = {"id": 32, "agreement_id": 32, "operator_id": 32, "centre_id": 32, "party_id": 32, "seller_of_record": 32,
+            "collector": 32, "remainder_to": 32, "site_id": 32, "site_ids": 32, "project_id": 32, "grade": 32,
+            "grades": 32, "user_class": 32, "queue": 64, "qos": 64, "resource": 64, "zone": 64}  # fmt: skip
 
 
 def agreement_problems(a: Agreement) -> list[str]:
     """Everything that is wrong with the figures and names of an agreement, in words."""
-    found = [*_dated(a.valid_from, a.valid_to), *_named(a.currency, a.zone)]
-    if a.payout.currency and not is_currency(a.payout.currency):
-        found.append(f"payout: {a.payout.currency!r} is no currency")
-    if a.version < 1:
-        found.append("versions count from 1")
-    if a.tax.numerator < 0 or a.tax.denominator <= 0:
-        found.append("tax: it is a ratio of integers that are not negative")
-    if a.no_rise_after_days is not None and a.no_rise_after_days < 0:
-        found.append("no_rise_after_days: not less than 0")
-    if any(fee.numerator < 0 for fee in a.fees) or sum(fee.numerator for fee in a.fees) > _PPM:
-        found.append("fees: they are millionths of the net amount, and not more than all of it")
+    tax, fees, causes = a.tax, [fee.numerator for fee in a.fees], {cause.value for cause in Cause}
+    checks = {
+        "an agreement is between two parties": a.operator_id != a.centre_id,
+        "it is about at least one site": bool(a.site_ids),
+        "fees: they are millionths of the net amount, and not more than all of it":
+            min(fees, default=0) >= 0 and sum(fees) <= _PPM,
+        "tax: it is a part of the net price": 0 <= tax.numerator <= tax.denominator > 0,
+        "payout: a tier of the centre's share is a part of the whole": all(
+            0 <= tier.numerator <= a.shares.denominator for tier in a.payout.tiers
+        ),
+        "no_rise_after_days: from 0 to 3660": 0 <= (a.no_rise_after_days or 0) <= 3660,
+        "auto_causes are causes that reconciliation knows": causes.issuperset(a.statements.auto_causes or ()),
+        f"payout: {a.payout.currency!r} is no currency": not a.payout.currency or is_currency(a.payout.currency),
+    }  # fmt: skip
+    found = [why for why, holds in checks.items() if not holds]
     for name in ("tolerances", "limits"):
         part = getattr(a, name)
         found += [f"{name}/{field}: not less than 0" for field in part.__slots__ if getattr(part, field) < 0]
-    return [*found, *_metering(a)]
+    dated = _dated(a.valid_from, a.valid_to)
+    return [*_document(a), *found, *dated, *_named(a.currency, a.zone), *_metering(a)]
+
+
+def tariff_problems(tariff: Tariff) -> list[str]:
+    """The same of a tariff; `accounting.tariff.problems` says what is wrong among its rules."""
+    found = [*_document(tariff), *_dated(tariff.valid_from)]
+    if len(tariff.rules) > RULES_MAX:
+        return [*found, f"a tariff has at most {RULES_MAX} rules"]
+    return found + [f"rule {i}: {text}" for i, rule in enumerate(tariff.rules) for text in rule_problems(rule)]
 
 
 def rule_problems(rule: PriceRule) -> list[str]:
     """The same of one price."""
     found = [*_dated(rule.valid_from, rule.valid_to), *_named(rule.currency, rule.zone)]
+    if rule.price_micro > PRICE_MICRO_MAX or rule.per > PER_MAX or rule.tier_from > INTEGER_MAX:
+        found.append(f"more than {PRICE_MICRO_MAX // 10**6} for {PER_MAX} units is no price here")
     if rule.resource != MINIMUM:
         found += _resource(rule.resource)
-    found += [
-        f"{name} is empty: leave it out, and the price is for all" for name in _SCOPE if getattr(rule, name) == ""
-    ]
-    return found
+    empty = [name for name in _SCOPE if getattr(rule, name) == ""]
+    return found + [f"{name} is empty: leave it out, and the price is for all" for name in empty]
 
 
 def discount_problems(d: Discount) -> list[str]:
@@ -58,14 +85,6 @@ def discount_problems(d: Discount) -> list[str]:
     if d.valid_to is not None and d.valid_to <= d.valid_from:
         found.append("it ends before it begins")
     return found
-
-
-def tariff_problems(tariff: Tariff) -> list[str]:
-    """The same of a tariff, by its rules."""
-    found = list(_dated(tariff.valid_from))
-    if tariff.version < 1:
-        found.append("versions count from 1")
-    return found + [f"rule {i}: {text}" for i, rule in enumerate(tariff.rules) for text in rule_problems(rule)]
 
 
 def not_understood(given: Mapping[str, Any], document: Agreement | Tariff) -> list[str]:
@@ -85,6 +104,29 @@ def _beyond(given: Any, understood: Any, at: str) -> Iterator[str]:
             yield from _beyond(a, b, f"{at}/{i}")
 
 
+def _document(document: Agreement | Tariff) -> Iterator[str]:
+    if not 1 <= document.version <= VERSION_MAX:
+        yield f"versions count from 1 to {VERSION_MAX}"
+    if not document.id:
+        yield "it has an id"
+    yield from _plain(json.loads(document.payload), "")
+
+
+def _plain(value: Any, name: str) -> Iterator[str]:
+    """Every text and every number within it, by the name that it stands under."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _plain(str(key), name)
+            yield from _plain(inner, name if name == "grades" else str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _plain(inner, name)
+    elif isinstance(value, str) and (len(value) > _LONGEST.get(name, 200) or _UNREADABLE.search(value)):
+        yield f"{name}: text of at most {_LONGEST.get(name, 200)} characters, without control characters"
+    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+        yield f"{name}: whole numbers are at most {INTEGER_MAX}"
+
+
 def _metering(a: Agreement) -> Iterator[str]:
     for name in ("cores_per_node", "threads_per_core"):
         if any(count < 1 for count in getattr(a.metering, name).values()):
@@ -95,7 +137,7 @@ def _metering(a: Agreement) -> Iterator[str]:
 
 
 def _resource(name: str) -> Iterator[str]:
-    if name not in SECONDS and not re.fullmatch(r"unit:.+", name):
+    if not _RESOURCE.match(name):
         yield f"{name!r} is no resource: {', '.join(SECONDS)} or unit:NAME"
 
 
@@ -109,5 +151,9 @@ def _named(currency: str, zone: str) -> Iterator[str]:
 
 
 def _dated(*moments: datetime | None) -> Iterator[str]:
-    if any(moment is not None and moment.tzinfo is None for moment in moments):
+    """Within the calendars of bills, and in a zone. Compared, not converted: year 9999 has no other zone."""
+    known = [moment for moment in moments if moment is not None]
+    if any(moment.tzinfo is None for moment in known):
         yield "it is dated without a time zone: write 2026-11-01T00:00:00+08:00"
+    elif not all(_FIRST <= moment < _LAST for moment in known):
+        yield f"it holds between {_FIRST.date()} and {_LAST.date()}"

@@ -15,6 +15,8 @@ from accounting.json_text import sorted_json
 
 CORE_SECONDS, GPU_SECONDS, NODE_SECONDS, MEMORY = "core_seconds", "gpu_seconds", "node_seconds", "memory_mib_seconds"
 SECONDS = (CORE_SECONDS, GPU_SECONDS, NODE_SECONDS, MEMORY)
+# Ends the key of what a run took before its size changed: no run of its own (`sacct`).
+RESIZING = ":resizing"
 _COUNTED = (*SECONDS, "cores", "nodes", "elapsed_s", "suspended_s")
 
 

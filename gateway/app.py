@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from gateway.api import (
     accounts,
@@ -51,7 +52,8 @@ def create_app(services: Services) -> FastAPI:
         app.state.streams.close()
         app.state.lanes.close()
 
-    app = FastAPI(title="Penstock", version="2.0", description="One gate to many supercomputers.", lifespan=lifespan)
+    app = FastAPIOffline(redoc_url=None, title="Penstock", version="2.0", lifespan=lifespan,
+                         description="One gate to many supercomputers.")  # fmt: skip
     app.state.services = services
     app.state.doorkeeper = Doorkeeper(services)
     app.state.streams = Streams(services, app.state.doorkeeper)

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     unknown_wait_s: float = Field(default=5.0, description="First look-up of an unknown submission comes after this")
     dispatch_batch: int = Field(default=100, description="Jobs handed to one site in one batch")
     body_bytes_max: int = 8 * 1024 * 1024
+    statement_bytes_max: int = Field(
+        default=64 * 1024 * 1024, description="The body of a centre's statement; unpacked it may be four times as long"
+    )
     requests_per_minute: int = Field(default=6000, description="Per token; 0 means no limit")
     hub_url: str | None = Field(default=None, description="For workers: the process that agents dial to")
     embedded_worker: bool = Field(default=True, description="Run the ticks in the process that serves HTTP")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gateway.db import Database
 from gateway.migrations import schema
@@ -32,6 +33,9 @@ LONGEST = (
     "contract/test_facts", "crash/test_restore", "live/test_docking", "journey/test_demo",
     "unit/accounting/test_exactly_once",
 )  # fmt: skip
+# How fast this machine makes examples is no property of what they test: others compute here too.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 os.environ["LANGUAGE"] = "C"  # the commands speak the reader's language, the tests English
 
 

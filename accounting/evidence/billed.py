@@ -12,10 +12,11 @@ from sqlalchemy import Connection, Select, String, cast, or_, select
 from accounting.evidence import log
 from accounting.evidence.about import About, NothingToShow
 from accounting.evidence.outbox import ENTRY
+from accounting.invoicing.adjustment_lines import entries_on
 from accounting.invoicing.invoice import from_snapshot
 from accounting.invoicing.items import ITEMS, items_of
-from accounting.invoicing.store import DOCUMENTS
 from accounting.store.schema import CHARGES, ENTRIES, ORDER_ITEMS, ORDER_PRICES, REVERSALS
+from accounting.store.settled import DOCUMENTS
 
 _ITEMS_A_LINE = 1000
 
@@ -60,16 +61,16 @@ def orders_of(about: About) -> Select[Any]:
 
 def entry_ids(conn: Connection, about: About, size: int) -> list[tuple[int, int]]:
     """(entry, leaf number) of everything that the documents stand on: the charges, what took their place, what of them
-    went beyond a hold, the prices of orders, and the documents' own entries."""
+    went beyond a hold, the prices of orders, adjustments, and the documents' own entries."""
     charged = select(CHARGES.c.entry_id).where(CHARGES.c.id.in_(charges_of(about)))
     undone = select(REVERSALS.c.entry_id).where(REVERSALS.c.charge_id.in_(charges_of(about)))
-    ordered = orders_of(about)
+    ordered, adjusted = orders_of(about), entries_on(_numbers(about))
     own = select(DOCUMENTS.c.entry_id).where(DOCUMENTS.c.number.in_(_numbers(about)))
     over = select(ENTRIES.c.id).where(
         ENTRIES.c.kind == "overage", or_(ENTRIES.c.linked_entry_id.in_(charged), ENTRIES.c.linked_entry_id.in_(undone))
     )
     leaf = (log.LEAVES.c.kind == ENTRY) & (log.LEAVES.c.ref == cast(ENTRIES.c.id, String))
-    wanted = or_(*(ENTRIES.c.id.in_(part) for part in (charged, undone, ordered, own, over)))
+    wanted = or_(*(ENTRIES.c.id.in_(part) for part in (charged, undone, ordered, adjusted, own, over)))
     query = select(ENTRIES.c.id, log.LEAVES.c.seq).join(log.LEAVES, leaf).where(wanted, log.LEAVES.c.seq < size)
     return [(int(i), int(seq)) for i, seq in conn.execute(query.order_by(log.LEAVES.c.seq))]
 

@@ -29,6 +29,11 @@ def discount(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"v": 1, **{name: plain(row[name]) for name in _OF_A_DISCOUNT}}
 
 
+def discount_end(row: Mapping[str, Any]) -> dict[str, Any]:
+    """When a contract's ratio ends before its time, as its leaf commits to it."""
+    return {"v": 1, "discount": str(row["id"]), "valid_to": stamp(row["ends_at"])}
+
+
 _OF_AN_ORDER = ("entry", "order_id", "allocation_id", "project_id", "site_id", "kind", "commodity", "quantity",
                 "currency", "price_micro", "payers", "service_start", "service_end")  # fmt: skip
 

@@ -14,7 +14,7 @@ from accounting.evidence import merkle
 from accounting.evidence.leaves import entries
 from accounting.evidence.note import parse
 from accounting.evidence.outbox import ENTRY, OUTBOX
-from accounting.store.schema import ENTRIES, insert_all
+from accounting.store.schema import ENTRIES, among, insert_all
 from accounting.tables.evidence import CheckpointRow, CosignatureRow, LeafRow, NodeRow
 
 LEAVES = cast(Table, LeafRow.__table__)
@@ -38,7 +38,7 @@ class Leaf:
 
 
 def append_waiting(conn: Connection, *, limit: int = 2000) -> int:
-    """Make leaves of what waits in the outbox, oldest first; how many. Run again until it says 0."""
+    """Make leaves of what waits in the outbox, oldest first; how many were taken out. Run again until it says 0."""
     if conn.dialect.name == "postgresql":
         conn.execute(text(_LOCK))
     waiting = conn.execute(select(OUTBOX).order_by(OUTBOX.c.id).limit(limit)).all()
@@ -46,15 +46,32 @@ def append_waiting(conn: Connection, *, limit: int = 2000) -> int:
         return 0
     made = {str(leaf.entry_id): leaf.payload.decode() for leaf in entries(conn, _ids(waiting))}
     size = tree_size(conn)
-    rows = []
-    for seq, item in enumerate(waiting, size):
+    rows: list[dict[str, Any]] = []
+    known = _standing(conn, waiting)
+    for item in waiting:
         payload = made[item.ref] if item.body is None else item.body
+        if item.body is not None:
+            if known.get((item.kind, item.ref)) == payload:
+                continue  # the very same document, put twice: one leaf is its evidence, and the log goes on
+            known[item.kind, item.ref] = payload
         digest = merkle.leaf_hash(payload.encode())
-        rows.append({"seq": seq, "kind": item.kind, "ref": item.ref, "payload": payload, "leaf_hash": digest})
+        rows.append({"seq": size + len(rows), "kind": item.kind, "ref": item.ref, "payload": payload,
+                     "leaf_hash": digest})  # fmt: skip
     _append(conn, size, rows)
     # By id, not up to an id: on PostgreSQL a smaller one may be committed later.
     conn.execute(delete(OUTBOX).where(OUTBOX.c.id.in_([item.id for item in waiting])))
-    return len(rows)
+    return len(waiting)
+
+
+def _standing(conn: Connection, waiting: Sequence[Any]) -> dict[tuple[str, str], str]:
+    """The texts of the documents among these that are leaves already."""
+    documents = [item for item in waiting if item.body is not None]
+    if not documents:
+        return {}
+    of_kind = among(conn, LEAVES.c.kind, {item.kind for item in documents})
+    named = among(conn, LEAVES.c.ref, {item.ref for item in documents})
+    query = select(LEAVES.c.kind, LEAVES.c.ref, LEAVES.c.payload).where(of_kind, named)
+    return {(row.kind, row.ref): row.payload for row in conn.execute(query)}
 
 
 def _ids(waiting: Sequence[object]) -> list[int]:
@@ -119,6 +136,8 @@ class Signed:
 
 def make_checkpoint(conn: Connection, sign: Callable[[int, bytes], str], *, now: datetime) -> Signed | None:
     """Sign the tree as it stands, where it has grown; `sign(size, root)` makes the note."""
+    if conn.dialect.name == "postgresql":
+        conn.execute(text(_LOCK))  # every site's tick may do it
     size = tree_size(conn)
     newest = conn.scalar(select(func.max(CHECKPOINTS.c.size)))
     if size == 0 or newest == size:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, exists, func, insert, or_, select
 
 from accounting.evidence.canonical import canonical, sha256_hex
 from accounting.tables.evidence import LeafRow, OutboxRow
@@ -33,8 +33,11 @@ def put(conn: Connection, kind: str, ref: str, content: Any, **facts: str) -> st
 
 
 def put_source(conn: Connection, kind: str, content: Any, **facts: str) -> str:
-    """A source document, by its hash: what comes again is no new leaf. Returns the hash."""
+    """A source document, by its hash: what comes again, also at the same time, is no new leaf. Returns the hash."""
     digest = sha256_bytes(content) if isinstance(content, bytes) else sha256_hex(content)
+    if conn.dialect.name == "postgresql":  # two that bring one file at once would both find that it is new
+        number = int.from_bytes(hashlib.sha256(f"{kind}:{digest}".encode()).digest()[:8], signed=True)
+        conn.execute(select(func.pg_advisory_xact_lock(number)))
     if conn.scalar(select(or_(waits(kind, digest), _stands(kind, digest)))):
         return digest
     return put(conn, kind, digest, content, **facts)

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, String, cast, select
 
 from accounting.evidence import log
-from accounting.evidence.documents import discount, price_end, price_rule, project_terms
-from accounting.store.schema import AGREEMENTS, DISCOUNTS, KEYS, RULES, SIGNATURES, TARIFFS, TERMS
+from accounting.evidence.documents import discount, discount_end, price_end, price_rule, project_terms
+from accounting.store.schema import AGREEMENTS, DISCOUNT_ENDS, DISCOUNTS, KEYS, RULES, SIGNATURES, TARIFFS, TERMS
 
 Named = tuple[str, int]  # id and version of an agreement
 
@@ -27,6 +27,8 @@ def terms(
     yield from _of(conn, "price_end", RULES, size, price_end)
     mine = sorted(projects)
     yield from _of(conn, "discount", DISCOUNTS, size, discount, DISCOUNTS.c.project_id.in_(mine))
+    ended = DISCOUNT_ENDS.c.id.in_(select(DISCOUNTS.c.id).where(DISCOUNTS.c.project_id.in_(mine)))
+    yield from _of(conn, "discount_end", DISCOUNT_ENDS, size, discount_end, ended)
     yield from _bought(conn, size, mine)
     for row in conn.execute(select(TARIFFS).order_by(TARIFFS.c.id, TARIFFS.c.version)).all():
         yield from _signed(conn, "tariff", row, size)

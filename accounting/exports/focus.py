@@ -40,8 +40,8 @@ def focus_csv(documents: Iterable[Document]) -> str:
 
 def _rows(doc: Document, line: Line) -> Iterator[dict[str, object]]:
     net = decimal_of(line.net_minor, doc.currency)
-    credit = line.kind is LineKind.CREDIT
-    usage = {} if credit else {
+    no_usage = line.kind in (LineKind.CREDIT, LineKind.ADJUSTMENT)
+    usage = {} if no_usage else {
         "ConsumedQuantity": line.core_seconds, "ConsumedUnit": "Core-Seconds",
         "PricingQuantity": (Decimal(line.core_seconds) / 3600).quantize(_HOURS), "PricingUnit": "Core-Hours",
         "PricingCategory": "Standard", "SkuId": "core-hours", "SkuPriceId": f"core-hours/{line.site_id}",
@@ -64,7 +64,7 @@ def _rows(doc: Document, line: Line) -> Iterator[dict[str, object]]:
 
 
 _CATEGORY = {LineKind.USAGE: "Usage", LineKind.CORRECTION: "Usage", LineKind.CREDIT: "Credit",
-             LineKind.ORDER: "Purchase"}  # fmt: skip
+             LineKind.ORDER: "Purchase", LineKind.ADJUSTMENT: "Adjustment"}  # fmt: skip
 
 
 def _class(line: Line) -> str | None:
@@ -77,7 +77,7 @@ def _class(line: Line) -> str | None:
 def _frequency(line: Line) -> str:
     if line.kind is LineKind.ORDER and line.ordered is not None:
         return "Recurring" if line.ordered.kind == "subscription" else "One-Time"
-    return "One-Time" if line.kind is LineKind.CREDIT else "Usage-Based"
+    return "One-Time" if line.kind in (LineKind.CREDIT, LineKind.ADJUSTMENT) else "Usage-Based"
 
 
 def _purchase(line: Line, ordered: Ordered) -> dict[str, object]:

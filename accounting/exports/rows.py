@@ -11,8 +11,8 @@ from sqlalchemy import Connection, func, select
 from accounting.exports.general_ledger import LedgerLine
 from accounting.exports.ogf_ur import ChargedRun
 from accounting.invoicing.invoice import Document, from_snapshot
-from accounting.invoicing.store import DOCUMENTS
 from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, REVERSALS, USAGE
+from accounting.store.settled import DOCUMENTS
 
 
 def documents(conn: Connection, start: datetime, end: datetime, *, project_id: str | None = None) -> list[Document]:

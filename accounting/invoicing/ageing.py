@@ -47,7 +47,7 @@ def aged(documents: Sequence[OpenDocument], disputed: Mapping[str, int], now: da
     """Each open invoice with its age; the longest overdue first."""
     found = []
     for document in documents:
-        days = _days_overdue(document, now)
+        days = _days_overdue(document, now) if document.open_minor > 0 else 0
         held = min(disputed.get(document.number, 0), max(document.open_minor, 0))
         level = sum(days >= limit for limit in DUNNING_DAYS) if document.open_minor - held > 0 else 0
         found.append(Aged(document, days, held, _bucket(days), level))

@@ -16,8 +16,9 @@ from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.disputes import DISPUTE_WITHIN, LIVE, Dispute, DisputeState, Side, Step, advance, answer_due
 from accounting.invoicing.invoice import Document, DocumentKind
 from accounting.invoicing.items import ITEMS
-from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, load, lock
+from accounting.invoicing.store import credited, issue_credit_note, load, lock
 from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, REVERSALS, core
+from accounting.store.settled import DOCUMENTS
 
 DISPUTES = core(tables.DisputeRow)
 EVENTS = core(tables.DisputeEventRow)

@@ -30,6 +30,7 @@ class LineKind(StrEnum):
     CORRECTION = "correction"  # a late or changed record of an earlier period
     CREDIT = "credit"  # given back by decision
     ORDER = "order"  # the price of a block, or of a month of a subscription
+    ADJUSTMENT = "adjustment"  # what somebody decided, with a reason, that is owed more or less
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Ordered:
 @dataclass(frozen=True, slots=True)
 class Item:
     """Usage of one person at one site in one service period, summed from charges; negative where it was corrected. Or
-    what was ordered."""
+    what was ordered, or the adjustment that is named."""
 
     site_id: str
     user_id: str
@@ -72,6 +73,7 @@ class Item:
     core_seconds: int
     amount_micro: int
     ordered: Ordered | None = None
+    adjusts: str = ""
 
 
 @dataclass(frozen=True, slots=True)

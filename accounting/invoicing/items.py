@@ -4,7 +4,8 @@ A document's leaf commits to the list, so that nobody can say later that another
 
     line number, kind, entry of the charge, part, core-seconds, micro-units     separated by tabs, one a line, by charge
 
-Prices of orders come behind the charges: their kind is `order`, their entry the order's (order_lines.py).
+Prices of orders come behind the charges: their kind is `order`, their entry the order's (order_lines.py). Adjustments
+come last: their kind is `adjustment`, their entry the one that posted them (adjustment_lines.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy import Connection, select
 
 from accounting import tables
-from accounting.invoicing.invoice import Document
+from accounting.invoicing.adjustment_lines import adjustment_items
+from accounting.invoicing.invoice import Document, LineKind
 from accounting.invoicing.order_lines import order_items
 from accounting.store.schema import CHARGES, ENTRIES, core
 
@@ -26,7 +28,10 @@ Listed = tuple[str, ...]  # as above; numbers as text, so that no reader rounds 
 
 def items_of(conn: Connection, made: Document) -> Iterator[Listed]:
     """The items of a document in the order that is hashed; none of a credit that somebody decided."""
-    line_of = {(line.site_id, line.user_id, line.service_start): line.number for line in made.lines if not line.ordered}
+    line_of = {
+        (line.site_id, line.user_id, line.service_start): line.number
+        for line in made.lines if not line.ordered and line.kind is not LineKind.ADJUSTMENT
+    }  # fmt: skip
     query = (
         select(ITEMS, ENTRIES.c.idem_key)
         .join(CHARGES, CHARGES.c.id == ITEMS.c.charge_id)
@@ -38,6 +43,7 @@ def items_of(conn: Connection, made: Document) -> Iterator[Listed]:
         line = line_of[row.site_id, row.user_id, row.service_start]
         yield str(line), row.kind, row.idem_key, row.part, str(row.core_seconds), str(row.amount_micro)
     yield from order_items(conn, made)
+    yield from adjustment_items(conn, made)
 
 
 def items_sha256(items: Iterable[Listed]) -> str:

@@ -38,7 +38,7 @@ def charges_of_line(
 ) -> list[BilledCharge]:
     """By charge id, behind `after`. A decided credit has none of its own: its invoice's line has them. An order's price
     is of no runs."""
-    if line.ordered is not None:
+    if line.ordered is not None or line.kind is LineKind.ADJUSTMENT:
         return []
     number = doc.corrects if line.kind is LineKind.CREDIT else doc.number
     query = (

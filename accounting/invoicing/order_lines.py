@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select
+from sqlalchemy import BigInteger, Connection, Select, func, insert, select
 
 from accounting.invoicing.invoice import Document, Item, LineKind, Ordered
 from accounting.store.orders import part_of
@@ -92,6 +92,18 @@ def left_to_bill(conn: Connection, before: datetime) -> list[tuple[str, str, int
         for row in conn.execute(_counting_before(before))
         if int(row.price_micro) != billed.get(row.allocation_id, 0)
     ]
+
+
+def priced_within(conn: Connection, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
+    """(currency, micro-units, what of them is on documents) of each price that counts within [start, end)."""
+    on = select(func.coalesce(func.sum(ORDER_ITEMS.c.amount_micro), 0, type_=BigInteger))
+    on = on.where(ORDER_ITEMS.c.allocation_id == ORDER_PRICES.c.allocation_id)
+    query = (
+        select(ORDER_PRICES.c.currency, ORDER_PRICES.c.price_micro, on.scalar_subquery())
+        .join(ENTRIES, ENTRIES.c.id == ORDER_PRICES.c.entry_id)
+        .where(ENTRIES.c.effective_at >= start, ENTRIES.c.effective_at < end)
+    )
+    return [(currency, int(price), int(billed)) for currency, price, billed in conn.execute(query)]
 
 
 def _counting_before(moment: datetime) -> Select[Any]:

@@ -26,12 +26,11 @@ from sqlalchemy import (
     update,
 )
 
-from accounting import tables
 from accounting.calendar import Period, months
 from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
 from accounting.invoicing import legal_entities
-from accounting.invoicing.cleared import settled_by_clearing
+from accounting.invoicing.adjustment_lines import claim_adjustments, unbilled_adjustments
 from accounting.invoicing.credit_notes import Credit, Credited, credit_note
 from accounting.invoicing.credit_shares import share_credit
 from accounting.invoicing.invoice import (
@@ -47,7 +46,7 @@ from accounting.invoicing.invoice import (
 )
 from accounting.invoicing.items import ITEMS, items_of, items_sha256
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
-from accounting.invoicing.order_lines import PricePart, claim, unbilled_prices
+from accounting.invoicing.order_lines import claim, unbilled_prices
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
 from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.invoicing.tax_booked import book_tax
@@ -55,11 +54,9 @@ from accounting.ledger import Entry, Posting
 from accounting.store import book
 from accounting.store.holds import raise_limit
 from accounting.store.periods import assert_may_bill
-from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, core
+from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE
+from accounting.store.settled import DOCUMENTS, settled_minor
 from accounting.tables import UtcTime
-
-DOCUMENTS = core(tables.BillingDocumentRow)
-PAID = core(tables.InvoicePaymentRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +77,10 @@ class Wanted:
     people: Mapping[str, str]
     whole: bool = True
     not_sites: tuple[str, ...] = ()
+
+    def sells(self, site_id: str) -> bool:
+        """Whether what is of this site (empty: of none) is billed here."""
+        return site_id not in self.not_sites if self.sites is None else site_id in self.sites
 
 
 def issue_invoice(conn: Connection, wanted: Wanted, *, now: datetime) -> Document | None:
@@ -112,25 +113,31 @@ def _issue(
     first, total = conn.execute(select(
         func.min(billable.c.end_time, type_=UtcTime()), func.sum(billable.c.amount_micro, type_=BigInteger)
     )).one()  # fmt: skip
-    prices = _prices(conn, wanted, until)
-    if first is None and not prices:
+    prices = unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
+                             sold_here=wanted.sells, before=until)  # fmt: skip
+    adjusted = unbilled_adjustments(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
+                                    sold_here=wanted.sells, before=until, zone=issuer.zone)  # fmt: skip
+    if first is None and not prices and not adjusted:
         return None
     if first is not None and first < tax.valid_from:
         raise InvoiceRefused(f"tax rule {tax.code!r} has no version that holds on {first.date().isoformat()}")
-    negative = int(total or 0) + sum(price.item.amount_micro for price in prices) < 0
+    beside = [*(price.item for price in prices), *(part.item for part in adjusted)]
+    negative = int(total or 0) + sum(item.amount_micro for item in beside) < 0
     kind = DocumentKind.CREDIT_NOTE if negative else DocumentKind.INVOICE
     serial, number, at = _next(conn, issuer.id, kind, now)
     for period in months(first, until, issuer.zone) if first is not None else ():
         _claim(conn, number, billable, period)
     claim(conn, number, prices)
+    claim_adjustments(conn, number, adjusted)
     # From what was claimed: charges may have come since they were counted.
-    items = [*_claimed(conn, number), *(price.item for price in prices)]
+    items = [*_claimed(conn, number), *beside]
     if not items or (sum(item.amount_micro for item in items) < 0) != negative:
         raise InvoiceRefused(f"the charges of {wanted.project} changed while they were billed: ask again")
     of = _corrected(conn, number)
+    why = {part.adjustment_id: part.reason for part in adjusted}
     lines = [
-        (_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id),
-         ", ".join(of.get((item.service_start, item.site_id, item.user_id), ())))
+        (_kind(item, wanted.month), item, wanted.people.get(item.user_id, item.user_id), why.get(item.adjusts, "")
+         or ", ".join(of.get((item.service_start, item.site_id, item.user_id), ())))
         for item in items
     ]  # fmt: skip
     made = document(
@@ -163,13 +170,6 @@ def issue_credit_note(
     share_credit(conn, made, entry_id=int(entry_id or 0), now=now)
     may_spend_again(conn, invoice, again)
     return made
-
-
-def settled_minor(conn: Connection, invoice_number: str) -> int:
-    """What of a document's gross is paid, credited, set off or paid back so far; a write-off settles nothing."""
-    paid = select(func.coalesce(func.sum(PAID.c.amount_minor), 0)).where(PAID.c.document == invoice_number)
-    back = select(func.coalesce(func.sum(DOCUMENTS.c.gross_minor), 0)).where(DOCUMENTS.c.corrects == invoice_number)
-    return int(conn.scalar(paid) or 0) - int(conn.scalar(back) or 0) + settled_by_clearing(conn, invoice_number)
 
 
 def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:
@@ -348,19 +348,11 @@ def _corrected(conn: Connection, number: str) -> dict[tuple[datetime, str, str],
     return found
 
 
-def _prices(conn: Connection, wanted: Wanted, until: datetime) -> list[PricePart]:
-    """What orders cost that count before a moment and are on no document."""
-
-    def sold_here(site_id: str) -> bool:
-        return site_id not in wanted.not_sites if wanted.sites is None else site_id in wanted.sites
-
-    return unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
-                           sold_here=sold_here, before=until)  # fmt: skip
-
-
 def _kind(item: Item, billed: Period) -> LineKind:
     if item.ordered is not None:
         return LineKind.ORDER
+    if item.adjusts:
+        return LineKind.ADJUSTMENT
     return LineKind.USAGE if item.service_start >= billed.start else LineKind.CORRECTION
 
 

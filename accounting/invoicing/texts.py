@@ -40,6 +40,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "total": ("Total", "合计"),
     "usage": ("Computing at {site}, {user}", "{site} 计算资源，用户 {user}"),
     "correction": ("Correction: computing at {site}, {user}", "更正：{site} 计算资源，用户 {user}"),
+    "adjustment": ("Adjustment", "账目调整"),
     "of_documents": ("{text}. Corrects {documents}", "{text}；更正 {documents}"),
     "credit": ("Credit for line {number}: {site}, {user}", "第 {number} 行退款：{site}，用户 {user}"),
     "order_block": ("Order {order}: {amount}, once", "订单 {order}：{amount}，一次性购买"),
@@ -80,8 +81,11 @@ def describe(line: Line, lang: str) -> str:
     """What a line is for."""
     if line.ordered is not None:
         return _described_order(line, line.ordered, lang)
-    key = {LineKind.USAGE: "usage", LineKind.CORRECTION: "correction", LineKind.CREDIT: "credit"}[line.kind]
-    text = say(key, lang, site=line.site_id, user=line.user or line.user_id or "–", number=line.number)
+    key = {LineKind.USAGE: "usage", LineKind.CORRECTION: "correction", LineKind.CREDIT: "credit",
+           LineKind.ADJUSTMENT: "adjustment"}[line.kind]  # fmt: skip
+    text = say(key, lang, site=line.site_id or "–", user=line.user or line.user_id or "–", number=line.number)
+    if line.kind is LineKind.ADJUSTMENT:
+        return f"{text}. {line.text}"
     return say("of_documents", lang, text=text, documents=line.text) if line.text else text
 
 

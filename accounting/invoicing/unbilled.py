@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, and_, func, select
 
+from accounting.invoicing.adjustment_lines import left_to_adjust
 from accounting.invoicing.items import ITEMS
 from accounting.invoicing.order_lines import left_to_bill
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
@@ -15,19 +16,20 @@ from accounting.store.schema import CHARGES, REVERSALS, USAGE
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Runs of a project that are charged by the centre's meter and are on no document, prices of its orders that are
-    not (wholly) on any, and what all of it comes to."""
+    """Runs of a project that are charged by the centre's meter and are on no document, prices of its orders and
+    adjustments that are not (wholly) on any, and what all of it comes to."""
 
     project_id: str
     currency: str
     runs: int
     amount_micro: int
     orders: int = 0
+    adjustments: int = 0
 
 
 def waiting_to_be_billed(conn: Connection, before: datetime) -> list[Waiting]:
     """What ended before a moment and the next invoice would have, by project: charges, billed ones taken back,
-    and what orders cost.
+    what orders cost, and adjustments.
 
     Charges of nothing are not counted, nor runs that only the gateway has metered: those are never billed.
     """
@@ -53,6 +55,11 @@ def waiting_to_be_billed(conn: Connection, before: datetime) -> list[Waiting]:
     for project, currency, amount in left_to_bill(conn, before):
         found = sums.get((project, currency), Waiting(project, currency, 0, 0))
         sums[project, currency] = replace(found, amount_micro=found.amount_micro + amount, orders=found.orders + 1)
+    for project, currency, amount in left_to_adjust(conn, before):
+        found = sums.get((project, currency), Waiting(project, currency, 0, 0))
+        sums[project, currency] = replace(
+            found, amount_micro=found.amount_micro + amount, adjustments=found.adjustments + 1
+        )
     return [sums[key] for key in sorted(sums)]
 
 

@@ -90,7 +90,7 @@ def _transaction(row: Mapping[str | None, object], profile: CsvProfile) -> BankT
         return None
     booked = datetime.strptime(text(profile.booked_on), profile.date_format).replace(tzinfo=UTC)
     return BankTransaction(
-        profile.account, text(profile.bank_ref)[:140], booked, currency, minor,
+        profile.account, text(profile.bank_ref), booked, currency, minor,
         text(profile.payer_name)[:200], text(profile.remittance)[:1000], "csv",
     )  # fmt: skip
 

@@ -127,7 +127,7 @@ def _detail(detail: Element, currency: str) -> tuple[int | None, str, str, str]:
         purpose.append(end_to_end)
     return (
         minor,
-        _own(_text(detail, "Refs", "AcctSvcrRef"))[:140],
+        _own(_text(detail, "Refs", "AcctSvcrRef")),
         payer,
         " ".join(p.strip() for p in purpose if p.strip()),
     )

@@ -12,6 +12,7 @@ billed: what a tax office gives back of a bad debt is for the issuer's return, o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +20,14 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from accounting.errors import FourEyes, PaymentRefused
-from accounting.invoicing.cleared import (
+from accounting.invoicing.invoice import Document
+from accounting.invoicing.postings import payer_receivable, settled_micro, settled_postings
+from accounting.invoicing.store import load, may_spend_again
+from accounting.ledger import BAD_DEBT, CASH, Entry, Posting, paid
+from accounting.minor_units import micro_per_minor, plain, to_micro
+from accounting.payments.store import lock_receivables, open_documents
+from accounting.store import book
+from accounting.store.cleared import (
     CLEARING_DECISIONS,
     CLEARINGS,
     DEPOSIT,
@@ -28,15 +36,9 @@ from accounting.invoicing.cleared import (
     WRITE_OFF,
     written_off,
 )
-from accounting.invoicing.invoice import Document
-from accounting.invoicing.postings import payer_receivable, settled_micro, settled_postings
-from accounting.invoicing.store import DOCUMENTS, load, may_spend_again, settled_minor
-from accounting.ledger import BAD_DEBT, CASH, Entry, Posting, paid
-from accounting.minor_units import micro_per_minor, plain, to_micro
-from accounting.payments.store import lock_receivables, open_documents
-from accounting.store import book
-from accounting.store.payments import prepaid
+from accounting.store.payments import lock_prepaid, prepaid
 from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS
+from accounting.store.settled import DOCUMENTS, settled_minor
 
 KINDS = (WRITE_OFF, DEPOSIT, SET_OFF, REFUND)
 _NEED_TWO = (WRITE_OFF, REFUND)  # money is given up or goes out
@@ -111,6 +113,21 @@ def decide_clearing(conn: Connection, clearing_id: str, *, approve: bool, by: st
     return "posted"
 
 
+def set_off_open(conn: Connection, made: Document, *, new_id: Callable[[], str], by: str, now: datetime) -> None:
+    """Set what corrections gave back off against what is open once a document was made: of the same issuer, payer,
+    project and currency, the oldest first. What is left of a credit waits for the next invoice.
+    """
+    found = open_documents(conn, beside=made)
+    credits = {d.number: -d.open_minor for d in found if d.open_minor < 0}
+    for invoice in (d for d in found if d.open_minor > 0):
+        left = invoice.open_minor
+        for source, credit in credits.items():
+            if amount := min(left, credit):
+                asked = Clearing(new_id(), SET_OFF, invoice.number, f"{source} gave it back", by, amount, source)
+                request_clearing(conn, asked, four_eyes_micro=0, now=now)
+                left, credits[source] = left - amount, credit - amount
+
+
 def clearings(conn: Connection, document: str | None = None) -> list[Any]:
     """Everything that was asked for (of a document), with its decision (None: waiting), newest first."""
     query = _with_decisions().order_by(CLEARINGS.c.recorded_at.desc(), CLEARINGS.c.id.desc())
@@ -157,6 +174,7 @@ def _checked(conn: Connection, wanted: Clearing) -> _Decided:
     if wanted.kind == WRITE_OFF:
         low, high = -written_off(conn, document.number), left
     elif wanted.kind == DEPOSIT:
+        lock_prepaid(conn, document.project_id, document.currency)
         high = min(left, deposit_left(conn, document))
     elif source is not None:
         high = min(left, -credit)

@@ -12,6 +12,7 @@ from datetime import datetime
 from accounting.errors import PaymentRefused
 
 AMOUNT_MINOR_MAX = 10**15
+REFERENCE_MAX = 140
 NAMED = "named in the reference"
 RETURNED = "returned, and named in the reference"
 
@@ -32,6 +33,8 @@ class BankTransaction:
     def __post_init__(self) -> None:
         if not self.bank_ref or not self.account:
             raise PaymentRefused("a bank transaction has an account and the bank's reference")
+        if len(self.bank_ref) > REFERENCE_MAX:  # cut short, two payments could become one
+            raise PaymentRefused(f"a bank's reference has at most {REFERENCE_MAX} characters, not {len(self.bank_ref)}")
         if not 0 < abs(self.amount_minor) <= AMOUNT_MINOR_MAX:
             raise PaymentRefused(f"{self.bank_ref}: {self.amount_minor} is no amount of a payment")
         if not 1970 < self.booked_on.year < 2500:

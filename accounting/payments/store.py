@@ -12,18 +12,19 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from accounting.errors import PaymentRefused
-from accounting.invoicing.cleared import cleared_sums
-from accounting.invoicing.invoice import DocumentKind
+from accounting.invoicing.invoice import Document, DocumentKind
 from accounting.invoicing.legal_entities import ENTITIES, SERIES, entities
 from accounting.invoicing.postings import allocation_postings, receipt_postings, settled_micro, settled_postings
-from accounting.invoicing.store import DOCUMENTS, PAID, load, may_spend_again, settled_minor
+from accounting.invoicing.store import load, may_spend_again
 from accounting.ledger import Entry
 from accounting.minor_units import plain
 from accounting.payments.payment import NAMED, Allocation, BankTransaction, OpenDocument, allocate, reopen
 from accounting.payments.top_up import Recognised, recognise
 from accounting.payments.top_up_store import lock_money, match_import, waiting
 from accounting.store import book
+from accounting.store.cleared import cleared_sums
 from accounting.store.schema import TOP_UP_RECEIPTS, TRANSACTIONS, upsert
+from accounting.store.settled import DOCUMENTS, PAID, settled_minor
 
 _CHUNK = 200
 BY_REFERENCE = "its bank reference"
@@ -126,6 +127,8 @@ def allocate_by_hand(
         raise PaymentRefused(f"there is no transaction {transaction_id}")
     t = received.transaction
     document = next((d for d in open_documents(conn, number=number) if d.currency == t.currency), None)
+    if document is not None and document.open_minor < 0 and not dict(received.documents).get(number):
+        raise PaymentRefused(f"{number} owes nothing: what it gives back is set off against open invoices")
     if document is None:
         raise PaymentRefused(f"there is no invoice {number} in {t.currency}")
     here = dict(received.documents).get(number, 0)
@@ -143,9 +146,12 @@ def allocate_by_hand(
     return found
 
 
-def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenDocument]:
+def open_documents(
+    conn: Connection, *, number: str | None = None, beside: Document | None = None
+) -> list[OpenDocument]:
     """Invoices with what is left of them after credit notes, payments and clearings, and credit notes of no invoice of
-    their own (negative); all that are open, or one (open or not)."""
+    their own (negative); all that are open (or those of the same issuer, payer, project and currency), or one (open or
+    not)."""
     paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
         PAID.c.document
     ).subquery()  # fmt: skip
@@ -168,6 +174,11 @@ def open_documents(conn: Connection, *, number: str | None = None) -> list[OpenD
         .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
     )  # fmt: skip
     query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)
+    if beside is not None:
+        query = query.where(
+            DOCUMENTS.c.issuer_id == beside.issuer.id, DOCUMENTS.c.payer_id == beside.payer.id,
+            DOCUMENTS.c.project_id == beside.project_id, DOCUMENTS.c.currency == beside.currency,
+        )  # fmt: skip
     zones = {entity.id: entity.zone for entity, _ in entities(conn) if entity.prefix}
     return [OpenDocument(r.number, r.payer_id, r.legal_name, r.currency, int(r.left), r.due_at, zones[r.issuer_id])
             for r in conn.execute(query)]  # fmt: skip

@@ -16,7 +16,6 @@ from sqlalchemy import Connection, func, insert, select
 
 from accounting.errors import KeyReused, PaymentRefused
 from accounting.invoicing.postings import unallocated as suspense
-from accounting.invoicing.store import PAID
 from accounting.ledger import CASH, Entry, Posting
 from accounting.minor_units import micro_per_minor, plain, to_micro
 from accounting.payments.payment import BankTransaction
@@ -24,6 +23,7 @@ from accounting.payments.top_up import NEAR, TopUp, recognise, refers
 from accounting.store import book
 from accounting.store.payments import Part, Payment, allocate_payment, receive_payment
 from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS, TOP_UP_RECEIPTS, TRANSACTIONS, lock
+from accounting.store.settled import PAID
 
 BY_HAND = "by hand"
 

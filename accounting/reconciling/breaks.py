@@ -147,15 +147,22 @@ def act_on(history: Sequence[Event], act: Act, *, by: str, at: datetime, note: s
     state = history[-1].state if history else State.OPEN
     target = TRANSITIONS.get((state, act))
     if target is None:
-        raise Refused(f"a break that is {state} is not one to {act}")
+        raise Refused(f"this break is {state.value}: {_may_now(state)}")
     if act is Act.PROPOSE and resolution not in (Act.POST, Act.WAIVE):
         raise Refused("a proposal is to post the difference or to waive it")
     proposal = next((e for e in reversed(history) if e.act in (Act.PROPOSE, Act.ACCEPT)), None)
     if act is Act.COUNTERSIGN and proposal is not None and proposal.by == by:
-        raise Refused("somebody else than the one who proposed it must countersign")
+        raise Refused("who proposed it does not countersign it: the other side does, with its own token")
     if act in (Act.POST, Act.WAIVE) and (proposal is None or proposal.resolution != act):
         raise Refused(f"what was agreed is to {proposal.resolution if proposal else 'do nothing yet'}")
     if act in (Act.PROPOSE, Act.DISPUTE, Act.REOPEN) and not note.strip():
         raise Refused("say why")
     wanted = Act.POST.value if act is Act.ACCEPT else resolution
     return Event(act, target, by, at, note, wanted)
+
+
+def _may_now(state: State) -> str:
+    """What people may do to a break in this state, in the words of the commands."""
+    people = (Act.PROPOSE, Act.COUNTERSIGN, Act.DISPUTE, Act.REOPEN)
+    may = [act.value for act in people if (state, act) in TRANSITIONS]
+    return f"what may be done now: {', '.join(may)}" if may else "nothing more is to be done"

@@ -120,6 +120,8 @@ def explain(ours: Ours, theirs: Theirs, ground: Ground) -> list[Explanation]:
             found[step.causes] = Explanation(step.causes, text, step.fits(theirs))
     fewest = min((len(causes) for causes in found), default=0)
     short = [e for causes, e in found.items() if len(causes) == fewest]
+    if theirs.core_seconds == 0 and not ours.state.startswith("COMPLETED"):  # nothing is billed of what failed
+        short = [e for e in short if e.causes == (Cause.STATE,)] or short
     return [e for e in short if e.fits_line] or short
 
 

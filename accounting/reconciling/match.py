@@ -21,6 +21,7 @@ from accounting.reconciling.statement import Line
 from accounting.store.schema import Row
 
 _ROWS = 5_000
+_HUNDREDTH = 36  # core-seconds of a hundredth of a core-hour, as quantities are mostly printed
 # PostgreSQL hashes a whole side, where it may use the memory for it.
 _SETTINGS = {"sqlite": (), "postgresql": ("SET work_mem = '256MB'",)}
 _RESET = {"sqlite": (), "postgresql": ("RESET work_mem",)}
@@ -236,9 +237,13 @@ def _without(pairs: Sequence[Pair], theirs: Sequence[Any], ours: Sequence[Any]) 
 def _differs(pair: Pair, tolerance: Tolerance) -> bool:
     t, o = pair.theirs, pair.ours
     # What was metered, or what of it is billed by the agreement: threads as cores, whole nodes, cores asked for.
-    if all(_apart(t.core_seconds, ours, o.cores, tolerance) for ours in {o.core_seconds, o.billed_core_seconds}):
+    money_differs = t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro
+    if all(
+        _apart(t.core_seconds, ours, o.cores, tolerance) and (money_differs or not _printed(t, ours))
+        for ours in {o.core_seconds, o.billed_core_seconds}
+    ):
         return True
-    if t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro:
+    if money_differs:
         return True
     return bool((t.username and o.username and t.username != o.username) or not o.in_period)
 
@@ -246,3 +251,9 @@ def _differs(pair: Pair, tolerance: Tolerance) -> bool:
 def _apart(theirs: int, ours: int, cores: int, tolerance: Tolerance) -> bool:
     apart = abs(theirs - ours)
     return apart > tolerance.seconds * cores and apart * 1_000_000 > tolerance.ppm * ours
+
+
+def _printed(line: Line, ours: int) -> bool:
+    """Whether it is our quantity in hundredths of a core-hour, with the money of the exact one."""
+    near = abs(line.core_seconds - ours) < _HUNDREDTH and line.core_seconds % _HUNDREDTH == 0
+    return line.amount_micro is not None and near

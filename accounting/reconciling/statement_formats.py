@@ -85,6 +85,8 @@ def read_statement(
     `header` is what the centre said beside the file; totals inside the document take the place of missing ones.
     `keeper` says, by the document's hash, what is kept of its lines.
     """
+    if b"\0" in document:
+        raise Unreadable("it has a NUL byte: it is no text in one of the encodings that are read")
     digest = hashlib.sha256(document).hexdigest()
     lines = Spool(keeper(digest))
     if format_name == "csv":
@@ -332,6 +334,8 @@ def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine],
             if not isinstance(item, dict):
                 raise ValueError("a line is an object")
             words = {str(k): "" if v is None else str(v) for k, v in item.items()}
+            if any("\0" in word for word in (*words, *words.values())):
+                raise ValueError("a NUL character cannot be kept")
             lines.add(meaning.line(number, [words.get(name, "") for name in _ORDER], words))
         except (ValueError, KeyError, OverflowError) as exc:
             problems.append(BadLine(number, json.dumps(item)[:2000], _in_words(exc)))

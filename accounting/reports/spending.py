@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Select, String, case, column, func, or_, select, values
 
 from accounting.calendar import days, month_of, months
-from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, REVERSALS, USAGE
+from accounting.store.schema import ADJUSTMENTS, CHARGES, DECISIONS, ENTRIES, ORDER_PRICES, REVERSALS, USAGE
 from accounting.tables import UtcTime
 
 BUCKETS_MAX = 400
@@ -26,7 +26,7 @@ class By(StrEnum):
     SITE = "site"
     QUEUE = "queue"
     STATE = "state"
-    KIND = "kind"  # run, block, subscription
+    KIND = "kind"  # run, block, subscription, adjustment
     DAY = "day"
     MONTH = "month"
 
@@ -42,8 +42,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Work that ended, and orders whose price was booked, in [start, end), as the books stood at `as_of` (None: now).
-    Empty filters: all."""
+    """Work that ended, orders whose price was booked and adjustments, in [start, end), as the books stood at `as_of`
+    (None: now). Empty filters: all."""
 
     by: tuple[By, ...]
     start: datetime
@@ -87,7 +87,7 @@ class Spent:
 def spent(conn: Connection, question: Question, scope: Scope) -> list[Spent]:
     """Sums by every wanted key, runs and what was ordered; periods ascending, the rest by amount."""
     found: dict[tuple[tuple[str, ...], str], Spent] = {}
-    for row in (*_runs(conn, question, scope), *_ordered(conn, question, scope)):
+    for row in (*_runs(conn, question, scope), *_ordered(conn, question, scope), *_adjusted(conn, question, scope)):
         key = (row.keys, row.currency)
         found[key] = found[key].plus(row) if key in found else row
     dated = [i for i, by in enumerate(question.by) if by in (By.DAY, By.MONTH)]
@@ -125,6 +125,26 @@ def _ordered(conn: Connection, question: Question, scope: Scope) -> Iterator[Spe
         yield Spent(_keyed(question, _OF_ORDERS, keys), currency, 0, 0, int(amount), 0, int(orders), int(amount))
 
 
+def _adjusted(conn: Connection, question: Question, scope: Scope) -> Iterator[Spent]:
+    """What somebody decided in the span that is owed more or less, as it comes on the bill; of no site and nobody's."""
+    if question.user_ids or question.site_ids:
+        return
+    base = ADJUSTMENTS.join(DECISIONS, DECISIONS.c.adjustment_id == ADJUSTMENTS.c.id)
+    base = base.join(ENTRIES, ENTRIES.c.id == DECISIONS.c.entry_id)
+    wanted: list[Any] = []
+    if not scope.everything:
+        wanted.append(ADJUSTMENTS.c.project_id.in_(scope.project_ids))
+    if question.as_of is not None:
+        wanted.append(DECISIONS.c.recorded_at <= question.as_of)
+    if question.project_ids:
+        wanted.append(ADJUSTMENTS.c.project_id.in_(question.project_ids))
+    owed = case((ADJUSTMENTS.c.kind == "write_off", -ADJUSTMENTS.c.amount_micro), else_=ADJUSTMENTS.c.amount_micro)
+    query = _grouped(question, base, _OF_ADJUSTMENTS, ENTRIES.c.effective_at, ADJUSTMENTS.c.currency, func.count(),
+                     [owed])  # fmt: skip
+    for *keys, currency, _, amount in conn.execute(query.where(*wanted)):
+        yield Spent(_keyed(question, _OF_ADJUSTMENTS, keys), currency, 0, 0, int(amount), 0)
+
+
 def _grouped(
     question: Question, base: Any, columns: Mapping[By, Any], at: Any, currency: Any, counted: Any, sums: Sequence[Any]
 ) -> Select[Any]:
@@ -157,6 +177,9 @@ _OF_RUNS = {
 _OF_ORDERS = {
     By.PROJECT: ORDER_PRICES.c.project_id, By.USER: "", By.SITE: ORDER_PRICES.c.site_id, By.QUEUE: "", By.STATE: "",
     By.KIND: ORDER_PRICES.c.kind,
+}  # fmt: skip
+_OF_ADJUSTMENTS = {
+    By.PROJECT: ADJUSTMENTS.c.project_id, By.USER: "", By.SITE: "", By.QUEUE: "", By.STATE: "", By.KIND: "adjustment",
 }  # fmt: skip
 
 

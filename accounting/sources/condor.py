@@ -97,7 +97,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
         threads_per_core=cpus_per_core,
         elapsed_s=elapsed,
         suspended_s=suspended,
-        core_seconds=cores * elapsed,
+        core_seconds=cores * elapsed if is_epoch else _core_seconds(fields, cores, elapsed, suspended, cpus_per_core),
         node_seconds=elapsed,
         gpu_seconds=gpus * wall,
         memory_mib_seconds=memory * wall,
@@ -110,6 +110,14 @@ def _wall(fields: Mapping[str, str], start: datetime | None, end: datetime, *, i
     if is_epoch:
         return 0 if start is None else between(start, end)
     return _whole(fields["RemoteWallClockTime"], SECONDS_MAX)
+
+
+def _core_seconds(fields: Mapping[str, str], cores: int, elapsed: int, suspended: int, cpus_per_core: int) -> int:
+    """`CpusProvisioned` is that of the last match: of several runs only `CumulativeSlotTime` knows what each had."""
+    if _whole(fields.get("NumShadowStarts", "0")) < 2 or "CumulativeSlotTime" not in fields:
+        return cores * elapsed
+    slots = _whole(fields["CumulativeSlotTime"], SECONDS_MAX * 10**6)
+    return max(0, -(-slots // cpus_per_core) - cores * suspended)
 
 
 def _words(ad: Any) -> dict[str, str]:
@@ -137,7 +145,7 @@ def _long_form(block: str) -> dict[str, str]:
 
 def _whole(text: str, limit: int = COUNT_MAX) -> int:
     """ClassAds say `8` or `8.0` of whole seconds; part of a second is cut off, as the daemons do."""
-    match = re.fullmatch(r"(\d{1,12})(?:\.(\d*))?(?:[eE]\+?0+)?", text, re.ASCII)
+    match = re.fullmatch(r"(\d{1,17})(?:\.(\d*))?(?:[eE]\+?0+)?", text, re.ASCII)
     if match is None or int(match[1]) > limit:
         raise ValueError(f"{text!r} is no whole number")
     return int(match[1])

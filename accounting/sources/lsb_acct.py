@@ -1,6 +1,7 @@
 """LSF's `lsb.acct`: JOB_FINISH lines, quoted words in a fixed order (IBM Spectrum LSF reference, "lsb.acct").
 
-Slots are those of the execution hosts (`numProcessors` is the request); the exit status is a raw wait status.
+Slots are those of the execution hosts (`numProcessors` is the request), also of a job that asked for whole hosts (`bsub
+-x`, told by a bit of `options`); the exit status is a raw wait status.
 Suspended time is inside (event time − start): LSF does not tell it here.
 """
 
@@ -19,6 +20,7 @@ FENCED_EXIT = 75
 
 _WORD = re.compile(r'"((?:[^"]|"")*)"(?=\s|\Z)|([^"\s]+)(?=\s|\Z)')
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
+_SUB_EXCLUSIVE = 0x40  # lsbatch.h
 _RUSAGE_WORDS = 19
 _STATES = {32: "EXIT", 64: "DONE"}
 _OTHER_EVENTS = frozenset({"EVENT_ADRSV_FINISH", "JOB_RESIZE", "JOB_EVICT", "JOB_CLEAN", "JOB_NEW", "JOB_START"})
@@ -83,7 +85,7 @@ def read(
         end_time=end,
         cores=cores,
         nodes=hosts,
-        exclusive=per_host is not None,
+        exclusive=per_host is not None or bool(whole(said["options"], 2**63) & _SUB_EXCLUSIVE),
         requested_cores=-(-whole(said["numProcessors"]) // cpus_per_core),
         cpus=slots,
         threads_per_core=cpus_per_core,

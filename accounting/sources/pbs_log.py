@@ -2,7 +2,9 @@
 
 One line is `MM/DD/YYYY HH:MM:SS;type;id;key=value …` (PBS Professional Administrator's Guide, "Accounting"). Cores are
 those of `resource_assigned` in the `S` record (an exclusive job takes whole nodes), else of `exec_vnode`;
-`exec_host` counts nothing (`node/0*0` says so itself). Readers that take only `E` lose every requeued run.
+`exec_host` counts nothing there (`node/0*0` says so itself). Torque has no `exec_vnode`: its slots are those of
+`exec_host` (`n1/0+n1/1`, `n1/0-7`), whatever `Resource_List.ncpus` says. Readers that take only `E` lose every requeued
+run.
 """
 
 from __future__ import annotations
@@ -25,15 +27,22 @@ _LINE = re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d;([A-Za-z]);([^;]*);(.*)\Z", 
 _PAIR = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)=("(?:[^"\\]|\\.)*"|\S*)')
 _ARRAY = re.compile(r"(\d+)\[(\d*)\](.*)\Z", re.DOTALL)
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
-# Events of a job that has no resources then, or keeps them (same guide, table of record types).
-_PASSED = frozenset("QDAaLBCFTUYMPNKkuvcGSzr")
-# What the server writes for ends of its own (src/include/job.h, pbs-lsf-lab.md section 2.4).
-_OWN_ENDS = {-11: "REQUEUED", -20: "NODE_FAIL", -25: "OUT_OF_CPU", -27: "OUT_OF_MEMORY", -29: "TIMEOUT"}
+# Events of a job that has no resources then, or keeps them (same guide, table of record types; src/include/acct.h).
+_PASSED = frozenset("QDAaLBCFTUYMPNKkuvceGSszr")
+# What the server writes for ends of its own (src/include/job.h, JOB_EXEC_*; pbs-lsf-lab.md section 2.4).
+_OWN_ENDS = {
+    **dict.fromkeys((-1, -2, -7, -8, -9, -10, -13, -16, -17, -19, -21, -22, -23, -30), "FAILED"),
+    **dict.fromkeys((-3, -4, -5, -6, -14, -15, -20), "NODE_FAIL"),  # a node's daemon restarted, or a sister was lost
+    **dict.fromkeys((-11, -12, -18), "REQUEUED"),  # rerun, checkpointed, by a hook
+    **dict.fromkeys((-24, -25), "OUT_OF_CPU"),
+    **dict.fromkeys((-26, -27), "OUT_OF_MEMORY"),
+    **dict.fromkeys((-28, -29), "TIMEOUT"),  # of CPU time, of walltime
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a run had: `exact` False where only the request is known."""
+    """What a run had: `exact` False where only the request is known; `requested_cores` None where nothing tells it."""
 
     cores: int
     nodes: int
@@ -41,7 +50,10 @@ class Taken:
     gpus: int
     exact: bool
     exclusive: bool
-    requested_cores: int
+    requested_cores: int | None
+
+    def requested(self, cpus_per_core: int) -> int | None:
+        return None if self.requested_cores is None else -(-self.requested_cores // cpus_per_core)
 
 
 def frame(lines: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -59,6 +71,8 @@ def frame(lines: Sequence[str]) -> Iterator[dict[str, str]]:
                 started[job, start] = line
                 stopped.pop(job, None)
                 suspended.pop(job, None)
+            elif kind == "s":  # what was spare is given back
+                started[job, start] = line
             elif kind == "z":
                 stopped[job] = _clock(line)
             elif kind == "r" and job in stopped:
@@ -103,7 +117,7 @@ def read(
         raise ValueError("it has no end")
     status = _status(said["Exit_status"])
     if start is None:
-        if kind == "E" and "exec_vnode" not in said:
+        if kind == "E" and "exec_vnode" not in said and "exec_host" not in said:
             return None  # deleted before it had anything
         raise ValueError("it has no start")
     took = taken(said, _assigned(fields.get("S", "")), cores_per_node=cores_per_node)
@@ -131,7 +145,7 @@ def read(
         cores=cores,
         nodes=took.nodes,
         exclusive=took.exclusive,
-        requested_cores=-(-took.requested_cores // cpus_per_core),
+        requested_cores=took.requested(cpus_per_core),
         cpus=took.cores,
         threads_per_core=cpus_per_core,
         elapsed_s=elapsed,
@@ -184,22 +198,51 @@ def taken(said: Mapping[str, str], assigned: Mapping[str, str], *, cores_per_nod
             name, _, value = item.partition("=")
             if name in sums:
                 sums[name] += mib(value, unit="K") if name == "mem" else whole(value)
-    asked_cores = whole(said.get("Resource_List.ncpus", ""))
+    slots, torque_hosts = ({}, set()) if parts else _torque_slots(said)
+    asked = said.get("Resource_List.ncpus", "")
     exclusive = bool(re.search(r"\bexcl(host)?\b", said.get("Resource_List.place", "")))
-    nodes = len(hosts) or whole(said.get("Resource_List.nodect", ""))
-    cores, exact = sums["ncpus"] or asked_cores, True
+    nodes = len(hosts or torque_hosts) or whole(said.get("Resource_List.nodect", ""))
+    cores, exact = sums["ncpus"] or slots.get("cores", 0) or whole(asked), True
     if "resource_assigned.ncpus" in assigned:
         cores = whole(assigned["resource_assigned.ncpus"])
     elif exclusive and cores_per_node is not None:
         cores = max(cores, nodes * cores_per_node)
-    elif exclusive or not parts:
+    elif exclusive or not (parts or slots):
         exact = False
+    if cores == 0 and not asked and "resource_assigned.ncpus" not in assigned:
+        raise ValueError("nothing says how many cores it had")
     memory = assigned.get("resource_assigned.mem", said.get("Resource_List.mem", ""))
     gpus = assigned.get("resource_assigned.ngpus", said.get("Resource_List.ngpus", ""))
     return Taken(
-        cores, nodes, mib(memory, unit="K") if memory else sums["mem"], whole(gpus) if gpus else sums["ngpus"], exact,
-        exclusive, asked_cores,
+        cores, nodes, mib(memory, unit="K") if memory else sums["mem"],
+        whole(gpus) if gpus else sums["ngpus"] + slots.get("gpus", 0), exact, exclusive,
+        whole(asked) if asked and not slots else None,
     )  # fmt: skip
+
+
+def _torque_slots(said: Mapping[str, str]) -> tuple[dict[str, int], set[str]]:
+    """Torque's slots: `n1/0+n1/1` (before 5), `n1/0-7,9` (since then), and `exec_gpus=n1-gpu/0+n1-gpu/1`; the hosts.
+
+    Nothing for `n1/0*4`, which is PBS's own and counts nothing.
+    """
+    found = _indices(said.get("exec_host", ""))
+    if found is None:
+        return {}, set()
+    gpus = _indices(said.get("exec_gpus", "")) or {}
+    return {"cores": sum(found.values()), "gpus": sum(gpus.values())}, set(found)
+
+
+def _indices(text: str) -> dict[str, int] | None:
+    """How many indices each host has; None where a word has no such form."""
+    found: dict[str, int] = {}
+    for word in filter(None, text.split("+")):
+        host, slash, indices = word.partition("/")
+        if not slash or not re.fullmatch(r"\d{1,7}(-\d{1,7})?(,\d{1,7}(-\d{1,7})?)*", indices, re.ASCII):
+            return None
+        for part in indices.split(","):
+            first, _, last = part.partition("-")
+            found[host] = found.get(host, 0) + int(last or first) - int(first) + 1
+    return found or None
 
 
 def state_of(status: int, *, requeued: bool) -> str:

@@ -1,6 +1,7 @@
 """`qstat -x -f` of PBS, as JSON (also the JSON that is none: values are not always escaped) and as text.
 
-It knows a job's last run only: earlier runs of a requeued job are in the server's log alone (`pbs_log`).
+It knows a job's last run only: earlier runs of a requeued job are in the server's log alone (`pbs_log`). Torque's
+`qstat -f` is read as well: state `C`, other names of times and exit status, `exec_host` in place of `exec_vnode`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ FORMAT = "pbs-qstat/1"
 
 _JOB = re.compile(r'\t\t"([^"\t]+)":\t\{\s*\Z')
 _MEMBER = re.compile(r'(\t{3,4})"([^"\t]+)":\t(.*?),?\s*\Z')
+_HOSTS = frozenset({"exec_vnode", "exec_host"})
+# Torque's words for the same (site_adapters.pbs gives them renamed already).
+_NAMES = {"exit_status": "Exit_status", "comp_time": "obittime", "start_time": "stime"}
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
 
 
@@ -53,13 +57,13 @@ def read(
 ) -> UsageRecord | None:  # fmt: skip
     """One finished job; None while it has not ended, for an array's parent, and for one that never ran."""
     native_id, task = job_and_task(fields["Job_Id"])
-    if fields["job_state"] not in ("F", "X") or (task is None and "[" in native_id):
+    if fields["job_state"] not in ("F", "X", "C") or (task is None and "[" in native_id):
         return None
-    if "Exit_status" not in fields or "stime" not in fields or "exec_vnode" not in fields:
+    if "Exit_status" not in fields or "stime" not in fields or not _HOSTS & fields.keys():
         return None
     status = int(fields["Exit_status"])
     start, end = c_time(fields["stime"], zone), c_time(fields.get("obittime") or fields["mtime"], zone)
-    runs = whole(fields.get("run_count", "1"))
+    runs = whole(fields.get("run_count", "0"))  # as in the log, whose runs have the same keys
     took = taken(fields, {}, cores_per_node=cores_per_node)
     walltime, span = seconds(fields.get("resources_used.walltime", "")), between(start, end)
     elapsed = walltime if walltime or span <= SKEW_S else span
@@ -84,7 +88,7 @@ def read(
         cores=cores,
         nodes=took.nodes,
         exclusive=took.exclusive,
-        requested_cores=-(-took.requested_cores // cpus_per_core),
+        requested_cores=took.requested(cpus_per_core),
         cpus=took.cores,
         threads_per_core=cpus_per_core,
         elapsed_s=elapsed,
@@ -149,5 +153,5 @@ def _from_text(text: str) -> Iterator[dict[str, str]]:
         for line in lines:
             match = re.match(r"    ([A-Za-z_][\w.]*) = (.*)\Z", line)
             if match is not None:
-                row.setdefault(match[1], match[2])
+                row.setdefault(_NAMES.get(match[1], match[1]), match[2])
         yield row

@@ -1,4 +1,4 @@
-"""Slurm's `sacct -X -D -P`: one row per run, with `TZ=UTC` (man sacct; traps in docs/accounting.md).
+"""Slurm's `sacct -X -D -P`: one row per run, with `TZ=UTC` (man sacct; how it is metered: docs/metering-rules.md).
 
 Without `-D` earlier runs of a requeued job are missing. Job ids are used again, so the key is DBIndex. A resized job's
 second row keeps the first Start, so each row is clipped to begin no earlier than its own Submit.
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from accounting.sources.figures import SECONDS_MAX, mib, moment, seconds, whole
 from accounting.sources.reading import Reading, read_rows
-from accounting.usage import Kind, Meter, UsageRecord
+from accounting.usage import RESIZING, Kind, Meter, UsageRecord
 
 # Every word of `man sacct`, JOB STATE CODES; one that is missing here is quarantined, never dropped.
 STATES = frozenset(
@@ -24,6 +24,8 @@ STATES = frozenset(
     }
 )
 LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STOPPED"})
+# Whole seconds of three columns, each cut by itself.
+SKEW_S = 2
 # Our fence ends a second copy with this code before anything of the user's runs.
 FENCED_EXIT = "75:0"
 
@@ -88,7 +90,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     if state in LIVE:
         return None
     submit, start, end = (moment(fields[name], zone) for name in ("Submit", "Start", "End"))
-    elapsed = whole(fields["ElapsedRaw"], SECONDS_MAX) if "ElapsedRaw" in fields else seconds(fields["Elapsed"])
+    elapsed = _elapsed(fields)
     cpus, nodes = whole(fields["AllocCPUS"]), whole(fields.get("AllocNodes", ""))
     if start is not None and submit is not None and end is not None and submit > start:
         elapsed = min(elapsed, max(0, int((end - submit).total_seconds())))  # resized: the row before has the rest
@@ -96,6 +98,8 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     if start is not None and end is not None and end < start:
         raise ValueError("it ends before it starts")
     ran = _ran(start, cpus, fields.get("NodeList", ""))
+    if ran and end is None:
+        raise ValueError("it has no end")
     cores = -(-cpus // cpus_per_core)
     tres = _tres(fields.get("AllocTRES", ""))
     suspended = _suspended(fields.get("Suspended", ""))
@@ -105,7 +109,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     task = _TASK.search(job_id)
     return UsageRecord(
         site_id=site_id,
-        run_key=_run_key(fields) + (":resizing" if state == "RESIZING" else ""),
+        run_key=_run_key(fields) + (RESIZING if state == "RESIZING" else ""),
         meter=Meter.CENTRE,
         kind=Kind.FENCED_COPY if fenced else Kind.RUN if ran else Kind.NEVER_RAN,
         native_id=job_id.partition("_")[0],
@@ -122,7 +126,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         cores=cores,
         nodes=nodes,
         elapsed_s=elapsed if ran else 0,
-        requested_cores=-(-whole(fields["ReqCPUS"]) // cpus_per_core) if fields.get("ReqCPUS") else None,
+        requested_cores=_requested(fields.get("ReqCPUS", ""), fields.get("ReqTRES", ""), cpus_per_core),
         cpus=cpus,
         threads_per_core=cpus_per_core,
         suspended_s=suspended,
@@ -132,6 +136,11 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         gpu_seconds=tres.get("accelerators", 0) * (elapsed + suspended) if ran else 0,
         memory_mib_seconds=tres.get("mem", 0) * (elapsed + suspended) if ran else 0,
         tag=tags[0] if tags else "",
+        # Slurm's elapsed time is the span without suspension, to the second: another figure is doubtful (trap 26).
+        estimated=ran
+        and start is not None
+        and end is not None
+        and abs((end - start).total_seconds() - elapsed - suspended) > SKEW_S,
         raw=dict(fields),
     )
 
@@ -150,15 +159,31 @@ def _ran(start: object, cpus: int, nodes: str) -> bool:
     return start is not None and cpus > 0 and nodes != "None assigned"
 
 
+def _elapsed(fields: Mapping[str, str]) -> int:
+    """Seconds without suspension. An empty column is no 0: whoever exported it left the figure out."""
+    if "ElapsedRaw" not in fields:
+        return seconds(fields["Elapsed"])
+    if not fields["ElapsedRaw"]:
+        raise ValueError("ElapsedRaw is empty")
+    return whole(fields["ElapsedRaw"], SECONDS_MAX)
+
+
 def _run_key(fields: Mapping[str, str]) -> str:
     """The database's own number; a centre that leaves it out is known by id and submission, which a requeue renews."""
-    if "DBIndex" in fields:
+    if fields.get("DBIndex", "0") not in ("", "0"):
         return f"{fields['Cluster']}:{whole(fields['DBIndex'], 2**63)}"
     return f"{fields['Cluster']}:{fields['JobIDRaw']}:{fields['Submit']}"
 
 
 def _suspended(text: str) -> int:
     return 0 if text == "00:00:00" else seconds(text)  # as good as every row
+
+
+@lru_cache(maxsize=4096)
+def _requested(cpus: str, tres: str, cpus_per_core: int) -> int | None:
+    """Cores asked for: by `ReqCPUS`, else by the `cpu` of `ReqTRES`; None where neither tells."""
+    said = cpus or next((item[4:] for item in tres.split(",") if item.startswith("cpu=")), "")
+    return -(-whole(said) // cpus_per_core) if said else None
 
 
 @lru_cache(maxsize=4096)

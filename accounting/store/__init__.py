@@ -32,7 +32,7 @@ from accounting.store.holds import (
 from accounting.store.journal import book, posting_lines
 from accounting.store.prices import add_discount, add_tariff, close_tariff, discounts, estimate, price_book, tariffs
 from accounting.store.reading import ChargeLine, Explained, balances, charges_of_job, explain
-from accounting.store.readings import Assigned, quarantine, uncharged
+from accounting.store.readings import Assigned, quarantine, uncharged, unread
 from accounting.store.schema import CHARGES, REVERSALS, USAGE, refresh_statistics
 
 __all__ = [
@@ -41,5 +41,5 @@ __all__ = [
     "add_tariff", "balances", "book", "charge_pending", "charges_of_job", "check_books", "close_tariff", "commodities",
     "credit_line", "discounts", "estimate", "explain", "exposure", "grant_credit", "hold_amounts", "mark_in_flight",
     "open_account", "open_project_accounts", "place_hold", "place_holds", "posting_lines", "price_book", "quarantine",
-    "record_and_book", "refresh_statistics", "release_hold", "shortfall", "tariffs", "uncharged",
+    "record_and_book", "refresh_statistics", "release_hold", "shortfall", "tariffs", "uncharged", "unread",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
+from accounting.money import format_micro
 from accounting.store import contracts
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
@@ -22,8 +23,9 @@ ALONE_FOR = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """`adjustment`: the project owes `amount_micro` more (less, where negative). `write_off`: a debt of that much that
-    will not be paid; it does not come back as credit. `charge_id`: what it is about."""
+    """`adjustment`: the project owes `amount_micro` more (less, where negative), on its next bill. `write_off`: a debt
+    that will not be paid, of what is not billed yet (of an invoice: payments/clearing.py); it does not come back as
+    credit. `charge_id`: what it is about."""
 
     id: str
     kind: str
@@ -53,8 +55,8 @@ def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro:
     conn.execute(
         insert(ADJUSTMENTS).values(
             id=wanted.id, kind=wanted.kind, project_id=wanted.project_id, currency=wanted.currency,
-            amount_micro=wanted.amount_micro, reason=wanted.reason, charge_id=wanted.charge_id, four_eyes=four_eyes,
-            requested_by=wanted.requested_by, recorded_at=now,
+            amount_micro=wanted.amount_micro, reason=wanted.reason, charge_id=wanted.charge_id,
+            four_eyes=four_eyes, requested_by=wanted.requested_by, recorded_at=now,
         )
     )  # fmt: skip
     if four_eyes:
@@ -140,6 +142,10 @@ def _post(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:
     key = f"adjustment:{a.id}"
     ids = book(conn, [Entry(key, a.kind, now, tuple(postings), a.reason)], now=now)
     at = (BALANCES.c.project_id == a.project_id) & (BALANCES.c.commodity == a.currency)
+    if a.kind == "write_off":
+        owed = int(conn.scalar(select(BALANCES.c.posted).where(at).with_for_update()) or 0)
+        if a.amount_micro > owed:
+            raise AccountingError(f"the project owes {format_micro(owed)} {a.currency}: no more can be written off")
     if conn.execute(update(BALANCES).where(at).values(posted=BALANCES.c.posted + change)).rowcount != 1:
         raise AccountingError(f"project {a.project_id} has no account in {a.currency}")
     if a.kind == "write_off":

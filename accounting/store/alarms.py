@@ -31,7 +31,7 @@ class AlarmNow:
 
 
 def seen_jobs(conn: Connection, site_id: str, since: datetime, until: datetime) -> list[SeenJob]:
-    """Jobs whose end the gateway saw in [since, until), by its own meter and by the centre's."""
+    """Jobs whose end the gateway saw in [since, until), by its own meter and by the centre's: the newest readings."""
     newer = USAGE.alias("newer")
     newest = USAGE.outerjoin(newer, newer.c.supersedes == USAGE.c.id)
     of_site = (USAGE.c.site_id == site_id) & newer.c.id.is_(None)
@@ -39,26 +39,40 @@ def seen_jobs(conn: Connection, site_id: str, since: datetime, until: datetime) 
     def total(column: Any) -> Any:
         return func.sum(column, type_=BigInteger)
 
+    tasks = func.count(func.coalesce(USAGE.c.task, -1).distinct()).label("tasks")
     ours = (
         select(USAGE.c.job_id, func.max(USAGE.c.end_time, type_=tables.UtcTime()).label("ended"),
                func.max(USAGE.c.cores).label("cores"), func.count().label("runs"),
-               total(USAGE.c.core_seconds).label("core_seconds"))
+               tasks, total(USAGE.c.core_seconds).label("core_seconds"))
         .select_from(newest)
         .where(of_site, USAGE.c.meter == "gateway", USAGE.c.kind == "run", USAGE.c.end_time >= since,
                USAGE.c.end_time < until)
         .group_by(USAGE.c.job_id).subquery()
     )  # fmt: skip
     theirs = (
-        select(USAGE.c.job_id, total(USAGE.c.core_seconds).label("core_seconds"))
+        select(USAGE.c.job_id, tasks, total(USAGE.c.core_seconds).label("core_seconds"))
         .select_from(newest)
         .where(of_site, USAGE.c.meter == "centre", USAGE.c.job_id.in_(select(ours.c.job_id)))
         .group_by(USAGE.c.job_id).subquery()
     )  # fmt: skip
-    query = select(ours, theirs.c.core_seconds.label("centre")).outerjoin(theirs, theirs.c.job_id == ours.c.job_id)
+    begun = (
+        select(USAGE.c.job_id, (func.count() - 1).label("again"))
+        .select_from(newest)
+        .where(of_site, USAGE.c.meter == "centre", USAGE.c.kind == "run", USAGE.c.job_id.in_(select(ours.c.job_id)))
+        .group_by(USAGE.c.job_id, USAGE.c.native_id, USAGE.c.task, USAGE.c.start_time)
+        .having(func.count() > 1).subquery()
+    )  # fmt: skip
+    twice = select(begun.c.job_id, total(begun.c.again).label("twice")).group_by(begun.c.job_id).subquery()
+    query = (
+        select(ours, theirs.c.core_seconds.label("centre"), theirs.c.tasks.label("told"), twice.c.twice)
+        .outerjoin(theirs, theirs.c.job_id == ours.c.job_id)
+        .outerjoin(twice, twice.c.job_id == ours.c.job_id)
+    )
     return [
-        SeenJob(r.ended, int(r.cores), int(r.runs), int(r.core_seconds), None if r.centre is None else int(r.centre))
+        SeenJob(r.ended, int(r.cores), int(r.runs), int(r.core_seconds), None if r.centre is None else int(r.centre),
+                max(0, int(r.tasks) - int(r.told or 0)), int(r.twice or 0))
         for r in conn.execute(query)
-    ]
+    ]  # fmt: skip
 
 
 def keep(conn: Connection, site_id: str, found: Sequence[Alarm], *, now: datetime) -> list[Alarm]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +12,11 @@ from sqlalchemy import Connection, func, insert, select
 
 from accounting import calendar
 from accounting.errors import AccountingError, CreditExhausted
-from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings, resource_of
-from accounting.store.holds import credit_line, give, open_account, raise_limit
+from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings
+from accounting.store.holds import credit_line, give, leave_out_used, open_account, raise_limit, used_before
 from accounting.store.journal import book
 from accounting.store.orders import Order, agreement_for, available, canceled, charge_price, may_owe, order_of
-from accounting.store.prices import add_discount, charged_until, discounts
+from accounting.store.paid_spans import free_of_charge
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
     ALLOCATIONS,
@@ -27,7 +27,6 @@ from accounting.store.schema import (
     lock,
     upsert,
 )
-from accounting.tariff import Discount
 
 ORDER_KINDS = ("block", "subscription", "trial", "as_used")
 
@@ -90,43 +89,9 @@ def _begin(conn: Connection, order: Order, *, now: datetime, free_since: datetim
     """Give a block or a trial whole; False, and nothing is done, where the project may not owe its price."""
     if order.price_micro and not may_owe(conn, order):
         return False
-    _free_of_charge(conn, order, free_since, now)
+    free_of_charge(conn, order, free_since, now)
     _give(conn, order, order.id, order.starts_at, order.ends_at, now)
     return True
-
-
-def _free_of_charge(conn: Connection, order: Order, since: datetime, now: datetime) -> None:
-    """What a resource costs is paid with the order of it from a moment on, where no other order has done so.
-
-    What is charged already stays so: an order that begins in the past pays from the latest charged run on.
-    """
-    if not order.price_micro:
-        return
-    since = max(since, charged_until(conn, project_id=order.project_id) or since)
-    if order.ends_at is not None and order.ends_at <= since:
-        return
-    paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=resource_of(order.commodity),
-                        reason=f"paid with order {order.id}")  # fmt: skip
-    for start, end in _not_yet_paid(conn, paid_for):
-        add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
-
-
-def _not_yet_paid(conn: Connection, wanted: Discount) -> list[tuple[datetime, datetime | None]]:
-    """The spans of an order in which no earlier order of the project has made core-hours cost nothing more."""
-    paid = [d for d in discounts(conn) if d.scope == wanted.scope and d.numerator == 0]
-    spans: list[tuple[datetime, datetime | None]] = []
-    start = wanted.valid_from
-    for other in sorted(paid, key=lambda d: d.valid_from):
-        if other.valid_to is not None and other.valid_to <= start:
-            continue
-        if wanted.valid_to is not None and other.valid_from >= wanted.valid_to:
-            break
-        if other.valid_from > start:
-            spans.append((start, other.valid_from))
-        if other.valid_to is None:
-            return spans
-        start = other.valid_to
-    return spans if wanted.valid_to is not None and start >= wanted.valid_to else [*spans, (start, wanted.valid_to)]
 
 
 def renew(conn: Connection, order: Order, *, now: datetime, free_since: datetime) -> int:
@@ -139,7 +104,7 @@ def renew(conn: Connection, order: Order, *, now: datetime, free_since: datetime
     for name, start, end in _due(conn, order, now):
         if order.price_micro and not may_owe(conn, order):
             return given
-        _free_of_charge(conn, order, free_since, now)
+        free_of_charge(conn, order, free_since, now)
         _give(conn, order, name, start, end, now)
         given += 1
     return given
@@ -199,6 +164,7 @@ def allocate(conn: Connection, allocation: Allocation, *, now: datetime) -> bool
     ids = book(conn, [Entry(key, "allocation", now, postings, a.source)], now=now)
     if key not in ids:
         return False
+    leave_out_used(conn, a.project_id, a.commodity, now=now)
     give(conn, project_id=a.project_id, commodity=a.commodity, amount=a.amount)
     _insert(conn, a, ids[key], now)
     return True
@@ -243,6 +209,7 @@ def transfer(
         raise CreditExhausted(row.commodity, amount, left)
     open_account(conn, to_project, row.commodity)
     raise_limit(conn, project_id=row.project_id, commodity=row.commodity, amount=-amount, check=True)
+    leave_out_used(conn, to_project, row.commodity, now=now)
     give(conn, project_id=to_project, commodity=row.commodity, amount=amount)
     keep_event(conn, ids[idem_key], allocation_id, "transferred", amount, 0, now)
     carry = row.carry_over_max if amount == left else 0
@@ -267,6 +234,7 @@ def remaining(conn: Connection, project_id: str, commodity: str) -> dict[str, in
         )
         or 0
     )
+    used -= used_before(conn, project_id, commodity)
     used -= sum(int(e.used) for of_one in events.values() for e in of_one if e.kind == "expired")
     rows = conn.execute(
         select(ALLOCATIONS).where(ALLOCATIONS.c.project_id == project_id, ALLOCATIONS.c.commodity == commodity)

@@ -31,6 +31,7 @@ from accounting.store.schema import (
     ORDERS,
     lock,
 )
+from accounting.store.settled import credited_of_price
 
 PPM = 10**6
 
@@ -137,9 +138,9 @@ def _rests(conn: Connection, order: Order, now: datetime) -> Iterator[Rest]:
             continue
         amount = min(left.get(row.id, 0), free)
         back = _back(conn, order, row, amount)
-        if amount > 0 and (back or not order.price_micro):
+        if amount > 0 and (back is not None or not order.price_micro):
             free -= amount
-            yield Rest(row, amount, back)
+            yield Rest(row, amount, back or 0)
 
 
 def _free(conn: Connection, order: Order) -> int:
@@ -149,13 +150,18 @@ def _free(conn: Connection, order: Order) -> int:
     return max(0, int(conn.scalar(query.where(at)) or 0))
 
 
-def _back(conn: Connection, order: Order, allocation: Any, amount: int) -> int:
-    """What of the price goes back with an unused amount, by the agreement that divided it."""
+def _back(conn: Connection, order: Order, allocation: Any, amount: int) -> int | None:
+    """What of the price goes back with an unused amount, by the agreement that divided it; None where it gives nothing.
+
+    What credit notes have given back is paid no more: the rest goes by what is left of the price.
+    """
     price = conn.scalar(select(ORDER_PRICES.c.price_micro).where(ORDER_PRICES.c.allocation_id == allocation.id))
     agreement = agreement_of_price(conn, allocation.id)
     if price is None or agreement is None:
-        return 0
-    return int(price) * amount * agreement.unused_back_ppm // (order.amount * PPM)
+        return None
+    paid = max(0, int(price) - credited_of_price(conn, allocation.id))
+    back = paid * amount * agreement.unused_back_ppm // (order.amount * PPM)
+    return back if back or (not paid and agreement.unused_back_ppm) else None
 
 
 def _carry_out(conn: Connection, order: Order, wanted: Cancellation, *, by: str, now: datetime) -> None:

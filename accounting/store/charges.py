@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import structs
-from sqlalchemy import Connection, bindparam, or_, select
+from sqlalchemy import Connection, bindparam, select
 
 from accounting.agreement import Agreement
 from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
@@ -18,8 +17,9 @@ from accounting.price import Charge, NoPrice, PriceBook, Segment, TierCounts, pr
 from accounting.store.contracts import Contracts, Terms, contracts
 from accounting.store.posting import Draft, post
 from accounting.store.prices import price_book
-from accounting.store.readings import Assigned, quarantine, record, record_of, rounds, uncharged
-from accounting.store.schema import CHARGES, REVERSALS, TIER_COUNTS, USAGE, among, insert_rows, lock, lock_projects
+from accounting.store.readings import UNPRICED, Assigned, quarantine, record, record_of, rounds, uncharged
+from accounting.store.replacing import Standing
+from accounting.store.schema import TIER_COUNTS, among, insert_rows, lock, lock_projects
 from accounting.tariff import Scope
 from accounting.usage import Meter, Unreadable
 
@@ -83,32 +83,24 @@ def _draft(
     `again`: the keys of runs that were read before.
     """
     book, agreed = price_book(conn), contracts(conn)
-    live = _live_charges(conn, fresh.values(), again)
+    standing = Standing(conn, fresh, again)
     counts = _Counts(conn, book)
     if book.has_tiers:
         lock(conn, {f"tiers:{a.project_id}" for a in fresh.values()})
         counts.preload({a.project_id for a in fresh.values()})
     drafts: list[Draft] = []
     unpriced: list[Unreadable] = []
-    gone: set[int] = set()
-    read_by_centre: dict[str, list[Assigned]] = defaultdict(list)
     # Centres' readings first: where both meters' come at once, the gateway's is not charged at all.
     for record_id, item in sorted(fresh.items(), key=lambda pair: (pair[1].record.meter is Meter.GATEWAY, pair[0])):
-        of_job = live.get(item.job_id, ())
-        if item.record.meter is Meter.GATEWAY:
-            if any(c.meter == "centre" and _same_run(c, item) for c in of_job):
-                continue
-            if any(_same_run(_as_live(c), item) for c in read_by_centre.get(item.job_id, ())):
-                continue
-        else:
-            read_by_centre[item.job_id].append(item)
-        replaced = [c for c in of_job if c.id not in gone and _replaces(item, c)]
+        if item.record.meter is Meter.GATEWAY and standing.is_read(item):
+            continue
+        replaced = standing.replaced(item)
         try:
             draft = _priced(record_id, item, replaced, policy, book, agreed, counts, now)
         except NoPrice as exc:
-            unpriced.append(Unreadable(item.record.site_id, "unpriced", f"usage_record {record_id}", str(exc)))
+            unpriced.append(Unreadable(item.record.site_id, UNPRICED, f"usage_record {record_id}", str(exc)))
             continue
-        gone |= {c.id for c in replaced}
+        standing.take(replaced)
         drafts.append(draft)
     counts.save()
     return drafts, unpriced
@@ -180,57 +172,6 @@ def _less(used: dict[str, int], replaced: Sequence[Any]) -> dict[str, int]:
             if commodity is not None and commodity != "core-seconds":
                 used[commodity] = used.get(commodity, 0) - segment["quantity"]
     return used
-
-
-# ---------------------------------------------------------------- which charge a reading takes the place of
-
-_LIVE = (
-    select(CHARGES.c.id, CHARGES.c.job_id, CHARGES.c.meter, CHARGES.c.amount_micro, CHARGES.c.gross_micro,
-           CHARGES.c.borne_micro, CHARGES.c.centre_micro, CHARGES.c.tax_micro, CHARGES.c.core_seconds,
-           CHARGES.c.currency, CHARGES.c.payers, CHARGES.c.segments, CHARGES.c.project_id, CHARGES.c.agreement_id,
-           USAGE.c.site_id, USAGE.c.run_key, USAGE.c.task, USAGE.c.start_time, USAGE.c.end_time)
-    .join(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
-    .outerjoin(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
-    .where(REVERSALS.c.charge_id.is_(None))
-)  # fmt: skip
-
-
-def _live_charges(conn: Connection, fresh: Collection[Assigned], again: set[str]) -> dict[str, list[Any]]:
-    """Charges that nothing has replaced and one of these readings may, by job: what a gateway's reading gives way to,
-    what a centre's takes the place of (the gateway's of the job, its own of before). Not all of a job: an array of
-    10,000 tasks comes in many calls."""
-    found: dict[str, list[Any]] = defaultdict(list)
-    query = _LIVE.where(among(conn, CHARGES.c.job_id, {a.job_id for a in fresh}))
-    if all(a.record.meter is Meter.CENTRE for a in fresh):
-        of_gateway = CHARGES.c.meter == Meter.GATEWAY.value
-        query = query.where(or_(of_gateway, among(conn, USAGE.c.run_key, again)) if again else of_gateway)
-    for row in conn.execute(query):
-        found[row.job_id].append(row)
-    return found
-
-
-def _replaces(item: Assigned, live: Any) -> bool:
-    """Whether this reading takes the place of a live charge: its own older revision, or the gateway's of the run."""
-    r = item.record
-    if live.site_id != r.site_id:
-        return False
-    if live.meter == r.meter.value:
-        return bool(live.run_key == r.run_key)
-    return live.meter == "gateway" and _same_run(live, item)
-
-
-def _same_run(live: Any, item: Assigned) -> bool:
-    """The same task at the same time: runs of one task never overlap each other."""
-    r = item.record
-    if live.task != r.task or None in (live.start_time, live.end_time, r.start_time, r.end_time):
-        return False
-    slack = timedelta(seconds=1)
-    assert r.start_time is not None and r.end_time is not None
-    return bool(live.start_time < r.end_time + slack and r.start_time < live.end_time + slack)
-
-
-def _as_live(item: Assigned) -> Any:
-    return item.record
 
 
 # ---------------------------------------------------------------- tiered prices

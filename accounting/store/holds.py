@@ -14,8 +14,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from accounting.errors import AccountingError, CreditExhausted
 from accounting.ledger import CORE_SECONDS, GPU_SECONDS, Entry, credit, grant_postings, paid, receivable
+from accounting.money import is_currency
 from accounting.store.journal import book
-from accounting.store.schema import ACCOUNTS, BALANCES, HOLDS, POSTINGS, upsert
+from accounting.store.schema import ACCOUNTS, BALANCES, ENTRIES, HOLDS, POSTINGS, lock, upsert
 
 # Built once: these run in every submission, and building a statement costs as much as running it.
 _PLACED = (HOLDS.c.project_id, HOLDS.c.commodity, HOLDS.c.amount)
@@ -57,6 +58,7 @@ def grant_credit(
     postings = grant_postings(project_id, commodity=commodity, amount=amount)
     if not book(conn, [Entry(idem_key, "grant", now, postings, reason)], now=now):
         return False
+    leave_out_used(conn, project_id, commodity, now=now)
     give(conn, project_id=project_id, commodity=commodity, amount=amount)
     return True
 
@@ -87,6 +89,38 @@ def give(conn: Connection, *, project_id: str, commodity: str, amount: int) -> N
     known = func.coalesce(BALANCES.c.limit_amount + amount, in_all)
     if conn.execute(_balance(project_id, commodity).where(_counts(amount)).values(limit_amount=known)).rowcount != 1:
         raise _no_account(conn, project_id, commodity)
+
+
+def leave_out_used(conn: Connection, project_id: str, commodity: str, *, now: datetime) -> None:
+    """Before a resource is granted for the first time: what was used of it without a grant is no part of the grant.
+
+    It was charged in money; an entry of its own sets it off, once.
+    """
+    if is_currency(commodity):
+        return
+    lock(conn, {f"first-grant:{project_id}:{commodity}"})
+    query = select(BALANCES.c.posted, BALANCES.c.limit_amount)
+    at = (BALANCES.c.project_id == project_id) & (BALANCES.c.commodity == commodity)
+    row = conn.execute(query.where(at)).one_or_none()
+    if row is None or row.limit_amount is not None or row.posted <= 0:
+        return
+    postings = grant_postings(project_id, commodity=commodity, amount=int(row.posted))
+    key = _used_before_key(project_id, commodity)
+    book(conn, [Entry(key, "grant", now, postings, "used before anything was granted, and charged")], now=now)
+
+
+def used_before(conn: Connection, project_id: str, commodity: str) -> int:
+    """What `leave_out_used` set off."""
+    query = (
+        select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
+        .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
+        .where(ENTRIES.c.idem_key == _used_before_key(project_id, commodity), POSTINGS.c.amount > 0)
+    )
+    return int(conn.scalar(query) or 0)
+
+
+def _used_before_key(project_id: str, commodity: str) -> str:
+    return f"used-before:{project_id}:{commodity}"
 
 
 def given(conn: Connection, project_id: str, commodity: str) -> int:

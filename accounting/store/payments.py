@@ -117,7 +117,7 @@ def refund(
     """
     if amount_micro <= 0:
         raise AccountingError("a refund is more than nothing")
-    lock(conn, {f"refund:{project_id}:{currency}"})
+    lock_prepaid(conn, project_id, currency)
     came_in = prepaid(conn, project_id, currency)
     postings = (Posting(paid(project_id), currency, amount_micro), Posting(CASH, currency, -amount_micro))
     if not book(conn, [Entry(idem_key, "refund", now, postings, reason)], now=now):
@@ -126,6 +126,11 @@ def refund(
         raise CreditExhausted(currency, amount_micro, came_in)
     raise_limit(conn, project_id=project_id, commodity=currency, amount=-amount_micro, check=True)
     return True
+
+
+def lock_prepaid(conn: Connection, project_id: str, currency: str) -> None:
+    """Whoever spends what came in holds this from the look to the commit: it pays an invoice, or is paid back."""
+    lock(conn, {f"refund:{project_id}:{currency}"})
 
 
 def prepaid(conn: Connection, project_id: str, currency: str) -> int:

@@ -14,16 +14,31 @@ from sqlalchemy import Connection, func, insert, select, update
 from accounting.calendar import Window
 from accounting.errors import AccountingError, TariffOverlap
 from accounting.evidence.documents import discount as discount_json
-from accounting.evidence.documents import price_end, price_rule
+from accounting.evidence.documents import discount_end, price_end, price_rule
 from accounting.evidence.outbox import put
 from accounting.price import PriceBook, quote
-from accounting.store.schema import AGREEMENTS, CHARGES, DISCOUNTS, RULES, SIGNATURES, TARIFFS, USAGE
+from accounting.store.schema import (
+    AGREEMENTS,
+    CHARGES,
+    DISCOUNT_ENDS,
+    DISCOUNTS,
+    RULES,
+    SIGNATURES,
+    TARIFFS,
+    USAGE,
+    lock,
+    upsert,
+)
 from accounting.tariff import Discount, PriceRule, Scope, overlaps, problems
 from accounting.terms import discount_problems, rule_problems
 from accounting.usage import CORE_SECONDS
 
 _RULES = select(RULES).order_by(RULES.c.id)
-_DISCOUNTS = select(DISCOUNTS).order_by(DISCOUNTS.c.id)
+_DISCOUNTS = (
+    select(DISCOUNTS, DISCOUNT_ENDS.c.ends_at)
+    .outerjoin(DISCOUNT_ENDS, DISCOUNT_ENDS.c.id == DISCOUNTS.c.id)
+    .order_by(DISCOUNTS.c.id)
+)
 # Written once: they are asked for with every few hundred runs, and made in thrice the time that they take.
 _BY = SIGNATURES.alias("by_operator"), SIGNATURES.alias("by_centre")
 _SIGNED_AGREEMENTS = (
@@ -56,6 +71,7 @@ def add_tariff(conn: Connection, rule: PriceRule, *, now: datetime) -> int:
     """Add a dated price of the operator's own; raises `TariffOverlap` where a rival holds at the same time."""
     if wrong := rule_problems(rule):
         raise AccountingError("; ".join(wrong))
+    lock(conn, {"own-tariffs"})
     own = [r for r in tariffs(conn) if r.tariff_id is None]
     for other in own:
         if overlaps(rule, other):
@@ -141,6 +157,7 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     are charged: no price is made afterwards (an adjustment gives back what was too much)."""
     if wrong := discount_problems(discount):
         raise AccountingError("; ".join(wrong))
+    lock(conn, {f"discounts:{discount.project_id}"})
     _assert_not_charged(charged_until(conn, project_id=discount.project_id, site_id=discount.site_id),
                         discount.valid_from)  # fmt: skip
     for other in discounts(conn):
@@ -153,6 +170,13 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     made = int(conn.execute(query).scalar_one())
     put(conn, "discount", str(made), discount_json(values))
     return made
+
+
+def end_discount(conn: Connection, discount_id: int, *, ends_at: datetime, now: datetime) -> None:
+    """Let a contract's ratio hold no longer, once; what it has priced stays so."""
+    row = {"id": discount_id, "ends_at": ends_at.astimezone(UTC), "recorded_at": now}
+    if conn.execute(upsert(conn, DISCOUNT_ENDS).on_conflict_do_nothing().returning(DISCOUNT_ENDS.c.id), [row]).all():
+        put(conn, "discount_end", str(discount_id), discount_end(row))
 
 
 def charged_until(conn: Connection, **of: str | None) -> datetime | None:
@@ -173,17 +197,18 @@ def _assert_not_charged(charged: datetime | None, moment: datetime) -> None:
 def discounts(conn: Connection) -> list[Discount]:
     """Every contract's ratio, also those that have ended."""
     return [
-        Discount(r.id, r.project_id, r.numerator, r.denominator, r.valid_from, r.valid_to, r.site_id, r.grade,
-                 r.resource, r.reason)
+        Discount(r.id, r.project_id, r.numerator, r.denominator, r.valid_from, _first(r.valid_to, r.ends_at), r.site_id,
+                 r.grade, r.resource, r.reason)
         for r in conn.execute(_DISCOUNTS)
     ]  # fmt: skip
 
 
 def estimate(
-    prices: PriceBook, where: Scope, *, core_seconds: int, at: datetime, more: Mapping[str, int] | None = None
-) -> int | None:
+    prices: PriceBook, where: Scope, *, core_seconds: int, at: datetime, more: Mapping[str, int] | None = None,
+    runs: int = 1,
+) -> int | None:  # fmt: skip
     """Micro-units for core-seconds (and `more` resources) at the prices of this moment; None where there is none."""
-    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at)
+    return quote(prices, where, {CORE_SECONDS: core_seconds, **(more or {})}, at, runs=runs)
 
 
 def _signed_sites(conn: Connection) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,12 +10,15 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from accounting.money import format_micro
-from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, REVERSALS, USAGE
+from accounting.store.schema import ACCOUNTS, CHARGES, DISCOUNTS, ENTRIES, POSTINGS, REVERSALS, USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class ChargeLine:
-    """One live charge of a job, with its reading and its arithmetic."""
+    """One live charge of a job, with its reading and its arithmetic.
+
+    A segment is as `price.segment_json` made it, with the `reason` of its discount (None where it has none).
+    """
 
     charge_id: int
     usage_record_id: int
@@ -41,11 +44,21 @@ def charges_of_job(conn: Connection, job_id: str) -> list[ChargeLine]:
         .where(CHARGES.c.job_id == job_id, REVERSALS.c.charge_id.is_(None))
         .order_by(USAGE.c.task, USAGE.c.start_time)
     )
+    rows = conn.execute(query).all()
+    why = _reasons(conn, [s for r in rows for s in r.segments])
     return [
         ChargeLine(r.id, r.usage_record_id, r.meter, r.task, r.start_time, r.end_time, r.cores, r.core_seconds,
-                   r.amount_micro, r.currency, r.rule, tuple(r.segments), r.overage)
-        for r in conn.execute(query)
+                   r.amount_micro, r.currency, r.rule,
+                   tuple({**s, "reason": why.get(s.get("discount"))} for s in r.segments), r.overage)
+        for r in rows
     ]  # fmt: skip
+
+
+def _reasons(conn: Connection, segments: Sequence[Mapping[str, Any]]) -> dict[int | None, str]:
+    """Why each discount on these segments holds, by its number."""
+    numbers = {s["discount"] for s in segments if s.get("discount") is not None}
+    rows = conn.execute(select(DISCOUNTS.c.id, DISCOUNTS.c.reason).where(DISCOUNTS.c.id.in_(numbers)))
+    return {row.id: row.reason for row in rows}
 
 
 def charge_page(
@@ -73,7 +86,7 @@ class Explained:
     charge: Any
     reading: Any
     steps: tuple[str, ...]
-    replaced_by: int | None
+    replaced_by: int | None  # the charge that took its place
 
 
 def explain(conn: Connection, charge_id: int) -> Explained | None:
@@ -82,7 +95,11 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
     if charge is None:
         return None
     reading = conn.execute(select(USAGE).where(USAGE.c.id == charge.usage_record_id)).one()
-    replaced = conn.scalar(select(REVERSALS.c.by_usage_record_id).where(REVERSALS.c.charge_id == charge_id))
+    replaced = conn.scalar(
+        select(CHARGES.c.id).join(REVERSALS, REVERSALS.c.by_usage_record_id == CHARGES.c.usage_record_id)
+        .where(REVERSALS.c.charge_id == charge_id)
+    )  # fmt: skip
+    why = _reasons(conn, charge.segments)
 
     def money(micro: int) -> str:
         return f"{format_micro(micro)} {charge.currency}"
@@ -96,7 +113,7 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
             if charge.grade
             else []
         ),
-        *(_arithmetic(s, charge.currency) for s in charge.segments),
+        *(_arithmetic(s, charge.currency, why.get(s.get("discount"), "")) for s in charge.segments),
         f"together {money(charge.gross_micro)}",
     ]
     if charge.amount_micro != charge.gross_micro:
@@ -111,16 +128,18 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
             f"centre {money(charge.centre_micro)}, tax {money(charge.tax_micro)}, operator "
             f"{money(charge.amount_micro + charge.borne_micro - charge.centre_micro - charge.tax_micro)}"
         )
+    if replaced is not None:
+        steps.append(f"charge {replaced} has taken its place")
     return Explained(charge, reading, tuple(steps), replaced)
 
 
-def _arithmetic(s: Mapping[str, Any], currency: str) -> str:
+def _arithmetic(s: Mapping[str, Any], currency: str, reason: str) -> str:
     """One segment in a line, with the units that people count in."""
     unit, amount = s["resource"].replace("_", "-"), f"{format_micro(s['amount_micro'])} {currency}"
     per = f"per {unit.removesuffix('-seconds')}-hour" if s["per"] == 3600 else f"for {s['per']} {unit}"
     price = f"rule {s['rule']}: {format_micro(s['price_micro'])} {currency} {per}"
     if s.get("discount") is not None:
-        price += f", of which {s['numerator']}/{s['denominator']} by contract {s['discount']}"
+        price += f" × {s['numerator']}/{s['denominator']} ({reason or 'discount'})"
     if s["resource"] == "minimum":
         return f"{price}: the least a run costs, {amount} more"
     where = f"{_clock(s['start'])} to {_clock(s['end'])}"

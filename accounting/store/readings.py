@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct, structs
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
+from accounting.evidence.personal import SEALED
 from accounting.json_text import sorted_json
 from accounting.store.schema import CHARGES, QUARANTINE, USAGE, Row, among, insert_new, lock_projects, new_ids, upsert
 from accounting.usage import Kind, Meter, Unreadable, UsageRecord
@@ -43,6 +44,10 @@ class Assigned(Struct, frozen=True, gc=False):
         return structs.replace(self, record=record, raw_text=said.decode(), content_sha256=record.fingerprint(said))
 
 
+# The format of a reading in quarantine that had no price when it came: `usage_record <id>`.
+UNPRICED = "unpriced"
+
+
 def _as_it_is(found: Unreadable) -> tuple[str, str]:
     return found.raw, found.why
 
@@ -69,10 +74,11 @@ def record(conn: Connection, assigned: Sequence[Assigned], *, now: datetime) -> 
     """
     lock_projects(conn, {a.project_id for a in assigned})
     newest, older = _known(conn, assigned)
+    assigned = _without_erased(conn, [a.written() for a in assigned], newest)
     said: list[Any] = []
     taken: set[tuple[str, str, str]] = set()
     items = []
-    for item in map(Assigned.written, assigned):
+    for item in assigned:
         key = _key(item)
         before = newest.get(key)
         if key in taken:
@@ -110,18 +116,27 @@ def uncharged(conn: Connection, *, limit: int = 10_000) -> list[Any]:
 
     A gateway's reading of a job that its centre has read is not among them (accounting.md, trap 22).
     """
+    return list(conn.execute(_uncharged(select(USAGE)).order_by(USAGE.c.id).limit(limit)))
+
+
+def unread(conn: Connection, site_id: str) -> int:
+    """Records of a site that still wait for a person: nobody can read them, or they have no price to this day."""
+    rows = conn.execute(select(QUARANTINE.c.format, QUARANTINE.c.raw).where(QUARANTINE.c.site_id == site_id)).all()
+    unpriced = [int(r.raw.rpartition(" ")[2]) for r in rows if r.format == UNPRICED]
+    waiting = _uncharged(select(func.count(USAGE.c.id.distinct()))).where(among(conn, USAGE.c.id, unpriced))
+    return len(rows) - len(unpriced) + (int(conn.scalar(waiting) or 0) if unpriced else 0)
+
+
+def _uncharged(query: Any) -> Any:
     newer, charge, centre = USAGE.alias("newer"), CHARGES, USAGE.alias("centre")
-    query = (
-        select(USAGE)
+    return (
+        query.select_from(USAGE)
         .outerjoin(charge, charge.c.usage_record_id == USAGE.c.id)
         .outerjoin(newer, newer.c.supersedes == USAGE.c.id)
         .outerjoin(centre, (centre.c.job_id == USAGE.c.job_id) & (centre.c.meter == "centre")
                    & (USAGE.c.meter == "gateway"))
         .where(charge.c.id.is_(None), newer.c.id.is_(None), centre.c.id.is_(None))
-        .order_by(USAGE.c.id)
-        .limit(limit)
     )  # fmt: skip
-    return list(conn.execute(query))
 
 
 def record_of(row: Any) -> UsageRecord:
@@ -155,6 +170,36 @@ def _known(
             older.setdefault(key, set()).add(newest[key].content_sha256)
         newest[key] = r
     return newest, older
+
+
+def _without_erased(
+    conn: Connection, assigned: list[Assigned], newest: Mapping[tuple[str, str, str], Any]
+) -> list[Assigned]:
+    """Without what is known already of runs whose person was erased: without the key it is another text than before.
+
+    What is left of such a record is what stands beside the sealed part of the older one. It is a reading of its own
+    only where that has changed: else the log, which is fetched again and again, would charge all of it anew, and undo
+    what both sides have agreed.
+    """
+    nameless = [a for a in assigned if not a.record.username and (before := newest.get(_key(a))) is not None
+                and before.content_sha256 != a.content_sha256]  # fmt: skip
+    if not nameless:
+        return assigned
+    query = select(USAGE.c.site_id, USAGE.c.run_key, USAGE.c.meter, USAGE.c.id, USAGE.c.raw)
+    query = query.where(USAGE.c.site_id.in_({a.record.site_id for a in nameless}))
+    query = query.where(among(conn, USAGE.c.run_key, {a.record.run_key for a in nameless}))
+    public: dict[Any, dict[int, str]] = {}
+    for r in conn.execute(query):
+        if SEALED in r.raw:
+            left = sorted_json({name: value for name, value in r.raw.items() if name != SEALED}).decode()
+            public.setdefault((r.site_id, r.run_key, r.meter), {})[r.id] = left
+    gone = set()
+    for item in nameless:
+        key, now = _key(item), newest[_key(item)].id
+        said = {id_ for id_, text in public.get(key, {}).items() if text == item.raw_text}
+        if now in said or (said and _agreed(conn, now)):
+            gone.add(key)
+    return [a for a in assigned if _key(a) not in gone]
 
 
 def _agreed(conn: Connection, record_id: int) -> bool:

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     Connection,
@@ -22,6 +23,7 @@ from accounting.agreement import Agreement
 from accounting.errors import AccountingError
 from accounting.evidence.outbox import put
 from accounting.ledger import Entry, Posting, payable
+from accounting.money import format_micro
 from accounting.settle import Held, Rate, Sums
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, ENTRIES, POSTINGS, among, core, lock
@@ -107,9 +109,10 @@ def draw(
     pay_currency = agreement.payout.currency or currency
     rate = None
     if pay_currency != currency:
-        rate = rate_on(conn, currency, pay_currency, end.date())
+        last_day = (end - timedelta(microseconds=1)).astimezone(ZoneInfo(agreement.zone)).date()
+        rate = rate_on(conn, currency, pay_currency, last_day)
         if rate is None:
-            raise AccountingError(f"no rate of {currency} in {pay_currency} is known by {end.date()}")
+            raise AccountingError(f"no rate of {currency} in {pay_currency} is known by {last_day}")
     agreed = [s for s in earlier if s.state == "agreed"]
     opening = int(agreed[-1].said["closing"]) if agreed else 0
     unpaid = sum(int(s.said["pay"]) - s.paid for s in agreed)
@@ -240,7 +243,8 @@ def pay(
             raise AccountingError(f"{reference} was recorded with another amount")
         return found
     if found.state != "agreed" or not 0 < amount <= total - found.paid:
-        raise AccountingError(f"{total - found.paid} micro-{found.said['pay_currency']} of {settlement_id} are open")
+        left = f"{format_micro(total - found.paid)} {found.said['pay_currency']}"
+        raise AccountingError(f"{settlement_id} is {found.state}, and {left} of it is still to be paid")
     # In proportion, so that the last part carries what is left and the clearing accounts are even.
     net, before = int(found.said["net"]), found.paid
     carried = settle.cut(net, before + amount, total) - settle.cut(net, before, total)

@@ -1,5 +1,6 @@
 """The tables of the books, in reading order: usage, contracts, books, money, invoices, evidence, settlement."""
 
+from accounting.tables.adjusted import AdjustmentItemRow
 from accounting.tables.alarms import MeterAlarmRow
 from accounting.tables.arrivals import StatementArrivalRow
 from accounting.tables.base import (
@@ -40,6 +41,7 @@ from accounting.tables.contracts import (
     SignatureRow,
     TariffRow,
 )
+from accounting.tables.discount_ends import DiscountEndRow
 from accounting.tables.evidence import (
     CheckpointRow,
     CosignatureRow,
@@ -117,5 +119,5 @@ __all__ = [
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
-    "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
+    "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
 ]  # fmt: skip

@@ -138,10 +138,15 @@ def ed25519(public, message, signature):
 
 def vkey(text):
     """(name, type, public key, key id) of `name+id+key`."""
-    name, key_id, body = text.split("+", 2)
-    raw = b64(body)
+    name, key_id, body = [*text.split("+", 2), "", ""][:3]
+    try:
+        raw = b64(body)
+    except ValueError:
+        raw = b""
     if len(raw) != 33 or raw[0] not in (1, 4):
-        raise ValueError(f"{text!r} is no Ed25519 key of a log or a witness")
+        raise ValueError(
+            f"{text!r} is no key of a log or a witness: it is written name+id+key (`evidence status` shows it)"
+        )
     found = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
     if found.hex() != key_id:
         raise ValueError(f"{text!r}: its id is not that of the key")
@@ -307,7 +312,7 @@ def from_sacct(f):
         elapsed, start = min(elapsed, max(0, end - submit)), submit
     ran = start is not None and cpus > 0 and f.get("NodeList") != "None assigned"
     held = elapsed + span(f.get("Suspended", ""))
-    alloc = f.get("AllocTRES", "")
+    alloc, asked = f.get("AllocTRES", ""), f.get("ReqCPUS") or tres(f.get("ReqTRES", ""), "cpu")
     return {
         "ran": ran, "cpus": cpus, "nodes": nodes, "elapsed_s": elapsed if ran else 0,
         "core_seconds": cpus * elapsed if ran else 0, "node_seconds": nodes * elapsed if ran else 0,
@@ -315,7 +320,7 @@ def from_sacct(f):
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
         "state": f["State"].split()[0], "queue": f.get("Partition", ""),
-        "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(f["ReqCPUS"]) if f.get("ReqCPUS") else None,
+        "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(asked) if asked else None,
     }  # fmt: skip
 
 
@@ -374,7 +379,10 @@ def usage(cores, nodes, elapsed, start, end, state, queue, *, suspended=0, gpus=
 
 
 # Ends that the PBS server writes itself (openpbs src/include/job.h).
-PBS_ENDS = {-11: "REQUEUED", -20: "NODE_FAIL", -25: "OUT_OF_CPU", -27: "OUT_OF_MEMORY", -29: "TIMEOUT"}
+PBS_ENDS = {-n: "FAILED" for n in (1, 2, 7, 8, 9, 10, 13, 16, 17, 19, 21, 22, 23, 30)}
+PBS_ENDS.update({-n: "NODE_FAIL" for n in (3, 4, 5, 6, 14, 15, 20)})
+PBS_ENDS.update({-11: "REQUEUED", -12: "REQUEUED", -18: "REQUEUED", -24: "OUT_OF_CPU", -25: "OUT_OF_CPU"})
+PBS_ENDS.update({-26: "OUT_OF_MEMORY", -27: "OUT_OF_MEMORY", -28: "TIMEOUT", -29: "TIMEOUT"})
 _PBS_LINE = re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d;([A-Za-z]);([^;]*);(.*)", re.DOTALL)
 _PBS_WORD = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)=("(?:[^"\\]|\\.)*"|\S*)')
 SKEW_S = 2
@@ -415,8 +423,22 @@ def kib(text):
     return int(match[1]) * 1024 ** "kmgtp".index(match[2] or "k")
 
 
+def torque_slots(text):
+    """Indices of each host: `n1/0+n1/1` and `n1/0-7,9`; none for PBS's own `n1/0*4`, nor where it has vnodes."""
+    found = {}
+    for word in text.split("+") if text else ():
+        host, _, indices = word.partition("/")
+        if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", indices):
+            return {}
+        for part in indices.split(","):
+            ends = [int(end) for end in part.split("-")]
+            found[host] = found.get(host, 0) + ends[-1] - ends[0] + 1
+    return found
+
+
 def pbs_took(said, assigned):
-    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else what was asked."""
+    """(cores, nodes, GPUs, MiB) of a run: what its S line says was assigned, else its vnodes, else the slots of Torque,
+    else what was asked."""
     parts = [part for chunk in re.findall(r"\(([^()]*)\)", said.get("exec_vnode", "")) for part in chunk.split("+")]
     hosts = {re.split(r"[:\[]", part)[0] for part in parts}
     sums = {"ncpus": 0, "ngpus": 0, "mem": 0}
@@ -425,6 +447,10 @@ def pbs_took(said, assigned):
             name, _, value = item.partition("=")
             if name in sums:
                 sums[name] += kib(value) // 1024 if name == "mem" else int(value or 0)
+    if not parts and torque_slots(said.get("exec_host", "")):
+        slots = torque_slots(said["exec_host"])
+        hosts, sums["ncpus"] = set(slots), sum(slots.values())
+        sums["ngpus"] = sum(torque_slots(said.get("exec_gpus", "")).values())
     cores = int(assigned.get("resource_assigned.ncpus") or 0) if "resource_assigned.ncpus" in assigned else (
         sums["ncpus"] or int(said.get("Resource_List.ncpus") or 0))  # fmt: skip
     memory = assigned.get("resource_assigned.mem", said.get("Resource_List.mem", ""))
@@ -435,7 +461,9 @@ def pbs_took(said, assigned):
 
 def pbs_asked(said):
     alone = bool(re.search(r"\bexcl(host)?\b", said.get("Resource_List.place", "")))
-    return {"exclusive": alone, "requested": int(said.get("Resource_List.ncpus") or 0)}
+    asked = said.get("Resource_List.ncpus", "")
+    torque = not re.search(r"\([^()]*\)", said.get("exec_vnode", "")) and torque_slots(said.get("exec_host", ""))
+    return {"exclusive": alone, "requested": None if torque or not asked else int(asked)}
 
 
 def from_pbs_log(f):
@@ -575,7 +603,7 @@ def from_lsf(f):
     start, end = int(said["startTime"]), int(said["eventTime"])
     placed = start > 0 and cores > 0
     return usage(cores, nodes, end - start if placed else 0, start if placed else None, end, LSF_ENDS[said["jStatus"]],
-                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75,
+                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75, exclusive=bool(int(said["options"]) & 0x40),
                  requested=int(said["numProcessors"] or 0))  # fmt: skip
 
 
@@ -604,10 +632,13 @@ def from_condor(f):
         wall, suspended = ad_number(f, "RemoteWallClockTime", ""), ad_number(f, "CumulativeSuspensionTime")
     cores = ad_number(f, "CpusProvisioned") if "CpusProvisioned" in f else ad_number(f, "RequestCpus", "1")
     asked = ad_number(f, "RequestCpus") if "RequestCpus" in f else None
-    return usage(cores, 1 if wall > suspended else 0, wall - suspended, start, end,
-                 CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')),
-                 suspended=suspended, gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"),
-                 requested=asked, fenced=f.get("ExitCode") == "75")  # fmt: skip
+    found = usage(cores, 1 if wall > suspended else 0, wall - suspended, start, end,
+                  CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')),
+                  suspended=suspended, gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"),
+                  requested=asked, fenced=f.get("ExitCode") == "75")  # fmt: skip
+    if not one_run and ad_number(f, "NumShadowStarts") > 1 and "CumulativeSlotTime" in f:
+        found["core_seconds"] = max(0, ad_number(f, "CumulativeSlotTime") - cores * suspended)
+    return found
 
 
 # GFD.98, section 7.1: the words for a job that has ended.
@@ -839,9 +870,13 @@ def billed_cores(read, policy):
         per_node = policy["cores_per_node"].get(queue, policy["cores_per_node"].get("*"))
         if per_node is not None and int(read["nodes"]):
             return int(per_node) * int(read["nodes"])
-    if policy["basis"] == "requested" and read["requested_cores"] is not None:
-        return int(read["requested_cores"])
     threads = policy["threads_per_core"].get(queue, policy["threads_per_core"].get("*"))
+    by_request = policy["basis"] == "requested" or (read["exclusive"] and not policy["exclusive_whole_nodes"])
+    if by_request and read["requested_cores"] is not None:
+        asked = int(read["requested_cores"])
+        if threads is not None and read["cpus"] is not None and int(read["threads_per_core"]) == 1:
+            return whole_cores(asked, int(read["nodes"]), int(threads))
+        return asked
     if threads is not None and read["cpus"] is not None:
         return whole_cores(int(read["cpus"]), int(read["nodes"]), int(threads))
     return int(read["cores"])
@@ -1285,6 +1320,14 @@ def movement(leaf, charged, about):
     )
 
 
+def bare(line, terms):
+    """What an entry is called that no charge or order stands under, so that nothing here says why it was booked."""
+    leaf = line["leaf"]
+    if line["charges"] or leaf["kind"] == "overage" or (leaf["kind"] == "order" and leaf["key"] in terms["orders"]):
+        return None
+    return leaf["kind"], leaf["memo"]
+
+
 @lru_cache(maxsize=8)
 def period(begin, finish):
     return clock(begin), clock(finish)
@@ -1324,7 +1367,9 @@ def check_chunk(task):
                 tiers.append((line["seq"], *counted))
             if line["leaf"]["kind"] == "order":
                 check_order(line["leaf"], terms, about, said.append, note)
-            if line["leaf"]["kind"] in ("invoice", "credit_note", "order"):
+            if line["leaf"]["kind"] in ("charge", "correction") and not line["charges"]:
+                said.append("an entry of charges without any charge")
+            if line["leaf"]["kind"] in ("invoice", "credit_note", "order", "adjustment", "write_off"):
                 booked.append((line["leaf"]["key"], line["leaf"]["postings"]))
             findings += [f"{where}: {what}" for what in said]
             made += more
@@ -1332,7 +1377,7 @@ def check_chunk(task):
             if off[1]:
                 offs.append(off)
             if about.get("settlement"):
-                moved.append(movement(line["leaf"], line["charges"], about))
+                moved.append((*movement(line["leaf"], line["charges"], about), bare(line, terms)))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as exc:
             findings.append(f"{where}: cannot be read ({type(exc).__name__}: {exc})")
     return findings, notes, leaves, made, replaced, offs, moved, booked, tiers
@@ -1396,7 +1441,7 @@ class Whole:
         self.head, self.about, self.options = head, head["about"], options
         self.findings, self.notes, self.leaves = [], {}, []
         self.terms = {"rules": {}, "agreements": {}, "discounts": {}, "orders": {}, "bought": {}}
-        self.ends, self.tariffs, self.signed = {}, {}, {}
+        self.ends, self.cut, self.tariffs, self.signed = {}, {}, {}, {}
         self.documents, self.items, self.booked, self.tiers = [], [], {}, []
         self.billed, self.credited = {}, {}
         self.gaps, self.bill, self.settlements, self.off = [], None, [], {}
@@ -1404,7 +1449,7 @@ class Whole:
         self.unread, self.stated, self.sides, self.owed = {}, {}, {}, {}
         self.statements, self.endorsed, self.confirmed, self.seal = {}, {}, {}, None
         self.sums, self.older = {}, []
-        self.settled, self.keys, self.credits, self.over = {}, set(), 0, []
+        self.settled, self.keys, self.credits, self.over, self.bare = {}, set(), 0, [], {}
         self.note = None
 
     def tell(self, text):
@@ -1453,6 +1498,8 @@ class Whole:
             self.ends[content["rule"]] = micros(content["valid_to"])
         elif leaf["t"] == "discount":
             self.terms["discounts"][leaf["ref"]] = content
+        elif leaf["t"] == "discount_end":
+            self.cut[content["discount"]] = content["valid_to"]
         elif leaf["t"] == "project_terms":
             begin = micros(content["valid_from"])
             self.terms["bought"].setdefault(content["project_id"], []).append((begin, line["seq"], content))
@@ -1524,6 +1571,10 @@ class Whole:
             listed.sort()
             for i, (_, sha256, begin) in enumerate(listed):
                 holds[sha256] = (begin, min((b for _, _, b in listed[i + 1 :]), default=None))
+        for ref, ends in self.cut.items():
+            one = terms["discounts"].get(ref)
+            if one is not None and (one["valid_to"] is None or micros(ends) < micros(one["valid_to"])):
+                terms["discounts"][ref] = {**one, "valid_to": ends}
         prices = []
         for ref, rule in terms["rules"].items():
             begin, end = micros(rule["valid_from"]), self.ends.get(ref)
@@ -1573,8 +1624,10 @@ class Whole:
             for name, value in off.items():
                 at[name] = at.get(name, 0) + value
 
-        for key, link, late, grade, currency, values in moved:
+        for key, link, late, grade, currency, values, without in moved:
             self.keys.add(key)
+            if without is not None:
+                self.bare[key] = (*without, values[4], currency)
             self.credits += min(0, values[2])
             if link is not None:
                 self.over.append((link, late, currency, values))
@@ -1730,6 +1783,9 @@ class Whole:
         lines.append(f"  metered again from the raw records of the centres: {live - len(unread)} of {live} charges")
         for reason in sorted(set(unread.values())):
             lines.append(f"  NOT METERED AGAIN: {list(unread.values()).count(reason)} charges, {reason}")
+        for (kind, currency), (count, centre) in self.bare_kinds():
+            lines.append(f"  UNDER NO CHARGE: {count} entries of kind {kind}, {money(centre)} {currency} to the centre "
+                         "(--runs: each of them)")  # fmt: skip
         sides = [side[0] for key, side in self.sides.items() if key not in self.replaced]
         lines.append(
             f"  two-sided, the centre's signature checked: {sides.count(True)}; one-sided: {live - len(sides)}"
@@ -1738,6 +1794,14 @@ class Whole:
             lines.append(f"  two-sided by the log alone: {sides.count(False)} (its key is not one that you named, or "
                          "signed is a statement that is not here: --signer, --statement)")  # fmt: skip
         return lines
+
+    def bare_kinds(self):
+        """By kind and currency: how many entries without a charge there are, and what they move to the centre."""
+        found = {}
+        for kind, _, centre, currency in self.bare.values():
+            at = found.setdefault((kind, currency), [0, 0])
+            at[0], at[1] = at[0] + 1, at[1] + centre
+        return sorted(found.items())
 
     def not_metered(self):
         """The charges that stand on the bill, and were not metered again: why."""
@@ -1754,6 +1818,8 @@ class Whole:
                 words = f"two-sided{'' if checked else ' by the log (signature not checked)'}: {words}"
             metered = f"NOT METERED AGAIN ({self.unread[key]})" if key in self.unread else "metered again"
             yield f"{site} {run} (reading {revision}, {key}): {metered}; {words}"
+        for key, (kind, memo, centre, currency) in sorted(self.bare.items()):
+            yield f"{key}: {kind} under no charge, {money(centre)} {currency} to the centre: {memo}"
 
 
 # ---------------------------------------------------------------- what the operator and the centres signed of it
@@ -1924,7 +1990,7 @@ def items_by_document(whole):
 
 def check_lines(said, items, whole):
     """Each line is the sum of the charges on it, as they were booked."""
-    number, found = said["number"], {}
+    number, found, adjusted = said["number"], {}, set()
     for item in items:
         line, kind, entry, part, seconds, micro = item
         if (kind, entry, part) in whole.billed:
@@ -1932,6 +1998,12 @@ def check_lines(said, items, whole):
         whole.billed[kind, entry, part] = number
         if kind == "order":
             for text in wrong_order(said, line, entry, part, seconds, micro, whole):
+                whole.tell(f"{number}: {entry}: {text}")
+            found.setdefault(line, [0, 0, 0])[2] += int(micro)
+            continue
+        if kind == "adjustment":
+            adjusted.add(line)
+            for text in wrong_adjustment(said, line, entry, part, seconds, micro, whole):
                 whole.tell(f"{number}: {entry}: {text}")
             found.setdefault(line, [0, 0, 0])[2] += int(micro)
             continue
@@ -1955,8 +2027,26 @@ def check_lines(said, items, whole):
             whole.tell(f"{number}, line {n}: it says {sums}, the charges on it come to {found.get(n)}")
         late = line is not None and micros(line["service_start"]) < micros(said["period_start"])
         expected = "order" if line is not None and "ordered" in line else "correction" if late else "usage"
+        expected = "adjustment" if n in adjusted else expected
         if line is not None and line["kind"] != expected:
             whole.tell(f"{number}, line {n}: it is called {line['kind']}")
+
+
+def wrong_adjustment(said, n, entry, part, seconds, micro, whole):
+    """What of a decision on a line is not as it was booked: its entry lets the project owe so much more or less."""
+    line = next((line for line in said["lines"] if line["number"] == n), None)
+    booked = whole.booked.get(entry)
+    if line is None or booked is None or entry[:11] != "adjustment:":
+        return ["there is no such line, or its entry is not in the bundle"]
+    owes = (f"project:{said['project_id']}:usage", said["currency"])
+    owed = sum(int(value) for account, commodity, value in booked if (account, commodity) == owes)
+    if part in ("", said["payer"]["id"]) and int(seconds) == 0:
+        if part and 0 <= sign(owed) * int(micro) <= abs(owed):
+            whole.remark("a payer's part of an adjustment: that it is no more than the whole is all that was checked")
+            return []
+        if int(micro) == owed:
+            return []
+    return [f"{micro} for {seconds} core-seconds as the part of {part!r}, {owed} is booked on {owes[0]}"]
 
 
 def wrong_item(said, n, kind, part, seconds, micro, charge):
@@ -2022,7 +2112,7 @@ def check_order(leaf, terms, about, tell, note):
             of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
             tax = sign(price) * ((2 * abs(price) * int(agreed["tax"]["numerator"]) + of) // (2 * of))
         centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
-        check_back(said, agreed, terms, tell)
+        check_back(said, agreed, terms, tell, note)
         expected[f"centre:{agreed['centre_id']}:payable"] = -centre
     expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
     posted = {}
@@ -2035,7 +2125,7 @@ def check_order(leaf, terms, about, tell, note):
     note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
 
 
-def check_back(said, agreed, terms, tell):
+def check_back(said, agreed, terms, tell, note):
     """What of a price went back when its order was canceled, where the price is in the bundle, too."""
     name = said["allocation_id"].replace("!canceled", "")
     if name == said["allocation_id"]:
@@ -2044,8 +2134,10 @@ def check_back(said, agreed, terms, tell):
     if first is not None:
         unused, whole = -int(said["quantity"]), int(first["quantity"]) * 10**6
         back = int(first["price_micro"]) * unused * int(agreed.get("unused_back_ppm", 0)) // whole
-        stated = (-int(said["price_micro"]), said["order_id"])
-        if stated != (back, first["order_id"]) or not 0 < unused <= int(first["quantity"]):
+        stated = -int(said["price_micro"])
+        if 0 < stated < back:  # by what a credit note had left of the price
+            note("a canceled order gave less back than its agreement says: a credit note must have given some before")
+        if stated > back or said["order_id"] != first["order_id"] or not 0 < unused <= int(first["quantity"]):
             tell(f"{said['price_micro']} went back for {unused} of {first['quantity']}, by the agreement it is {back}")
 
 
@@ -2242,6 +2334,7 @@ def check_settlement(said, signatures, whole, tell, note):
             tell(f"{held['entry']} is in dispute and settled")
     check_sums(said, whole, tell)
     check_legs(said, agreed, tell)
+    check_opening(said, whole.options.before, tell, note)
     check_signatures(said, signatures, whole.options, tell, note)
 
 
@@ -2310,9 +2403,8 @@ def check_legs(said, agreed, tell):
         pay = sign(net) * (
             (2 * abs(net) * int(rate_said["num"]) + int(rate_said["den"])) // (2 * int(rate_said["den"]))
         )
-        if (rate_said["base"], rate_said["quote"]) != (said["currency"], currency) or rate_said["day"] > said["to"][
-            :10
-        ]:
+        other = (rate_said["base"], rate_said["quote"]) != (said["currency"], currency)
+        if other or rate_said["day"] > last_day(said["to"], said["zone"]):
             tell("the exchange rate is of other currencies, or of a day after the period")
         lines += [["operator:fx-clearing", said["currency"], -net], ["operator:fx-clearing", currency, pay]]
     elif currency != said["currency"]:
@@ -2332,10 +2424,34 @@ def check_legs(said, agreed, tell):
         or said["pay_currency"] != currency
     ):
         tell(f"withheld is {withheld} by the agreement, paid in {currency}")
-    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in lines if v):
+    # Where nothing is paid the entry still has one line, of 0.
+    moved = [line for line in lines if line[2]] or lines[:1]
+    if sorted(map(tuple, said["movements"])) != sorted((a, c, str(v)) for a, c, v in moved):
         tell("the accounts that it moves are not those of its totals")
     if sum(fees.values()) + withheld + net + keeps + int(said["tax"]) != int(said["earned"]):
         tell("the parts do not make up what was earned")
+
+
+def check_opening(said, before, tell, note):
+    """What was owed before is what the statement before closed with; that is not in the bundle."""
+    if before is None:
+        if int(said["opening"]):
+            owed, paid = money(int(said["opening"])), money(int(said["paid"]))
+            note(
+                f"{owed} {said['pay_currency']} were owed before, {paid} paid since: compare that with the statement "
+                "before (--before FILE) and with your bank"
+            )
+        return
+    for name in ("t", "centre", "operator", "currency", "pay_currency"):
+        if before[name] != said[name]:
+            tell(f"the statement before is of {name} {before[name]}, this one of {said[name]}")
+    if said["opening"] != before["closing"]:
+        tell(f"it opens with {said['opening']}, the statement before closed with {before['closing']}")
+
+
+def last_day(end, name):
+    """The day of a zone that a period which is over at `end` ends with."""
+    return (datetime.fromisoformat(utc(end)) - timedelta(microseconds=1)).astimezone(zone(name)).date().isoformat()
 
 
 def check_signatures(said, signatures, options, tell, note):
@@ -2372,13 +2488,26 @@ def url64(text):
 
 
 class Options:
-    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=()):
+    def __init__(self, log=None, witnesses=(), seen=None, processes=None, signers=(), documents=(), before=None):
         self.log_text, self.log = log, vkey(log) if log else None
         self.witnesses = [vkey(w) for w in witnesses]
         self.seen = seen
-        self.signers = {side: b64(key) for side, _, key in (text.partition("=") for text in signers)}
+        self.signers = dict(map(signer, signers))
         self.documents = {hashlib.sha256(data).hexdigest(): data for data in documents}
+        self.before = None if before is None else json.loads(before)
         self.processes = processes or min(8, os.cpu_count() or 1)
+
+
+def signer(text):
+    """(side or party, its public key) of `op=KEY`."""
+    side, equals, key = text.partition("=")
+    try:
+        public = b64(key)
+    except ValueError:
+        public = b""
+    if not (side and equals) or len(public) != 32:
+        raise ValueError(f"--signer {text}: write NAME=KEY, KEY being 32 bytes in base64, as `keygen` prints it")
+    return side, public
 
 
 def opened(path):
@@ -2392,27 +2521,37 @@ def opened(path):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Check a bill of Penstock without trusting Penstock.")
     parser.add_argument("bundle", help="a file of JSON lines, plain or .gz; - reads standard input")
-    parser.add_argument("--log-key", help="the log's verifier key, as you know it")
-    parser.add_argument("--witness", action="append", default=[], help="a witness that must have cosigned")
+    parser.add_argument("--log-key", help="the log's key, name+id+key, as you know it")
+    parser.add_argument(
+        "--witness", action="append", default=[], help="a witness's key, name+id+key: it must have cosigned"
+    )
     parser.add_argument("--seen", help="a file with a checkpoint that you have kept")
     parser.add_argument(
-        "--signer", action="append", default=[], help="side or party=KEY: the operator's or a centre's key, base64"
+        "--signer",
+        action="append",
+        default=[],
+        help="side or party=KEY: the operator's or a centre's public key, base64",
     )
     parser.add_argument(
         "--statement", action="append", default=[], help="a centre's statement that you have: its signature is checked"
     )
+    parser.add_argument(
+        "--before", help="the settlement before this one, as you signed it: what was owed is what that closed with"
+    )
     parser.add_argument("--runs", action="store_true", help="say of each run what it stands on")
-    parser.add_argument("--processes", type=int)
+    parser.add_argument("--processes", type=int, help="how many work at once; default: one a core, at most 8")
     given = parser.parse_args(arguments)
     gc.disable()  # nothing here refers to itself
     try:
         seen = open(given.seen, encoding="utf-8").read() if given.seen else None  # noqa: SIM115
         documents = [open(path, "rb").read() for path in given.statement]  # noqa: SIM115
-        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents)
+        before = open(given.before, "rb").read() if given.before else None  # noqa: SIM115
+        options = Options(given.log_key, given.witness, seen, given.processes, given.signer, documents, before)
         with opened(given.bundle) as lines:
             whole = checked(iter(lines), options)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration) as exc:
-        print(f"cannot be checked: {type(exc).__name__}: {exc}", file=sys.stderr)
+        what = str(exc) if type(exc) is ValueError else f"{type(exc).__name__}: {exc}"
+        print(f"cannot be checked: {what}", file=sys.stderr)
         return 2
     findings, unread = whole.findings, whole.not_metered()
     print("\n".join([*whole.summary(), *(whole.runs() if given.runs else ())]))
@@ -2422,8 +2561,13 @@ def main(arguments=None):
         print(f"WRONG: {text}")
     if len(findings) > SHOWN:
         print(f"WRONG: … and {len(findings) - SHOWN} more")
-    if unread and not findings:
-        print(f"what could be checked fits; {len(unread)} CHARGES WERE NOT METERED AGAIN from a raw record")
+    open_points = []
+    if unread:
+        open_points.append(f"{len(unread)} CHARGES WERE NOT METERED AGAIN from a raw record")
+    if whole.bare:
+        open_points.append(f"{len(whole.bare)} ENTRIES STAND UNDER NO CHARGE")
+    if open_points and not findings:
+        print(f"what could be checked fits; {', '.join(open_points)}")
         return 3
     print("DOES NOT FIT" if findings else "everything fits")
     return 1 if findings else 0

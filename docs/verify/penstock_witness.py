@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """For a centre: keep watch over the log, and sign what one has checked. Standard library and `openssl` (3.0 or later).
 
-    penstock_witness.py keygen KEY.pem                          a key pair; prints the public key for the operator
+    penstock_witness.py keygen KEY.pem [--name NAME]            a key pair; prints the public key for the operator, and,
+                                                                of a witness (NAME), the key that others check against
     penstock_witness.py watch  --url URL --log-key VKEY --name NAME --key KEY.pem --state FILE
     penstock_witness.py sign   --statement FILE --key KEY.pem --key-id ID   prints the JWS of a statement
 
 `watch` fetches the newest checkpoint, checks that the log it cosigned last is its beginning, remembers the new one in
 the state file, and only then cosigns and hands the line in. Run it by cron once an hour. If history was changed it says
-so, signs nothing and exits with 1: keep the state file, it is the proof. The token is read from PENSTOCK_TOKEN.
+so, signs nothing and exits with 1: keep the state file, it is the proof. What hinders it otherwise (no answer, a key
+that the operator has not added) it says, and exits with 2. The token is read from PENSTOCK_TOKEN.
 """
 
 import argparse
@@ -19,11 +21,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import penstock_verify as verify
+
+WITNESS = b"\x04"  # a key that cosigns, as the signed note names it
+
+
+class Hindered(Exception):
+    """It cannot be done this time; nothing is known against the log."""
+
 
 # ---------------------------------------------------------------- keys, by openssl
 
@@ -31,7 +41,7 @@ import penstock_verify as verify
 def openssl(*arguments, data=None):
     done = subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=False)
     if done.returncode:
-        raise SystemExit(f"openssl {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
+        raise Hindered(f"openssl {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout
 
 
@@ -47,17 +57,20 @@ def signed(key_file, message):
         file.flush()
         signature = openssl("pkeyutl", "-sign", "-inkey", key_file, "-rawin", "-in", file.name)
     if not verify.ed25519(public_of(key_file), message, signature):
-        raise SystemExit(f"{key_file} is no Ed25519 key")
+        raise Hindered(f"{key_file} is no Ed25519 key")
     return signature
 
 
 def keygen(options):
     if os.path.exists(options.key):
-        raise SystemExit(f"{options.key} is there already")
+        raise Hindered(f"{options.key} is there already")
     descriptor = os.open(options.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(openssl("genpkey", "-algorithm", "ed25519"))
-    print(base64.b64encode(public_of(options.key)).decode())
+    public = public_of(options.key)
+    print(base64.b64encode(public).decode())
+    if options.name:
+        print(f"{options.name}+{key_id(options.name, public).hex()}+{base64.b64encode(WITNESS + public).decode()}")
     return 0
 
 
@@ -73,8 +86,20 @@ def call(options, path, body=None):
     data = None if body is None else json.dumps(body).encode()
     url = options.url.rstrip("/") + "/api/v2/evidence/" + path
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise SystemExit("--url is the gateway's address")
-    return urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60)
+        raise Hindered("--url is the gateway's address")
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60)
+    except urllib.error.HTTPError as exc:
+        raise Hindered(f"the gateway refuses this: {refusal(exc)}") from exc
+
+
+def refusal(exc):
+    """What the gateway says, in its words where it has any."""
+    try:
+        said = json.loads(exc.read())
+        return " ".join(filter(None, (said["detail"], said.get("remedy"))))
+    except (ValueError, KeyError, TypeError):
+        return str(exc)
 
 
 def watch(options):
@@ -111,11 +136,15 @@ def watch(options):
 
 def cosignature(options, body, now):
     """A line of c2sp.org/tlog-cosignature."""
-    public = public_of(options.key)
-    key_id = hashlib.sha256(options.name.encode() + b"\n\x04" + public).digest()[:4]
     signature = signed(options.key, b"cosignature/v1\ntime %d\n" % now + body)
-    value = base64.b64encode(key_id + now.to_bytes(8, "big") + signature).decode()
+    of_key = key_id(options.name, public_of(options.key))
+    value = base64.b64encode(of_key + now.to_bytes(8, "big") + signature).decode()
     return f"— {options.name} {value}\n"
+
+
+def key_id(name, public):
+    """The id of a witness's key (c2sp.org/tlog-cosignature)."""
+    return hashlib.sha256(name.encode() + b"\n" + WITNESS + public).digest()[:4]
 
 
 def remember(path, state):
@@ -158,19 +187,31 @@ def main():
     parser = argparse.ArgumentParser(description="For a centre: watch the log of Penstock, sign what was checked.")
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("keygen")
-    one.add_argument("key")
+    one.add_argument("key", help="the file to write")
+    one.add_argument("--name", help="of a witness: the name under which it cosigns, like centre.example/w")
     one.set_defaults(run=keygen)
     one = commands.add_parser("watch")
-    for name in ("--url", "--log-key", "--name", "--key", "--state"):
-        one.add_argument(name, required=True)
+    for name, what in (
+        ("--url", "the gateway's address"), ("--log-key", "the log's key, name+id+key, as you know it"),
+        ("--name", "the name under which you cosign"), ("--key", "your witness's private key (PEM)"),
+        ("--state", "a file that keeps what you cosigned last"),
+    ):  # fmt: skip
+        one.add_argument(name, required=True, help=what)
     one.set_defaults(run=watch)
     one = commands.add_parser("sign")
-    for name in ("--statement", "--key", "--key-id"):
-        one.add_argument(name, required=True)
+    for name, what in (
+        ("--statement", "the file"), ("--key", "your private key (PEM)"),
+        ("--key-id", "the name under which the operator knows it"),
+    ):  # fmt: skip
+        one.add_argument(name, required=True, help=what)
     one.add_argument("--kind", choices=("settlement", "statement", "statement-hash"), default="settlement")
     one.set_defaults(run=sign)
     options = parser.parse_args()
-    return options.run(options)
+    try:
+        return options.run(options)
+    except (Hindered, OSError, ValueError) as exc:
+        print(f"cannot be done: {exc}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -79,6 +79,10 @@ def _add_books(admin: Any) -> None:
          ("--format", {"default": "csv", "help": "csv, json, ogf-ur, sacct, pbs-log and others"}),
          ("--profile", {"default": None, "help": "How a CSV is written: a JSON file"}),
          ("--signature", {"default": "", "help": "A file with the centre's JWS"}),
+         ("--number", {"default": "", "help": "The centre's own number of it"}),
+         ("--lines", {"type": int, "help": "How many lines the centre says it has"}),
+         ("--core-seconds", {"type": int, "help": "What the centre says they sum to"}),
+         ("--amount", {"help": "What the centre says is owed, like 1234.50"}),
          ("--everybody", _FLAG | {"help": "All people's jobs: tell holes in ids"}))  # fmt: skip
     _add(admin, "reconcile", "reconciling.compare", "Compare a statement with the books",
          ("statement", {"type": int, "help": "The statement's number"}), ("--json", _FLAG))  # fmt: skip

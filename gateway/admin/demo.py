@@ -62,7 +62,10 @@ def run() -> None:
         print("\nThe jobs of the first run (make demo-reset forgets them):\n")
         client("jobs")
     client("balance")
-    print(f"The gateway goes on running: open {URL} and sign in with the token above.")
+    print(f"The gateway goes on running: open {URL} and sign in with the token above. In this shell, as «alice»:")
+    bin_ = os.path.relpath(Path(sys.executable).parent)
+    print(f"  export PATH=$PWD/{bin_}:$PATH PENSTOCK_URL={URL} PENSTOCK_TOKEN={state['token']}")
+    print("  penstock --help")
     print("Stop it with:  make demo-stop")
 
 

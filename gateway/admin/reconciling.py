@@ -13,9 +13,10 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from accounting import calendar
-from accounting.money import format_micro
+from accounting.money import format_micro, parse_amount
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import FINAL, Category, Refused
+from accounting.reconciling.statement import Header
 from accounting.reconciling.statement_formats import RECORD_FORMATS, Profile, Unreadable
 from accounting.reconciling.statement_store import statement_row, statements
 from accounting.reconciling.terms import Narrower
@@ -41,7 +42,7 @@ def receive(args: argparse.Namespace) -> None:
             profile = Profile(**json.loads(Path(args.profile).read_text())) if args.profile else None
             got = reconcile.receive(
                 services, Path(args.file).read_bytes(), site_id=args.site, period=args.period, currency=args.currency,
-                format_name=args.format, by="admin", profile=profile,
+                format_name=args.format, by="admin", profile=profile, totals=_totals(args),
                 signature=Path(args.signature).read_bytes() if args.signature else None,
             )  # fmt: skip
         except (Unreadable, ValueError, KeyError, TypeError) as exc:
@@ -54,6 +55,12 @@ def receive(args: argparse.Namespace) -> None:
         for hole in _holes(Path(args.file), args.format) if args.everybody else ():
             print(tr("! no job has an id from {first} to {last}: {missing} are missing", first=hole.first,
                      last=hole.last, missing=hole.missing))  # fmt: skip
+
+
+def _totals(args: argparse.Namespace) -> Header:
+    """What the centre says of the whole, beside the file."""
+    amount = None if args.amount is None else parse_amount(args.amount)
+    return Header(calendar.month(args.period), args.currency, args.lines, args.core_seconds, amount, args.number)
 
 
 def _holes(file: Path, format_name: str) -> list[Hole]:

@@ -30,7 +30,7 @@ class PartyKeyIn(_In):
 
     key_id: Annotated[Plain, Field(min_length=1, max_length=200)]
     algorithm: Literal["Ed25519"] = "Ed25519"
-    public: Annotated[str, Field(max_length=100)]
+    public: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
     valid_from: Instant | None = None
     valid_to: Instant | None = None
 
@@ -176,7 +176,8 @@ class RefundIn(_In):
 
 
 class AdjustmentIn(_In):
-    """`adjustment`: the project owes this much more (negative: less). `write_off`: a debt that will not be paid."""
+    """`adjustment`: the project owes this much more (negative: less), on its next bill. `write_off`: a debt that will
+    not be paid, of what is not billed yet; of an invoice: POST /billing/clearings."""
 
     project: Name
     kind: Literal["adjustment", "write_off"]

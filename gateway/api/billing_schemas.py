@@ -219,7 +219,7 @@ class BillLine(_Out):
     """A line: `exact` before rounding, `net` and `tax` as rounded on the document."""
 
     line: int
-    kind: Literal["usage", "correction", "credit", "order"]
+    kind: Literal["usage", "correction", "credit", "order", "adjustment"]
     site: str
     user: str
     service_start: str
@@ -281,9 +281,10 @@ class MonthBilled(_Out):
 
 
 class BilledCharge(_Out):
-    """One run on a line, with its arithmetic."""
+    """One run on a line, with its arithmetic; `charge` is its number in the books."""
 
     kind: Literal["charge", "reversal"]
+    charge: int
     job: str
     run: str
     queue: str
@@ -447,6 +448,15 @@ class CurrencySum(_Out):
     amount: str
 
 
+class BesideSum(_Out):
+    """What counts in a month beside runs, and what of it is on no document yet."""
+
+    currency: str
+    count: int
+    amount: str
+    not_billed: str
+
+
 class DocumentSum(_Out):
     currency: str
     kind: str
@@ -461,6 +471,8 @@ class MonthView(_Out):
     charged: list[CurrencySum]
     provisional: list[CurrencySum]
     not_billed: list[CurrencySum]
+    orders: list[BesideSum]
+    adjustments: list[BesideSum]
     documents: list[DocumentSum]
     open: list[AgedInvoice]
     disputed: list[Amount]

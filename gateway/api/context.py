@@ -72,26 +72,37 @@ async def admin_of(person: Annotated[Person, Depends(asking)]) -> Person:
 async def body_of(request: Request) -> bytes:
     """The body, refused as soon as it is too long."""
     limit = (await services_of(request)).settings.body_bytes_max
+    return await _within(request, limit, "Put large files at the site.")
+
+
+async def long_body_of(request: Request) -> bytes:
+    """A body that may hold a month of a big centre."""
+    limit = (await services_of(request)).settings.statement_bytes_max
+    return await _within(request, limit, "Send it packed, or let the operator receive the file at the gateway.")
+
+
+async def _within(request: Request, limit: int, remedy: str) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
+        raise _too_large(limit, remedy)
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, remedy)
         parts.append(part)
     return b"".join(parts)
 
 
-def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is longer than {limit} bytes.", remedy="Put large files at the site.")
+def _too_large(limit: int, remedy: str) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is longer than {limit} bytes.", remedy=remedy)
 
 
 Svc = Annotated[Services, Depends(services_of)]
 Who = Annotated[Person, Depends(asking)]
 Admin = Annotated[Person, Depends(admin_of)]
 Body = Annotated[bytes, Depends(body_of)]
+LongBody = Annotated[bytes, Depends(long_body_of)]
 IdemHeader = Annotated[
     str | None,
     Header(alias="Idempotency-Key", max_length=255, description="The same key again gets the same answer"),

@@ -109,6 +109,9 @@ def list_keys(services: Svc, _person: Who) -> Response:
 def add_key(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Learn the key by which a centre cosigns checkpoints (operator); what it signs documents with goes to /parties."""
     wanted = read(KeyIn, body)
+    if wanted.owner not in services.sites:
+        problem = Problem("/owner", f"There is no site {wanted.owner!r}.", "unknown", "Name a site of the centre's.")
+        raise Invalid("Whose key?", problems=(problem,))
 
     def make(conn: Connection) -> Mapping[str, Any]:
         public = base64.b64decode(wanted.public)

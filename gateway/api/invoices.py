@@ -126,12 +126,12 @@ def add_tax_rule(services: Svc, admin: Admin, body: Body, idempotency_key: IdemH
 @router.post("/invoices", **describe.route(
     schemas.MonthBilled, body=schemas.BillMonthIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
-def bill(services: Svc, _admin: Admin, body: Body) -> Response:
+def bill(services: Svc, admin: Admin, body: Body) -> Response:
     """Bill a month that has ended (operator). What is billed already is not billed again: asking twice is safe."""
     wanted = read(schemas.BillMonthIn, body)
     try:
         found = bill_month(services, name=wanted.month, issuer_id=wanted.issuer, project=wanted.project,
-                           sites=wanted.sites, now=services.clock())  # fmt: skip
+                           sites=wanted.sites, by=admin.user_id, now=services.clock())  # fmt: skip
     except InvoiceRefused as exc:
         raise Conflict(str(exc)) from exc
     refused = [{"project": r.project, "why": r.why} for r in found.refused]
@@ -226,7 +226,7 @@ def why(
             raise NotFound(f"{number} has no line {line}.")
         charges = charges_of_line(conn, doc, found, after=int(after[1:]) if after else 0, limit=limit)
     items = [
-        {"kind": c.kind, "job": c.job_id, "run": c.run_key, "queue": c.queue, "state": c.state,
+        {"kind": c.kind, "charge": c.id, "job": c.job_id, "run": c.run_key, "queue": c.queue, "state": c.state,
          "start": stamp(c.start), "end": stamp(c.end), "cores": c.cores, "core_seconds": c.core_seconds,
          "amount": format_micro(c.amount_micro), "rule": c.rule, "segments": [dict(s) for s in c.segments]}
         for c in charges

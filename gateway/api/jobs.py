@@ -335,7 +335,8 @@ def _charge_json(line: books.ChargeLine) -> dict[str, Any]:
     segments = [
         {"start": s["start"], "end": s["end"], "resource": s["resource"], "quantity": s["quantity"],
          "price": format_micro(s["price_micro"]), "per": s["per"], "rule": s["rule"],
-         "amount": format_micro(s["amount_micro"])}
+         "amount": format_micro(s["amount_micro"]),
+         "discount": f"{s['numerator']}/{s['denominator']}" if "discount" in s else None, "reason": s["reason"]}
         for s in line.segments
     ]  # fmt: skip
     return {

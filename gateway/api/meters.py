@@ -39,7 +39,7 @@ def show_meters(services: Svc, person: Who, site: Word) -> Response:
         found = day_totals(services, conn, site, services.clock())
     items = [
         {"day": d.day, "jobs": d.jobs, "missing": d.missing, "gateway_core_seconds": d.gateway_core_seconds,
-         "centre_core_seconds": d.centre_core_seconds, "slack": d.slack, "agrees": not d.missing and d.apart <= d.slack}
+         "centre_core_seconds": d.centre_core_seconds, "slack": d.slack, "agrees": d.agrees}
         for d in reversed(found)
     ]  # fmt: skip
     return answer({"items": items})

@@ -16,7 +16,6 @@ from accounting.invoicing import dispute_store
 from accounting.invoicing.ageing import aged, standings
 from accounting.invoicing.dispute_store import Evidence, disputed_minor, raise_dispute, take
 from accounting.invoicing.disputes import Dispute, DisputeState, Side, Step
-from accounting.invoicing.store import DOCUMENTS
 from accounting.minor_units import plain
 from accounting.payments.bank_csv import CsvProfile, read_csv
 from accounting.payments.camt import read_camt
@@ -26,6 +25,7 @@ from accounting.payments.top_up_store import match_by_hand
 from accounting.payments.top_up_undo import Undo, decide_undo, request_undo, undos
 from accounting.store import adjustments
 from accounting.store.schema import PAYMENTS
+from accounting.store.settled import DOCUMENTS
 from gateway.api import billing_models as models
 from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views

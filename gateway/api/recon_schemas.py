@@ -48,6 +48,7 @@ class StatementIn(_In):
     format: Format
     content: Annotated[Plain, Field(max_length=64 * 2**20)] = ""
     content_base64: Annotated[str, Field(max_length=90 * 2**20)] = ""
+    packed: Literal["gzip"] | None = None
     profile: ProfileIn | None = None
     totals: StatementTotalsIn | None = None
     number: Annotated[Plain, Field(max_length=100)] = ""
@@ -204,7 +205,7 @@ class Breaks(_Out):
 
 
 class MeterAlarm(_Out):
-    """Something wrong with a centre's meter; kind: not_read, gap, control_total; state: raised, over."""
+    """Something wrong with a centre's meter; kind: not_read, gap, control_total, run_twice; state: raised, over."""
 
     site: str
     kind: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import zlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ from accounting.reconciling.store import BreakNow
 from accounting.reconciling.terms import Narrower
 from gateway.api import describe
 from gateway.api import recon_schemas as schemas
-from gateway.api.context import Admin, Body, Svc, Who, Word, answer, read
+from gateway.api.context import Admin, Body, LongBody, Svc, Who, Word, answer, read
 from gateway.api.paging import cursor_of, from_cursor
 from gateway.billing import reconcile
 from gateway.billing.names import Names
@@ -39,6 +40,7 @@ router = APIRouter(tags=["billing"], prefix="/billing")
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Period = Annotated[str, Query(pattern=r"^\d{4}-\d{2}$")]
 _CURSOR = re.compile(r"b[0-9]{1,18}\Z")
+_UNPACKED = 4  # times as long as a body may be is what was packed in it
 _ACTS = Literal["propose", "countersign", "dispute", "reopen"]
 
 
@@ -56,16 +58,16 @@ def list_statements(services: Svc, person: Who, site: Word | None = None, period
 @router.post("/statements", **describe.route(
     schemas.StatementReceived, body=schemas.StatementIn, refuses=(403, 413, 422)
 ))  # fmt: skip
-def receive_statement(services: Svc, person: Who, body: Body) -> Response:
+def receive_statement(services: Svc, person: Who, body: LongBody) -> Response:
     """A centre's statement (its staff, or the operator). The same bytes again are the same statement."""
     wanted = read(schemas.StatementIn, body)
     _must(services, person, wanted.site, Verb.BILL_SITE)
     try:
         profile = Profile(**wanted.profile.model_dump()) if wanted.profile is not None else None
         got = reconcile.receive(
-            services, _content(wanted), site_id=wanted.site, period=wanted.period, currency=wanted.currency,
-            format_name=wanted.format, by=person.name, profile=profile, totals=_totals(wanted),
-            signature=wanted.signature.encode() or None,
+            services, _content(wanted, services.settings.statement_bytes_max), site_id=wanted.site,
+            period=wanted.period, currency=wanted.currency, format_name=wanted.format, by=person.name,
+            profile=profile, totals=_totals(wanted), signature=wanted.signature.encode() or None,
         )  # fmt: skip
     except (Unreadable, ValueError, KeyError) as exc:
         raise Invalid(
@@ -198,16 +200,30 @@ def _break_row(services: Services, conn: Connection, person: Person, number: int
     return found[0]
 
 
-def _content(wanted: schemas.StatementIn) -> bytes:
+def _content(wanted: schemas.StatementIn, bytes_max: int) -> bytes:
     if bool(wanted.content) == bool(wanted.content_base64):
         problem = Problem("/content", "Give either `content` or `content_base64`.", "required")
         raise Invalid("Where is the file?", problems=(problem,))
+    if wanted.content:
+        return wanted.content.encode()
     try:
-        return (
-            base64.b64decode(wanted.content_base64, validate=True) if wanted.content_base64 else wanted.content.encode()
-        )
+        found = base64.b64decode(wanted.content_base64, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise Invalid("`content_base64` is no Base64.", problems=(Problem("/content_base64", str(exc)),)) from exc
+    return found if wanted.packed is None else _unpacked(found, _UNPACKED * bytes_max)
+
+
+def _unpacked(data: bytes, bytes_max: int) -> bytes:
+    """What was packed by gzip; a few bytes that would become a great many are refused."""
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        found = reader.decompress(data, bytes_max)
+    except zlib.error as exc:
+        raise Invalid("`content_base64` is not packed by gzip.", problems=(Problem("/packed", str(exc)),)) from exc
+    if not reader.eof or reader.unused_data:
+        text = f"It is not whole, or longer than {bytes_max} bytes."
+        raise Invalid(text, problems=(Problem("/content_base64", text),))
+    return found
 
 
 def _totals(wanted: schemas.StatementIn) -> Header:

@@ -95,6 +95,8 @@ def show_month(services: Svc, _admin: Admin, name: Word, zone: Zone = ZONE) -> R
         "charged": [_sum(c, n, m) for c, n, _, m in found["charged"]],
         "provisional": [_sum(c, n, m) for c, n, _, m in found["provisional"]],
         "not_billed": [_sum(c, n, m) for c, n, m in found["not_billed"]],
+        "orders": [_beside(*x) for x in found["orders"]],
+        "adjustments": [_beside(*x) for x in found["adjustments"]],
         "documents": [{"currency": c, "kind": kind, "count": n, "gross": plain(gross, c)}
                       for c, kind, n, gross in found["documents"]],
         "open": views.ageing_json(found["open"], standings(found["open"]))["invoices"],
@@ -218,6 +220,10 @@ def _row(r: Spent, names: list[str]) -> dict[str, Any]:
 
 def _sum(currency: str, runs: int, micro: int) -> dict[str, Any]:
     return {"currency": currency, "runs": runs, "amount": format_micro(micro)}
+
+
+def _beside(currency: str, count: int, micro: int, left: int) -> dict[str, Any]:
+    return {"currency": currency, "count": count, "amount": format_micro(micro), "not_billed": format_micro(left)}
 
 
 def _svg(text: str) -> Response:

@@ -23,7 +23,10 @@ from site_adapters.types import (
 
 _ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?\Z")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_DATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")  # digits alone would be read as seconds, or milliseconds
 _SMALL = 2**31 - 1
+# Every zone's calendar has the months that these lie in.
+_FIRST, _LAST = datetime(1971, 1, 2, tzinfo=UTC), datetime(2499, 12, 30, tzinfo=UTC)
 # 10^17 micro-units: sums of many of them still fit into 64 bits.
 AMOUNT_MICRO_MAX = 10**17
 
@@ -45,7 +48,7 @@ def _whole(value: Any) -> Any:
 
 
 def _iso_text(value: Any) -> Any:
-    if not isinstance(value, str | datetime):
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _DATED.match(value)):
         raise ValueError("give a time as text with its zone, like 2026-11-24T12:00:00Z")
     return value
 
@@ -54,7 +57,7 @@ def aware(value: datetime) -> datetime:
     """A time in UTC; ValueError where it has no zone, or lies where no job will ever be."""
     if value.tzinfo is None:
         raise ValueError("give a time with its zone, like 2026-11-24T12:00:00Z")
-    if not 1970 < value.year < 2500:
+    if not _FIRST <= value < _LAST:
         raise ValueError("give a time between 1971 and 2499")
     return value.astimezone(UTC)
 

@@ -20,7 +20,7 @@ from accounting.store.charges import DEFAULT_POLICY
 from accounting.store.contracts import Contracts
 from accounting.store.periods import Period
 from accounting.store.schema import lock
-from accounting.usage import Kind, Meter, UsageRecord
+from accounting.usage import GPU_SECONDS, MEMORY, NODE_SECONDS, Kind, Meter, UsageRecord
 from gateway.db import table_of
 from gateway.identity.tables import ProjectRow
 from gateway.jobs import checks, repository
@@ -62,8 +62,8 @@ def _told(conn: Connection, left: list[Waiting]) -> str:
 
 
 def _counted(w: Waiting) -> str:
-    orders = [f"{w.orders} prices of orders"] if w.orders else []
-    return " and ".join([f"{w.runs} runs", *orders] if w.runs or not orders else orders)
+    beside = [f"{n} {what}" for n, what in ((w.orders, "prices of orders"), (w.adjustments, "adjustments")) if n]
+    return " and ".join([f"{w.runs} runs", *beside] if w.runs or not beside else beside)
 
 
 def _going(conn: Connection, at: datetime) -> list[Any]:
@@ -82,13 +82,14 @@ def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Ru
     """What a run has cost by then, priced as its record will be: cut wherever a price changes, accelerators with it."""
     seconds = capped_seconds(row.start_time, at, limit_s=row.duration_max)
     spec = repository.spec_from_json(row.spec)
+    held = checks.held_beside_cores(spec, None, seconds=seconds)
     until, cores = row.start_time + timedelta(seconds=seconds), row.cores or row.cores_charged
     key, task = f"{row.tag}.{row.attempt}:{row.task}:{row.restart}", None if row.task < 0 else row.task
     so_far = UsageRecord(
         site_id=row.site_id, run_key=key, meter=Meter.GATEWAY, kind=Kind.RUN, native_id=row.native_id, task=task,
-        state="RUNNING", username="", queue=row.queue, cores=cores, nodes=0, elapsed_s=seconds, node_seconds=0,
-        core_seconds=cores * seconds, gpu_seconds=checks.gpus_charged(spec, None) * seconds,
-        start_time=row.start_time, end_time=until,
+        state="RUNNING", username="", queue=row.queue, cores=cores, nodes=0, elapsed_s=seconds,
+        core_seconds=cores * seconds, node_seconds=held.get(NODE_SECONDS, 0), gpu_seconds=held.get(GPU_SECONDS, 0),
+        memory_mib_seconds=held.get(MEMORY, 0), start_time=row.start_time, end_time=until,
     )  # fmt: skip
     agreement = agreed.agreement(row.site_id, until)
     where = agreed.where(
@@ -100,7 +101,7 @@ def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Ru
         charge = price(so_far, metered, prices, where)
     except NoPrice:
         return None
-    if charge.core_seconds == 0:
+    if charge.core_seconds == 0 and charge.amount_micro == 0:
         return None
     return Running(row.site_id, key, row.job_id, task, row.project_id, row.currency, charge.amount_micro,
                    charge.core_seconds)  # fmt: skip

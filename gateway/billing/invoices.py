@@ -13,13 +13,16 @@ from accounting.calendar import Period, month
 from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoicing import legal_entities
 from accounting.invoicing.invoice import Document
-from accounting.invoicing.store import DOCUMENTS, Wanted, issue_invoice
+from accounting.invoicing.store import Wanted, issue_invoice
+from accounting.payments.clearing import set_off_open
 from accounting.store.contracts import in_force
 from accounting.store.schema import TERMS
+from accounting.store.settled import DOCUMENTS
 from gateway.db import table_of
 from gateway.errors import Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.identity.tables import ProjectRow, UserRow
+from gateway.ids import new_id
 from gateway.services import Services
 
 PROJECTS, USERS = table_of(ProjectRow), table_of(UserRow)
@@ -43,7 +46,7 @@ class MonthBilled:
 
 def bill_month(
     services: Services, *, name: str, issuer_id: str | None, project: str | None, sites: Sequence[str] | None,
-    now: datetime,
+    by: str, now: datetime,
 ) -> MonthBilled:  # fmt: skip
     """Issue what a month's usage comes to, project by project; a project that cannot be billed holds up no other."""
     with services.db.read() as conn:
@@ -69,20 +72,21 @@ def bill_month(
         for payer in payers:
             wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people, payer == default, but)
             try:
-                made.extend(_issued(services, wanted, now))
+                made.extend(_issued(services, wanted, by, now))
             except AccountingError as exc:
                 refused.append(Refused(row.name, str(exc)))
     return MonthBilled(tuple(made), tuple(refused))
 
 
-def _issued(services: Services, wanted: Wanted, now: datetime) -> Iterator[Document]:
+def _issued(services: Services, wanted: Wanted, by: str, now: datetime) -> Iterator[Document]:
     """One document, or one for each tax rule that holds for the work; each in a transaction of its own."""
     rule_ends: datetime | None = wanted.month.start
     while rule_ends is not None and rule_ends < wanted.month.end:
         with services.db.write() as conn:
             found = issue_invoice(conn, wanted, now=now)
-        if found is None:
-            return
+            if found is None:
+                return
+            set_off_open(conn, found, new_id=lambda: new_id("w", now), by=by, now=now)
         yield found
         rule_ends = found.tax.valid_to
 

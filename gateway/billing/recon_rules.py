@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from accounting import store as books
 from accounting.agreement import Agreement
 from accounting.minor_units import micro_per_minor
+from accounting.money import format_micro
 from accounting.reconciling.drafts import Rules
 from accounting.reconciling.explain import Ground, Ratio
 from accounting.reconciling.terms import Narrower, narrowed, rules_of
@@ -66,6 +67,10 @@ def with_prices(conn: Connection, ground: Ground, *, site_id: str, currency: str
     valid = [r for r in rules if r.valid_from <= at and (r.valid_to is None or at < r.valid_to)]
     now = max(valid, key=lambda r: (r.specificity, r.id), default=None)
     # Which of them is a run's own depends on its queue, its hour and more: what we took for it tells.
-    per_hour = {f"of rule {r.id}": r.price_micro * 3600 // r.per for r in rules}
+    per_hour = {
+        f"of rule {r.id} ({format_micro(r.price_micro * 3600 // r.per)} {currency} per core-hour)":
+            r.price_micro * 3600 // r.per
+        for r in rules
+    }  # fmt: skip
     price = None if now is None else now.price_micro * 3600 // now.per
     return replace(ground, price=price, other_prices=per_hour)

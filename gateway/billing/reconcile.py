@@ -6,7 +6,7 @@ a difference of money alone is posted between the centre and the operator. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -30,7 +30,7 @@ from accounting.reconciling.statement_store import sign_statement, signer_of, st
 from accounting.reconciling.store import BreakNow, Compared
 from accounting.reconciling.terms import COLUMN
 from accounting.store import USAGE, contracts
-from accounting.store.schema import CHARGES, QUARANTINE, REVERSALS, refresh_statistics
+from accounting.store.schema import CHARGES, REVERSALS, refresh_statistics
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway.billing.cycles import no_search_for_cycles
 from gateway.billing.names import Names
@@ -38,10 +38,10 @@ from gateway.billing.recon_rules import agreement_between, agreement_for
 from gateway.billing.signing import by_keys_of
 from gateway.db import Database, table_of
 from gateway.identity import vault
-from gateway.identity.tables import UserRow
+from gateway.identity.tables import CentreStaffRow, UserRow
 from gateway.services import Services
 
-_USERS = table_of(UserRow)
+_USERS, _STAFF = table_of(UserRow), table_of(CentreStaffRow)
 
 # Where the difference between what a centre claims and what we rated stays until it is settled.
 DIFFERENCES = "operator:reconciliation"
@@ -173,7 +173,8 @@ def act(
 ) -> Event:
     """One person's act on a break. A countersigned proposal is carried out at once; raises `Refused`.
 
-    Two people of the centre agree with themselves: one of the two who settle a break is the operator's.
+    Two people of one side agree with themselves: one of the two who settle a break is the operator's, the other the
+    centre's, where anybody speaks for that here.
     """
     now = services.clock()
     note = Names(services, conn, None).text(note)
@@ -182,18 +183,21 @@ def act(
         return event
     (item,) = recon_store.breaks(conn, ids=[break_id])
     proposal = next(e for e in reversed(recon_store.history(conn, break_id)) if e.act is Act.PROPOSE)
-    if not _operates(conn, {by, proposal.by}):
-        raise Refused("the operator must propose this or countersign it: the centre has done both")
+    _must_be_of_both_sides(conn, item.row.site_id, by, proposal.by)
     if proposal.resolution == Act.WAIVE:
         return recon_store.record_act(conn, break_id, Act.WAIVE, by=by, now=now, note="as agreed")
     (posted,) = _post(services, conn, [item.row], by=by, now=now)
     return posted
 
 
-def _operates(conn: Connection, names: Collection[str]) -> bool:
-    """Whether one of these people is of the operator."""
-    query = select(_USERS.c.id).where(_USERS.c.name.in_(sorted(names)), _USERS.c.operator_admin.is_(True))
-    return conn.execute(query).first() is not None
+def _must_be_of_both_sides(conn: Connection, site_id: str, one: str, other: str) -> None:
+    operators = set(conn.scalars(select(_USERS.c.name).where(_USERS.c.operator_admin.is_(True))))
+    query = select(_USERS.c.name).join(_STAFF, _STAFF.c.user_id == _USERS.c.id).where(_STAFF.c.site_id == site_id)
+    staff = set(conn.scalars(query))
+    if not operators & {one, other}:
+        raise Refused("the operator must propose this or countersign it: the centre has done both")
+    if staff and not any(a in operators and b in staff for a, b in ((one, other), (other, one))):
+        raise Refused("somebody of the centre must propose this or countersign it: the operator has done both")
 
 
 def _post(services: Services, conn: Connection, rows: Sequence[Any], *, by: str, now: datetime) -> list[Event]:
@@ -304,7 +308,7 @@ class Standing:
     by_category: Mapping[str, int]
     signed_off: bool
     late: int  # runs that only the gateway has seen: the centre's own record is still missing
-    quarantined: int  # records of this centre, of any month, that nobody could read or price
+    quarantined: int  # records of this centre, of any month, that nobody can read or price
 
 
 def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
@@ -320,7 +324,7 @@ def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
         row.site_id, row.period, row.currency, row.lines, int(counts.get("agreed", 0)), len(waiting),
         sum(delta_micro(item) for item in waiting), max((item.age_days(now) for item in waiting), default=0),
         by_category, recon_store.is_signed_off(conn, row.id), late(conn, row.site_id, row.starts_at, row.ends_at),
-        int(conn.scalar(select(func.count()).where(QUARANTINE.c.site_id == row.site_id)) or 0),
+        books.unread(conn, row.site_id),
     )  # fmt: skip
 
 

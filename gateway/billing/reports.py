@@ -12,17 +12,19 @@ from sqlalchemy import Connection, func, select
 
 from accounting.calendar import Period
 from accounting.invoicing import texts as invoice_texts
+from accounting.invoicing.adjustment_lines import adjusted_within
 from accounting.invoicing.ageing import aged
 from accounting.invoicing.dispute_store import disputed_minor, disputes
 from accounting.invoicing.disputes import LIVE
 from accounting.invoicing.items import ITEMS
-from accounting.invoicing.store import DOCUMENTS
+from accounting.invoicing.order_lines import priced_within
 from accounting.minor_units import to_minor
 from accounting.money import format_micro
 from accounting.payments.store import open_documents, received
 from accounting.reports.plots import Bar, bars_svg
 from accounting.reports.spending import By, Question, Scope, Spent, spent
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
+from accounting.store.settled import DOCUMENTS
 from gateway.billing.invoices import PROJECTS, USERS
 from gateway.identity.access import Person, Verb, can
 
@@ -75,7 +77,8 @@ def ids_of(conn: Connection, names: Sequence[str], table: Any) -> tuple[str, ...
 
 
 def month_view(conn: Connection, month: Period, now: datetime) -> dict[str, Any]:
-    """The month for the operator: what is charged, billed, provisional, owed, disputed and not matched."""
+    """The month for the operator: what is charged, ordered and adjusted, billed, provisional, owed, disputed and not
+    matched."""
     governed, provisional = _charged(conn, month, "centre"), _charged(conn, month, "gateway")
     billed = conn.execute(
         select(DOCUMENTS.c.currency, DOCUMENTS.c.kind, func.count(), func.sum(DOCUMENTS.c.gross_minor))
@@ -85,9 +88,20 @@ def month_view(conn: Connection, month: Period, now: datetime) -> dict[str, Any]
     live = [d for d in disputes(conn) if d.state in LIVE]
     return {
         "charged": governed, "provisional": provisional, "not_billed": _not_billed(conn, month),
+        "orders": _beside(priced_within(conn, month.start, month.end)),
+        "adjustments": _beside(adjusted_within(conn, month.start, month.end)),
         "documents": [(c, k, int(n), int(g)) for c, k, n, g in billed], "open": found,
         "disputes": live, "unallocated": received(conn, only_unallocated=True),
     }  # fmt: skip
+
+
+def _beside(found: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int, int]]:
+    """Currency, how many, micro-units, and what of them is on no document, of what costs beside runs."""
+    sums: dict[str, list[int]] = {}
+    for currency, micro, billed in found:
+        at = sums.setdefault(currency, [0, 0, 0])
+        at[0], at[1], at[2] = at[0] + 1, at[1] + micro, at[2] + micro - billed
+    return [(currency, count, micro, left) for currency, (count, micro, left) in sorted(sums.items())]
 
 
 def _named(conn: Connection, by: Sequence[By], rows: Sequence[Spent]) -> list[Spent]:

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import select
 
 from accounting import store as books
-from accounting.store import allocations, budgets
+from accounting.store import allocations, budgets, paid_spans
 from gateway.db import table_of
 from gateway.identity.tables import ProjectRow
 from gateway.jobs import repository
@@ -38,6 +38,7 @@ def upkeep(services: Services, lease: Lease, now: datetime) -> UpkeepReport:
         repository.assert_served_by(conn, lease)
         expired = allocations.expire_due(conn, now=now)
         renewed = allocations.renew_due(conn, now=now)
+        paid_spans.end_canceled(conn, now=now)
         charged = books.charge_pending(conn, currencies, now=now) if waiting else 0
         alerts = budgets.alert(conn, now=now)
     for alert in alerts:

@@ -29,6 +29,7 @@ USERS, PROJECTS, MEMBERS = table_of(UserRow), table_of(ProjectRow), table_of(Mem
 ACCOUNTS, STAFF = table_of(SiteAccountRow), table_of(CentreStaffRow)
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}\Z")
+_ID = re.compile(r"[a-z]{1,2}0[0-9a-hjkmnp-tv-z]{25}\Z")  # as `gateway.ids` makes them
 _LOGIN = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}\Z")
 ROLES = frozenset({"owner", "researcher"})
 
@@ -160,7 +161,8 @@ def _claimable(conn: Connection, site_id: str, user_id: str, username: str) -> s
     if row is None:
         return None
     if row.status == "linked":
-        raise Conflict(f"You have an account at {site_id} already.", remedy="Suspend that one first.")
+        remedy = f"Suspend it first: penstock account suspend {row.id}"
+        raise Conflict(f"{row.username} is linked at {site_id} already.", remedy=remedy)
     if row.status == "suspended" and row.username != username:
         raise Conflict(f"Your earlier jobs at {site_id} ran as {row.username}.", remedy=f"Link {row.username} again.")
     return str(row.id)
@@ -217,7 +219,8 @@ def _proved(services: Services, adapter: SiteAdapter, row: Any) -> AccountFacts:
         raise SiteClosedError(str(exc)) from exc
     except SiteError as exc:
         _note_failure(services, row.id, str(exc))
-        raise SiteUnreachableError(f"{row.site_id}: {exc}", remedy="Try again later.") from exc
+        named = str(exc).removeprefix(f"{row.site_id}: ")  # what comes from an agent names its site
+        raise SiteUnreachableError(f"{row.site_id}: {named}", remedy="Try again later.") from exc
     finally:
         _CLAIMING.reset(claiming)
 
@@ -284,6 +287,9 @@ def _named(name: str, pointer: str) -> None:
         raise Invalid(
             "The name is not valid.", problems=(Problem(pointer, f"{name!r} is no name.", "invalid", remedy),)
         )
+    if _ID.match(name):  # everywhere a name or an id may be given: one person's name could be another's id
+        problem = Problem(pointer, f"{name!r} looks like an id.", "invalid", "Choose a name that people can say.")
+        raise Invalid("The name is not valid.", problems=(problem,))
 
 
 def _insert(conn: Connection, table: Table, conflict: str, **values: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from accounting.usage import GPU_SECONDS, MEMORY, NODE_SECONDS
 from gateway.errors import Problem
 from site_adapters.indices import expand
 from site_adapters.interfaces import SiteAdapter
@@ -269,6 +270,14 @@ def gpus_charged(spec: JobSpec, queue: Queue | None) -> int:
         return 0
     nodes, _ = node_shape(spec, queue)
     return r.gpu_cores_per_process * (r.process_count or nodes * (r.processes_per_node or 1))
+
+
+def held_beside_cores(spec: JobSpec, queue: Queue | None, *, seconds: int) -> dict[str, int]:
+    """Accelerators, nodes and memory (as far as it is asked for) that a job holds for so long, by resource."""
+    nodes, _ = node_shape(spec, queue)
+    held = {GPU_SECONDS: gpus_charged(spec, queue), NODE_SECONDS: nodes,
+            MEMORY: nodes * (-(-(spec.resources.memory or 0) // 2**20))}  # fmt: skip
+    return {resource: count * seconds for resource, count in held.items() if count}
 
 
 def duration_default(adapter: SiteAdapter, queue: Queue | None) -> int:

@@ -106,7 +106,9 @@ class SiteReaders:
         except TimeoutError as exc:
             raise SiteUnreachableError(f"{place.site_id} did not answer in time.", remedy="Try again later.") from exc
         except SiteError as exc:
-            raise SiteUnreachableError(f"{place.site_id}: {exc}", remedy="Try again later.") from exc
+            raise SiteUnreachableError(
+                f"{place.site_id}: {str(exc).removeprefix(f'{place.site_id}: ')}", remedy="Try again later."
+            ) from exc
         except Exception as exc:
             log.exception("output_not_read", job=place.job_id, site=place.site_id)
             raise SiteUnreachableError(f"The output cannot be read from {place.site_id} now.") from exc

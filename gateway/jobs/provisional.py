@@ -12,7 +12,7 @@ from accounting import store as books
 from accounting.meter import MeteringPolicy
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway.identity import vault
-from gateway.jobs import repository
+from gateway.jobs import checks, repository
 from gateway.jobs.repository import JOBS, RUNS
 from gateway.services import Services
 from site_adapters.states import Reason
@@ -24,7 +24,8 @@ def book_job(conn: Connection, services: Services, *, job_id: str, now: datetime
     """Charge every run of an ended job by what the gateway saw, and give its hold back."""
     job = conn.execute(
         select(JOBS.c.id, JOBS.c.project_id, JOBS.c.user_id, JOBS.c.site_id, JOBS.c.tag, JOBS.c.queue, JOBS.c.native_id,
-               JOBS.c.cores_charged, JOBS.c.site_account_id, repository.ORDERED_GRADE).where(JOBS.c.id == job_id)
+               JOBS.c.spec, JOBS.c.cores_charged, JOBS.c.site_account_id, repository.ORDERED_GRADE)
+        .where(JOBS.c.id == job_id)
     ).one()  # fmt: skip
     currency = repository.project_currency(conn, job.project_id)
     username = repository.site_account(conn, job.site_account_id).username
@@ -46,8 +47,13 @@ def book_job(conn: Connection, services: Services, *, job_id: str, now: datetime
 
 
 def _records(job: Any, username: str, runs: Sequence[Any]) -> list[UsageRecord]:
-    """What the gateway saw of each run that had resources and has ended; no centre record is needed for it."""
+    """What the gateway saw of each run that had resources and has ended; no centre record is needed for it.
+
+    Accelerators are those that the job asked for, as in its hold: no status command tells what it was given.
+    """
     records = []
+    spec = repository.spec_from_json(job.spec)
+    gpus = checks.gpus_charged(spec, None)
     for run in runs:
         if run.start_time is None or run.end_time is None or run.end_time <= run.start_time:
             continue
@@ -59,8 +65,9 @@ def _records(job: Any, username: str, runs: Sequence[Any]) -> list[UsageRecord]:
                 site_id=job.site_id, run_key=f"{tag}:{run.task}:{run.restart}", meter=Meter.GATEWAY,
                 kind=Kind.FENCED_COPY if run.reason == Reason.FENCED.value else Kind.RUN, native_id=run.native_id,
                 task=None if run.task < 0 else run.task, state=run.native_state.split(" ")[0], username=username,
-                queue=job.queue, cores=cores, nodes=0, elapsed_s=elapsed, core_seconds=cores * elapsed, node_seconds=0,
-                start_time=run.start_time, end_time=run.end_time, submit_time=run.submit_time, tag=tag,
+                queue=job.queue, qos=spec.attributes.qos or "", cores=cores, nodes=0, elapsed_s=elapsed,
+                core_seconds=cores * elapsed, node_seconds=0, gpu_seconds=gpus * elapsed, start_time=run.start_time,
+                end_time=run.end_time, submit_time=run.submit_time, tag=tag,
                 raw={"native_state": run.native_state, "observed_at": run.observed_at.isoformat()},
             )
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -108,6 +108,13 @@ def project_id(conn: Connection, wanted: str) -> str | None:
     table = table_of(ProjectRow)
     query = select(table.c.id).where((table.c.id == wanted) | (table.c.name == wanted), table.c.closed_at.is_(None))
     return conn.scalar(query)
+
+
+def project_names(conn: Connection, ids: Collection[str]) -> list[str]:
+    """The names of these projects that are not closed, in order."""
+    table = table_of(ProjectRow)
+    query = select(table.c.name).where(table.c.id.in_(ids), table.c.closed_at.is_(None)).order_by(table.c.name)
+    return list(conn.scalars(query))
 
 
 def project_currency(conn: Connection, project: str) -> str:

@@ -183,10 +183,10 @@ def _project(conn: Connection, person: Person, wanted: str | None) -> str:
         return mine[0]
     if not mine:
         raise Forbidden("You are in no project that may submit jobs.", remedy="Ask a project owner to add you.")
-    raise Invalid(
-        "You are in several projects.",
-        problems=(Problem("/project", "Several projects could pay for this job.", "required", "Name one of yours."),),
-    )
+    names = ", ".join(repository.project_names(conn, mine)[:10])
+    remedy = f"Name one of yours: {names}"
+    problem = Problem("/project", "Several projects could pay for this job.", "required", remedy)
+    raise Invalid("You are in several projects.", problems=(problem,))
 
 
 def _consider(
@@ -276,7 +276,7 @@ def _prepared(
     size = len(expand(spec.array.indices)) if spec.array else None
     core_seconds = cores * duration * (size or 1)
     gpus = checks.gpus_charged(spec, queue)
-    gpu_seconds = gpus * duration * (size or 1)
+    more = checks.held_beside_cores(spec, queue, seconds=duration * (size or 1))
     queue_name = _queue_name(spec, queue)
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
@@ -284,8 +284,7 @@ def _prepared(
         site_id=adapter.site_id, queue=queue_name, qos=spec.attributes.qos or "", currency=currency, at=now,
         project_id=project_id, grade=spec.attributes.service_grade or "",
     )  # fmt: skip
-    more = {GPU_SECONDS: gpu_seconds} if gpus else None
-    price = books.estimate(facts.prices, where, core_seconds=core_seconds, at=now, more=more)
+    price = books.estimate(facts.prices, where, core_seconds=core_seconds, at=now, more=more, runs=size or 1)
     if price is None:
         return Problem(
             "/placement/resource_ids",
@@ -297,7 +296,7 @@ def _prepared(
     basis = f"{each} × {duration} s" + (f" × {size} tasks" if size else "")
     have = facts.commodities(project_id)
     holds = books.hold_amounts(have, currency=currency, micro=price, core_seconds=core_seconds,
-                               gpu_seconds=gpu_seconds)  # fmt: skip
+                               gpu_seconds=more.get(GPU_SECONDS, 0))  # fmt: skip
     enforce = "enforces_walltime" not in adapter.capabilities
     estimate = Estimate(core_seconds, Money(price, currency), basis)
     return Prepared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from gateway.identity.service import PROJECTS
 from gateway.jobs import pending, repository, service, views
 from gateway.jobs.repository import JOBS
 from gateway.jobs.sentence import said
+from gateway.web import texts
 from gateway.web.texts import language_of, translator
 
 router = APIRouter(include_in_schema=False)
@@ -151,13 +153,19 @@ def _same_origin(request: Request) -> None:
         raise Forbidden("This form was not sent from a page of ours.")
 
 
+def _moment(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at is not None else "–"
+
+
 def _page(request: Request, name: str, person: Person | None, *, status: int = 200, **values: Any) -> Response:
     language = language_of(request)
     pages = _PAGES.overlay()
     translate = translator(language)
     pages.install_gettext_callables(translate.gettext, translate.ngettext, newstyle=True)  # type: ignore[attr-defined]
-    told = partial(said, translate=translate.gettext)
-    html = pages.get_template(name).render(person=person, language=language, path=request.url.path, said=told, **values)
+    told = partial(said, translate=partial(texts.said, language=language))
+    html = pages.get_template(name).render(
+        person=person, language=language, path=request.url.path, said=told, moment=_moment, **values
+    )
     answer = HTMLResponse(html, status)
     answer.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
     if request.query_params.get("lang") == language:

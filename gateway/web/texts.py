@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gettext
 import io
+import re
 from functools import cache
 from pathlib import Path
 
@@ -38,3 +39,31 @@ def translator(language: str) -> gettext.NullTranslations:
         write_mo(compiled, read_po(file))
     compiled.seek(0)
     return gettext.GNUTranslations(compiled)
+
+
+def said(text: str, language: str) -> str:
+    """What is said elsewhere, with its values in it, in a language; as it is where the catalogue has no such sentence.
+
+    The catalogue has the sentence with `{}` for each value, as those of the commands (docs/languages.md).
+    """
+    exact = translator(language).gettext(text) if text else text
+    if exact != text:
+        return exact
+    for pattern, translated in _sentences(language):
+        match = pattern.fullmatch(text)
+        if match is not None:
+            # A value of several words is a sentence again; one word is a name, and stays.
+            return translated.format(*(said(part, language) if " " in part else part for part in match.groups()))
+    return text
+
+
+@cache
+def _sentences(language: str) -> list[tuple[re.Pattern[str], str]]:
+    """Those with the most words first: the closest one speaks."""
+    source = _FOLDER / f"{language}.po"
+    if not source.exists():
+        return []
+    with source.open("rb") as file:
+        pairs = [(str(m.id), str(m.string)) for m in read_po(file) if "{}" in str(m.id)]
+    pairs.sort(key=lambda pair: -len(pair[0]))
+    return [(re.compile("(.*?)".join(map(re.escape, t.split("{}"))), re.DOTALL), told) for t, told in pairs]

@@ -156,8 +156,10 @@ class OrderDesk:
         return [o for o in self.openings() if o.state is _S.REQUESTED]
 
     def approve(self, order_id: str, *, by: str) -> Opening:
+        """Open what was asked for; an account that `stop` has shut is opened again."""
         opening = self.opening(order_id)
-        if opening.state not in (_S.REQUESTED, _S.FAILED):
+        shut = opening.kind is OrderKind.ACCOUNT and self.given(opening.username) is False
+        if opening.state not in (_S.REQUESTED, _S.FAILED) and not (opening.state is _S.OPEN and shut):
             return opening
         self.audit.append("order", sync=True, order=order_id, decision="approved", by=by)
         return self._execute(self._order(order_id), by)

@@ -120,7 +120,7 @@ def _refused(site: str, answer: httpx.Response) -> CredentialRefused | Refused:
     try:
         text = str(answer.json()["detail"])[:300]
     except (ValueError, KeyError, TypeError):  # a proxy's page
-        text = answer.text[:300]
+        text = answer.text[:300] or f"status {answer.status_code}; is the gateway or the service another one?"
     if answer.status_code in (401, 403):
         return CredentialRefused(f"{site} does not accept us: {text}")
     return Refused(f"{site} cannot read the call: {text}", code="malformed")

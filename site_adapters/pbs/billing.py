@@ -24,8 +24,8 @@ from site_adapters.types import RowProblem, SiteAccount, SiteUsage, UsageBatch
 
 LOG, QSTAT = "pbs-log/1", "pbs-qstat/1"
 _LINE = re.compile(r"(\d\d/\d\d/\d{4} \d\d:\d\d:\d\d);([A-Za-z]);([^;]*);(.*)\Z", re.DOTALL)
-# Types that end no run (PBS Professional Administrator's Guide, "Accounting"): queued, deleted, checkpointed …
-_OTHER = frozenset("QDAaLBCFTUYMPNKkuvcGz")
+# Types that end no run (PBS Professional Administrator's Guide, "Accounting"; acct.h): queued, deleted, resumed …
+_OTHER = frozenset("QDAaLBCFTUYMPNKkuvceGszr")
 # Files of days on which nothing happened are missing; one that is there and cannot be read is an error.
 _READ = """for f in "$@"; do [ ! -e "$f" ] || cat -- "$f" || exit 1; done"""
 _DAYS_BEFORE = 35  # a run that ends today may have begun this long ago: its first line is there
@@ -100,6 +100,8 @@ def frame_log(text: str, *, since: datetime, users: set[str], zone: str = "UTC")
             started[job] = line
             stopped.pop(job, None)
             paused.pop(job, None)
+        elif kind == "s":  # what was spare is given back
+            started[job] = line
         elif kind == "z":
             stopped[job] = stamp
         elif kind == "r" and job in stopped:

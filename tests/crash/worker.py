@@ -42,6 +42,10 @@ class Death:
         self._point, self._left, self._report_to, self._signal = point, nth, report_to, number
         self._mine = threading.local()
 
+    def expect(self, point: str, nth: int) -> None:
+        """Die there from now on: what comes before (the start) has commits of its own."""
+        self._point, self._left = point, nth
+
     @property
     def tick(self) -> str:
         """The tick of this thread; empty outside of ticks, as where a lease is taken."""

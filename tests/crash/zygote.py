@@ -1,6 +1,7 @@
 """Forks children that have everything imported already, kills them in time, and says how each died.
 
-A line of JSON in (what `worker.live` wants, `kill_after_s`), a line of JSON out (`at_point`, `alive_s`, `status`).
+A line of JSON in (what `worker.live` or `server.live` wants, `kill_after_s`), a line of JSON out (`at_point`,
+`alive_s`, `status`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from tests.crash import worker
+from tests.crash import server, worker
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def _one_life(order: dict[str, Any]) -> dict[str, Any]:
     if pid == 0:
         os.close(hear)
         try:
-            worker.live(order, tell)
+            (server if "port_file" in order else worker).live(order, tell)
         finally:
             os._exit(1)
     os.close(tell)
@@ -72,7 +73,7 @@ class Zygote:
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stdout.close()
         self._log.close()
 

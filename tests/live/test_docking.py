@@ -161,6 +161,12 @@ def test_order_opens_an_account_that_runs_jobs_and_closing_ends_that(
         row = slurm_alpha.run("sacct", "-nXP", "-j", job.native_id, "-o", "user,account")
         assert row == f"{login}|pn_fluids"  # traced: order -> account -> job -> the centre's own record
 
+        centre.orders.suspend(login)  # as `stop` does
+        with pytest.raises(Refused, match="has not given us"):
+            auth.probe(login)
+        assert centre.orders.approve("o-1", by="staff").state is OpeningState.OPEN
+        assert auth.probe(login) == facts
+
         assert ordering.close("o-1").state is OpeningState.CLOSED
         late = services.sites["alpha"].management.submit([target.submission(target.spec())])[0]
         assert isinstance(late, Rejected)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -160,3 +161,12 @@ def test_chinese_is_a_click_away_and_stays(page: Page, gateway: Gateway) -> None
 
     assert page.get_by_role("heading", name="作业").is_visible()
     assert page.locator("html").get_attribute("lang") == "zh-Hans"
+
+
+def test_the_reference_of_the_api_is_drawn_from_our_own_files(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto("/docs")
+    page.get_by_text("/api/v2/jobs", exact=True).first.wait_for()
+    assert len(asked) >= 4
+    assert {urlsplit(url).netloc for url in asked if url.startswith("http")} == {urlsplit(page.url).netloc}

@@ -7,6 +7,7 @@ from importlib import import_module
 
 import click
 
+from penstock.cli.terminal import harmless
 from penstock.cli.texts import in_language, tr, use_catalogue
 
 use_catalogue()
@@ -79,7 +80,8 @@ def penstock() -> None:
 
 
 def main() -> None:
-    """Run; errors in three lines, exit codes as documented in docs/cli.md."""
+    """Run; errors in three lines, exit codes as `report` has them."""
+    sys.stdout, sys.stderr = harmless(sys.stdout), harmless(sys.stderr)
     try:
         sys.exit(penstock(standalone_mode=False) or 0)
     except click.exceptions.Exit as exc:

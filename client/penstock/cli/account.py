@@ -129,6 +129,16 @@ def account_verify(account_id: str) -> int:
     return report.OK
 
 
+@account.command("suspend")
+@click.argument("account_id")
+def account_suspend(account_id: str) -> int:
+    """Let the gateway use this login no more; its key is forgotten."""
+    with client() as api:
+        api.delete(f"site-accounts/{account_id}")
+    click.echo(tr("suspended"))
+    return report.OK
+
+
 @account.command("list")
 @json_option
 def account_list(as_json: bool) -> int:

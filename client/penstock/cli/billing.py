@@ -245,15 +245,15 @@ def refund(project: str, amount: str, reason: str, as_json: bool) -> int:
     return _post("billing/refunds", body, as_json, "{id}: {amount} {currency}")
 
 
-@billing.command()
+@billing.command(context_settings={"ignore_unknown_options": True})  # -0.50 is an amount
 @click.argument("project")
 @click.argument("amount")
 @click.option("--reason", required=True)
-@click.option("--write-off", is_flag=True, help="A debt that will not be paid")
+@click.option("--write-off", is_flag=True, help="A debt that will not be paid, of what is not billed yet")
 @click.option("--charge", type=int, help="The charge that it is about")
 @json_option
 def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int | None, as_json: bool) -> int:
-    """Let PROJECT owe AMOUNT more, or less with a minus sign (operator)."""
+    """Let PROJECT owe AMOUNT more, or less with a minus sign, on its next bill (operator)."""
     kind = "write_off" if write_off else "adjustment"
     body = {"project": project, "kind": kind, "amount": amount, "reason": reason, "charge": charge}
     return _post("billing/adjustments", body, as_json, "{id}: {state}")

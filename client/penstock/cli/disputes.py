@@ -138,8 +138,15 @@ def shown_files(files: tuple[Path, ...]) -> list[dict[str, str]]:
 def show_disputes(found: list[dict[str, Any]]) -> None:
     """Disputes as a table; `penstock dispute` has it too."""
     rows = [(d["id"], d["invoice"], str(d["line"]), d["site"], d["amount"], d["currency"], _words(d["state"]),
-             tr("OVERDUE") if d["overdue"] else local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
+             _answer_by(d)) for d in found]  # fmt: skip
     table(rows, ("ID", "INVOICE", "LINE", "SITE", "AMOUNT", "IN", "STATE", "ANSWER BY"))
+
+
+def _answer_by(d: dict[str, Any]) -> str:
+    """The day by which somebody owes an answer; nobody does once it is decided."""
+    if d["state"] in ("credited", "rejected", "withdrawn"):
+        return "–"
+    return tr("OVERDUE") if d["overdue"] else local_time(d["due_at"])[:10]
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, fetched, hours, json_option, local_time, month_span, span_of, table
+from penstock.cli.shared import (
+    amount_of,
+    client,
+    emit,
+    fetched,
+    hours,
+    json_option,
+    local_time,
+    month_span,
+    span_of,
+    table,
+)
+from penstock.cli.texts import said as in_words
 from penstock.cli.texts import tr
 
 _ZONE = "Asia/Shanghai"
-_LABELS = {"opening": "owed before", "closing": "owed now"}
+_LABELS = {"opening": "owed before", "paid": "paid of that", "closing": "owed now"}
 
 
 @click.group()
@@ -86,16 +99,44 @@ def list_settlements(as_json: bool) -> int:
 @click.argument("centre")
 @click.argument("month", metavar="YYYY-MM")
 @click.option("--zone", default=_ZONE, show_default=True, help="Whose month")
+@click.option("--disputed", multiple=True, metavar="ENTRY=REASON", help="Not now: the next one takes it up again")
 @json_option
-def draw(centre: str, month: str, zone: str, as_json: bool) -> int:
+def draw(centre: str, month: str, zone: str, disputed: tuple[str, ...], as_json: bool) -> int:
     """Draw what CENTRE is paid for a month; the centre signs it then (operator)."""
     since, until = month_span(month, zone)
+    held = [{"entry": entry.strip(), "reason": why.strip()} for entry, _, why in (d.partition("=") for d in disputed)]
+    if not all(one["entry"] and one["reason"] for one in held):
+        raise click.UsageError(tr("Write --disputed like charge:12=why"))
     with client() as api:
-        made = api.post("billing/settlements", {"centre": centre, "since": since, "until": until})
+        made = api.post("billing/settlements", {"centre": centre, "since": since, "until": until, "disputed": held})
     if as_json:
         emit(made)
     else:
         click.echo(tr("{id}: {pay} {pay_currency} to {centre}, {state}", **made))
+    return report.OK
+
+
+@settlement.command()
+@click.argument("base")
+@click.argument("quoted", metavar="QUOTE")
+@click.argument("day", metavar="YYYY-MM-DD")
+@click.argument("number", metavar="RATE")
+@click.option("--source", required=True, help="Who published it")
+@json_option
+def rate(base: str, quoted: str, day: str, number: str, source: str, as_json: bool) -> int:
+    """Keep the RATE of a day: so many QUOTE for one BASE, like 0.128413 or 700/5451 (operator)."""
+    try:
+        exact = Fraction(number)
+    except (ValueError, ZeroDivisionError) as exc:
+        raise click.UsageError(tr("Write the rate like 0.128413 or 700/5451.")) from exc
+    body = {"base": base, "quote": quoted, "day": day, "num": exact.numerator, "den": exact.denominator,
+            "source": source}  # fmt: skip
+    with client() as api:
+        made = api.post("billing/fx-rates", body)
+    if as_json:
+        emit(made)
+    else:
+        click.echo(tr("{num}/{den} {quote} for one {base} on {day}, by {source}", **made))
     return report.OK
 
 
@@ -120,12 +161,18 @@ def show(settlement_id: str, as_json: bool) -> int:
             click.echo(tr("  {title}, {grade}: {entries} entries, {hours} core-hours", title=tr(title),
                           grade=line["grade"] or tr("no grade"), entries=line["entries"],
                           hours=hours(int(line["core_seconds"]))))  # fmt: skip
+    # As the statement has them, so that they add up: `paid` of the answer is what came of this one since.
+    amounts = found | {"paid": amount_of(found["pay_currency"], int(said["paid"]))[0]}
     for name in ("earned", "tax", "centre_share", "fees", "withheld", "net", "pay", "opening", "paid", "closing"):
         currency = found["pay_currency" if name in ("pay", "opening", "paid", "closing") else "currency"]
         label = tr(_LABELS.get(name, name.replace("_", " ")))
-        click.echo(f"  {label:13} {found[name]:>24} {currency}")
+        click.echo(f"  {label:13} {amounts[name]:>24} {currency}")
     for held in said["disputed"]:
-        click.echo(tr("  in dispute, carried forward: {entry} ({reason})", entry=held["entry"], reason=held["reason"]))
+        amount = amount_of(found["currency"], int(held["centre"]))[0]
+        click.echo(tr("  in dispute, carried forward: {amount} {currency} of {entry} ({reason})", amount=amount,
+                      currency=found["currency"], entry=held["entry"], reason=in_words(held["reason"])))  # fmt: skip
+    if found["state"] == "agreed":
+        click.echo(tr("  paid of this statement: {paid} of {pay} {pay_currency}", **found))
     click.echo(tr("  signed by {sides}; sha256 {hash}", sides=", ".join(found["signed_by"]), hash=found["sha256"]))
     if found["state"] == "drawn":
         told = tr("To agree: penstock settlement sign {id} --key FILE --key-id NAME; "
@@ -170,6 +217,26 @@ def sign(settlement_id: str, jws: Any, key: Path | None, key_id: str | None, as_
         emit(done)
     else:
         click.echo(tr("{state}: {pay} {pay_currency} will be paid", **done))
+    return report.OK
+
+
+@settlement.command("paid")
+@click.argument("settlement_id")
+@click.argument("amount")
+@click.option("--reference", required=True, help="The bank's own key of the payment")
+@click.option("--at", "paid_at", help="When, RFC 3339; without it: now")
+@click.option("--cost", help="In the statement's currency, where it was paid in another")
+@json_option
+def paid(settlement_id: str, amount: str, reference: str, paid_at: str | None, cost: str | None, as_json: bool) -> int:
+    """Record that AMOUNT was paid to the centre for a settlement that both sides signed (operator)."""
+    body = {"amount": amount, "reference": reference, "paid_at": paid_at, "cost": cost}
+    with client() as api:
+        made = api.post(f"billing/settlements/{settlement_id}/payments",
+                        {name: value for name, value in body.items() if value is not None})  # fmt: skip
+    if as_json:
+        emit(made)
+    else:
+        click.echo(tr("{paid} of {pay} {pay_currency} is paid", **made))
     return report.OK
 
 

@@ -71,10 +71,10 @@ def why(job: str, as_json: bool) -> int:
     if as_json:
         emit(found)
         return report.OK
-    click.echo(found["sentence"])
+    click.echo(said(found["sentence"]))
     for line in (found["evidence"], found["action"]):
         if line:
-            click.echo(f"  {line}")
+            click.echo(f"  {said(line)}")
     return report.OK
 
 
@@ -134,9 +134,14 @@ def events(job: str, follow: bool, as_json: bool) -> int:
                 emit(event)
             else:
                 click.echo(
-                    f"{local_time(event['at'])}  {event['kind']:<22} {event['state']:<10} {event['detail'] or ''}"
+                    f"{local_time(event['at'])}  {event['kind']:<22} {event['state']:<10} {_detail(event['detail'])}"
                 )
     return report.OK
+
+
+def _detail(detail: dict[str, Any] | None) -> str:
+    """`name value, …` of what is said with an event; what is empty is not."""
+    return ", ".join(f"{name} {value}" for name, value in (detail or {}).items() if value not in ("", None))
 
 
 @click.command()
@@ -153,9 +158,10 @@ def charges(job: str, as_json: bool) -> int:
         words = {"meter": tr(charge["meter"]), "rule": said(charge["rule"]), "core_seconds": charge["core_seconds"]}
         click.echo(tr("{meter} meter: {rule} = {core_seconds} core-seconds", **words))
         for part in charge["segments"]:
-            click.echo(tr("  {quantity} {unit} at {price} {currency} {per} = {amount} {currency}", per=_per(part),
-                          unit=tr(part["resource"].replace("_", "-")), quantity=part["quantity"], price=part["price"],
-                          currency=charge["currency"], amount=part["amount"]))  # fmt: skip
+            click.echo(tr("  {quantity} {unit} at {price} {currency} {per}{times} = {amount} {currency}",
+                          per=_per(part), unit=tr(part["resource"].replace("_", "-")), quantity=part["quantity"],
+                          price=part["price"], currency=charge["currency"], amount=part["amount"],
+                          times=_times(part)))  # fmt: skip
     total = found["total"]
     if total is None:
         click.echo(tr("Nothing is charged."))
@@ -164,6 +170,11 @@ def charges(job: str, as_json: bool) -> int:
         word = told if found["provisional"] else tr("the centre's record governs")
         click.echo(tr("Total {amount} {currency}, {hours} ({word})", amount=total["amount"], currency=total["currency"],
                       hours=core_hours(found["core_seconds"]), word=word))  # fmt: skip
+        numbers = [str(charge["id"]) for charge in found["charges"]]
+        click.echo(tr("Down to the raw record: penstock billing explain {charge}", charge=numbers[0]))
+        if len(numbers) > 1:
+            more = ", ".join(numbers[1:6]) + (", …" if len(numbers) > 6 else "")
+            click.echo(tr("  (the others: {charges})", charges=more))
     return report.OK
 
 
@@ -175,6 +186,14 @@ def _per(part: dict[str, Any]) -> str:
     if part["per"] == 3600 and part["resource"].endswith("_seconds"):
         return tr("per {unit}", unit=tr(part["resource"].replace("_seconds", "-hour")))
     return tr("for {count}", count=part["per"])
+
+
+def _times(part: dict[str, Any]) -> str:
+    """The discount on the price, and why: paid with an order, or by contract."""
+    if not part.get("discount"):
+        return ""
+    why = said(part["reason"]) if part.get("reason") else tr("discount")
+    return f" × {part['discount']} ({why})"
 
 
 @click.command()

@@ -182,12 +182,16 @@ def month(name: str, as_json: bool) -> int:
 
 
 def _show_month(name: str, found: dict[str, Any], periods: list[dict[str, Any]], sites: list[str]) -> None:
-    state = next((tr(p["state"]) for p in periods if month_in(p["starts_at"], p["zone"]) == name), tr("not opened"))
-    click.echo(tr("{month} (Asia/Shanghai): {state}", month=name, state=state))
+    state = next((p["state"] for p in periods if month_in(p["starts_at"], p["zone"]) == name), "not opened")
+    click.echo(tr("{month} (Asia/Shanghai): {state}", month=name, state=tr(state)))
     for key, label in (("charged", "Charged by the centres' meters"), ("provisional", "Provisional, no record yet"),
                        ("not_billed", "Charged and not billed")):  # fmt: skip
         for x in found[key]:
             click.echo(tr("{label}: {amount} {currency} ({runs} runs)", **x | {"label": tr(label)}))
+    for key, label in (("orders", "Ordered"), ("adjustments", "Adjusted")):
+        for x in found[key]:
+            click.echo(tr("{label}: {amount} {currency} ({count}), of which {not_billed} not billed",
+                          **x | {"label": tr(label)}))  # fmt: skip
     for x in found["documents"]:
         kind = tr(x["kind"].replace("_", " "))
         click.echo(tr("{count} {kind}(s): {gross} {currency}", **x | {"kind": kind}))
@@ -201,8 +205,9 @@ def _show_month(name: str, found: dict[str, Any], periods: list[dict[str, Any]],
     missing = sorted(set(sites) - {s["site"] for s in found["statements"]})
     if missing:
         click.echo(tr("No statement yet: {sites}", sites=", ".join(missing)))
-    click.echo(tr("Each difference: penstock breaks list --month {month}. Then: penstock billing bill {month}, and "
-                  "penstock billing period {month} closing, close", month=name))  # fmt: skip
+    if state != "closed":
+        click.echo(tr("Each difference: penstock breaks list --month {month}. Then: penstock billing bill {month}, and "
+                      "penstock billing period {month} closing, close", month=name))  # fmt: skip
 
 
 def _all(api: Client, path: str) -> list[dict[str, Any]]:
@@ -235,7 +240,7 @@ def _show(found: dict[str, Any]) -> None:
              hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))
     for line in found["lines"]:
-        if line["kind"] == "order":
+        if line["kind"] in ("order", "adjustment"):
             click.echo(f"{line['line']}: {line['text']}")
     c = found["currency"]
     click.echo(tr("Net {net} {currency} + tax {tax} {currency} = {gross} {currency}", **found))
@@ -249,9 +254,8 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _show_why(charges: list[dict[str, Any]]) -> None:
-    for c in charges:
-        sign = tr("taken back: ") if c["kind"] == "reversal" else ""
-        click.echo(
-            f"{c['job']}  {local_time(c['end'])}  {c['queue']}  {c['state']}  {sign}{said(c['rule'])} → {c['amount']}"
-        )
-    click.echo(tr("The arithmetic of a job: penstock charges JOB"))
+    rows = [(str(c["charge"]), c["job"], local_time(c["end"]), c["queue"], c["state"],
+             (tr("taken back: ") if c["kind"] == "reversal" else "") + said(c["rule"]), c["amount"])
+            for c in charges]  # fmt: skip
+    table(rows, ("CHARGE", "JOB", "END", "QUEUE", "STATE", "RULE", "AMOUNT"))
+    click.echo(tr("One of them down to the raw record: penstock billing explain CHARGE"))

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, days_of, emit, json_of, json_option, local_time, month_in, table
+from penstock.cli.shared import client, days_of, emit, fetched, json_of, json_option, local_time, month_in, table
 from penstock.cli.texts import tr
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -126,4 +126,22 @@ def payer(project: str, entity: str, as_json: bool) -> int:
     return report.OK
 
 
-COMMANDS = (periods, period, bill, entity, tax_rule, payer)
+@click.command()
+@click.argument("kind", type=click.Choice(["focus", "ogf-ur", "general-ledger"]))
+@click.argument("month", metavar="YYYY-MM")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--project", help="Of one project only (focus, ogf-ur)")
+@click.option("--zone", default="Asia/Shanghai", show_default=True)
+@click.option("--format", "form", type=click.Choice(["csv", "balances", "beancount", "hledger"]),
+              help="Of the general ledger; csv where nothing is said")  # fmt: skip
+def export(kind: str, month: str, output: Path, project: str | None, zone: str, form: str | None) -> int:
+    """Write a month as FOCUS (documents issued in it), as usage records, or as the ledger of an auditor."""
+    if form is not None and kind != "general-ledger":
+        raise click.UsageError(tr("--format is of the general ledger."))
+    if project is not None and kind == "general-ledger":
+        raise click.UsageError(tr("The general ledger is of all projects."))
+    with client() as api:
+        return fetched(api, f"billing/exports/{kind}", output, month=month, zone=zone, project=project, format=form)
+
+
+COMMANDS = (periods, period, bill, entity, tax_rule, payer, export)

@@ -59,6 +59,37 @@ def show(name: str, as_json: bool) -> int:
 
 @orders.command()
 @click.argument("project")
+@click.argument("kind", type=click.Choice(["block", "subscription", "trial", "as-used"]))
+@click.argument("amount")
+@click.option("--payer", required=True, help="For whom it is ordered")
+@click.option("--price", default="0", help="Of a block, or of each month of a subscription", show_default=True)
+@click.option("--from", "starts", help="When it begins, RFC 3339; without it: now")
+@click.option("--until", help="When it ends, RFC 3339")
+@click.option("--site", help="Also open an account with these core-hours there")
+@click.option("--agreement", help="Whose terms divide the price")
+@json_option
+def place(
+    project: str, kind: str, amount: str, payer: str, price: str, starts: str | None, until: str | None,
+    site: str | None, agreement: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Order AMOUNT core-hours for PROJECT (of as-used: the credit line, in money) (operator)."""
+    if not amount.isdigit():
+        raise click.UsageError(tr("Write the amount as a whole number."))
+    unit = 1_000_000 if kind == "as-used" else 3600
+    body: dict[str, Any] = {"project": project, "payer": payer, "kind": kind.replace("-", "_"), "price": price,
+                            "amount": int(amount) * unit, "starts_at": starts, "ends_at": until, "site": site,
+                            "agreement": agreement}  # fmt: skip
+    with client() as api:
+        made = api.post("orders", {name: value for name, value in body.items() if value is not None})
+    if as_json:
+        emit(made)
+    else:
+        click.echo(made["id"])
+    return report.OK
+
+
+@orders.command()
+@click.argument("project")
 @json_option
 def placed(project: str, as_json: bool) -> int:
     """What was ordered for PROJECT, and what became of it."""

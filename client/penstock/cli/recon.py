@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def send(
     as_json: bool,
 ) -> int:
     """Hand in a centre's statement of a month; the same bytes again are the same statement."""
-    body: dict[str, Any] = {"site": site, "period": month, "currency": currency, "format": form,
-                            "content_base64": base64.b64encode(file.read_bytes()).decode(), "number": number,
+    body: dict[str, Any] = {"site": site, "period": month, "currency": currency, "format": form, "packed": "gzip",
+                            "content_base64": base64.b64encode(gzip.compress(file.read_bytes(), 6)).decode(),
+                            "number": number,
                             "totals": {"lines": lines, "core_seconds": core_seconds, "amount": amount}}  # fmt: skip
     if profile is not None:
         body["profile"] = json_of(profile)
@@ -198,24 +200,35 @@ def reopen(number: int, note: str, as_json: bool) -> int:
 
 def show_statements(found: list[dict[str, Any]]) -> None:
     """Statements as a table; the month's page has it too."""
-    rows = [(str(s["id"]), s["site"], s["period"], str(s["lines"]), str(s["agreed"]), str(s["open_breaks"]),
-             s["open_amount"], s["currency"], str(s["oldest_days"]), str(s["late"]), _settled(s))
+    rows = [(str(s["id"]), s["site"], s["period"], str(s["lines"]), *_found(s), str(s["late"]), _settled(s))
             for s in found]  # fmt: skip
     table(rows, ("STATEMENT", "SITE", "MONTH", "LINES", "AGREED", "OPEN", "THEIRS-OURS", "IN", "OLDEST DAYS",
                  "LATE RUNS", "SETTLED"))  # fmt: skip
 
 
+def _found(s: dict[str, Any]) -> tuple[str, ...]:
+    """What a comparison found; of a statement that nobody has compared yet nothing is known."""
+    if _not_compared(s):
+        return ("–", "–", "–", s["currency"], "–")
+    return str(s["agreed"]), str(s["open_breaks"]), s["open_amount"], s["currency"], str(s["oldest_days"])
+
+
+def _not_compared(s: dict[str, Any]) -> bool:
+    return not (s["signed_off"] or s["replaced"] or s["open_breaks"])
+
+
 def _settled(statement: dict[str, Any]) -> str:
     if statement["replaced"]:
         return tr("replaced")
+    if _not_compared(statement):
+        return tr("not compared")
     return tr("yes") if statement["signed_off"] else tr("no")
 
 
 def _shown(found: dict[str, Any]) -> None:
     kind = _kind(found["category"])
-    click.echo(
-        f"{found['id']}  {found['site']} {found['period']}  {kind}: {found['state']}  {found['native_id']}".rstrip()
-    )
+    job = tr(", job {native_id}", **found) if found["native_id"] else ""
+    click.echo(f"{found['id']}  {found['site']} {found['period']}  {kind}{job}: {found['state']}")
     for side in ("ours", "theirs"):
         seconds, amount = found[f"{side}_core_seconds"], found[f"{side}_amount"]
         click.echo(tr("  {side}: {seconds} core-seconds, {amount} {currency}", side=tr(side), amount=amount or "–",

@@ -103,6 +103,12 @@ def test_nothing_billed_for_a_run_is_no_matter_of_the_unit(gateway: Gateway) -> 
     assert kinds(found) == [("B03", "truncation,state", "open")], "in whole hours it is nothing too"
 
 
+def test_nothing_billed_for_a_short_run_that_failed_is_a_matter_of_its_state(gateway: Gateway) -> None:
+    have(gateway, row(1, ElapsedRaw="100", State="NODE_FAIL"))
+    _, found = compare(gateway, receive(gateway, line(1, quantity=0, amount="0", elapsed=0)))
+    assert kinds(found) == [("B09", "state", "posted")]
+
+
 def test_a_line_of_cores_agrees_with_a_run_whose_threads_are_billed_as_cores(gateway: Gateway) -> None:
     agreed(gateway, metering=HALF)
     have(gateway, row(1), row(2))
@@ -133,3 +139,19 @@ def test_what_is_posted_of_a_run_is_billed_by_the_agreements_policy_once(
     assert by_contract(gateway, more) == [("B03", "skew", "posted")]
     assert owed(gateway) == 723_800
     gateway.check_books()
+
+
+def test_core_hours_printed_with_two_decimals_are_no_difference_where_the_money_is_exact(gateway: Gateway) -> None:
+    """3000 s of a core are 0.8333 core-hours: 0.83 on paper, which is 2988 s."""
+    have(gateway, *[row(n, AllocCPUS="1", ElapsedRaw="3000") for n in (1, 2, 3)])
+    printed = {"cores": 1, "quantity": 2988, "end": None, "elapsed": 3000}
+    _, found = compare(gateway, receive(
+        gateway, line(1, **printed, amount="0.30"), line(2, **printed, amount=None), line(3, **printed, amount="0.2988")
+    ))  # fmt: skip
+    assert [(b.row.category, ",".join(b.row.causes), b.row.line_no) for b in found] == [("B03", "", 2), ("B03", "", 3)]
+
+
+def test_a_few_seconds_that_are_no_hundredth_of_a_core_hour_stay_a_difference(gateway: Gateway) -> None:
+    have(gateway, row(1, AllocCPUS="1", ElapsedRaw="3000"))
+    _, found = compare(gateway, receive(gateway, line(1, cores=1, quantity=2990, elapsed=3000, amount="0.30")))
+    assert kinds(found) == [("B03", "", "open")]

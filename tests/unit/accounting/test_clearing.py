@@ -21,12 +21,13 @@ from accounting.exports.rows import journal
 from accounting.invoicing.ageing import aged, standings
 from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.legal_entities import save_entity
-from accounting.invoicing.store import PAID, issue_credit_note, issue_invoice
+from accounting.invoicing.store import issue_credit_note, issue_invoice
 from accounting.payments.clearing import Clearing, clearings, decide_clearing, request_clearing
 from accounting.payments.payment import BankTransaction
 from accounting.payments.store import import_payments, open_documents
 from accounting.payments.top_up_store import top_up
 from accounting.store.payments import Payment, refund
+from accounting.store.settled import PAID
 from gateway.db import Database
 from tests.unit.accounting.invoicing import NOW, PAYER, bill, charge, parties, run, wanted
 

@@ -64,6 +64,58 @@ def test_a_document_is_looked_for_without_a_walk_over_the_entries_that_wait(db: 
     assert "ix_evidence_outbox_document" in plan, plan
 
 
+def test_one_file_that_two_bring_at_once_stops_no_log(db: Database) -> None:
+    """Found by hand on PostgreSQL: two leaves of one file waited, neither could be made, and no other ever after."""
+    ready = threading.Barrier(4)
+
+    def bring(way: str) -> None:
+        ready.wait(30)
+        with db.write() as conn:
+            outbox.put_source(conn, "bank_file", b"a file", format=way)
+
+    crowd = [threading.Thread(target=bring, args=(way,)) for way in ("csv", "camt.053") * 2]
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join()
+    with db.write() as conn:
+        assert append_all(conn) == OPENED + 1
+        assert checkpoint(conn).size == OPENED + 1
+
+
+def test_a_document_that_waits_twice_is_one_leaf_and_another_text_of_it_is_none(db: Database) -> None:
+    with db.write() as conn:
+        for ref in ("a", "a", "b"):
+            outbox.put(conn, "document", ref, b"the same", site="alpha")
+        append_all(conn)
+        assert log.tree_size(conn) == OPENED + 2
+        outbox.put(conn, "document", "a", b"the same", site="alpha")
+        append_all(conn)
+        assert (log.tree_size(conn), log.waiting(conn), log.check_log(conn)) == (OPENED + 2, 0, [])
+    with pytest.raises(DBAPIError), db.write() as conn:
+        outbox.put(conn, "document", "a", b"another", site="alpha")
+        append_all(conn)
+
+
+def test_two_ticks_sign_one_checkpoint_at_once(db: Database) -> None:
+    with db.write() as conn:
+        append_all(conn)
+    signed, ready = [], threading.Barrier(3)
+
+    def sign() -> None:
+        ready.wait(30)
+        with db.write() as conn:
+            signed.append(log.make_checkpoint(conn, lambda size, root: note.sign("o", size, root, _KEY), now=T0))
+
+    crowd = [threading.Thread(target=sign) for _ in range(3)]
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join()
+    assert len(signed) == 3
+    assert len([one for one in signed if one is not None]) == 1
+
+
 def test_a_source_document_becomes_one_leaf_whether_it_waits_or_stands(db: Database) -> None:
     for _ in range(2):
         with db.write() as conn:

@@ -25,6 +25,7 @@ from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, check
 from tests.unit.accounting.test_evidence_verifier import shown as opened
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_sources import APEL, BLOCK, LSB, UR
+from tests.unit.accounting.test_torque import QSTAT, TORQUE
 
 _ = verifier  # the fixture
 
@@ -55,7 +56,7 @@ LSF = (LSB.replace('"lsfadmin"', '"alice"').replace('my ""odd"" name', 'a ""secr
        .replace('"sleep 1000"', '"/home/x/run"').replace("1527", "1795"))  # fmt: skip
 LSF_LINES = {
     "as it is": LSF, "by number": LSF.replace('2 "cn1" "cn1"', '2 "16*cn1" "8*cn2"'),
-    "done": LSF.replace(" 32 60.0", " 64 60.0"),
+    "exclusive": LSF.replace(" 33554438 ", " 33554502 "), "done": LSF.replace(" 32 60.0", " 64 60.0"),
     "never started": LSF.replace("1795326746 ", "0 ", 1).replace('2 "cn1" "cn1"', "0"),
 }  # fmt: skip
 RUN_OF_CONDOR = {"RunInstanceID": 1, "EpochWriteDate": 1795415400, "JobCurrentStartDate": 1795415100, "JobStatus": 2}
@@ -75,6 +76,7 @@ def condor_rows() -> Iterator[Mapping[str, str]]:
         RUN_OF_CONDOR,
         SUSPENDED,
         {"RemoteWallClockTime": 0},
+        SUSPENDED | {"NumShadowStarts": 3, "CumulativeSlotTime": 250.0},
         {"JobStatus": 3, "CpusProvisioned": None},
     ):
         yield from condor.frame(json.dumps([ad | changes]))
@@ -91,6 +93,10 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
         yield pbs_log.FORMAT, row
     for row in pbs_log.frame(PAUSED.split("\n")):
         yield pbs_log.FORMAT, row
+    gpus = TORQUE.replace(" session", " exec_gpus=n1-gpu/0+n1-gpu/1 session")
+    for line in (TORQUE, gpus, TORQUE.replace("Exit_status=0", "Exit_status=-14")):
+        yield from ((pbs_log.FORMAT, row) for row in pbs_log.frame([line]))
+    yield from ((pbs_qstat.FORMAT, row) for row in pbs_qstat.frame(QSTAT))
     for file in sorted((RECORDED / "pbs").glob("qstat_x*.json")):
         for row in pbs_qstat.frame(recorded(file.name)):
             yield pbs_qstat.FORMAT, row

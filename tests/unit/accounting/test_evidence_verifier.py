@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -93,6 +94,18 @@ def test_an_honest_bill_fits_on_both_databases(db: Database, verifier: ModuleTyp
         assert kept is not None
         assert check(verifier, everything, seen=kept.note) == []
         assert "ask for ?seen" in check(verifier, lines_of(conn, seen=None), seen=kept.note)[0]
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("--log-key", "abc"), "'abc' is no key of a log or a witness: it is written name+id+key"),
+    (("--witness", "KEY"), "'KEY' is no key of a log or a witness"),
+    (("--signer", "KEY"), "--signer KEY: write NAME=KEY"),
+    (("--signer", "op=KEY"), "--signer op=KEY: write NAME=KEY"),
+])  # fmt: skip
+def test_an_option_that_is_none_is_named(words: tuple[str, ...], told: str) -> None:
+    done = subprocess.run([sys.executable, FILE, "-", *words], input="{}", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
 
 
 def test_the_verifier_imports_nothing_of_ours() -> None:

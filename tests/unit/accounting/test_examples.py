@@ -12,6 +12,7 @@ from accounting.payments.bank_csv import CsvProfile, read_csv
 from accounting.reconciling.statement import Header
 from accounting.reconciling.statement_formats import Profile, read_statement
 from accounting.tariff import problems, tariff_of
+from gateway.api.billing_schemas import EntityIn, TaxRuleIn
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 
@@ -38,6 +39,13 @@ def test_the_profile_of_a_statement_reads_what_a_centre_in_china_exports() -> No
                            profile=Profile(**example("statement-profile.json")))  # fmt: skip
     assert (found.problems, found.read.lines, found.read.core_seconds) == ((), 1, 4 * 3600)
     assert (found.header.core_seconds, found.header.amount_micro) == (4 * 3600, 480_000)
+
+
+def test_who_bills_whom_is_of_the_agreements_parties() -> None:
+    vat, issuer, payer = (example(f"{name}.json") for name in ("vat", "issuer", "payer"))
+    TaxRuleIn(**vat)
+    assert EntityIn(**issuer).tax_code == vat["code"] and issuer["id"] == example("agreement.json")["operator_id"]
+    assert not EntityIn(**payer).prefix
 
 
 def test_the_profile_of_a_bank_reads_its_csv() -> None:

@@ -21,11 +21,12 @@ from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, DocumentKind, LineKind, from_snapshot
 from accounting.invoicing.items import ITEMS
 from accounting.invoicing.legal_entities import add_tax_rule, save_entity, tax_rules
-from accounting.invoicing.store import DOCUMENTS, credited, issue_credit_note, issue_invoice, load
+from accounting.invoicing.store import credited, issue_credit_note, issue_invoice, load
 from accounting.invoicing.tax import TaxKind, TaxRule, rate_text, taxed
 from accounting.invoicing.texts import describe, reason
 from accounting.minor_units import digits_of, distribute, plain, to_minor
 from accounting.store.contracts import Terms, set_terms
+from accounting.store.settled import DOCUMENTS
 from accounting.tables import APPEND_ONLY
 from accounting.usage import Meter
 from gateway.db import Database
@@ -259,6 +260,17 @@ def test_payers_who_share_a_project_get_their_parts_of_each_charge(db: Database)
         again = issue_invoice(conn, replace(wanted(), payer_id="lab", whole=False), now=NOW)
         assert again is not None and (again.kind, again.lines[0].amount_micro) == (DocumentKind.CREDIT_NOTE, -200_000)
         assert books.check_books(conn) == []
+
+
+def test_tax_is_that_of_the_month_of_the_supply_whenever_it_is_billed(db: Database) -> None:
+    """A rate that changes on 1 November is not asked for October's work, though that is billed afterwards."""
+    november = month("2026-11", OPERATOR.zone)
+    with db.write() as conn:
+        add_tax_rule(conn, replace(VAT, rate_ppm=90_000, valid_from=november.start), now=T0)
+        charge(conn, run(3_600_000))
+        charge(conn, run(3_600_000, at=november.start + timedelta(days=3)), now=november.end)
+        assert bill(conn, now=november.end).tax_minor == 300
+        assert bill(conn, "2026-11", now=november.end).tax_minor == 450
 
 
 def test_tax_follows_the_date_of_the_work_and_the_payer_may_have_a_rule_of_its_own(db: Database) -> None:

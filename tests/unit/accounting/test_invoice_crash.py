@@ -16,8 +16,9 @@ from sqlalchemy import func, select
 from accounting import store as books
 from accounting.evidence.outbox import OUTBOX
 from accounting.invoicing.items import ITEMS
-from accounting.invoicing.store import DOCUMENTS, issue_invoice
+from accounting.invoicing.store import issue_invoice
 from accounting.store.schema import CHARGES
+from accounting.store.settled import DOCUMENTS
 from gateway.db import Database
 from tests.lab.slurm import wait_for
 from tests.unit.accounting.invoicing import NOW, charge, parties, run, wanted

@@ -142,6 +142,28 @@ def test_above_a_threshold_a_second_person_decides(db: Database) -> None:
         assert [a.decision for a in adjustments.adjustments(conn, PROJECT)] == ["posted"] * 3
 
 
+def test_no_more_is_written_off_than_is_owed(db: Database) -> None:
+    """Found by hand: 400 were written off twice of a debt of 17, and the operator owed the project 783."""
+    add_rules(db, rule())
+    charge(db, run())
+
+    def write_off(id_: str, micro: int) -> str:
+        with db.write() as conn:
+            wanted = Adjustment(id_, "write_off", PROJECT, "CNY", micro, "they are gone", "ada")
+            return adjustments.request_adjustment(conn, wanted, four_eyes_micro=30_000, now=NOW)
+
+    with pytest.raises(AccountingError, match=r"owes 0\.04"):
+        adjusted = write_off("x1", 40_001)
+        assert adjusted == "waiting"
+        with db.write() as conn:
+            adjustments.decide(conn, "x1", approve=True, by="bob", now=NOW)
+    assert write_off("x2", 30_000) == "posted"
+    with pytest.raises(AccountingError, match=r"owes 0\.01"), db.write() as conn:
+        wanted = Adjustment("x3", "write_off", PROJECT, "CNY", 10_001, "they are gone", "cyd")
+        adjustments.request_adjustment(conn, wanted, four_eyes_micro=30_000, now=NOW)
+    assert (owed(db), standing(db, BAD_DEBT)) == (10_000, 30_000)
+
+
 def core_seconds(db: Database, project: str = PROJECT) -> dict[str, int]:
     with db.read() as conn:
         return allocations.remaining(conn, project, CORE_SECONDS)

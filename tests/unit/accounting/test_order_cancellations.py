@@ -16,7 +16,11 @@ import pytest
 
 from accounting import store as books
 from accounting.errors import AccountingError, FourEyes
+from accounting.evidence.about import About
+from accounting.evidence.bundle import bundle
 from accounting.exports.focus import focus_csv
+from accounting.invoicing.credit_notes import Credit
+from accounting.invoicing.store import issue_credit_note
 from accounting.invoicing.texts import describe
 from accounting.reports.spending import By, Question, Scope, spent
 from accounting.store import allocations, discounts, openings
@@ -26,7 +30,7 @@ from accounting.store.holds import Hold, place_holds
 from accounting.store.orders import Order
 from accounting.tariff import PriceRule
 from gateway.db import Database
-from tests.unit.accounting.evidence_case import MICRO, T0, append_all, book, checkpoint
+from tests.unit.accounting.evidence_case import LOG, MICRO, SEAL, T0, append_all, book, checkpoint
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_orders import (
     BLOCK,
@@ -46,6 +50,7 @@ from tests.unit.accounting.test_orders import (
     renew,
     settled,
 )
+from tests.unit.accounting.test_settlement import public_keys
 
 _ = verifier, db  # the fixtures
 LATER = T0 + timedelta(days=10)
@@ -200,6 +205,44 @@ def test_the_invoice_of_the_month_has_both_lines_and_a_later_one_is_a_credit_not
     note = billed(generous, "2027-01")
     assert (note.kind, note.gross_minor < 0, note.lines[0].amount_micro) == ("credit_note", True, -(PRICE * 8 // 10))
     assert on(generous, "project:p1:usage") == 2 * (PRICE - PRICE * 8 // 10)
+
+
+def credit_of(db: Database, net_minor: int) -> int:
+    """Give so much of November's only line back; what that is of the price (its tax is inside)."""
+    made = billed(db)
+    with db.write() as conn:
+        credit = [Credit(1, net_minor)]
+        note = issue_credit_note(conn, made.number, credit, reason="the machine stood still", now=LATER)
+    return -sum(line.amount_micro for line in note.lines)
+
+
+def test_what_a_credit_note_gave_back_is_not_given_back_again(generous: Database, verifier: ModuleType) -> None:
+    place(generous)
+    credited = credit_of(generous, 90_000)
+    cancel(generous, now=NOVEMBER.end + timedelta(days=3))
+    again = billed(generous, "2026-12")
+    back = -sum(line.amount_micro for line in again.lines)
+    assert back == (PRICE - credited) * 8 // 10
+    assert credited + back <= PRICE
+    with generous.write() as conn:
+        append_all(conn)
+        checkpoint(conn)
+    assert checked(verifier, evidence(generous, payer_id="uni"))[0] == []
+    ordered = About(NOVEMBER.start, DECEMBER.end, project_id="p1")  # from the order to its cancellation
+    with generous.read() as conn:
+        lines = list(bundle(conn, ordered, log_key=LOG, seal=SEAL, signers=public_keys()))
+    findings, notes = checked(verifier, lines)
+    assert findings == [] and any("gave less back" in text for text in notes)
+
+
+def test_where_the_whole_price_was_credited_the_rest_is_taken_back_for_nothing(generous: Database) -> None:
+    place(generous)
+    net = billed(generous).lines[0].net_minor
+    with generous.write() as conn:
+        issue_credit_note(conn, "PS-000001", [Credit(1, net)], reason="it never worked", now=LATER)
+    assert cancel(generous, now=NOVEMBER.end + timedelta(days=3)) == "posted"
+    assert left(generous) == 0
+    assert bill(generous, "2026-12") is None
 
 
 def test_of_a_subscription_the_months_to_come_are_not_given_and_this_one_stays(db: Database) -> None:

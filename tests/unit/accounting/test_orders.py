@@ -12,6 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from msgspec import structs
@@ -37,6 +38,7 @@ from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.invoicing.texts import describe
 from accounting.invoicing.unbilled import waiting_to_be_billed
 from accounting.ledger import divide
+from accounting.payments.clearing import set_off_open
 from accounting.store import allocations, contracts, periods, prices, settlements
 from accounting.store.contracts import Terms, set_terms
 from accounting.store.orders import Order
@@ -93,8 +95,12 @@ def bill(
 ) -> Document | None:  # fmt: skip
     span = month(name, ZONE)
     wanted = Wanted("op", payer, "p1", "demo", "CNY", span, sites, {}, whole, not_sites)
+    now = span.end + timedelta(days=2)
     with db.write() as conn:
-        return issue_invoice(conn, wanted, now=span.end + timedelta(days=2))
+        made = issue_invoice(conn, wanted, now=now)
+        if made is not None:
+            set_off_open(conn, made, new_id=lambda: uuid4().hex, by="ada", now=now)
+        return made
 
 
 def billed(db: Database, name: str = "2026-11", **more: Any) -> Document:
@@ -281,6 +287,12 @@ def test_runs_of_the_block_and_its_price_stand_on_one_invoice(db: Database) -> N
     assert [line.kind for line in made.lines][-1] is LineKind.ORDER
     assert sum(line.amount_micro for line in made.lines) == PRICE  # the runs are paid with the block
     assert on(db, "project:p1:usage") == PRICE
+    with db.read() as conn:
+        [line] = books.charges_of_job(conn, "j0")
+        explained = books.explain(conn, line.charge_id)
+    assert {s["reason"] for s in line.segments} == {"paid with order o1"}
+    assert explained is not None
+    assert any("0.36 CNY per core-hour × 0/1 (paid with order o1) = 0.00 CNY" in step for step in explained.steps)
 
 
 def test_a_block_from_the_past_leaves_what_is_charged_as_it_is_and_the_verifier_agrees(

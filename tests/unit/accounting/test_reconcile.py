@@ -296,8 +296,10 @@ def test_who_proposes_does_not_countersign_and_what_is_agreed_is_posted_once(gat
     have(gateway, row(1))
     _, (item,) = compare(gateway, receive(gateway, line(1, amount="2.8936")))
     act(gateway, item.row.id, Act.PROPOSE, "admin", note="the new price holds", resolution="post")
-    with pytest.raises(Refused, match="somebody else"):
+    with pytest.raises(Refused, match="the other side does"):
         act(gateway, item.row.id, Act.COUNTERSIGN, "admin")
+    with pytest.raises(Refused, match=r"^this break is proposed: what may be done now: countersign, dispute, reopen$"):
+        act(gateway, item.row.id, Act.PROPOSE, "admin", note="anew", resolution="waive")
     act(gateway, item.row.id, Act.COUNTERSIGN, "second")
     with gateway.services.db.read() as conn:
         (item,) = recon_store.breaks(conn, statement_id=1)

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
 from accounting import settle, signing
@@ -26,6 +26,7 @@ from accounting.evidence.bundle import bundle
 from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.settle import Rate, Sums, legs
 from accounting.store import contracts, settlements
+from accounting.store.schema import ENTRIES
 from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint, open_books
 from tests.unit.accounting.test_evidence_verifier import verifier
@@ -156,7 +157,7 @@ def test_a_statement_is_the_sum_of_its_entries_and_books_its_movements(db: Datab
                                paid_at=T0 + timedelta(days=45), now=T0 + timedelta(days=45))  # fmt: skip
         assert paid.paid == int(said["net"])
         assert books.balances(conn)["centre:c1:settled", "CNY"] == 0
-        with pytest.raises(AccountingError, match="0 micro-CNY"):
+        with pytest.raises(AccountingError, match=r"s1 is agreed, and 0\.00 CNY of it is still to be paid"):
             settlements.pay(conn, found.id, amount=1, cost=1, reference="b2", paid_at=T0, now=T0)
 
 
@@ -256,6 +257,19 @@ def test_the_verifier_re_adds_a_settlement_and_both_signatures(
         value = found.said[name]
         forged = [line.replace(f'"{name}":"{value}"', f'"{name}":"{int(value) + 1}"') for line in agreed]
         assert check(verifier, forged), name
+
+
+def test_a_statement_under_which_nothing_is_paid_fits_as_well(db: Database, verifier: ModuleType) -> None:
+    """All of it is disputed, or was in an earlier one: its entry has one line, of 0."""
+    with db.write() as conn:
+        keys = set(conn.scalars(select(ENTRIES.c.idem_key)))
+        waiting = settlements.still_open(conn, "c1", "CNY", MONTH[1], keys)
+        found = draw(conn, 1, **dict.fromkeys(waiting, "node n3"))
+        assert found.said["movements"] == [["centre:c1:payable", "CNY", "0"]]
+        agree(conn, found)
+        append_all(conn)
+        checkpoint(conn)
+        assert check(verifier, lines(conn)) == []
 
 
 def lines(conn: Connection) -> list[str]:

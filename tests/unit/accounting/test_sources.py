@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accounting.meter import MeteringPolicy, meter
 from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, pbs_qstat, sacct, sunway
 from accounting.sources.reading import Reading
 from accounting.usage import Kind, UsageRecord
@@ -133,6 +134,24 @@ def test_lsf_counts_the_execution_hosts_and_reads_doubled_quotes() -> None:
     assert (record.task, record.job_name, record.state, record.requested_cores) == (3, 'my "odd" name', "EXIT", 1)
     many = one(lsb_acct.read_document(LSB.replace('"cn1" "cn1"', '"16*cn1" "16*cn2"'), site_id="l"))
     assert (many.cores, many.nodes) == (32, 2)
+
+
+def test_lsf_job_that_asked_for_whole_hosts_says_so() -> None:
+    shared, alone = (one(lsb_acct.read_document(LSB.replace(" 33554438 ", f" {options} "), site_id="a"))
+                     for options in (33554438, 33554438 | 0x40))  # fmt: skip
+    assert (shared.exclusive, alone.exclusive) == (False, True)
+    assert meter(alone, MeteringPolicy(cores_per_node={"*": 36})).core_seconds == 36 * alone.elapsed_s
+
+
+def test_condor_runs_of_different_sizes_are_summed_by_what_each_had() -> None:
+    """Matched with 2 CPUs for 60 s, evicted, matched with 8 for 40 s: 440, and not 8 × 100."""
+    ad = json.loads((RECORDED / "condor" / "completed_history.json").read_text())
+    runs = {"RemoteWallClockTime": 100.0, "CpusProvisioned": 8, "CumulativeSlotTime": 440.0, "NumShadowStarts": 2}
+    assert one(condor.read_document(json.dumps(ad | runs), site_id="a")).core_seconds == 440
+    suspended = runs | {"CumulativeSuspensionTime": 10}
+    assert one(condor.read_document(json.dumps(ad | suspended), site_id="a")).core_seconds == 360
+    weighted = runs | {"NumShadowStarts": 1}  # one run: a slot's weight may be another than its CPUs
+    assert one(condor.read_document(json.dumps(ad | weighted), site_id="a")).core_seconds == 800
 
 
 def test_lsf_job_that_never_started_took_nothing() -> None:

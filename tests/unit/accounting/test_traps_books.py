@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from accounting import store as books
 from accounting.ledger import ACCRUED, Entry, Posting, accrued
-from accounting.store import accruals, charges, periods, posting, readings
+from accounting.store import accruals, charges, periods, posting, readings, replacing
 from accounting.store.accruals import Running
 from accounting.store.schema import CHARGES, USAGE
 from accounting.usage import Meter
@@ -108,7 +108,7 @@ def test_trap_20_a_correction_appends_a_revision_and_posts_the_difference(
     assert [(r.revision, r.elapsed_s) for r in kept] == [(1, 100), (2, 150), (3, 50)]
     assert kept[0].supersedes is None and None not in (kept[1].supersedes, kept[2].supersedes)
 
-    monkeypatch.setattr(charges, "_replaces", lambda _item, _live: False)
+    monkeypatch.setattr(replacing, "_replaces", lambda _item, _live: False)
     charge(db, run(elapsed=60))
     with db.read() as conn:
         assert next(e for e in books.exposure(conn, PROJECT) if e.commodity == "CNY").settled == 20_000 + 24_000

@@ -25,14 +25,15 @@ CATALOGUE = CLIENT / "locale" / "zh_CN.po"
 FILES = list((CLIENT / "cli").glob("*.py"))
 # What is looked up by a value that the gateway sends or a table in the code gives, not by a literal in `tr(…)`.
 BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier ones", "earned", "tax", "centre share",
-            "fees", "withheld", "net", "pay", "owed before", "paid", "owed now", "Charged by the centres' meters",
-            "Provisional, no record yet", "Charged and not billed", "In dispute", "Received and not matched", "PROJECT",
-            "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH", "open", "closing", "closed", "core-seconds",
-            "gpu-seconds", "node-seconds", "memory-mib-seconds", "core-hour", "gpu-hour", "node-hour", "core-hours",
-            "gpu-hours", "minimum", "ours", "theirs", "with centre", "credited", "rejected", "withdrawn", "run",
-            "block", "subscription", "KIND", "raise", "comment", "pass on", "centre answer", "credit", "reject",
-            "withdraw", "given", "waits to begin", "not covered", "canceled", "cancellation asked for",
-            "waiting", "posted", "refused", "as used", "trial", "payer", "operator", "centre",
+            "fees", "withheld", "net", "pay", "owed before", "paid of that", "owed now",
+            "Charged by the centres' meters", "Provisional, no record yet", "Charged and not billed", "In dispute",
+            "Received and not matched", "PROJECT", "USER", "SITE", "QUEUE", "STATE", "DAY", "MONTH", "open",
+            "closing", "closed", "core-seconds", "gpu-seconds", "node-seconds", "memory-mib-seconds", "core-hour",
+            "gpu-hour", "node-hour", "core-hours", "gpu-hours", "minimum", "ours", "theirs", "with centre",
+            "credited", "rejected", "withdrawn", "run", "block", "subscription", "KIND", "raise", "comment",
+            "pass on", "centre answer", "credit", "reject", "withdraw", "given", "waits to begin", "not covered",
+            "canceled", "cancellation asked for", "waiting", "posted", "refused", "as used", "trial", "payer",
+            "operator", "centre",
             *KINDS.values())  # fmt: skip
 
 

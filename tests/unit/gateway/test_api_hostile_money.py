@@ -100,6 +100,35 @@ def test_a_broken_question_is_refused(client: httpx.Client, operator: Headers, p
     assert 400 <= answer.status_code < 500, answer.text
 
 
+def test_files_that_one_database_could_not_keep_are_told_so(billing: Billing) -> None:
+    """Found by hand on PostgreSQL, each a 500: NUL in a line, a reference of any length."""
+    line = json.dumps({"lines": [{"run_key": "a", "username": "x\0y", "quantity": 5}]})
+    found = billing.post("statements", STATEMENT | {"format": "json", "content": line})
+    assert (found["lines"], found["unreadable"]) == (0, 1), found
+    for content in (b"run_key,quantity\na\0b,5\n", b"\0" * 9):
+        body = STATEMENT | {"content": "", "content_base64": base64.b64encode(content).decode()}
+        assert "NUL" in billing.post("statements", body, 422)["detail"]
+    long = "R" * 150  # cut short, two payments would be one
+    camt = CAMT.format("2026-11-02T00:00:00Z").replace("</BookgDt>", f"</BookgDt><AcctSvcrRef>{long}</AcctSvcrRef>")
+    rows = "".join(f"{long}{n},2026-11-02,1.00\n" for n in range(2))
+    for body in ({"format": "camt.053", "content": camt}, FILE | {"content": f"reference,date,amount\n{rows}"}):
+        found = billing.post("payments-import", body)
+        assert (found["new"], found["problems"][0]["why"][:31]) == (0, "a bank's reference has at most "), found
+    assert billing.get("payments", headers=billing.operator)["items"] == []
+
+
+def test_a_signature_of_nested_brackets_is_a_bad_signature(billing: Billing, login: Login) -> None:
+    gateway, client = billing.gateway, billing.client
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    drawn = billing.post("settlements", {"centre": "centre", "since": T, "until": "2026-11-02T00:00:00Z"}, 201)["id"]
+    head = base64.urlsafe_b64encode(b"[" * 100_000).rstrip(b"=").decode()
+    carl = staff(gateway, login, "carl")
+    got = client.post(f"billing/settlements/{drawn}/sign", json={"jws": f"{head}.e30.AA"}, headers=carl)
+    assert got.status_code == 422, got.text
+    body = statement() | {"signature": f"{head}.e30.AA"}
+    assert ok(client.post("billing/statements", json=body, headers=carl))["signature_refused"]
+
+
 def test_a_cursor_of_another_list_is_no_error_of_ours(billing: Billing) -> None:
     billing.work(36_000)
     billing.bill()

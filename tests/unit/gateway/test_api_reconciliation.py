@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import subprocess
@@ -104,6 +105,81 @@ def test_a_month_is_received_compared_settled_and_signed_off(gateway: Gateway, a
     gateway.check_books()
 
 
+def packed(content: bytes) -> dict[str, Any]:
+    told = {k: v for k, v in statement().items() if k != "content"}
+    return told | {"packed": "gzip", "content_base64": base64.b64encode(gzip.compress(content)).decode()}
+
+
+def test_a_big_centres_month_is_longer_than_other_bodies_and_may_come_packed(gateway: Gateway, address: str) -> None:
+    centre, limit = person(gateway, "staff", staff=True), gateway.services.settings.body_bytes_max
+    long = statement()["content"] + " " * limit
+    with client(address, centre) as theirs:
+        plain = theirs.post("/statements", json=statement() | {"content": long})
+        assert plain.status_code == 200, plain.text
+        again = theirs.post("/statements", json=packed(long.encode()))
+        assert again.status_code == 200, again.text
+        assert (again.json()["id"], again.json()["new"]) == (plain.json()["id"], False), "the very same bytes"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"no gzip", "not packed by gzip"), (gzip.compress(b"{}")[:-4], "not whole"),
+     (gzip.compress(b"{}") + b"more", "not whole"), (gzip.compress(b" " * 4_000_001), "longer than 4000000 bytes")],
+    ids=["no gzip", "cut", "more behind it", "too long"],  # the bytes have the hour in them
+)  # fmt: skip
+def test_what_cannot_be_unpacked_is_said(gateway: Gateway, address: str, content: bytes, told: str) -> None:
+    gateway.services.settings.statement_bytes_max = 1_000_000
+    body = packed(b"") | {"content_base64": base64.b64encode(content).decode()}
+    with client(address, person(gateway, "staff", staff=True)) as theirs:
+        refused = theirs.post("/statements", json=body)
+    assert (refused.status_code, told in refused.json()["detail"]) == (422, True), refused.text
+
+
+def test_neither_side_settles_a_break_alone(gateway: Gateway, address: str) -> None:
+    """Two of the operator let a centre's claim go, two of a centre grant it to themselves: neither is an agreement."""
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    one, two = person(gateway, "admin", admin=True), person(gateway, "second", admin=True)
+    with client(address, one) as ours, client(address, two) as ours_too:
+        number = ours.post("/statements", json=statement(amount="9.99")).json()["id"]
+        ours.post("/reconciliations", json={"statement": number})
+        (item,) = ours.get("/breaks").json()["items"]
+        path = f"/breaks/{item['id']}"
+        centre, other = person(gateway, "staff", staff=True), person(gateway, "colleague", staff=True)
+        with client(address, centre) as theirs, client(address, other) as theirs_too:
+            for proposer, second, side in ((ours, ours_too, "operator"), (theirs, theirs_too, "centre")):
+                assert proposer.post(f"{path}/propose", json={"note": "so", "resolution": "waive"}).status_code == 200
+                alone = second.post(f"{path}/countersign", json={"note": "yes"})
+                assert (alone.status_code, f"the {side} has done both" in alone.json()["detail"]) == (409, True)
+                assert second.post(f"{path}/reopen", json={"note": "again"}).json()["state"] == "open"
+            ours.post(f"{path}/propose", json={"note": "so", "resolution": "waive"})
+            assert theirs.post(f"{path}/countersign", json={"note": "yes"}).json()["state"] == "waived"
+
+
+def test_where_nobody_speaks_for_a_centre_two_of_the_operator_settle_a_break(gateway: Gateway, address: str) -> None:
+    agree(gateway.services.db, agreement(site_ids=("local",)))
+    one, two = person(gateway, "admin", admin=True), person(gateway, "second", admin=True)
+    with client(address, one) as ours, client(address, two) as ours_too:
+        number = ours.post("/statements", json=statement(amount="9.99")).json()["id"]
+        ours.post("/reconciliations", json={"statement": number})
+        (item,) = ours.get("/breaks").json()["items"]
+        ours.post(f"/breaks/{item['id']}/propose", json={"note": "so", "resolution": "waive"})
+        assert ours_too.post(f"/breaks/{item['id']}/countersign", json={"note": "y"}).json()["state"] == "waived"
+
+
+def test_what_the_centre_says_of_the_whole_is_given_beside_the_file(
+    gateway: Gateway, address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "bill.json").write_text(statement()["content"])
+    told = ["--lines", "1", "--core-seconds", "14468", "--amount", "2.00", "--number", "R-7"]
+    words = ["statements", "send", str(tmp_path / "bill.json"), "--site", "local", "--month", "2026-11", "--currency",
+             "CNY", "--format", "json", *told]  # fmt: skip
+    env = {"PENSTOCK_URL": address, "PENSTOCK_TOKEN": person(gateway, "staff", staff=True), "COLUMNS": "200"}
+    done = CliRunner().invoke(penstock, words, env=env)
+    assert done.exit_code == 0, done.output
+    assert "B14 its own totals: it says 2000000 micro-CNY, and its lines sum to 1446800" in done.output
+    assert done.output.count("B14") == 1
+
+
 def test_both_sides_settle_a_break_on_the_command_line(gateway: Gateway, address: str, tmp_path: Path) -> None:
     agree(gateway.services.db, agreement(site_ids=("local",)))
     admin, centre = person(gateway, "admin", admin=True), person(gateway, "staff", staff=True)
@@ -180,6 +256,13 @@ def test_the_admins_commands(
     assert out[0] == "statement 1"
     assert out[1] == "0 of 1 lines agree; 1 differ, 0 posted by the contract (no agreement)"
     assert json.loads(out[2])[0]["category"] == "B08"
+    file.write_text(statement()["content"])
+    said = ["--lines", "2", "--core-seconds", "9", "--amount", "1.50", "--number", "R-7"]
+    assert main(["admin", "statement", "local", "2026-11", str(file), "--format", "json", *said]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "! B14: it says 2 lines, and has 1", "! B14: it says 9 core-seconds, and its lines sum to 14468",
+        "! B14: it says 1500000 micro-CNY, and its lines sum to 1446800",
+    ]  # fmt: skip
     assert out[3].startswith("local 2026-11: 0 of 1 lines agree; 1 open (1 identity), 0.0468 CNY, oldest ")
 
 

@@ -171,13 +171,20 @@ def test_a_witness_cosigns_and_says_when_history_was_changed(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     known = {"owner": "local", "purpose": "witness", "name": "local.example/w", "public": key[1]}
-    assert client.post("/evidence/keys", json=known, headers=operator).status_code == 201
+    assert client.post("/evidence/keys", json=known | {"owner": "c1"}, headers=operator).status_code == 422  # no site
     vkey = client.get("/evidence/log").json()["vkey"]
     state = tmp_path / "seen.json"
     url = str(client.base_url).removesuffix("/api/v2/")
     arguments = ("watch", "--url", url, "--log-key", vkey, "--name", "local.example/w", "--key", str(key[0]),
                  "--state", str(state))  # fmt: skip
     token = centre["Authorization"].removeprefix("Bearer ")
+    unknown = run("penstock_witness.py", *arguments, token=token)
+    assert (unknown.returncode, unknown.stderr.splitlines()) == (2, [unknown.stderr.strip()])
+    assert "Ask the operator to add it" in unknown.stderr
+    made = client.post("/evidence/keys", json=known, headers=operator)
+    assert made.status_code == 201
+    named = run("penstock_witness.py", "keygen", str(tmp_path / "w.pem"), "--name", "local.example/w").stdout.split()
+    assert named[1] == note.Verifier("local.example/w", note.COSIGNATURE, base64.b64decode(named[0])).vkey
     first = run("penstock_witness.py", *arguments, token=token)
     assert first.returncode == 0, first.stderr
     assert "— local.example/w " in client.get("/evidence/checkpoint").text
@@ -263,6 +270,39 @@ def test_the_operator_draws_a_month_and_the_centre_reads_what_it_will_be_paid(
     for words in ("earned", "centre share", "owed before", "owed now"):
         assert any(line.startswith(f"  {words} ") and line.endswith(" CNY") for line in shown.splitlines()), shown
     assert f"To agree: penstock settlement sign {number}" in shown
+
+
+def test_the_operator_holds_back_what_is_in_dispute_keeps_a_rate_and_pays_on_the_command_line(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], centre: dict[str, str], key: tuple[Path, str]
+) -> None:
+    month = f"{gateway.services.clock().astimezone(ZoneInfo('Asia/Shanghai')):%Y-%m}"
+
+    def penstock(headers: Mapping[str, str], *words: str) -> str:
+        env = {"PENSTOCK_URL": str(client.base_url).removesuffix("/api/v2/"), "COLUMNS": "200",
+               "PENSTOCK_TOKEN": headers["Authorization"].removeprefix("Bearer ")}  # fmt: skip
+        done = CliRunner().invoke(cli.penstock, words, env=env)
+        assert done.exit_code in (0, 2), (done.exception, done.output)
+        return done.output
+
+    assert "Write --disputed like" in penstock(operator, "settlement", "draw", "c1", month, "--disputed", "charge:1")
+    made = penstock(operator, "settlement", "draw", "c1", month, "--disputed", "charge:1=ran twice", "--json")
+    held = json.loads(made.splitlines()[-1])
+    assert held["disputed"] == 1
+    assert "charge:1 (ran twice)" in penstock(centre, "settlement", "show", held["id"])
+    penstock(centre, "settlement", "object", held["id"], "it did not")
+    drawn = json.loads(penstock(operator, "settlement", "draw", "c1", month, "--json").splitlines()[-1])
+    assert drawn["disputed"] == 0 and float(drawn["pay"]) > float(held["pay"])
+    penstock(centre, "settlement", "sign", drawn["id"], "--key", str(key[0]), "--key-id", "c1-2026")
+    paid = penstock(operator, "settlement", "paid", drawn["id"], drawn["pay"], "--reference", "B-1")
+    assert f"{drawn['pay']} of {drawn['pay']} CNY is paid" in paid
+
+    kept = penstock(operator, "settlement", "rate", "CNY", "EUR", "2026-11-10", "0.128413", "--source", "ECB")
+    assert "128413/1000000 EUR for one CNY on 2026-11-10, by ECB" in kept
+    kept = penstock(operator, "settlement", "rate", "CNY", "EUR", "2026-11-11", "700/5451", "--source", "ECB")
+    assert "700/5451 EUR for one CNY" in kept
+    assert "Write the rate like" in penstock(
+        operator, "settlement", "rate", "CNY", "EUR", "2026-11-12", "1/0", "--source", "x"
+    )
 
 
 def test_a_payment_that_is_recorded_again_is_the_same_payment(

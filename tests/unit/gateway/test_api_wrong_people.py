@@ -86,3 +86,13 @@ def test_an_operators_everyday_token_changes_no_project_that_is_not_theirs(clien
         got = client.request(method, path, json=body, headers=everyday)
         assert got.status_code == 403, (path, got.status_code, got.text)
     assert ok(client.get("projects/demo", headers=everyday))["members"] == [{"user": "alice", "role": "owner"}]
+
+
+def test_nobody_and_no_project_is_called_by_the_id_of_another(
+    gateway: Gateway, client: httpx.Client, operator: Headers
+) -> None:
+    """Found by hand: a project that bore another's id made each look at that one by its id a 500."""
+    for path, name in (("projects", gateway.project_id), ("users", gateway.person.user_id)):
+        got = client.post(path, json={"name": name}, headers=operator)
+        assert got.status_code == 422, (path, got.text)
+    ok(client.get(f"projects/{gateway.project_id}"))

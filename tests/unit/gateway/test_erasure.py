@@ -129,3 +129,30 @@ def test_a_login_that_several_people_share_names_nobody_and_a_word_in_a_word_is_
         names = Names(gateway.services, conn, "local", make=NOW)
         assert names.text("al, also al-2 and x.al").startswith("~")
         assert names.text("also al-2 and x.al") == "also al-2 and x.al"
+
+
+def fetched_again(gateway: Gateway, **changes: str) -> int:
+    """The centre's log comes in once more, as it does all the time; how many runs were charged."""
+    services, person = gateway.services, gateway.person.user_id
+    record = read_usage("sacct/1", row(1, User=LOGIN, JobName=f"thesis of {LOGIN}", **changes), site_id="local")
+    assert isinstance(record, UsageRecord)
+    with services.db.write() as conn:
+        sealed = vault.seal_record(record, person=person, key=vault.keys_of(services, conn, [person], NOW)[person])
+        item = books.Assigned(sealed, "j1", gateway.project_id, person, "CNY")
+        return books.record_and_book(conn, [item], now=NOW).charged
+
+
+def test_the_centres_log_fetched_again_after_the_erasure_charges_nothing_and_undoes_nothing(named: Gateway) -> None:
+    """The same record is another text once the key is gone: it is known by what is not the person's."""
+    assert fetched_again(named) == 0
+    with named.services.db.write() as conn:
+        vault.erase(conn, named.person.user_id, now=NOW)
+    before = kept(named)
+    assert fetched_again(named) == 0
+    assert kept(named) == before, "the figure that both sides have agreed stands"
+    assert fetched_again(named, ElapsedRaw="3000") == 1, "what has changed is still a reading of its own"
+    count = len(kept(named)["usage_record"].splitlines())
+    assert fetched_again(named, ElapsedRaw="3000") == 0
+    assert len(kept(named)["usage_record"].splitlines()) == count
+    with named.services.db.read() as conn:
+        assert (log.check_log(conn), books.check_books(conn)) == ([], [])

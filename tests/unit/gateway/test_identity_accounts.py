@@ -305,3 +305,10 @@ def test_a_cookie_reads_but_changes_nothing(client: httpx.Client, gateway: Gatew
     with bare:
         assert bare.get("/whoami").status_code == 200
         assert bare.post("/tokens", json={}).status_code == 401
+
+
+def test_a_person_suspends_a_login_by_the_command_line(gateway: Gateway, type_: Callable[..., str]) -> None:
+    alice = {"Authorization": f"Bearer {gateway.secret}"}
+    [row] = [line.split() for line in type_("account", "list", as_=alice).splitlines() if " local " in line]
+    assert type_("account", "suspend", row[0], as_=alice) == "suspended\n"
+    assert type_("account", "list", as_=alice).splitlines()[1].split() == [*row[:3], "suspended"]

@@ -23,14 +23,18 @@ from gateway.ticks import TICKS
 from tests.builders import Gateway
 
 
-def have(gateway: Gateway, number: int, meter: Meter, seconds: int, *, days_ago: int = 2) -> None:
+def have(
+    gateway: Gateway, number: int, meter: Meter, seconds: int, *, days_ago: int = 2, key: str = "",
+    task: int | None = None,
+) -> None:  # fmt: skip
     """A meter read job `number`: 4 cores for so many seconds, ended at noon so many days ago."""
     now = gateway.services.clock()
     end = (now - timedelta(days=days_ago)).replace(hour=12, minute=0, second=0, microsecond=0)
     record = UsageRecord(
-        site_id="local", run_key=f"{meter}{number}", meter=meter, kind=Kind.RUN, native_id=str(number),
-        state="COMPLETED", username="u", cores=4, nodes=1, elapsed_s=seconds, core_seconds=4 * seconds, node_seconds=0,
-        queue="cpu", start_time=end - timedelta(seconds=seconds), end_time=end, raw={"n": f"{number}/{seconds}"},
+        site_id="local", run_key=key or f"{meter}{number}", meter=meter, kind=Kind.RUN, native_id=str(number),
+        task=task, state="COMPLETED", username="u", cores=4, nodes=1, elapsed_s=seconds, core_seconds=4 * seconds,
+        node_seconds=0, queue="cpu", start_time=end - timedelta(seconds=seconds), end_time=end,
+        raw={"n": f"{number}/{seconds}"},
     )  # fmt: skip
     with gateway.services.db.write() as conn:
         books.record_and_book(conn, [books.Assigned(record, f"j{number}", gateway.project_id, "u1", "CNY")], now=now)
@@ -80,6 +84,38 @@ def test_two_clocks_are_no_alarm_and_what_is_beyond_them_is(gateway: Gateway) ->
     have(gateway, 2, Meter.CENTRE, 3600)
     assert tick(gateway) == []
     assert stand(gateway) == []
+
+
+def test_what_one_job_has_too_much_makes_up_for_nothing_that_another_lacks(gateway: Gateway) -> None:
+    for number, metered in ((1, 7200), (2, 36)):
+        have(gateway, number, Meter.GATEWAY, 3600)
+        have(gateway, number, Meter.CENTRE, metered)
+    assert tick(gateway) == ["control_total"]
+
+
+def test_tasks_of_an_array_that_the_centre_lost_are_a_gap_though_it_told_others(gateway: Gateway) -> None:
+    """An hour of the centre's log is missing. The tasks are so short that the sums are within two clocks."""
+    for task in range(5):
+        have(gateway, 1, Meter.GATEWAY, 30, key=f"g:{task}:0", task=task)
+    have(gateway, 1, Meter.CENTRE, 30, key="c:0", task=0)
+    assert tick(gateway) == ["gap"]
+    (alarm,) = stand(gateway)
+    assert alarm.text == "1 of 1 jobs that ended have no record of the centre, 1 of them of some tasks only"
+    for task in range(1, 5):
+        have(gateway, 1, Meter.CENTRE, 30, key=f"c:{task}", task=task)
+    assert tick(gateway) == []
+
+
+def test_runs_that_a_centre_tells_again_under_other_keys_are_an_alarm_however_short(gateway: Gateway) -> None:
+    """Its database was restored and numbers its rows anew: the same runs come once more."""
+    have(gateway, 1, Meter.GATEWAY, 9)
+    have(gateway, 1, Meter.CENTRE, 9, key="c:1")
+    have(gateway, 1, Meter.CENTRE, 10, key="c:1")  # the next revision is no other run
+    assert tick(gateway) == []
+    have(gateway, 1, Meter.CENTRE, 10, key="c:900001")
+    assert tick(gateway) == ["run_twice"]
+    (alarm,) = stand(gateway)
+    assert alarm.figures == {"twice": 1}
 
 
 def test_what_may_still_come_is_no_gap(gateway: Gateway) -> None:

@@ -15,11 +15,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, insert, select
 
-from accounting.invoicing.store import DOCUMENTS, PAID
 from accounting.ledger import paid
 from accounting.parties import SigningKey
 from accounting.signing import sign_jws
 from accounting.store import balances, contracts, settlements
+from accounting.store.payments import prepaid
+from accounting.store.settled import DOCUMENTS, PAID
+from gateway.billing import evidence
 from gateway.db import table_of
 from gateway.identity import service
 from gateway.identity.tables import CentreStaffRow
@@ -142,7 +144,7 @@ def test_a_voucher_and_what_is_left_of_an_allocation_go_once(billing: Billing) -
     (given,) = client.get("projects/demo/allocations").json()["items"]
     move = (f"allocations/{given['id']}/transfer", {"to_project": "other", "amount": 20_000}, operator)
     found = statuses(at_once(client, *[move] * CROWD))
-    assert found == {201: 1, 402: CROWD - 1}
+    assert found == {201: 3, 402: CROWD - 3}
     billing.gateway.check_books()
 
 
@@ -203,3 +205,40 @@ def test_parties_entities_and_keys_saved_at_once_are_kept_once_each(billing: Bil
     asks += [("billing/entities", entity | {"legal_name": f"E{n}"}, billing.operator) for n in range(4)]
     found = statuses(at_once(billing.client, *asks))
     assert set(found) <= {201, 409} and found[201] >= 2
+
+
+def test_rival_prices_and_discounts_are_kept_once(billing: Billing) -> None:
+    """Found by hand on PostgreSQL: of eight that were the same, seven were kept."""
+    price = {"currency": "CNY", "price_per_core_hour": "0.1", "queue": "q", "valid_from": "2030-01-01T00:00:00Z"}
+    ratio = {"project": "demo", "numerator": 1, "denominator": 2, "valid_from": "2030-01-01T00:00:00Z"}
+    for path, body in (("tariffs", price), ("discounts", ratio)):
+        answers = at_once(billing.client, *[(path, body, billing.operator)] * CROWD)
+        assert statuses(answers) == {201: 1, 409: CROWD - 1}, path
+
+
+def test_one_bank_file_that_many_import_leaves_the_evidence_log_going(billing: Billing) -> None:
+    file = {"format": "csv", "content": "reference,date,amount\nr1,2026-11-02,3.00\n", "profile": {"account": "A"}}
+    assert statuses(at_once(billing.client, *[("billing/payments-import", file, billing.operator)] * CROWD)) == {
+        200: CROWD
+    }
+    services = billing.gateway.services
+    evidence.append(services, None, services.clock())
+    log = billing.client.get("evidence/log").json()
+    assert (log["waiting"], log["size"]) == (0, log["checkpoint"])
+
+
+def test_a_deposit_pays_an_invoice_or_is_paid_back(billing: Billing) -> None:
+    """Found by hand on PostgreSQL: it did both."""
+    billing.bill()
+    client, operator = billing.client, billing.operator
+    top_up = {"project": "demo", "payer": "uni", "amount": "3", "received_at": "2026-11-01T00:00:00Z", "reference": "r"}
+    assert client.post("billing/top-ups", json=top_up, headers=operator).status_code == 201
+    clears = {"kind": "deposit", "invoice": "PS-000001", "reason": "as agreed", "amount": "3.00"}
+    back = {"project": "demo", "amount": "3", "reason": "left over"}
+    asks = [("billing/clearings", clears, operator), ("billing/refunds", back, operator)] * 4
+    answers = at_once(client, *asks)
+    statuses(answers)
+    assert [a.status_code for a in answers].count(201) == 1
+    with billing.gateway.services.db.read() as conn:
+        assert prepaid(conn, billing.gateway.project_id, "CNY") == 0
+    billing.gateway.check_books()

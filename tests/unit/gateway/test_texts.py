@@ -6,16 +6,23 @@ import ast
 import re
 from pathlib import Path
 
+import penstock
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
 from gateway import errors, web
+from gateway.jobs import pending
+from gateway.web import texts
+from site_adapters import registry
 from site_adapters.local import reasons as local
 from site_adapters.northbound import reasons as northbound
 from site_adapters.pbs import reasons as pbs
+from site_adapters.slurm import reasons as slurm
 from site_adapters.sunway import reasons as sunway
+from tests import catalogues
 
 WEB = Path(web.__file__).parent
+CLIENT = Path(penstock.__file__).parent / "locale" / "zh_CN.po"
 
 
 def test_every_text_of_a_template_is_translated() -> None:
@@ -49,6 +56,26 @@ def test_every_sentence_with_values_is_translated_with_the_same_values() -> None
     assert len(patterns) >= 10
     for pattern in patterns:
         assert set(re.findall(r"{\w+}", translated[pattern])) == set(re.findall(r"{\w+}", pattern))
+
+
+def test_every_sentence_about_where_a_job_is_is_said_in_chinese() -> None:
+    """Of pages and of `penstock why`: each end, each wait at each kind of scheduler, with values or without."""
+    files = [Path(str(module.__file__)) for module in (pending, registry, local, northbound, pbs, slurm, sunway)]
+    asked = {
+        re.sub(r"{\w+}", "{}", text) for file in files for text in catalogues.sentences(file) if text.endswith(".")
+    }
+    assert len(asked) > 90
+    english = {text for text in asked if texts.said(text.replace("{}", "7"), "zh_Hans") == text.replace("{}", "7")}
+    with_names = {re.sub(r"{\w+}", "{}", text) for text in catalogues.translated(WEB / "locale" / "zh_Hans.po")}
+    assert english - with_names == set()  # a `Sentence` has its values by name
+    assert asked - catalogues.translated(CLIENT).keys() == set()
+
+
+def test_a_value_that_is_a_sentence_is_said_in_chinese_too() -> None:
+    assert texts.said("It ended with exit code 3.", "zh_Hans") == "结束时：退出码 3。"
+    assert texts.said("There is no job 'j01'.", "zh_Hans") == "没有作业“j01”。"
+    assert texts.said("It ended with exit code 3.", "en") == "It ended with exit code 3."
+    assert texts.said("nothing known", "zh_Hans") == "nothing known"
 
 
 def test_why_a_job_waits_at_pbs_sunway_rest_and_local_centres_is_translated() -> None:
