@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
+from typing import cast
 
 import pylopdf_fonts_zh_cn
 from fpdf import FPDF
@@ -12,6 +12,7 @@ from fpdf.fonts import FontFace
 
 from accounting.invoicing import texts as words
 from accounting.invoicing.invoice import Document, LegalEntity
+from accounting.invoicing.writing import add_fonts, printable, shown, turned
 from accounting.minor_units import plain, to_minor
 
 FONT = Path(pylopdf_fonts_zh_cn.__file__).parent / "NotoSansSC-Regular.otf"
@@ -26,6 +27,7 @@ def pdf(doc: Document, lang: str) -> bytes:
     page.set_title(f"{words.title(doc, lang)} {doc.number}")
     page.set_lang("zh-Hans" if lang == "zh" else "en")
     page.add_font("noto", "", FONT)
+    page.known = add_fonts(page, "noto", doc.snapshot)
     page.set_font("noto", size=9)
     page.alias_nb_pages()
     page.set_auto_page_break(True, margin=18)
@@ -37,15 +39,11 @@ def pdf(doc: Document, lang: str) -> bytes:
     return bytes(page.output())
 
 
-def printable(text: str) -> str:
-    """Without what a page cannot show: control characters and marks that turn the writing round."""
-    return "".join(c for c in text if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
-
-
 class _Page(FPDF):
     def __init__(self, doc: Document, lang: str) -> None:
         super().__init__(format="A4")
         self._doc, self._lang, self._zone = doc, lang, doc.issuer.zone
+        self.known: frozenset[int] = frozenset()
         self.set_margins(10, 14, 10)
 
     def footer(self) -> None:
@@ -84,7 +82,7 @@ class _Page(FPDF):
         self.set_text_color(*_GREY)
         self.multi_cell(17, 5, label, new_x="RIGHT", new_y="TOP")
         self.set_text_color(*_BLACK)
-        self.multi_cell(53, 5, printable(value), new_x="LMARGIN", new_y="NEXT", wrapmode=WrapMode.CHAR)
+        self._written(53, value, new_x="LMARGIN")
 
     def _party(self, party: LegalEntity, x: float, y: float, label: str) -> None:
         tax_id = f"{words.say('tax_id', self._lang)} {party.tax_id}" if party.tax_id else ""
@@ -95,7 +93,18 @@ class _Page(FPDF):
             self.set_text_color(*_BLACK)
         for text in (party.legal_name, party.address, party.country, tax_id):
             if text:
-                self.multi_cell(56, 5, printable(text), new_x="LEFT", new_y="NEXT", wrapmode=WrapMode.CHAR)
+                self._written(56, text, new_x="LEFT")
+
+    def _written(self, width: float, text: str, *, new_x: str) -> None:
+        """A paragraph; lines are broken as they are read, and then turned."""
+        clean = printable(text)
+        if turned(clean) != clean:
+            broken = self.multi_cell(width, 5, clean, dry_run=True, output="LINES")
+            clean = turned("\n".join(cast(list[str], broken)))
+        self.multi_cell(width, 5, shown(clean, self.known), new_x=new_x, new_y="NEXT", wrapmode=WrapMode.CHAR)
+
+    def _cell(self, text: str) -> str:
+        return shown(turned(printable(text)), self.known)
 
     def lines(self) -> None:
         doc, lang = self._doc, self._lang
@@ -111,7 +120,7 @@ class _Page(FPDF):
             for line in doc.lines:
                 amount = line.net_minor + (line.tax_minor if doc.tax.inclusive else 0)
                 table.row([
-                    str(line.number), printable(words.describe(line, lang)),
+                    str(line.number), self._cell(words.describe(line, lang)),
                     words.days(line.service_start, line.service_end, self._zone, lang),
                     words.number(line.runs, lang), words.core_hours(line.core_seconds, lang),
                     words.money(amount, doc.currency, lang),
@@ -142,5 +151,5 @@ class _Page(FPDF):
                          f"{words.say('reference', lang)}")  # fmt: skip
         self.ln(4)
         for note in filter(None, notes):
-            self.multi_cell(0, 5, printable(note), new_x="LMARGIN", new_y="NEXT", wrapmode=WrapMode.CHAR)
+            self.multi_cell(0, 5, self._cell(note), new_x="LMARGIN", new_y="NEXT", wrapmode=WrapMode.CHAR)
             self.ln(2)

@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+import unicodedata
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_pdf_takes_any_name(name: str) -> None:
     """A page knows no formulas: those names share one, and a quarter of a second for its font."""
     odd = replace(PAYER, legal_name=name or "-", address=name, tax_id=name)
     assert pdf(replace(invoice(user=name), payer=odd, project=name), "zh").startswith(b"%PDF-")
+
+
+def test_names_of_europe_are_whole_and_none_vanishes(tmp_path: Path) -> None:
+    named = replace(PAYER, legal_name="Politechnika Łódzka\nErdős Boğaziçi\n한국 😀", address="ul. Żeromskiego 116")
+    text = words_of(pdf(replace(invoice(user="Paweł"), payer=named), "en"), tmp_path)
+    for word in ("Politechnika Łódzka", "Erdős", "Boğaziçi", "□", "ul. Żeromskiego 116", "Paweł"):
+        assert word in text, (word, text)
+
+
+def test_arabic_is_joined_and_turned_and_its_lines_keep_their_order(tmp_path: Path) -> None:
+    name = "جامعة الملك عبدالله للعلوم والتقنية قسم الحوسبة الفائقة"
+    made = pdf(replace(invoice(user="مرحبا"), payer=replace(PAYER, legal_name=name)), "en")
+    assert made == pdf(replace(invoice(user="مرحبا"), payer=replace(PAYER, legal_name=name)), "en")
+    drawn = unicodedata.normalize("NFKC", re.sub(r"[\u202a-\u202e\u2066-\u2069]", "", words_of(made, tmp_path)))
+    lines = drawn.split("\n")
+    at = [next((n for n, line in enumerate(lines) if word in line or word[::-1] in line), None)
+          for word in ("جامعة", "الفائقة")]  # fmt: skip
+    assert None not in at, drawn
+    assert at == sorted(at) and len(set(at)) == 2, "the name begins on the first of its lines"
 
 
 def test_credit_note_names_the_invoice_and_the_reason(tmp_path: Path) -> None:
