@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-_PART = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?\Z")
+_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9})(?::([0-9]{1,9}))?)?\Z")
 
 
 def expand(indices: str, *, count_max: int = 1_000_000) -> tuple[int, ...]:
     """All task numbers, ascending, each once; raises ValueError in words for what is no index list."""
     tasks: set[int] = set()
     for part in indices.split(","):
-        match = _PART.match(part.strip())
+        match = _PART.match(part)  # as it stands: a scheduler takes neither blanks nor other digits
         if match is None:
             raise ValueError(f"{part!r} is no index, range (0-9) or stepped range (0-9:2)")
         first = int(match[1])

@@ -126,6 +126,14 @@ def _budget(spec: JobSpec) -> list[Problem]:
     return []
 
 
+def budget_currency(spec: JobSpec, currency: str) -> tuple[Problem, ...]:
+    """A most cost is compared with what the project is charged: in that currency, or it means nothing."""
+    if spec.budget.max_cost_micro is None or spec.budget.currency == currency:
+        return ()
+    detail = f"The project is charged in {currency}, not in {spec.budget.currency}."
+    return (Problem("/budget/max_cost/currency", detail, "invalid", f"Give the most cost in {currency}."),)
+
+
 def queue_of(spec: JobSpec, queues: Sequence[Queue], site_id: str) -> tuple[Queue | None, tuple[Problem, ...]]:
     """The queue that the job goes to; None where the site's queues are not known yet."""
     if not queues:

@@ -347,13 +347,15 @@ def _rejected(conn: Connection, job: _Claimed, outcome: Rejected, now: datetime)
 
 def _deferred(conn: Connection, job: _Claimed, outcome: Rejected, now: datetime) -> None:
     reason = Reason.SITE_UNREACHABLE if outcome.code == "site_down" else Reason.LIMIT
-    repository.move(
+    moved = repository.move(
         conn, job.job_id, Event.DEFERRED, now=now, expected=Phase.SUBMITTING, at_attempt=job.attempt,
         reason=reason.value, payload={"message": outcome.message}, message=outcome.message,
         not_before=now + RETRY_AFTER,
     )  # fmt: skip
     repository.update_attempt(conn, job.job_id, job.attempt, outcome="rejected", message=outcome.message,
                               decided_at=now)  # fmt: skip
+    if moved:
+        service.back_in_line(conn, job.job_id, now)
 
 
 def _answer_lost(conn: Connection, job: _Claimed, outcome: Unknown, now: datetime) -> None:

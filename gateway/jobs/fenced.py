@@ -63,7 +63,7 @@ def _settle(
             # The gateway owned it (before a backup was restored): this attempt can never run, the next one may.
             with services.db.write() as conn:
                 repository.assert_served_by(conn, lease)
-                lookup.fence_off(conn, job.id, job.attempt, job.wish, now, expected=Phase.AT_SITE)
+                lookup.fence_off(conn, job.id, job.attempt, now, expected=Phase.AT_SITE)
             return None
         case FenceOwned() | FenceTaken():
             own = tuple(replace(r, reason=Reason.NONZERO_EXIT) if _fenced(r) else r for r in seen.ours)

@@ -172,7 +172,7 @@ def _settle(
     repository.update_attempt(conn, lost.job_id, lost.attempt, good_looks=looks, looked_at=now)
     match fence:
         case FenceTaken():
-            fence_off(conn, lost.job_id, lost.attempt, lost.wish, now, expected=Phase.LOOKUP)
+            fence_off(conn, lost.job_id, lost.attempt, now, expected=Phase.LOOKUP)
         case FenceOwned(owner=owner):
             cluster, _, native_id = owner.rpartition(":")
             adopt(conn, lost.job_id, lost.attempt, native_id, cluster, None, now, expected=Phase.LOOKUP, how="fence")
@@ -185,8 +185,9 @@ def _settle(
             log.warning("fence_not_reached", site=site_id, job=lost.job_id, error=str(fence))
 
 
-def fence_off(conn: Connection, job_id: str, attempt: int, wish: str, now: datetime, *, expected: Phase) -> None:
+def fence_off(conn: Connection, job_id: str, attempt: int, now: datetime, *, expected: Phase) -> None:
     """The old attempt can never run: back into the line for the next one, or ended where a cancel is wished."""
+    before = repository.lock_job(conn, job_id)
     message = "The site has no trace of it; its fence is ours, so that copy can never run."
     moved = repository.move(
         conn, job_id, Event.FENCED_OFF, now=now, expected=expected, at_attempt=attempt, payload={"message": message},
@@ -195,9 +196,9 @@ def fence_off(conn: Connection, job_id: str, attempt: int, wish: str, now: datet
     if not moved:
         return
     repository.update_attempt(conn, job_id, attempt, outcome="fenced", message=message, decided_at=now)
-    if wish == "cancel":
-        job = repository.lock_job(conn, job_id)
-        service.end_unseen(conn, job, Event.WITHDRAWN, State.CANCELED, Reason.NONE, now, payload={})
+    if before is not None and before.wish == "" and (before.state, before.reason) == (State.HELD, Reason.HELD_BY_USER):
+        repository.set_columns(conn, job_id, wish="hold")  # the site had carried it out, and has forgotten it
+    service.back_in_line(conn, job_id, now)
 
 
 def ask_a_person(conn: Connection, job_id: str, site_id: str, message: str, now: datetime, *, expected: Phase) -> None:

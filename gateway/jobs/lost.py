@@ -139,7 +139,7 @@ def _settle(
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         if isinstance(fence, FenceTaken) and job.wish != "cancel" and seen.accounting_kept and job.started_at is None:
-            lookup.fence_off(conn, job.id, job.attempt, job.wish, now, expected=Phase.AT_SITE)
+            lookup.fence_off(conn, job.id, job.attempt, now, expected=Phase.AT_SITE)
         elif isinstance(fence, FenceTaken | FenceOwned):
             _give_up(conn, services, job, fence, now)
         else:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from accounting import store as books
-from accounting.money import Money
+from accounting.money import Money, format_micro, is_currency
 from accounting.price import PriceBook
 from accounting.store import budgets, contracts
 from accounting.store.budgets import Budget
@@ -250,19 +250,20 @@ def _at_site(
     spec = grades.in_a_queue_of_its_grade(spec, site.queues, agreement)
     queue, problems = checks.queue_of(spec, site.queues, adapter.site_id)
     problems += checks.site_limits(spec, adapter, queue)
+    problems += checks.budget_currency(spec, site.currency)
     problems += grades.problems_of(
-        spec.attributes.service_grade, site_id=adapter.site_id, queue=_queue_name(spec, queue), currency=site.currency,
-        agreement=agreement, prices=facts.prices, at=now,
+        spec.attributes.service_grade, site_id=adapter.site_id, queue=queue_name_of(spec, queue),
+        currency=site.currency, agreement=agreement, prices=facts.prices, at=now,
     )  # fmt: skip
     if problems or not sound:
         return Candidate(adapter.site_id, problems, None)
-    prepared = _prepared(facts, adapter, spec, project_id, site, queue, now)
+    prepared = at_its_price(facts, adapter, spec, project_id, site, queue, now)
     if isinstance(prepared, Problem):
         return Candidate(adapter.site_id, (prepared,), None)
     return Candidate(adapter.site_id, (), prepared)
 
 
-def _prepared(
+def at_its_price(
     facts: Facts,
     adapter: SiteAdapter,
     spec: JobSpec,
@@ -271,13 +272,14 @@ def _prepared(
     queue: Queue | None,
     now: datetime,
 ) -> Prepared | Problem:
+    """The job with the most it can use and cost there; the problem where nothing says what it costs."""
     cores = checks.cores_charged(spec, queue)
     duration = spec.attributes.duration or checks.duration_default(adapter, queue)
     size = len(expand(spec.array.indices)) if spec.array else None
     core_seconds = cores * duration * (size or 1)
     gpus = checks.gpus_charged(spec, queue)
     more = checks.held_beside_cores(spec, queue, seconds=duration * (size or 1))
-    queue_name = _queue_name(spec, queue)
+    queue_name = queue_name_of(spec, queue)
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
     where = facts.contracts(project_id).scope(
@@ -305,7 +307,7 @@ def _prepared(
     )  # fmt: skip
 
 
-def _queue_name(spec: JobSpec, queue: Queue | None) -> str:
+def queue_name_of(spec: JobSpec, queue: Queue | None) -> str:
     return spec.attributes.queue_name or (queue.name if queue else "")
 
 
@@ -327,12 +329,21 @@ def _credit_problems(conn: Connection, prepared: Prepared) -> tuple[Problem, ...
     return tuple(
         Problem(
             "/attributes/duration",
-            f"The project lacks {amount} {commodity} for the most this can cost.",
+            f"The project lacks {_in_units(amount, commodity)} for the most this can cost.",
             "credit_exhausted",
             "Ask for less, or ask the project owner for credit.",
         )
         for commodity, amount in short.items()
     )
+
+
+def _in_units(amount: int, commodity: str) -> str:
+    """As people count it: money, not micro-units; hours, not seconds."""
+    if is_currency(commodity):
+        return f"{format_micro(amount)} {commodity}"
+    if commodity.endswith("-seconds"):
+        return f"{amount / 3600:.1f} {commodity.replace('-seconds', '-hours')}"
+    return f"{amount} {commodity}"
 
 
 def _dry_render(

@@ -14,7 +14,7 @@ from gateway.db import table_of
 from gateway.errors import Conflict, Forbidden, IdempotencyMismatch, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
-from gateway.jobs import dependencies, repository
+from gateway.jobs import changes, dependencies, repository
 from gateway.jobs.ids import Manifest, tag_of
 from gateway.jobs.lifecycle import FINAL, Event, Phase, State
 from gateway.jobs.repository import Owner
@@ -121,28 +121,18 @@ def modify(services: Services, conn: Connection, person: Person, job_id: str, ch
     if not asked:
         problem = Problem("/attributes", "Nothing to change.", "required", "Name a field.")
         raise Invalid("Nothing to change.", problems=(problem,))
-    if job.state in FINAL or job.state == State.ACTIVE:
+    if job.state in FINAL or job.state in (State.ACTIVE, State.SUSPENDED):
         raise Conflict(f"The job is {job.state}: only a job that waits can be changed.")
-    if change.duration is not None and change.duration > job.duration_max:
-        # The hold covers the duration that was accepted; more would be spending that nobody checked.
-        problem = Problem(
-            "/attributes/duration",
-            "Longer than what credit was held for.",
-            "over_limit",
-            f"Ask for at most {job.duration_max} s, or submit a new job.",
-        )
-        raise Invalid("The change has a problem.", problems=(problem,))
+    wanted = {**(job.change or {}), **asked}  # what was asked before, and the site was not told yet
+    changed = changes.checked(services, conn, job, wanted, now)
     if job.phase == Phase.WAITING.value:
-        spec = dict(job.spec)
-        spec["attributes"] = {**spec.get("attributes", {}), **asked}
-        repository.spec_from_json(spec)
-        conn.execute(repository.JOBS.update().where(repository.JOBS.c.id == job_id).values(spec=spec))
+        conn.execute(repository.JOBS.update().where(repository.JOBS.c.id == job_id).values(change=None, **changed))
         repository.note(conn, job_id, "modified", asked, now=now)
         return
     adapter = services.sites.get(job.site_id)
     if adapter is not None and "modify" not in adapter.capabilities:
         raise Conflict(f"{job.site_id} cannot change a job that is in its queue.")
-    conn.execute(repository.JOBS.update().where(repository.JOBS.c.id == job_id).values(change=asked))
+    conn.execute(repository.JOBS.update().where(repository.JOBS.c.id == job_id).values(change=wanted))
     repository.note(conn, job_id, "change_wished", asked, now=now)
 
 
@@ -171,8 +161,10 @@ def decide(
         )  # fmt: skip
         repository.update_attempt(conn, job_id, job.attempt, outcome="accepted", native_id=native_id, decided_at=now)
     elif decision == "resubmit":
-        done = repository.move(conn, job_id, Event.RESUBMIT, now=now, expected=Phase.DECISION, payload=detail)
+        done = repository.move(conn, job_id, Event.RESUBMIT, now=now, expected=Phase.DECISION, payload=detail,
+                               wish="hold" if job.wish == "hold" else "")  # fmt: skip
         repository.update_attempt(conn, job_id, job.attempt, outcome="abandoned", decided_at=now)
+        back_in_line(conn, job_id, now)
     else:
         done = end_unseen(conn, job, Event.WITHDRAWN, State.CANCELED, Reason.NONE, now, payload=detail)
     repository.conflict_unless(done, "The job has moved on.")
@@ -266,6 +258,17 @@ def _job_for(conn: Connection, person: Person, job_id: str, verb: Verb) -> Any:
 def _withdraw(conn: Connection, job: Any, now: datetime) -> None:
     done = end_unseen(conn, job, Event.WITHDRAWN, State.CANCELED, Reason.NONE, now, payload={})
     repository.conflict_unless(done, "The job is being handed over right now.")
+
+
+def back_in_line(conn: Connection, job_id: str, now: datetime) -> None:
+    """A job that came back into our line: what was wished of it meanwhile is done here, as no site will be asked."""
+    job = repository.lock_job(conn, job_id)
+    if job is None or job.phase != Phase.WAITING.value or not job.wish:
+        return
+    if job.wish == "cancel":
+        _withdraw(conn, job, now)
+    else:
+        _hold_in_line(conn, job, job.wish, now)
 
 
 def end_unseen(

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import or_, select, update
+from sqlalchemy import Connection, or_, select, update
 
-from gateway.jobs import repository
+from gateway.jobs import changes, repository
 from gateway.jobs.lifecycle import Phase
 from gateway.jobs.repository import JOBS
 from gateway.services import Lease, Services
@@ -98,7 +98,8 @@ def _keep(services: Services, lease: Lease, answers: Sequence[tuple[Any, str, Ac
             query = update(JOBS).where(JOBS.c.id == job.id, JOBS.c.phase == Phase.AT_SITE.value)
             match outcome:
                 case Done() if verb == "modify":
-                    conn.execute(query.values(change=None))
+                    made = changes.made(repository.lock_job(conn, job.id), job.change)
+                    conn.execute(query.values(change=_still_wanted(conn, job), **made))
                     repository.note(conn, job.id, "modified", job.change, now=now)
                 case Done():
                     # hold and release are done once taken; a cancel stays wished until the job is final.
@@ -106,12 +107,21 @@ def _keep(services: Services, lease: Lease, answers: Sequence[tuple[Any, str, Ac
                     conn.execute(query.where(JOBS.c.wish == verb).values(**done))
                     repository.note(conn, job.id, f"{verb}_taken", {}, now=now)
                 case NotDone(retryable=True):
-                    conn.execute(query.values(wish_tried_at=now))
+                    conn.execute(query.where(JOBS.c.wish == verb).values(wish_tried_at=now))
                     log.warning("wish_not_delivered", site=lease.site_id, job=job.id, verb=verb, why=outcome.message)
                 case NotDone() if verb == "cancel":
                     conn.execute(query.values(wish_tried_at=now))
                     repository.note(conn, job.id, "cancel_refused", {"message": outcome.message}, now=now)
                 case NotDone():
-                    forget = {"change": None} if verb == "modify" else {"wish": ""}
-                    conn.execute(query.values(**forget))
+                    if verb == "modify":
+                        conn.execute(query.values(change=_still_wanted(conn, job)))
+                    else:  # a cancel that came meanwhile stays
+                        conn.execute(query.where(JOBS.c.wish == verb).values(wish=""))
                     repository.note(conn, job.id, f"{verb}_refused", {"message": outcome.message}, now=now)
+
+
+def _still_wanted(conn: Connection, job: Any) -> dict[str, Any] | None:
+    """What of a change the site was not asked yet: it came while the site was asked."""
+    row = repository.lock_job(conn, job.id)
+    wanted = {} if row is None else row.change or {}
+    return {name: value for name, value in wanted.items() if job.change.get(name) != value} or None

@@ -226,6 +226,18 @@ def test_a_plan_shows_script_price_and_candidates_and_keeps_nothing(client: http
     assert count_jobs(gateway) == 0
 
 
+def test_a_plan_says_what_credit_it_lacks_in_units_of_money(client: httpx.Client) -> None:
+    body = TRUE | {"attributes": {"duration": 20_000_000}, "resources": {"process_count": 1}}
+    plan = client.post("/jobs:plan", json=body).json()
+
+    assert [p["detail"] for p in plan["problems"]] == ["The project lacks 1000.00 CNY for the most this can cost."]
+
+
+@pytest.mark.parametrize("indices", ["٣-٥", "0-3, 7", "0-3,\n7"])
+def test_indices_that_a_scheduler_would_not_read_are_refused(client: httpx.Client, indices: str) -> None:
+    assert pointers(client.post("/jobs", json=TRUE | {"array": {"indices": indices}})) == {"/array/indices"}
+
+
 def test_a_page_goes_on_where_the_last_one_ended_whatever_comes_between(client: httpx.Client) -> None:
     ids = [submitted(client) for _ in range(5)]
     first = client.get("/jobs", params={"limit": 2}).json()
