@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from site_adapters.errors import OutcomeUnknown, Refused, SiteClosed
 from site_adapters.if2 import keys, tokens
 from site_adapters.if2.verbs import VERBS
 from site_adapters.if2.wire import Call, read_answer
-from site_adapters.types import Accepted
+from site_adapters.types import Accepted, JobRef, SiteAccount
 from tests.docking import Docked, dock
 from tests.fake_site import FakeSite, submission
 
@@ -95,6 +97,22 @@ def test_no_login_is_used_that_was_not_given(docked: Docked, centre: Centre) -> 
     for username in ("bob", "root", "alice2"):
         with pytest.raises(Refused, match="has not given"):
             send(docked, centre, "auth.probe", {"username": username})
+
+
+def test_what_ran_before_its_login_was_shut_is_still_followed_and_billed(
+    docked: Docked, centre: Centre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one shut login would hide the jobs of all others: they are asked for in one call."""
+    [accepted] = send(docked, centre, "management.submit", VERBS["management.submit"].pack([submission(1)]))
+    monkeypatch.setattr(centre.desk, "_rules", replace(centre.desk._rules, may_act_as=lambda _username: False))
+    ref = JobRef(accepted.native_id, accepted.cluster, "alice", "t", datetime.now(UTC), False)
+    seen = send(docked, centre, "management.observe", VERBS["management.observe"].pack([ref]))
+    assert [run.native_id for run in seen.queue.runs] == [accepted.native_id]
+    alice = SiteAccount("alice", "/home/alice")
+    with pytest.raises(Refused, match="has not given us the account bob"):
+        send(docked, centre, "management.observe", VERBS["management.observe"].pack([replace(ref, username="bob")]))
+    with pytest.raises(Refused, match="has not given us the account alice"):
+        send(docked, centre, "management.cancel", VERBS["management.cancel"].pack(alice, [ref]))
 
 
 def test_the_gateways_key_is_replaced_by_a_call_that_the_old_one_signs(docked: Docked, centre: Centre) -> None:
