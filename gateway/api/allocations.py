@@ -15,7 +15,7 @@ from accounting.store.openings import Wanted
 from accounting.store.orders import Order
 from accounting.store.schema import ALLOCATIONS
 from gateway.api import billing_models as models
-from gateway.api import describe
+from gateway.api import describe, order_schemas
 from gateway.api.billing import zone_of
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
@@ -30,11 +30,11 @@ router = APIRouter(tags=["allocations"])
 
 
 @router.post(
-    "/orders", **describe.route(models.Made, status=201, body=models.OrderIn, refuses=(402, 403, 404, 409, 422))
+    "/orders", **describe.route(models.Made, status=201, body=order_schemas.OrderIn, refuses=(402, 403, 404, 409, 422))
 )
 def place_order(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """A block, a subscription, a trial, or pay as used (operator)."""
-    wanted = read(models.OrderIn, body)
+    wanted = read(order_schemas.OrderIn, body)
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -66,7 +66,7 @@ def place_order(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
     return answer(Once.of(admin, idempotency_key, "POST /orders", body).made(services, make), 201)
 
 
-@router.get("/projects/{name}/allocations", **describe.route(models.Allocations, refuses=(404,)))
+@router.get("/projects/{name}/allocations", **describe.route(order_schemas.Allocations, refuses=(404,)))
 def list_allocations(services: Svc, person: Who, name: Word) -> Response:
     """What a project was given, and what of it is left."""
     with services.db.read() as conn:
@@ -79,11 +79,11 @@ def list_allocations(services: Svc, person: Who, name: Word) -> Response:
 
 
 @router.post("/allocations", **describe.route(
-    models.Made, status=201, body=models.AllocationIn, refuses=(403, 404, 409, 422)
+    models.Made, status=201, body=order_schemas.AllocationIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def allocate(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Grant an amount of a commodity with its expiry (operator)."""
-    wanted = read(models.AllocationIn, body)
+    wanted = read(order_schemas.AllocationIn, body)
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -97,11 +97,11 @@ def allocate(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeade
 
 
 @router.post("/allocations/{allocation}/transfer", **describe.route(
-    models.Made, status=201, body=models.TransferIn, refuses=(402, 403, 404, 409, 422)
+    models.Made, status=201, body=order_schemas.TransferIn, refuses=(402, 403, 404, 409, 422)
 ))  # fmt: skip
 def transfer(services: Svc, person: Who, allocation: Word, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Move what is left to another project (an owner of both, or the operator)."""
-    wanted = read(models.TransferIn, body)
+    wanted = read(order_schemas.TransferIn, body)
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -119,10 +119,12 @@ def transfer(services: Svc, person: Who, allocation: Word, body: Body, idempoten
     return answer(once.made(services, make), 201)
 
 
-@router.post("/vouchers", **describe.route(models.Made, status=201, body=models.VoucherIn, refuses=(403, 409, 422)))
+@router.post(
+    "/vouchers", **describe.route(models.Made, status=201, body=order_schemas.VoucherIn, refuses=(403, 409, 422))
+)
 def add_voucher(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """A code that is worth an amount once; only its hash is kept (operator)."""
-    wanted = read(models.VoucherIn, body)
+    wanted = read(order_schemas.VoucherIn, body)
 
     def make(conn: Connection) -> Mapping[str, Any]:
         allocations.add_voucher(conn, wanted.code, commodity=wanted.commodity, amount=wanted.amount,
@@ -133,11 +135,11 @@ def add_voucher(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
 
 
 @router.post("/vouchers/redeem", **describe.route(
-    models.Made, status=201, body=models.RedeemIn, refuses=(403, 404, 409, 422)
+    models.Made, status=201, body=order_schemas.RedeemIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def redeem(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Use a voucher for a project (its owner)."""
-    wanted = read(models.RedeemIn, body)
+    wanted = read(order_schemas.RedeemIn, body)
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, person, wanted.project, Verb.MANAGE_PROJECT)

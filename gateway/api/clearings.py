@@ -13,9 +13,8 @@ from accounting.errors import PaymentRefused
 from accounting.payments.clearing import Clearing, clearings, decide_clearing, request_clearing
 from accounting.store import adjustments
 from gateway.api import billing_models as models
-from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views
-from gateway.api import describe
+from gateway.api import describe, payment_schemas
 from gateway.api.billing import FOUR_EYES_MICRO
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Word, answer, read
 from gateway.api.idempotency import Once
@@ -28,14 +27,14 @@ router = APIRouter(tags=["billing"], prefix="/billing")
 
 
 @router.post("/clearings", **describe.route(
-    models.Outcome, status=201, body=schemas.ClearingIn, refuses=(403, 404, 409, 422)
+    models.Outcome, status=201, body=payment_schemas.ClearingIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def clear(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Clear what is open of a document without money of the bank (operator).
 
     Of much that is written off or paid back a second operator decides.
     """
-    wanted = read(schemas.ClearingIn, body)
+    wanted = read(payment_schemas.ClearingIn, body)
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -54,7 +53,7 @@ def clear(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader =
     return answer(Once.of(admin, idempotency_key, "POST /billing/clearings", body).made(services, make), 201)
 
 
-@router.get("/clearings", **describe.route(schemas.Clearings, refuses=(403,)))
+@router.get("/clearings", **describe.route(payment_schemas.Clearings, refuses=(403,)))
 def list_clearings(services: Svc, _admin: Admin, invoice: Word | None = None) -> Response:
     """What was cleared, or waits for a second person, newest first (operator)."""
     with services.db.read() as conn:

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from accounting.evidence import log
 from accounting.evidence.about import About
-from gateway.api import answers, describe
+from gateway.api import describe, proof_answers
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.schemas import CosignatureIn, ErasureIn, Instant, KeyIn
@@ -29,7 +29,7 @@ At = Annotated[Instant | None, Query()]
 Size = Annotated[int | None, Query(ge=0, le=2**62, description="A number of leaves; without it the newest checkpoint")]
 
 
-@router.get("/log", **describe.route(answers.LogStatus))
+@router.get("/log", **describe.route(proof_answers.LogStatus))
 def status(services: Svc, _person: Who) -> Response:
     """How far the log is."""
     with services.db.read() as conn:
@@ -49,14 +49,14 @@ def checkpoint(services: Svc, _person: Who, size: Size = None) -> Response:
         return Response(proofs.newest(conn, size).note, media_type="text/plain; charset=utf-8")
 
 
-@router.get("/consistency", **describe.route(answers.Consistency, refuses=(404, 422)))
+@router.get("/consistency", **describe.route(proof_answers.Consistency, refuses=(404, 422)))
 def consistency(services: Svc, _person: Who, old: Annotated[int, Query(ge=0, le=2**62)], new: Size = None) -> Response:
     """The proof that the tree of `old` leaves is the beginning of a newer one."""
     with services.db.read() as conn:
         return answer(proofs.consistency(conn, old, new))
 
 
-@router.get("/proof", **describe.route(answers.Inclusion, refuses=(404, 409)))
+@router.get("/proof", **describe.route(proof_answers.Inclusion, refuses=(404, 409)))
 def proof(services: Svc, person: Who, kind: Word, ref: Word, size: Size = None) -> Response:
     """A leaf that I may see (`kind=entry&ref=<journal entry>`) with its path to the signed root."""
     with services.db.read() as conn:
@@ -98,14 +98,14 @@ def bundle(
 # ---------------------------------------------------------------- keys, witnesses, persons
 
 
-@router.get("/keys", **describe.route(answers.SigningKeys))
+@router.get("/keys", **describe.route(proof_answers.SigningKeys))
 def list_keys(services: Svc, _person: Who) -> Response:
     """The log's, the operator's and the witnesses' keys, also those that have ended; parties have their own."""
     with services.db.read() as conn:
         return answer({"items": [proofs.key_json(k) for k in evidence.known_keys(conn)]})
 
 
-@router.post("/keys", **describe.route(answers.SigningKey, status=201, body=KeyIn, refuses=(403, 409, 422)))
+@router.post("/keys", **describe.route(proof_answers.SigningKey, status=201, body=KeyIn, refuses=(403, 409, 422)))
 def add_key(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Learn the key by which a centre cosigns checkpoints (operator); what it signs documents with goes to /parties."""
     wanted = read(KeyIn, body)
@@ -124,7 +124,7 @@ def add_key(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader
     return answer(Once.of(admin, idempotency_key, "POST /evidence/keys", body).made(services, make), 201)
 
 
-@router.post("/keys/{key_id}/end", **describe.route(answers.SigningKey, refuses=(403, 404)))
+@router.post("/keys/{key_id}/end", **describe.route(proof_answers.SigningKey, refuses=(403, 404)))
 def end_key(services: Svc, _admin: Admin, key_id: Word) -> Response:
     """Take no more signatures of a key (operator); what it signed stays signed."""
     with services.db.write() as conn:
@@ -134,7 +134,7 @@ def end_key(services: Svc, _admin: Admin, key_id: Word) -> Response:
 
 
 @router.post("/cosignatures", **describe.route(
-    answers.CheckpointOut, status=201, body=CosignatureIn, refuses=(403, 404, 422)
+    proof_answers.CheckpointOut, status=201, body=CosignatureIn, refuses=(403, 404, 422)
 ))  # fmt: skip
 def cosign(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Hand in a witness's line under a checkpoint (a centre's staff). Twice is once."""
@@ -143,7 +143,7 @@ def cosign(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader =
     return answer({"size": signed.size, "note": signed.note, "made_at": views.stamp(signed.made_at)}, 201)
 
 
-@router.post("/erasures", **describe.route(answers.Erased, body=ErasureIn, refuses=(403, 404, 422)))
+@router.post("/erasures", **describe.route(proof_answers.Erased, body=ErasureIn, refuses=(403, 404, 422)))
 def erase(services: Svc, _admin: Admin, body: Body) -> Response:
     """Forget what raw records say of a person (operator). It cannot be undone; every proof still holds."""
     wanted = read(ErasureIn, body)

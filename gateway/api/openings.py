@@ -14,8 +14,7 @@ from accounting.money import format_micro
 from accounting.store import openings
 from accounting.store.openings import Wanted
 from accounting.store.schema import ALLOCATIONS, ORDERS
-from gateway.api import billing_models as models
-from gateway.api import describe
+from gateway.api import describe, order_schemas
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.projects import project_row
@@ -30,7 +29,7 @@ from gateway.services import Services
 router = APIRouter(tags=["orders"])
 
 
-@router.get("/orders/{order}", **describe.route(models.OrderTrace, refuses=(404,)))
+@router.get("/orders/{order}", **describe.route(order_schemas.OrderTrace, refuses=(404,)))
 def trace_order(services: Svc, person: Who, order: Word) -> Response:
     """An order with what it became: allocations, their prices and who earns them, openings, jobs under them."""
     with services.db.read() as conn:
@@ -49,7 +48,7 @@ def trace_order(services: Svc, person: Who, order: Word) -> Response:
     })  # fmt: skip
 
 
-@router.get("/openings", **describe.route(models.Openings, refuses=(404,)))
+@router.get("/openings", **describe.route(order_schemas.Openings, refuses=(404,)))
 def list_openings(services: Svc, person: Who, project: Annotated[Word, Query(max_length=64)]) -> Response:
     """What is opened, or asked for, at the centres for a project."""
     with services.db.read() as conn:
@@ -57,7 +56,7 @@ def list_openings(services: Svc, person: Who, project: Annotated[Word, Query(max
         return answer({"items": [opening_json(o) for o in openings.of_project(conn, row.id)]})
 
 
-@router.get("/openings/{opening}", **describe.route(models.OpeningTrace, refuses=(404,)))
+@router.get("/openings/{opening}", **describe.route(order_schemas.OpeningTrace, refuses=(404,)))
 def show_opening(services: Svc, person: Who, opening: Word) -> Response:
     """One opening: how it stands, what happened to it, jobs under it and their charges."""
     with services.db.read() as conn:
@@ -65,11 +64,11 @@ def show_opening(services: Svc, person: Who, opening: Word) -> Response:
 
 
 @router.post("/openings", **describe.route(
-    models.Opening, status=201, body=models.OpeningIn, refuses=(403, 404, 409, 422)
+    order_schemas.Opening, status=201, body=order_schemas.OpeningIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def ask_opening(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Core-hours, a person's account, or a share of a queue, to be opened at a centre (operator)."""
-    wanted = read(models.OpeningIn, body)
+    wanted = read(order_schemas.OpeningIn, body)
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -89,27 +88,27 @@ def ask_opening(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
 
 
 @router.post("/openings/{opening}/change", **describe.route(
-    models.Opening, body=models.OpeningChangeIn, refuses=(403, 404, 409, 422)
+    order_schemas.Opening, body=order_schemas.OpeningChangeIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def change_opening(services: Svc, admin: Admin, opening: Word, body: Body) -> Response:
     """Other terms; the centre may want to approve them first (operator)."""
-    return _changed(services, admin, opening, read(models.OpeningChangeIn, body).model_dump(), "change")
+    return _changed(services, admin, opening, read(order_schemas.OpeningChangeIn, body).model_dump(), "change")
 
 
 @router.post("/openings/{opening}/renew", **describe.route(
-    models.Opening, body=models.OpeningRenewIn, refuses=(403, 404, 409, 422)
+    order_schemas.Opening, body=order_schemas.OpeningRenewIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def renew_opening(services: Svc, admin: Admin, opening: Word, body: Body) -> Response:
     """A later end, and for core-hours a new cap in all (operator)."""
-    return _changed(services, admin, opening, read(models.OpeningRenewIn, body).model_dump(), "renew")
+    return _changed(services, admin, opening, read(order_schemas.OpeningRenewIn, body).model_dump(), "renew")
 
 
 @router.post("/openings/{opening}/close", **describe.route(
-    models.Opening, body=models.OpeningCloseIn, refuses=(403, 404, 422)
+    order_schemas.Opening, body=order_schemas.OpeningCloseIn, refuses=(403, 404, 422)
 ))  # fmt: skip
 def close_opening(services: Svc, admin: Admin, opening: Word, body: Body) -> Response:
     """Nothing more can be submitted under it; what ran stays in the books (operator). Twice is once."""
-    wanted = read(models.OpeningCloseIn, body)
+    wanted = read(order_schemas.OpeningCloseIn, body)
     with services.db.write() as conn:
         row = _seen(conn, admin, opening)
         openings.close(conn, row.id, reason=wanted.reason, by=admin.name, now=services.clock())

@@ -15,7 +15,7 @@ from accounting.store.cancellations import Cancellation
 from accounting.store.orders import agreement_for
 from accounting.store.schema import ALLOCATIONS, ORDERS
 from gateway.api import billing_models as models
-from gateway.api import describe
+from gateway.api import describe, order_schemas
 from gateway.api.billing import FOUR_EYES_MICRO
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
@@ -30,7 +30,7 @@ router = APIRouter(tags=["orders"])
 _NEWEST = (ORDERS.c.recorded_at.desc(), ORDERS.c.id.desc())
 
 
-@router.get("/orders", **describe.route(models.Orders, refuses=(404,)))
+@router.get("/orders", **describe.route(order_schemas.Orders, refuses=(404,)))
 def list_orders(services: Svc, person: Who, project: Annotated[Word, Query(max_length=64)]) -> Response:
     """What was ordered for a project, newest first, and what became of it."""
     now = services.clock()
@@ -44,14 +44,14 @@ def list_orders(services: Svc, person: Who, project: Annotated[Word, Query(max_l
 
 
 @router.post("/orders/{order}/cancel", **describe.route(
-    models.Outcome, status=201, body=models.CancelIn, refuses=(403, 404, 409, 422)
+    models.Outcome, status=201, body=order_schemas.CancelIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def cancel_order(services: Svc, admin: Admin, order: Word, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Cancel what is left of an order, with a reason (operator); above the agreement's threshold a second one decides.
 
     What has not begun is not given nor owed; of what has, the unused rest goes back as far as the agreement says.
     """
-    wanted = read(models.CancelIn, body)
+    wanted = read(order_schemas.CancelIn, body)
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -70,7 +70,7 @@ def cancel_order(services: Svc, admin: Admin, order: Word, body: Body, idempoten
     return answer(Once.of(admin, idempotency_key, f"POST /orders/{order}/cancel", body).made(services, make), 201)
 
 
-@router.get("/cancellations", **describe.route(models.Cancellations, refuses=(403,)))
+@router.get("/cancellations", **describe.route(order_schemas.Cancellations, refuses=(403,)))
 def list_cancellations(services: Svc, _admin: Admin) -> Response:
     """Orders that somebody cancels, newest first, and what was decided (operator)."""
     with services.db.read() as conn:

@@ -29,7 +29,7 @@ from accounting.store.settled import DOCUMENTS
 from gateway.api import billing_models as models
 from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views
-from gateway.api import describe
+from gateway.api import describe, payment_schemas
 from gateway.api.billing import FOUR_EYES_MICRO
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
@@ -50,11 +50,11 @@ DisputeId = Annotated[Word, Path(max_length=32)]
 
 
 @router.post("/payments-import", **describe.route(
-    schemas.PaymentsImported, body=schemas.PaymentsIn, refuses=(403, 409, 413, 422)
+    payment_schemas.PaymentsImported, body=payment_schemas.PaymentsIn, refuses=(403, 409, 413, 422)
 ))  # fmt: skip
 def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
     """Import a bank's file (operator): all of it, or with any problem nothing. The same file again imports nothing."""
-    wanted = read(schemas.PaymentsIn, body)
+    wanted = read(payment_schemas.PaymentsIn, body)
     statement = _statement(wanted)
     problems = [{"where": p.where, "why": p.why} for p in statement.problems[:100]]
     found = {"new": 0, "known": 0, "unallocated": 0, "top_ups": 0, "allocated": []}
@@ -72,7 +72,7 @@ def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
     return answer(found | {"left_out": statement.left_out, "problems": problems})
 
 
-@router.get("/payments", **describe.route(schemas.Payments, refuses=(403,)))
+@router.get("/payments", **describe.route(payment_schemas.Payments, refuses=(403,)))
 def list_payments(services: Svc, _admin: Admin, unallocated: bool = False) -> Response:
     """What came in, the newest first (operator); `unallocated`: only what is not matched to the last coin."""
     with services.db.read() as conn:
@@ -80,13 +80,13 @@ def list_payments(services: Svc, _admin: Admin, unallocated: bool = False) -> Re
 
 
 @router.post("/payments/{transaction_id}/allocate", **describe.route(
-    schemas.Payment, body=schemas.AllocateIn, refuses=(403, 404, 409, 422)
+    payment_schemas.Payment, body=payment_schemas.AllocateIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def allocate(
     services: Svc, admin: Admin, transaction_id: TransactionId, body: Body, idempotency_key: IdemHeader = None
 ) -> Response:
     """Match money to an invoice by hand, or take it back with a negative amount (operator)."""
-    wanted = read(schemas.AllocateIn, body)
+    wanted = read(payment_schemas.AllocateIn, body)
 
     def make(conn: Connection) -> Mapping[str, Any]:
         before = find(conn, transaction_id)
@@ -104,13 +104,13 @@ def allocate(
 
 
 @router.post("/payments/{transaction_id}/top-up", **describe.route(
-    schemas.Payment, body=schemas.MatchIn, refuses=(403, 404, 409, 422)
+    payment_schemas.Payment, body=payment_schemas.MatchIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def match_top_up(
     services: Svc, admin: Admin, transaction_id: TransactionId, body: Body, idempotency_key: IdemHeader = None
 ) -> Response:
     """Say that imported money is that of a top-up which was recorded by hand (operator): it is booked once."""
-    wanted = read(schemas.MatchIn, body)
+    wanted = read(payment_schemas.MatchIn, body)
 
     def make(conn: Connection) -> Mapping[str, Any]:
         try:
@@ -126,7 +126,7 @@ def match_top_up(
 
 
 @router.post("/top-ups/{top_up}/unmatch", **describe.route(
-    models.Outcome, status=201, body=schemas.UnmatchIn, refuses=(403, 409, 422)
+    models.Outcome, status=201, body=payment_schemas.UnmatchIn, refuses=(403, 409, 422)
 ))  # fmt: skip
 def unmatch_top_up(
     services: Svc, admin: Admin, top_up: Word, body: Body, idempotency_key: IdemHeader = None
@@ -135,7 +135,7 @@ def unmatch_top_up(
 
     Above the agreements' threshold a second operator decides.
     """
-    wanted = read(schemas.UnmatchIn, body)
+    wanted = read(payment_schemas.UnmatchIn, body)
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
@@ -153,7 +153,7 @@ def unmatch_top_up(
     return answer(once.made(services, make), 201)
 
 
-@router.get("/unmatches", **describe.route(schemas.Unmatches, refuses=(403,)))
+@router.get("/unmatches", **describe.route(payment_schemas.Unmatches, refuses=(403,)))
 def list_unmatches(services: Svc, _admin: Admin) -> Response:
     """Matches of top-ups that somebody takes back, newest first, and what was decided (operator)."""
     with services.db.read() as conn:
@@ -309,7 +309,7 @@ def _dispute(conn: Connection, person: Person, dispute_id: str) -> Dispute:
     return found
 
 
-def _document(wanted: schemas.PaymentsIn) -> bytes:
+def _document(wanted: payment_schemas.PaymentsIn) -> bytes:
     """The bank's file, byte for byte."""
     if bool(wanted.content) == bool(wanted.content_base64):
         problem = Problem("/content", "Give either `content` or `content_base64`.", "required")
@@ -322,7 +322,7 @@ def _document(wanted: schemas.PaymentsIn) -> bytes:
         raise Invalid("The file is no base64.", problems=(Problem("/content_base64", str(exc), "invalid"),)) from exc
 
 
-def _statement(wanted: schemas.PaymentsIn) -> BankStatement:
+def _statement(wanted: payment_schemas.PaymentsIn) -> BankStatement:
     data = _document(wanted)
     if wanted.format == "csv" and wanted.profile is None:
         problem = Problem("/profile", "A CSV needs a profile that names its columns.", "required")

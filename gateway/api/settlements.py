@@ -14,7 +14,7 @@ from accounting.money import parse_amount
 from accounting.settle import Rate
 from accounting.store import settlements
 from accounting.store.schema import PARTIES
-from gateway.api import answers, describe
+from gateway.api import describe, proof_answers
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.schemas import PayoutIn, RateIn, SettlementIn, SignIn, WithdrawIn
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/billing", tags=["settlements"])
 Seen = Annotated[int | None, Query(ge=0, le=2**62, description="The size of a checkpoint that one has kept")]
 
 
-@router.get("/settlements", **describe.route(answers.Settlements))
+@router.get("/settlements", **describe.route(proof_answers.Settlements))
 def list_settlements(services: Svc, person: Who) -> Response:
     """The statements that I may see (operator, a centre's staff), newest first."""
     with services.db.read() as conn:
@@ -36,7 +36,7 @@ def list_settlements(services: Svc, person: Who) -> Response:
 
 
 @router.post("/settlements", **describe.route(
-    answers.Settlement, status=201, body=SettlementIn, refuses=(403, 404, 409, 422)
+    proof_answers.Settlement, status=201, body=SettlementIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def draw(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Draw the statement of a centre for a period, signed by the operator (operator)."""
@@ -54,7 +54,7 @@ def draw(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = 
     return answer(Once.of(admin, idempotency_key, "POST /billing/settlements", body).made(services, make), 201)
 
 
-@router.get("/settlements/{settlement_id}", **describe.route(answers.SignedStatement, refuses=(404,)))
+@router.get("/settlements/{settlement_id}", **describe.route(proof_answers.SignedStatement, refuses=(404,)))
 def show(services: Svc, person: Who, settlement_id: Word) -> Response:
     """A statement in full, with its signatures."""
     with services.db.read() as conn:
@@ -81,7 +81,7 @@ def bundle(services: Svc, person: Who, settlement_id: Word, seen: Seen = None) -
 
 
 @router.post("/settlements/{settlement_id}/sign", **describe.route(
-    answers.Settlement, body=SignIn, refuses=(403, 404, 409, 422)
+    proof_answers.Settlement, body=SignIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def sign(services: Svc, person: Who, settlement_id: Word, body: Body) -> Response:
     """Counter-sign for the centre (its staff): with this it is agreed and booked."""
@@ -92,7 +92,7 @@ def sign(services: Svc, person: Who, settlement_id: Word, body: Body) -> Respons
 
 
 @router.post("/settlements/{settlement_id}/withdraw", **describe.route(
-    answers.Settlement, body=WithdrawIn, refuses=(403, 404, 409, 422)
+    proof_answers.Settlement, body=WithdrawIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def withdraw(services: Svc, person: Who, settlement_id: Word, body: Body) -> Response:
     """Take a statement back (operator), or object to it (the centre's staff), before both have signed."""
@@ -104,7 +104,7 @@ def withdraw(services: Svc, person: Who, settlement_id: Word, body: Body) -> Res
 
 
 @router.post("/settlements/{settlement_id}/payments", **describe.route(
-    answers.Settlement, status=201, body=PayoutIn, refuses=(403, 404, 409, 422)
+    proof_answers.Settlement, status=201, body=PayoutIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
 def pay(services: Svc, admin: Admin, settlement_id: Word, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Record money that was paid to the centre (operator)."""
@@ -121,7 +121,7 @@ def pay(services: Svc, admin: Admin, settlement_id: Word, body: Body, idempotenc
     return answer(once.made(services, make), 201)
 
 
-@router.post("/fx-rates", **describe.route(answers.FxRate, status=201, body=RateIn, refuses=(403, 409, 422)))
+@router.post("/fx-rates", **describe.route(proof_answers.FxRate, status=201, body=RateIn, refuses=(403, 409, 422)))
 def add_rate(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """Keep a dated exchange rate as a ratio of integers, with its source (operator)."""
     wanted = read(RateIn, body)
