@@ -63,7 +63,7 @@ def refusal(output: Output, error: SiteError, program: str) -> SubmitOutcome:
     match error:
         case SiteUnreachable():
             return Unknown(str(error))
-        case CommandFailed() if output.exit_code == 0:
+        case CommandFailed() if output.exit_code == 0 or not output.error_text:  # a scheduler that refuses says so
             return Unknown(f"{program} said neither yes nor no: {output.error_text[:500]}")
         case Refused(code=code):
             return Rejected(str(error), code=code)

@@ -103,8 +103,8 @@ def read_qsub(output: Output, site_rules: Sequence[ErrorRule] = ()) -> SubmitOut
     if match is not None and output.exit_code == 0:
         return Accepted(match[1], match[1].partition(".")[2])
     error = classify(output, site_rules)
-    if output.exit_code == 0 or 129 <= output.exit_code < 152:  # PBS's own codes begin at 152
-        return Unknown(f"qsub ended with {output.exit_code} and gave no id: {output.error_text[:500]}")
+    if match is not None or output.exit_code == 0 or 129 <= output.exit_code < 152:  # PBS's own codes begin at 152
+        return Unknown(f"qsub ended with {output.exit_code}, and says neither yes nor no: {output.error_text[:500]}")
     if _NOT_SENT.search(output.error_text):
         return Rejected(str(error), retryable=True, code="site_down")
     return refusal(output, error, "qsub")

@@ -118,8 +118,9 @@ def read_sbatch(output: Output, site_rules: Sequence[ErrorRule] = ()) -> SubmitO
     match error:
         case SiteUnreachable():
             return Unknown(str(error))
-        case CommandFailed() if output.exit_code == 0:
-            return Unknown(f"sbatch said neither yes nor no: {output.error_text[:500]}")
+        case CommandFailed() if output.exit_code == 0 or match is not None or not output.error_text:
+            # Where it refuses it says so: an id, or no word at all, comes from a cut or a centre's own wrapper.
+            return Unknown(f"sbatch said neither yes nor no (exit code {output.exit_code}): {output.error_text[:500]}")
         case Refused(code=code):
             return Rejected(str(error), code=code)
         case _ if output.exit_code >= 128 and output.exit_code != 255:
