@@ -10,8 +10,27 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.api import answers, billing_models, billing_schemas, recon_schemas, schemas
+from gateway.api import (
+    answers,
+    billing_models,
+    billing_schemas,
+    order_schemas,
+    payment_schemas,
+    proof_answers,
+    recon_schemas,
+    schemas,
+)
 
+_MODULES = (
+    answers,
+    schemas,
+    billing_schemas,
+    billing_models,
+    order_schemas,
+    payment_schemas,
+    proof_answers,
+    recon_schemas,
+)
 _REF = "#/components/schemas/{model}"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
 
@@ -94,7 +113,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     models = [
         model
-        for module in (answers, schemas, billing_schemas, billing_models, recon_schemas)
+        for module in _MODULES
         for name, model in vars(module).items()
         if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__
         and not name.startswith("_")
