@@ -94,7 +94,7 @@ def test_a_release_of_a_job_whose_answer_was_lost_keeps_the_next_attempt_from_no
 
 
 def test_a_cancel_that_comes_while_a_hold_is_refused_is_carried_out(able: Gateway) -> None:
-    job = able.submit("local", script="#!/bin/sh\nexec sleep 600\n")
+    job = able.submit("local", script="#!/bin/sh\nexec sleep 120\n")
     able.until(job, "active", "queued")
     able.tick("watch")
 
@@ -118,7 +118,7 @@ def change(gateway: Gateway, job: str, **what: Any) -> None:
 
 def at_the_centre(gateway: Gateway) -> str:
     """A job that a centre has in its queue."""
-    job = gateway.submit("local", script="#!/bin/sh\nexec sleep 600\n")
+    job = gateway.submit("local", script="#!/bin/sh\nexec sleep 120\n")
     gateway.tick("dispatch")
     return job
 
