@@ -196,7 +196,7 @@ def numbered(entry: dict[str, Any], n: int) -> tuple[int, int]:
     start, end = stamp(item.start_time), stamp(item.end_time)
     record |= {"run": item.run_key, "personal": item.raw[personal.SEALED]["commitment"],
                "fields": {k: v for k, v in item.raw.items() if k != personal.SEALED}}  # fmt: skip
-    names = ("core_seconds", "node_seconds", "memory_mib_seconds", "elapsed_s", "cores", "cpus")
+    names = ("core_seconds", "node_seconds", "memory_mib_seconds", "elapsed_s", "cores", "cpus", "requested_cores")
     record["read"] |= {name: str(getattr(item, name)) for name in names} | {"start": start, "end": end}
     charge["segments"][0] |= {
         "start": start,
