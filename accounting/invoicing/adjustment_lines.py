@@ -1,6 +1,6 @@
 """Put adjustments on invoices: what a person decided that a project owes more or less, each payer's part once for ever.
 
-A write-off of an invoice is none of these: it changes what is open of that invoice (accounting/store/adjustments.py).
+A write-off of an invoice is none of these: it changes what is open of that invoice (accounting/payments/clearing.py).
 """
 
 from __future__ import annotations

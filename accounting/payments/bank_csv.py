@@ -19,7 +19,8 @@ _AMOUNT_MAX = 24
 _SPACES = re.compile("[ \u00a0\u202f]")
 # Thousands in threes (`1,234.50`, `1.234,50`, `1'234.50`): else `1,50` read with a decimal point would be 150.
 _GROUPED = (
-    r"(?P<sign>[+-]?)(?P<whole>\d{{1,15}}|\d{{1,3}}(?:[{group}'’]\d{{3}}){{1,4}})(?:[{mark}](?P<part>\d{{1,6}}))?"
+    r"(?P<sign>[+-]?)(?P<whole>[0-9]{{1,15}}|[0-9]{{1,3}}(?:[{group}'’][0-9]{{3}}){{1,4}})"
+    r"(?:[{mark}](?P<part>[0-9]{{1,6}}))?"
 )
 _AMOUNT = {True: _GROUPED.format(group=",", mark="."), False: _GROUPED.format(group=".", mark=",")}
 

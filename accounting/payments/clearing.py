@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
@@ -27,6 +27,7 @@ from accounting.ledger import BAD_DEBT, CASH, Entry, Posting, paid
 from accounting.minor_units import micro_per_minor, plain, to_micro
 from accounting.payments.store import lock_receivables, open_documents
 from accounting.store import book
+from accounting.store.adjustments import ALONE_FOR
 from accounting.store.cleared import (
     CLEARING_DECISIONS,
     CLEARINGS,
@@ -42,8 +43,6 @@ from accounting.store.settled import DOCUMENTS, settled_minor
 
 KINDS = (WRITE_OFF, DEPOSIT, SET_OFF, REFUND)
 _NEED_TWO = (WRITE_OFF, REFUND)  # money is given up or goes out
-# What one person may post alone, up to the threshold, is counted over so long.
-ALONE_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +116,7 @@ def set_off_open(conn: Connection, made: Document, *, new_id: Callable[[], str],
     """Set what corrections gave back off against what is open once a document was made: of the same issuer, payer,
     project and currency, the oldest first. What is left of a credit waits for the next invoice.
     """
+    lock_receivables(conn)
     found = open_documents(conn, beside=made)
     credits = {d.number: -d.open_minor for d in found if d.open_minor < 0}
     for invoice in (d for d in found if d.open_minor > 0):

@@ -8,12 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from accounting import tables
 from accounting.minor_units import micro_per_minor
-from accounting.store.schema import ACCOUNTS, POSTINGS, TOP_UP_RECEIPTS, TRANSACTIONS, core
-
-DOCUMENTS, PAID = core(tables.BillingDocumentRow), core(tables.InvoicePaymentRow)
-CLEARINGS, DECISIONS = core(tables.ClearingRow), core(tables.ClearingDecisionRow)
+from accounting.store.cleared import CLEARING_DECISIONS, CLEARINGS, REFUND, SET_OFF
+from accounting.store.schema import ACCOUNTS, POSTINGS, TOP_UP_RECEIPTS, TRANSACTIONS
+from accounting.store.settled import DOCUMENTS, PAID
 
 Sums = Mapping[tuple[str, str], int]
 
@@ -42,15 +40,15 @@ def _owed(conn: Connection) -> Sums:
     cleared = (
         select(d.payer_id, d.currency, CLEARINGS.c.kind, func.sum(CLEARINGS.c.amount_minor))
         .join(CLEARINGS, CLEARINGS.c.document == d.number)
-        .join(DECISIONS, DECISIONS.c.clearing_id == CLEARINGS.c.id)
-        .where(DECISIONS.c.decision == "posted", CLEARINGS.c.kind != "set_off")
+        .join(CLEARING_DECISIONS, CLEARING_DECISIONS.c.clearing_id == CLEARINGS.c.id)
+        .where(CLEARING_DECISIONS.c.decision == "posted", CLEARINGS.c.kind != SET_OFF)
         .group_by(d.payer_id, d.currency, CLEARINGS.c.kind)
     )
     for query in (billed, came):
         for payer, currency, minor in conn.execute(query):
             found[f"payer:{payer}:receivable", currency] += int(minor)
     for payer, currency, kind, minor in conn.execute(cleared):
-        found[f"payer:{payer}:receivable", currency] += int(minor) if kind == "refund" else -int(minor)
+        found[f"payer:{payer}:receivable", currency] += int(minor) if kind == REFUND else -int(minor)
     return found
 
 

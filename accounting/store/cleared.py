@@ -37,12 +37,15 @@ def cleared_sums() -> Any:
 
 def settled_by_clearing(conn: Connection, number: str) -> int:
     """What of it counts as settled: all but write-offs, which let nobody spend again."""
-    parts = cleared_parts()
-    query = select(func.coalesce(func.sum(parts.c.minor), 0))
-    return int(conn.scalar(query.where(parts.c.document == number, parts.c.kind != WRITE_OFF)) or 0)
+    return sum(minor for kind, minor in _by_kind(conn, number).items() if kind != WRITE_OFF)
 
 
 def written_off(conn: Connection, number: str) -> int:
+    """What of it nobody will pay."""
+    return _by_kind(conn, number).get(WRITE_OFF, 0)
+
+
+def _by_kind(conn: Connection, number: str) -> dict[str, int]:
     parts = cleared_parts()
-    query = select(func.coalesce(func.sum(parts.c.minor), 0))
-    return int(conn.scalar(query.where(parts.c.document == number, parts.c.kind == WRITE_OFF)) or 0)
+    query = select(parts.c.kind, func.sum(parts.c.minor)).where(parts.c.document == number).group_by(parts.c.kind)
+    return {kind: int(minor) for kind, minor in conn.execute(query)}

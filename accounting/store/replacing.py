@@ -49,7 +49,9 @@ class Standing:
 
     def is_read(self, item: Assigned) -> bool:
         """Whether the centre has told the run that this reading of the gateway's is of."""
-        told = [c for c in self._of_job.get(item.job_id, ()) if c.meter == Meter.CENTRE and c.site_id == _site(item)]
+        told = [
+            c for c in self._of_job.get(item.job_id, ()) if c.meter == Meter.CENTRE and c.site_id == item.record.site_id
+        ]
         told += (a.record for a in self._read.get(item.job_id, ()))
         if any(_same_run(c, item) for c in told):
             return True
@@ -128,7 +130,3 @@ def _same_run(live: Any, item: Assigned) -> bool:
 def _number(run_key: str) -> int | None:
     found = _NUMBER.search(run_key)
     return int(found[1]) if found is not None else None
-
-
-def _site(item: Assigned) -> str:
-    return item.record.site_id

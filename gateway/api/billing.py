@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -38,8 +39,7 @@ from gateway.jobs import views
 router = APIRouter(prefix="/billing", tags=["billing"])
 Number = Annotated[int, Path(ge=1, le=2**62)]
 Limit = Annotated[int, Query(ge=1, le=200)]
-# Above this a second person decides (an agreement may set less).
-FOUR_EYES_MICRO = 1_000_000_000
+_FOUR_EYES_MICRO = 1_000_000_000
 
 
 # ---------------------------------------------------------------- charges
@@ -190,8 +190,7 @@ def adjust(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
         amount = micro_of(wanted.amount, "/amount", signed=True)
         asked = Adjustment(new_id("x", now), wanted.kind, row.id, row.currency, amount, wanted.reason, admin.user_id,
                            wanted.charge)  # fmt: skip
-        agreed = adjustments.four_eyes_from(conn, charge_id=wanted.charge, currency=row.currency, now=now)
-        threshold = FOUR_EYES_MICRO if agreed is None else agreed
+        threshold = four_eyes_micro(conn, charge_id=wanted.charge, currency=row.currency, now=now)
         state = adjustments.request_adjustment(conn, asked, four_eyes_micro=threshold, now=now)
         return {"id": asked.id, "state": state}
 
@@ -264,6 +263,12 @@ def balances(
 
 
 # ---------------------------------------------------------------- parts
+
+
+def four_eyes_micro(conn: Connection, *, currency: str, now: datetime, charge_id: int | None = None) -> int:
+    """Above this a second person decides: by the agreements, or what holds without any."""
+    agreed = adjustments.four_eyes_from(conn, charge_id=charge_id, currency=currency, now=now)
+    return _FOUR_EYES_MICRO if agreed is None else agreed
 
 
 def _may_see(person: Person, found: books.Explained) -> bool:

@@ -11,11 +11,10 @@ from starlette.responses import Response
 
 from accounting.errors import PaymentRefused
 from accounting.payments.clearing import Clearing, clearings, decide_clearing, request_clearing
-from accounting.store import adjustments
 from gateway.api import billing_models as models
 from gateway.api import billing_views as views
 from gateway.api import describe, payment_schemas
-from gateway.api.billing import FOUR_EYES_MICRO
+from gateway.api.billing import four_eyes_micro
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.invoices import minor_in
@@ -42,8 +41,7 @@ def clear(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader =
         amount = None if wanted.amount is None else minor_in(wanted.amount, currency, "/amount")
         asked = Clearing(new_id("w", now), wanted.kind, wanted.invoice, wanted.reason, admin.user_id, amount,
                          wanted.source)  # fmt: skip
-        agreed = adjustments.four_eyes_from(conn, charge_id=None, currency=currency, now=now)
-        threshold = FOUR_EYES_MICRO if agreed is None else agreed
+        threshold = four_eyes_micro(conn, currency=currency, now=now)
         try:
             state = request_clearing(conn, asked, four_eyes_micro=threshold, now=now)
         except PaymentRefused as exc:

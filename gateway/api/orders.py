@@ -10,13 +10,13 @@ from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from accounting.money import format_micro
-from accounting.store import adjustments, cancellations
+from accounting.store import cancellations
 from accounting.store.cancellations import Cancellation
 from accounting.store.orders import agreement_for
 from accounting.store.schema import ALLOCATIONS, ORDERS
 from gateway.api import billing_models as models
 from gateway.api import describe, order_schemas
-from gateway.api.billing import FOUR_EYES_MICRO
+from gateway.api.billing import four_eyes_micro
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.projects import project_row
@@ -60,10 +60,9 @@ def cancel_order(services: Svc, admin: Admin, order: Word, body: Body, idempoten
         asked = Cancellation(new_id("k", now), order, wanted.reason, admin.user_id)
         found = cancellations.order_named(conn, order)
         agreement = agreement_for(conn, found, found.starts_at)
-        agreed = adjustments.four_eyes_from(conn, charge_id=None, currency=found.currency, now=now)
+        threshold = four_eyes_micro(conn, currency=found.currency, now=now)
         if agreement is not None:
-            agreed = agreement.limits.four_eyes_micro
-        threshold = FOUR_EYES_MICRO if agreed is None else agreed
+            threshold = agreement.limits.four_eyes_micro
         return {"id": asked.id, "state": cancellations.request_cancellation(conn, asked, four_eyes_micro=threshold,
                                                                             now=now)}  # fmt: skip
 

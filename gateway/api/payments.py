@@ -23,14 +23,13 @@ from accounting.payments.payment import BankStatement
 from accounting.payments.store import allocate_by_hand, find, open_documents, received
 from accounting.payments.top_up_store import match_by_hand
 from accounting.payments.top_up_undo import Undo, decide_undo, request_undo, undos
-from accounting.store import adjustments
 from accounting.store.schema import PAYMENTS
 from accounting.store.settled import DOCUMENTS
 from gateway.api import billing_models as models
 from gateway.api import billing_schemas as schemas
 from gateway.api import billing_views as views
 from gateway.api import describe, payment_schemas
-from gateway.api.billing import FOUR_EYES_MICRO
+from gateway.api.billing import four_eyes_micro
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.invoices import minor_in
@@ -141,8 +140,7 @@ def unmatch_top_up(
     def make(conn: Connection) -> Mapping[str, Any]:
         asked = Undo(new_id("u", now), top_up, wanted.reason, admin.user_id)
         currency = conn.scalar(select(PAYMENTS.c.currency).where(PAYMENTS.c.id == top_up)) or ""
-        agreed = adjustments.four_eyes_from(conn, charge_id=None, currency=currency, now=now)
-        threshold = FOUR_EYES_MICRO if agreed is None else agreed
+        threshold = four_eyes_micro(conn, currency=currency, now=now)
         try:
             state = request_undo(conn, asked, four_eyes_micro=threshold, now=now)
         except PaymentRefused as exc:

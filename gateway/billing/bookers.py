@@ -19,8 +19,8 @@ from gateway.services import Lease, Services
 
 # SQLite has one writer.
 _LANES = {"sqlite": 1, "postgresql": 2}
-# So many readings in one transaction while others wait for that one writer: it takes about 50 ms.
-_FEW = 400
+# So many readings in one transaction while others wait for that one writer (DESIGN: 50 ms; docs/performance.md).
+_FEW = 300
 
 
 class Bookers:

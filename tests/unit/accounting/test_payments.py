@@ -130,6 +130,12 @@ def test_an_amount_with_the_other_decimal_mark_is_refused_and_not_read_a_hundred
         minor_of(text, "EUR", mark)
 
 
+@pytest.mark.parametrize("text", ["٣.50", "１２", "1,٢٣٤.00", "1.5٠"])
+def test_digits_of_other_scripts_are_no_amount(text: str) -> None:
+    with pytest.raises(ValueError, match="is no amount"):
+        minor_of(text, "EUR")
+
+
 @pytest.mark.parametrize(("text", "mark", "minor"), [
     ("1.234,50", ",", 123_450), ("1 234,50", ",", 123_450), ("1'234.50", ".", 123_450), ("1,234,567", ".", 123_456_700),
     ("+12.3", ".", 1230), ("-0,05", ",", -5), ("1\u202f234,5", ",", 123_450),
