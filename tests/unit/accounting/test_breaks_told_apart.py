@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,18 +9,13 @@ import pytest
 from accounting import store as books
 from accounting.agreement import PostingLimits, StatementTerms
 from accounting.meter import MeteringPolicy
-from accounting.reconciling.drafts import Rules
-from accounting.reconciling.statement_store import statement_row
-from accounting.reconciling.terms import Narrower
 from accounting.tariff import PriceRule
-from gateway.billing.recon_rules import rules_for
-from tests import builders
-from tests.builders import Gateway, local_site, make_gateway
+from tests.builders import Gateway
 from tests.unit.accounting.makers import LONG_AGO, agree, agreement
 from tests.unit.accounting.test_reconcile import (
     PRICE,
-    an_operator,
     compare,
+    gateway,
     have,
     kinds,
     line,
@@ -30,28 +23,17 @@ from tests.unit.accounting.test_reconcile import (
     receive,
     row,
 )
+from tests.unit.accounting.test_reconcile_by_contract import rules
+
+_ = gateway  # the fixture
 
 NO_KEY: dict[str, Any] = {"run_key": ""}
 HALF = MeteringPolicy(version="m1", threads_per_core={"*": 2})
 
 
-@pytest.fixture
-def gateway(db_url: str, tmp_path: Path) -> Iterator[Gateway]:
-    made = make_gateway(tmp_path, db_url, local_site(tmp_path))
-    an_operator(made)
-    yield made
-    builders.OPENED.clear()
-    made.services.close()
-
-
 def agreed(gateway: Gateway, **more: Any) -> None:
     limits = PostingLimits(increase_micro=10**9)
     agree(gateway.services.db, agreement(site_ids=("local",), limits=limits, statements=StatementTerms(), **more))
-
-
-def rules(gateway: Gateway, statement_id: int) -> Rules:
-    with gateway.services.db.read() as conn:
-        return rules_for(conn, statement_row(conn, statement_id), Narrower(), now=gateway.services.clock())
 
 
 def by_contract(gateway: Gateway, *lines: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,19 +32,11 @@ from accounting.signing import sign_jws
 from accounting.store import contracts, settlements
 from accounting.store.schema import CHARGES, USAGE
 from gateway.billing.recon_rules import rules_for
-from tests import builders
-from tests.builders import Gateway, local_site, make_gateway
+from tests.builders import Gateway
 from tests.unit.accounting.makers import LONG_AGO, agree, agreement, standing
-from tests.unit.accounting.test_reconcile import act, an_operator, compare, have, kinds, line, receive, row
+from tests.unit.accounting.test_reconcile import act, compare, gateway, have, kinds, line, receive, row
 
-
-@pytest.fixture
-def gateway(db_url: str, tmp_path: Path) -> Iterator[Gateway]:
-    made = make_gateway(tmp_path, db_url, local_site(tmp_path))
-    an_operator(made)
-    yield made
-    builders.OPENED.clear()
-    made.services.close()
+_ = gateway  # the fixture
 
 
 def signed(gateway: Gateway, **more: Any) -> None:

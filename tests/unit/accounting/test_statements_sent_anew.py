@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import Refused, State
-from tests import builders
-from tests.builders import Gateway, local_site, make_gateway
-from tests.unit.accounting.test_reconcile import RULES, an_operator, compare, have, kinds, line, owed, receive, row
+from tests.builders import Gateway
+from tests.unit.accounting.test_reconcile import (
+    RULES,
+    compare,
+    gateway,
+    have,
+    kinds,
+    line,
+    owed,
+    receive,
+    row,
+)
+
+_ = gateway  # the fixture
 
 SIGNED = replace(RULES, must_be_signed=True)
-
-
-@pytest.fixture
-def gateway(db_url: str, tmp_path: Path) -> Iterator[Gateway]:
-    made = make_gateway(tmp_path, db_url, local_site(tmp_path))
-    an_operator(made)
-    yield made
-    builders.OPENED.clear()
-    made.services.close()
 
 
 def states(gateway: Gateway, statement_id: int) -> list[tuple[str, State]]:
