@@ -105,11 +105,15 @@ def left_to_adjust(conn: Connection, before: datetime) -> list[tuple[str, str, i
     ]
 
 
-def adjusted_within(conn: Connection, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
-    """(currency, micro-units, what of them is on documents) of each adjustment that counts within [start, end)."""
+def adjusted_within(
+    conn: Connection, start: datetime, end: datetime, *, by: str | None = None
+) -> list[tuple[str, int, int]]:
+    """(currency, micro-units, what of them is on documents) of each adjustment that counts within [start, end); `by`:
+    of those that one asked for."""
     on = select(func.coalesce(func.sum(ADJUSTMENT_ITEMS.c.amount_micro), 0, type_=BigInteger))
     on = on.where(ADJUSTMENT_ITEMS.c.adjustment_id == ADJUSTMENTS.c.id)
     within = and_(ENTRIES.c.effective_at >= start, ENTRIES.c.effective_at < end)
+    within = within if by is None else within & (ADJUSTMENTS.c.requested_by == by)
     query = _posted(end).add_columns(on.scalar_subquery().label("billed")).where(within)
     return [(row.currency, owed(row), int(row.billed)) for row in conn.execute(query)]
 

@@ -27,7 +27,7 @@ from accounting.store.posting import Draft
 from accounting.store.run_history import RunHistory, histories
 from accounting.store.schema import ADJUSTMENTS, BALANCES, DECISIONS, OVERLAPS
 
-BY = "books"  # who asked for such an adjustment
+BOOKS = "books"  # who asked for such an adjustment
 _MOMENT = timedelta(microseconds=1)
 
 
@@ -117,13 +117,13 @@ def _book(conn: Connection, some: Sequence[_Met], name: str, now: datetime) -> N
     reason = _reason(g, amount)
     conn.execute(insert(ADJUSTMENTS).values(
         id=name, kind="adjustment", project_id=first.project_id, currency=first.currency, amount_micro=amount,
-        reason=reason, charge_id=some[0].replaced_charge, four_eyes=False, requested_by=BY, recorded_at=now,
+        reason=reason, charge_id=some[0].replaced_charge, four_eyes=False, requested_by=BOOKS, recorded_at=now,
     ))  # fmt: skip
     # It counts with the correction: on the same bill, at the same rate of tax.
     at = min(item.draft.item.record.end_time or now for item in some)
     key = f"adjustment:{name}"
     entry_id = book(conn, [Entry(key, "adjustment", at, _postings(some[0], amount), reason)], now=now)[key]
-    conn.execute(insert(DECISIONS).values(adjustment_id=name, decision="posted", decided_by=BY, entry_id=entry_id,
+    conn.execute(insert(DECISIONS).values(adjustment_id=name, decision="posted", decided_by=BOOKS, entry_id=entry_id,
                                           recorded_at=now))  # fmt: skip
     conn.execute(insert(OVERLAPS), [_row(name, item, now) for item in some])
     mine = (BALANCES.c.project_id == first.project_id) & (BALANCES.c.commodity == first.currency)
