@@ -15,13 +15,12 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from accounting.reconciling import sides
-from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance
+from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance, differs
 from accounting.reconciling.sides import Run, Scope
 from accounting.reconciling.statement import Line
 from accounting.store.schema import Row
 
 _ROWS = 5_000
-_HUNDREDTH = 36  # core-seconds of a hundredth of a core-hour, as quantities are mostly printed
 # PostgreSQL hashes a whole side, where it may use the memory for it.
 _SETTINGS = {"sqlite": (), "postgresql": ("SET work_mem = '256MB'",)}
 _RESET = {"sqlite": (), "postgresql": ("RESET work_mem",)}
@@ -53,8 +52,8 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     rest_ours = [*sides.runs_of(conn, scope, passed.runs_alone), *_like(conn, scope, single, passed.runs_beyond)]
     found.agreed = found.lines - len(found.duplicates) - len(found.pairs) - len(rest_theirs)
     second = list(_by_id_and_start(single, rest_ours, tolerance))
-    found.pairs += [pair for pair in second if _differs(pair, tolerance)]
-    alike = [pair for pair in second if not _differs(pair, tolerance)]
+    found.pairs += [pair for pair in second if differs(pair, tolerance)]
+    alike = [pair for pair in second if not differs(pair, tolerance)]
     found.agreed += len(alike)
     _agree(found.agreeing, alike)
     single, rest_ours = _without(second, single, rest_ours)
@@ -125,7 +124,7 @@ def _really_different(
         theirs = {line.line_no: line for line in sides.lines_of(conn, scope, [line for line, _ in some])}
         for line, run in some:
             pair = Pair("T0", theirs[line], ours[run])
-            if _differs(pair, tolerance):
+            if differs(pair, tolerance):
                 yield pair
             else:
                 _agree(agreeing, [pair])
@@ -232,28 +231,3 @@ def _grouped(rows: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
 def _without(pairs: Sequence[Pair], theirs: Sequence[Any], ours: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     lines, runs = {p.theirs.line_no for p in pairs}, {p.ours.id for p in pairs}
     return [t for t in theirs if t.line_no not in lines], [o for o in ours if o.id not in runs]
-
-
-def _differs(pair: Pair, tolerance: Tolerance) -> bool:
-    t, o = pair.theirs, pair.ours
-    # What was metered, or what of it is billed by the agreement: threads as cores, whole nodes, cores asked for.
-    money_differs = t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro
-    if all(
-        _apart(t.core_seconds, ours, o.cores, tolerance) and (money_differs or not _printed(t, ours))
-        for ours in {o.core_seconds, o.billed_core_seconds}
-    ):
-        return True
-    if money_differs:
-        return True
-    return bool((t.username and o.username and t.username != o.username) or not o.in_period)
-
-
-def _apart(theirs: int, ours: int, cores: int, tolerance: Tolerance) -> bool:
-    apart = abs(theirs - ours)
-    return apart > tolerance.seconds * cores and apart * 1_000_000 > tolerance.ppm * ours
-
-
-def _printed(line: Line, ours: int) -> bool:
-    """Whether it is our quantity in hundredths of a core-hour, with the money of the exact one."""
-    near = abs(line.core_seconds - ours) < _HUNDREDTH and line.core_seconds % _HUNDREDTH == 0
-    return line.amount_micro is not None and near
