@@ -7,6 +7,7 @@ T3 sums, where the centre gives nothing else. What agrees is known by its number
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -195,30 +196,33 @@ def _by_person_and_time(theirs: Sequence[Any], ours: Sequence[Any], tolerance: T
         (lambda t: (t.username, t.cores), lambda o: (o.username, o.cores), tolerance.person_s),
     ):
         lines, runs = _grouped(theirs, key_of_line), _grouped(ours, key_of_run)
-        done: list[Pair] = []
-        for key, some in lines.items():
-            if not key[0]:
-                continue
-            pairs = [Pair("T2", t, o) for t in some for o in runs.get(key, ()) if _near(t, o, near)]
-            once = _unique(pairs)
-            done += once
-            yield from once
+        done = [pair for key, some in lines.items() if key[0] for pair in _unique(some, runs.get(key, ()), near)]
+        yield from done
         theirs, ours = _without(done, theirs, ours)
 
 
-def _near(line: Any, run: Any, within_s: int | None) -> bool:
+def _unique(lines: Sequence[Any], runs: Sequence[Any], within_s: int | None) -> list[Pair]:
+    """Lines and runs that have nobody but each other, within so many seconds of start; None: at any time.
+
+    By sorted starts: of one person there may be tens of thousands of either.
+    """
     if within_s is None:
-        return True
-    return line.started is not None and run.started is not None and abs(line.started - run.started) <= within_s
+        return [Pair("T2", lines[0], runs[0])] if len(lines) == len(runs) == 1 else []
+    timed = sorted((run for run in runs if run.started is not None), key=lambda run: int(run.started))
+    run_starts = [run.started for run in timed]
+    line_starts = sorted(line.started for line in lines if line.started is not None)
+    found = []
+    for line in lines:
+        if line.started is not None and (near := _within(run_starts, line.started, within_s)) and len(near) == 1:
+            run = timed[near[0]]
+            if len(_within(line_starts, run.started, within_s)) == 1:
+                found.append(Pair("T2", line, run))
+    return found
 
 
-def _unique(pairs: Sequence[Pair]) -> list[Pair]:
-    lines: dict[int, int] = defaultdict(int)
-    runs: dict[int, int] = defaultdict(int)
-    for pair in pairs:
-        lines[pair.theirs.line_no] += 1
-        runs[pair.ours.id] += 1
-    return [p for p in pairs if lines[p.theirs.line_no] == 1 and runs[p.ours.id] == 1]
+def _within(starts: Sequence[int], at: int, seconds: int) -> range:
+    """The places of the sorted starts that are so near."""
+    return range(bisect_left(starts, at - seconds), bisect_right(starts, at + seconds))
 
 
 def _grouped(rows: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
