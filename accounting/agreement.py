@@ -120,11 +120,13 @@ class Bills(StrEnum):
 @dataclass(frozen=True, slots=True)
 class StatementTerms:
     """What a centre's statements bill, whether they must be signed, and the causes of a difference that stand without
-    a person (None: those where the centre's meter is the reference)."""
+    a person (None: those where the centre's meter is the reference). `own_accounts`: the accounts on their lines are
+    names of the centre's books and none of its scheduler, and are not compared."""
 
     bills: Bills = Bills.GROSS
     must_be_signed: bool = False
     auto_causes: tuple[str, ...] | None = None
+    own_accounts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,8 @@ class Agreement:
     def payload(self) -> bytes:
         """The canonical bytes that both sides sign."""
         said = _AGREEMENT.dump_python(self, mode="json")
+        if not self.statements.own_accounts:
+            del said["statements"]["own_accounts"]  # as those of `_LATER`
         return canonical({name: value for name, value in said.items() if (name, value) not in _LATER})
 
     @property

@@ -17,7 +17,8 @@ from accounting.invoicing.invoice import Document, Item, LineKind
 from accounting.ledger import parts_of
 from accounting.store.contracts import contracts
 from accounting.store.orders import part_of
-from accounting.store.schema import ADJUSTMENT_ITEMS, ADJUSTMENTS, CHARGES, DECISIONS, ENTRIES, USAGE
+from accounting.store.schema import ADJUSTMENT_ITEMS, ADJUSTMENTS, CHARGES, DECISIONS, ENTRIES, OVERLAPS, USAGE
+from accounting.tables import UtcTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,21 @@ def unbilled_adjustments(
     agreed = contracts(conn, project_id)
     found = []
     for row in conn.execute(query.order_by(ENTRIES.c.id)):
-        payers = agreed.terms(project_id, row.effective_at).payers
-        amount = owed(row)
-        shared = parts_of(amount, payers) if payers else None
-        mine = part_of(shared, amount, payer_id, whole=whole)
+        mine = _mine(row, agreed.terms(project_id, row.counts_at).payers, payer_id, whole=whole)
         if mine is None or not sold_here(row.site_id or "") or (row.id, mine[0]) in billed:
             continue
-        month = month_of(row.effective_at, zone)
+        month = month_of(row.counts_at, zone)
         item = Item("", "", month.start, month.end, 0, 0, mine[1], adjusts=row.id)
         found.append(AdjustedPart(row.id, mine[0], item, row.reason))
     return found
+
+
+def _mine(row: Any, payers: Sequence[tuple[str, int]], payer_id: str, *, whole: bool) -> tuple[str, int] | None:
+    """Whose part of an adjustment this payer owes, and how much; None: none of it."""
+    amount = owed(row)
+    if row.payer_id:  # what the books charge again goes to whom it was given back
+        return ("", amount) if row.payer_id == payer_id else None
+    return part_of(parts_of(amount, payers) if payers else None, amount, payer_id, whole=whole)
 
 
 def owed(row: Any) -> int:
@@ -99,11 +105,16 @@ def left_to_adjust(conn: Connection, before: datetime) -> list[tuple[str, str, i
     ]
 
 
-def adjusted_within(conn: Connection, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
-    """(currency, micro-units, what of them is on documents) of each adjustment that counts within [start, end)."""
+def adjusted_within(
+    conn: Connection, start: datetime, end: datetime, *, by: str | None = None
+) -> list[tuple[str, int, int]]:
+    """(currency, micro-units, what of them is on documents) of each adjustment that counts within [start, end); `by`:
+    of those that one asked for."""
     on = select(func.coalesce(func.sum(ADJUSTMENT_ITEMS.c.amount_micro), 0, type_=BigInteger))
     on = on.where(ADJUSTMENT_ITEMS.c.adjustment_id == ADJUSTMENTS.c.id)
-    query = _posted(end).add_columns(on.scalar_subquery().label("billed")).where(ENTRIES.c.effective_at >= start)
+    within = and_(ENTRIES.c.effective_at >= start, ENTRIES.c.effective_at < end)
+    within = within if by is None else within & (ADJUSTMENTS.c.requested_by == by)
+    query = _posted(end).add_columns(on.scalar_subquery().label("billed")).where(within)
     return [(row.currency, owed(row), int(row.billed)) for row in conn.execute(query)]
 
 
@@ -116,12 +127,18 @@ def entries_on(documents: Select[Any]) -> Select[Any]:
 
 
 def _posted(before: datetime) -> Select[Any]:
-    """What was posted and counts before a moment; with the site of the charge that it is about."""
+    """What was posted and is billed with what was done before a moment; with the site of the charge that it is about.
+
+    `counts_at`: what the books charged again is billed with the correction, also where that month is closed.
+    `payer_id`: who was given it back, where it is such; None: who pays.
+    """
+    counts_at = func.coalesce(ENTRIES.c.service_at, ENTRIES.c.effective_at, type_=UtcTime())
+    back_to = select(func.max(OVERLAPS.c.payer_id)).where(OVERLAPS.c.adjustment_id == ADJUSTMENTS.c.id)
     return (
-        select(ADJUSTMENTS, ENTRIES.c.effective_at, USAGE.c.site_id)
+        select(ADJUSTMENTS, counts_at.label("counts_at"), USAGE.c.site_id, back_to.scalar_subquery().label("payer_id"))
         .join(DECISIONS, and_(DECISIONS.c.adjustment_id == ADJUSTMENTS.c.id, DECISIONS.c.decision == "posted"))
         .join(ENTRIES, ENTRIES.c.id == DECISIONS.c.entry_id)
         .outerjoin(CHARGES, CHARGES.c.id == ADJUSTMENTS.c.charge_id)
         .outerjoin(USAGE, USAGE.c.id == CHARGES.c.usage_record_id)
-        .where(ENTRIES.c.effective_at < before)
+        .where(counts_at < before)
     )

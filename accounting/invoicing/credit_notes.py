@@ -29,9 +29,10 @@ class Credited:
 
 def credit_note(
     invoice: Document, credits: Sequence[Credit], *, number: str, reason: str, at: datetime,
-    earlier: Mapping[int, Credited],
+    earlier: Mapping[int, Credited], beside: Mapping[int, int] | None = None,
 ) -> Document:  # fmt: skip
-    """The credit note; raises `InvoiceRefused` where a line has less left than is given back.
+    """The credit note; raises `InvoiceRefused` where a line has less left than is given back. `beside`: net minor units
+    of lines that were given back otherwise.
 
     The tax goes back by cumulated share, so that crediting a line in any number of parts gives back its tax exactly.
     """
@@ -46,7 +47,8 @@ def credit_note(
             raise InvoiceRefused(f"{invoice.number} has no line {credit.line}")
         if credit.line in {line.number for line in lines}:
             raise InvoiceRefused(f"line {credit.line} is named twice")
-        lines.append(_line(invoice, billed[credit.line], credit, earlier.get(credit.line, Credited())))
+        before, otherwise = earlier.get(credit.line, Credited()), (beside or {}).get(credit.line, 0)
+        lines.append(_line(invoice, billed[credit.line], credit, before, otherwise))
     if not lines:
         raise InvoiceRefused("a credit note has a line")
     net, tax = sum(line.net_minor for line in lines), sum(line.tax_minor for line in lines)
@@ -56,12 +58,23 @@ def credit_note(
     )  # fmt: skip
 
 
-def _line(invoice: Document, billed: Line, credit: Credit, before: Credited) -> Line:
-    after = before.net_minor + credit.net_minor
-    if credit.net_minor <= 0 or after > billed.net_minor:
-        left = plain(max(0, billed.net_minor - before.net_minor), invoice.currency)
-        raise InvoiceRefused(f"line {billed.number} of {invoice.number} has {left} {invoice.currency} left to credit")
-    tax = billed.tax_minor * after // billed.net_minor - before.tax_minor
+def left_of_line(billed: Line, before: Credited, beside: int) -> Credited:
+    """What of a line can still be credited, with its tax."""
+    net = max(0, billed.net_minor - before.net_minor - beside)
+    return Credited(net, _tax(billed, before, net)) if net else Credited()
+
+
+def _tax(billed: Line, before: Credited, net_minor: int) -> int:
+    return billed.tax_minor * (before.net_minor + net_minor) // billed.net_minor - before.tax_minor
+
+
+def _line(invoice: Document, billed: Line, credit: Credit, before: Credited, beside: int) -> Line:
+    left = left_of_line(billed, before, beside).net_minor
+    if not 0 < credit.net_minor <= left:
+        has = f"line {billed.number} of {invoice.number} has {plain(left, invoice.currency)} {invoice.currency} left"
+        why = ": its runs were corrected since, or adjusted" if beside else ""
+        raise InvoiceRefused(f"{has} to credit{why}")
+    tax = _tax(billed, before, credit.net_minor)
     micro = -to_micro(credit.net_minor + (tax if invoice.tax.inclusive else 0), invoice.currency)
     return replace(
         billed, kind=LineKind.CREDIT, runs=0, core_seconds=0, amount_micro=micro, text="",

@@ -14,15 +14,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from accounting.agreement import Agreement
+from accounting.credit_share import KIND, postings_of
 from accounting.invoicing.invoice import Document
-from accounting.ledger import CREDITS, REVENUE, Entry, Posting, payable
+from accounting.ledger import Entry
 from accounting.minor_units import to_micro
 from accounting.store import book
 from accounting.store.contracts import contracts
 from accounting.store.orders import agreement_of_price
 
-KIND = "credit_share"
 _MOMENT = timedelta(microseconds=1)
 
 
@@ -44,20 +43,3 @@ def share_credit(conn: Connection, made: Document, *, entry_id: int, now: dateti
             entries.append(Entry(key, KIND, now, postings, memo[:500], service_at=line.service_start,
                                  linked_entry_id=entry_id))  # fmt: skip
     book(conn, entries, now=now)
-
-
-def postings_of(agreement: Agreement, net_micro: int, currency: str) -> tuple[Posting, ...]:
-    """What the centre bears of a net amount given back; empty where that is nothing."""
-    unearned = borne_by_centre(agreement, net_micro)
-    if unearned == 0:
-        return ()
-    centre = agreement.shares.split(unearned).get(agreement.centre_id, 0)
-    lines = (Posting(payable(agreement.centre_id), currency, centre),
-             Posting(REVENUE, currency, unearned - centre), Posting(CREDITS, currency, -unearned))  # fmt: skip
-    return tuple(p for p in lines if p.amount)
-
-
-def borne_by_centre(agreement: Agreement, net_micro: int) -> int:
-    """What of a net amount given back counts as never earned, cut towards zero: the operator takes what is left."""
-    weights = agreement.credits_borne
-    return net_micro * weights.centre // (weights.centre + weights.operator)

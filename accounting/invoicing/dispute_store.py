@@ -16,8 +16,9 @@ from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.disputes import DISPUTE_WITHIN, LIVE, Dispute, DisputeState, Side, Step, advance, answer_due
 from accounting.invoicing.invoice import Document, DocumentKind
 from accounting.invoicing.items import ITEMS
-from accounting.invoicing.store import credited, issue_credit_note, load, lock
-from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, REVERSALS, core
+from accounting.invoicing.left import left
+from accounting.invoicing.store import issue_credit_note, load, lock
+from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, REVERSALS, core, lock_projects
 from accounting.store.settled import DOCUMENTS
 
 DISPUTES = core(tables.DisputeRow)
@@ -62,8 +63,8 @@ def raise_dispute(
         raise InvoiceRefused(f"{invoice} could be disputed for {DISPUTE_WITHIN.days} days after it was issued")
     if any(d.line == line and d.live for d in disputes(conn, invoice=invoice)):
         raise InvoiceRefused(f"line {line} of {invoice} is disputed already")
-    back = credited(conn, invoice).get(line)
-    amount = found.net_minor + found.tax_minor - (back.net_minor + back.tax_minor if back else 0)
+    rest = left(conn, document, line)
+    amount = rest.net_minor + rest.tax_minor
     if amount <= 0:
         raise InvoiceRefused(f"nothing is left to pay of line {line} of {invoice}")
     state = advance(None, Step.RAISE, Side.PAYER)
@@ -90,10 +91,8 @@ def take(
         raise InvoiceRefused(f"{step.value!r} needs a reason")
     note = None
     if step is Step.CREDIT:
-        line = next(x for x in document.lines if x.number == dispute.line)
-        back = credited(conn, dispute.invoice).get(dispute.line)
-        left = line.net_minor - (back.net_minor if back else 0)
-        net = left if credit_net_minor is None else credit_net_minor
+        lock_projects(conn, {document.project_id})
+        net = left(conn, document, dispute.line).net_minor if credit_net_minor is None else credit_net_minor
         reason = text or f"dispute {dispute_id}: {dispute.reason}"
         note = issue_credit_note(conn, dispute.invoice, [Credit(dispute.line, net)], reason=reason, now=now).number
     n = int(conn.scalar(select(func.max(EVENTS.c.n)).where(EVENTS.c.dispute_id == dispute_id)) or 0) + 1

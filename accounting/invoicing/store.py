@@ -31,7 +31,7 @@ from accounting.errors import InvoiceRefused
 from accounting.evidence.outbox import put
 from accounting.invoicing import legal_entities
 from accounting.invoicing.adjustment_lines import claim_adjustments, unbilled_adjustments
-from accounting.invoicing.credit_notes import Credit, Credited, credit_note
+from accounting.invoicing.credit_notes import Credit, credit_note
 from accounting.invoicing.credit_shares import share_credit
 from accounting.invoicing.invoice import (
     CORRECTIONS,
@@ -45,6 +45,7 @@ from accounting.invoicing.invoice import (
     from_snapshot,
 )
 from accounting.invoicing.items import ITEMS, items_of, items_sha256
+from accounting.invoicing.left import beside, credited
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
 from accounting.invoicing.order_lines import claim, unbilled_prices
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
@@ -54,7 +55,7 @@ from accounting.ledger import Entry, Posting
 from accounting.store import book
 from accounting.store.holds import raise_limit
 from accounting.store.periods import assert_may_bill
-from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE
+from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, lock_projects
 from accounting.store.settled import DOCUMENTS, settled_minor
 from accounting.tables import UtcTime
 
@@ -155,14 +156,18 @@ def issue_credit_note(
     conn: Connection, invoice_number: str, credits: Sequence[Credit], *, reason: str, now: datetime
 ) -> Document:
     """Give back part of an invoice's lines; raises `InvoiceRefused` where a line has less left."""
-    row = conn.execute(select(DOCUMENTS.c.issuer_id).where(DOCUMENTS.c.number == invoice_number)).one_or_none()
+    query = select(DOCUMENTS.c.issuer_id, DOCUMENTS.c.project_id).where(DOCUMENTS.c.number == invoice_number)
+    row = conn.execute(query).one_or_none()
     if row is None:
         raise InvoiceRefused(f"there is no document {invoice_number}")
     lock(conn, row.issuer_id)
+    lock_projects(conn, {row.project_id})  # no record changes one of its runs between this look and the commit
     invoice = load(conn, invoice_number)
     assert invoice is not None
     serial, number, at = _next(conn, row.issuer_id, DocumentKind.CREDIT_NOTE, now)
-    made = credit_note(invoice, credits, number=number, reason=reason, at=at, earlier=credited(conn, invoice_number))
+    otherwise = beside(conn, invoice, {credit.line for credit in credits})
+    made = credit_note(invoice, credits, number=number, reason=reason, at=at, earlier=credited(conn, invoice_number),
+                       beside=otherwise)  # fmt: skip
     before = settled_minor(conn, invoice_number)
     again = settled_micro(invoice, before, before - made.gross_minor)
     _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
@@ -185,17 +190,6 @@ def load(conn: Connection, number: str) -> Document | None:
     """The document as it was issued."""
     text = conn.scalar(select(DOCUMENTS.c.snapshot).where(DOCUMENTS.c.number == number))
     return None if text is None else from_snapshot(text)
-
-
-def credited(conn: Connection, invoice_number: str) -> dict[int, Credited]:
-    """What credit notes gave back of each line so far: positive minor units."""
-    sums: dict[int, Credited] = defaultdict(Credited)
-    texts = conn.scalars(select(DOCUMENTS.c.snapshot).where(DOCUMENTS.c.corrects == invoice_number))
-    for note in map(from_snapshot, texts):
-        for line in note.lines:
-            before = sums[line.number]
-            sums[line.number] = Credited(before.net_minor - line.net_minor, before.tax_minor - line.tax_minor)
-    return dict(sums)
 
 
 def lock(conn: Connection, issuer_id: str) -> None:

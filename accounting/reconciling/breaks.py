@@ -47,6 +47,7 @@ class Cause(StrEnum):
     RATE = "exchange_rate"  # the rate of another date
     TAX = "tax"  # tax or fee inside or outside
     OBSERVED = "observed"  # we only have the gateway's own observation of this run
+    ACCOUNT = "account"  # the same person's run under another account
 
 
 CATEGORY_OF: dict[Cause, Category] = {
@@ -64,6 +65,7 @@ CATEGORY_OF: dict[Cause, Category] = {
     Cause.PRICE: Category.PRICE,
     Cause.RATE: Category.EXCHANGE_RATE,
     Cause.TAX: Category.TAX,
+    Cause.ACCOUNT: Category.IDENTITY,
 }
 
 # Never by the machine alone, whatever a contract says.

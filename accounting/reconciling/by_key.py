@@ -93,7 +93,8 @@ def _differs(scope: Scope, tolerance: Tolerance) -> Any:
     quantity = and_(_apart(USAGE.c.core_seconds, tolerance), _apart(billed, tolerance))
     money = func.abs(LINES.c.amount_micro - func.coalesce(CHARGES.c[scope.basis], 0)) > tolerance.micro
     person = and_(LINES.c.username != "", USAGE.c.username != "", LINES.c.username != USAGE.c.username)
-    return or_(quantity, money, person)
+    account = and_(LINES.c.account != "", USAGE.c.account != "", LINES.c.account != USAGE.c.account)
+    return or_(quantity, money, person, account) if tolerance.accounts else or_(quantity, money, person)
 
 
 def _apart(ours: Any, tolerance: Tolerance) -> Any:

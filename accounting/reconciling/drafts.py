@@ -11,7 +11,7 @@ from typing import Any
 
 from accounting.reconciling.breaks import NEVER_AUTOMATIC, Category, Cause
 from accounting.reconciling.explain import Explanation, Ground, Ours, Theirs, explain
-from accounting.reconciling.found import Matched, Pair, Tolerance
+from accounting.reconciling.found import Matched, Pair, Tolerance, figures_differ, other_account
 from accounting.reconciling.statement import Finding
 
 # The centre's meter is the reference for how long and how much; for price, unit, tax and persons the contract is.
@@ -125,6 +125,18 @@ def _of_pair(pair: Pair, rules: Rules, known: Known) -> Draft:
     t, o = pair.theirs, pair.ours
     if t.username and o.username and t.username != o.username:
         return _draft(pair, Category.IDENTITY, f"billed to {t.username}, and run by {o.username}")
+    if not other_account(pair, rules.tolerance):
+        return _of_figures(pair, rules, known)
+    text = f"billed to account {t.account}, and run under {o.account}"
+    if not figures_differ(pair, rules.tolerance) and o.in_period:
+        return replace(_draft(pair, Category.IDENTITY, text), causes=(Cause.ACCOUNT,), certain=True)
+    draft = _of_figures(pair, rules, known)  # the account is a second difference: no contract lets both stand
+    causes, explanation = (*draft.causes, Cause.ACCOUNT), f"{draft.explanation}; {text}"
+    return replace(draft, causes=causes, explanation=explanation, mixed=True)
+
+
+def _of_figures(pair: Pair, rules: Rules, known: Known) -> Draft:
+    t, o = pair.theirs, pair.ours
     siblings = tuple(r.core_seconds for r in known.siblings.get((o.native_id, o.task), ()) if r.id != o.id)
     ours = Ours(
         cores=o.cores, nodes=o.nodes, elapsed_s=o.elapsed_s, core_seconds=o.core_seconds, suspended_s=o.suspended_s,

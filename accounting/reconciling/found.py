@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+_HUNDREDTH = 36  # core-seconds of a hundredth of a core-hour, as quantities are mostly printed
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -21,6 +23,7 @@ class Tolerance:
     statement_micro: int = 10_000
     start_s: int = 5
     person_s: int = 300
+    accounts: bool = True  # whether another account is a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +66,38 @@ class Matched:
     unknown: list[Any] = field(default_factory=list)
     missing: list[Any] = field(default_factory=list)
     sums: list[tuple[Any, int, int | None]] = field(default_factory=list)
+
+
+def differs(pair: Pair, tolerance: Tolerance) -> bool:
+    """Whether a line says something else of a run than the books."""
+    t, o = pair.theirs, pair.ours
+    another = t.username and o.username and t.username != o.username
+    return bool(figures_differ(pair, tolerance) or another or other_account(pair, tolerance) or not o.in_period)
+
+
+def other_account(pair: Pair, tolerance: Tolerance) -> bool:
+    """Whether a line names another account than the scheduler did; capitals make no other."""
+    theirs, ours = pair.theirs.account.casefold(), pair.ours.account.casefold()
+    return bool(tolerance.accounts and theirs and ours and theirs != ours)
+
+
+def figures_differ(pair: Pair, tolerance: Tolerance) -> bool:
+    """Whether quantity or money are apart: of what was metered, and of what of it is billed by the agreement (threads
+    as cores, whole nodes, cores asked for)."""
+    t, o = pair.theirs, pair.ours
+    money_differs = t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro
+    return money_differs or all(
+        _apart(t.core_seconds, ours, o.cores, tolerance) and not _printed(t, ours)
+        for ours in {o.core_seconds, o.billed_core_seconds}
+    )
+
+
+def _apart(theirs: int, ours: int, cores: int, tolerance: Tolerance) -> bool:
+    apart = abs(theirs - ours)
+    return apart > tolerance.seconds * cores and apart * 1_000_000 > tolerance.ppm * ours
+
+
+def _printed(line: Any, ours: int) -> bool:
+    """Whether it is our quantity in hundredths of a core-hour, with the money of the exact one."""
+    near = abs(line.core_seconds - ours) < _HUNDREDTH and line.core_seconds % _HUNDREDTH == 0
+    return line.amount_micro is not None and near

@@ -7,6 +7,7 @@ T3 sums, where the centre gives nothing else. What agrees is known by its number
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,11 @@ from sqlalchemy import Connection, text
 
 from accounting.reconciling import sides
 from accounting.reconciling.by_key import Passed, by_key, line_numbers
-from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance
+from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance, differs
 from accounting.reconciling.sides import Run, Scope
 from accounting.reconciling.statement import Line
 
 _ROWS = 5_000
-_HUNDREDTH = 36  # core-seconds of a hundredth of a core-hour, as quantities are mostly printed
 # PostgreSQL hashes a whole side, where it may use the memory for it.
 _SETTINGS = {"sqlite": (), "postgresql": ("SET work_mem = '256MB'",)}
 _RESET = {"sqlite": (), "postgresql": ("RESET work_mem",)}
@@ -58,8 +58,8 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     rest_ours = [*sides.runs_of(conn, scope, passed.alone), *_like(conn, scope, single, passed.alone_beyond)]
     found.agreed = found.lines - len(found.duplicates) - len(found.pairs) - len(rest_theirs)
     second = list(_by_id_and_start(single, rest_ours, tolerance))
-    found.pairs += [pair for pair in second if _differs(pair, tolerance)]
-    alike = [pair for pair in second if not _differs(pair, tolerance)]
+    found.pairs += [pair for pair in second if differs(pair, tolerance)]
+    alike = [pair for pair in second if not differs(pair, tolerance)]
     found.agreed += len(alike)
     _agree(found.agreeing, alike)
     single, rest_ours = _without(second, single, rest_ours)
@@ -86,7 +86,7 @@ def _really_different(
         theirs = {line.line_no: line for line in sides.lines_of(conn, scope, [line for line, _ in some])}
         for line, run in some:
             pair = Pair("T0", theirs[line], ours[run])
-            if _differs(pair, tolerance):
+            if differs(pair, tolerance):
                 yield pair
             else:
                 _agree(agreeing, [pair])
@@ -157,30 +157,33 @@ def _by_person_and_time(theirs: Sequence[Any], ours: Sequence[Any], tolerance: T
         (lambda t: (t.username, t.cores), lambda o: (o.username, o.cores), tolerance.person_s),
     ):
         lines, runs = _grouped(theirs, key_of_line), _grouped(ours, key_of_run)
-        done: list[Pair] = []
-        for key, some in lines.items():
-            if not key[0]:
-                continue
-            pairs = [Pair("T2", t, o) for t in some for o in runs.get(key, ()) if _near(t, o, near)]
-            once = _unique(pairs)
-            done += once
-            yield from once
+        done = [pair for key, some in lines.items() if key[0] for pair in _unique(some, runs.get(key, ()), near)]
+        yield from done
         theirs, ours = _without(done, theirs, ours)
 
 
-def _near(line: Any, run: Any, within_s: int | None) -> bool:
+def _unique(lines: Sequence[Any], runs: Sequence[Any], within_s: int | None) -> list[Pair]:
+    """Lines and runs that have nobody but each other, within so many seconds of start; None: at any time.
+
+    By sorted starts: of one person there may be tens of thousands of either.
+    """
     if within_s is None:
-        return True
-    return line.started is not None and run.started is not None and abs(line.started - run.started) <= within_s
+        return [Pair("T2", lines[0], runs[0])] if len(lines) == len(runs) == 1 else []
+    timed = sorted((run for run in runs if run.started is not None), key=lambda run: int(run.started))
+    run_starts = [run.started for run in timed]
+    line_starts = sorted(line.started for line in lines if line.started is not None)
+    found = []
+    for line in lines:
+        if line.started is not None and (near := _within(run_starts, line.started, within_s)) and len(near) == 1:
+            run = timed[near[0]]
+            if len(_within(line_starts, run.started, within_s)) == 1:
+                found.append(Pair("T2", line, run))
+    return found
 
 
-def _unique(pairs: Sequence[Pair]) -> list[Pair]:
-    lines: dict[int, int] = defaultdict(int)
-    runs: dict[int, int] = defaultdict(int)
-    for pair in pairs:
-        lines[pair.theirs.line_no] += 1
-        runs[pair.ours.id] += 1
-    return [p for p in pairs if lines[p.theirs.line_no] == 1 and runs[p.ours.id] == 1]
+def _within(starts: Sequence[int], at: int, seconds: int) -> range:
+    """The places of the sorted starts that are so near."""
+    return range(bisect_left(starts, at - seconds), bisect_right(starts, at + seconds))
 
 
 def _grouped(rows: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
@@ -193,28 +196,3 @@ def _grouped(rows: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
 def _without(pairs: Sequence[Pair], theirs: Sequence[Any], ours: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     lines, runs = {p.theirs.line_no for p in pairs}, {p.ours.id for p in pairs}
     return [t for t in theirs if t.line_no not in lines], [o for o in ours if o.id not in runs]
-
-
-def _differs(pair: Pair, tolerance: Tolerance) -> bool:
-    t, o = pair.theirs, pair.ours
-    # What was metered, or what of it is billed by the agreement: threads as cores, whole nodes, cores asked for.
-    money_differs = t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro
-    if all(
-        _apart(t.core_seconds, ours, o.cores, tolerance) and (money_differs or not _printed(t, ours))
-        for ours in {o.core_seconds, o.billed_core_seconds}
-    ):
-        return True
-    if money_differs:
-        return True
-    return bool((t.username and o.username and t.username != o.username) or not o.in_period)
-
-
-def _apart(theirs: int, ours: int, cores: int, tolerance: Tolerance) -> bool:
-    apart = abs(theirs - ours)
-    return apart > tolerance.seconds * cores and apart * 1_000_000 > tolerance.ppm * ours
-
-
-def _printed(line: Line, ours: int) -> bool:
-    """Whether it is our quantity in hundredths of a core-hour, with the money of the exact one."""
-    near = abs(line.core_seconds - ours) < _HUNDREDTH and line.core_seconds % _HUNDREDTH == 0
-    return line.amount_micro is not None and near

@@ -44,7 +44,8 @@ def rules_of(agreement: Agreement | None, *, coin_micro: int, rates: Iterable[Ra
         version=f"{agreement.id}/{agreement.version}",
         # Start and end are both cut to whole seconds: what is between them is off by less than one, not by two.
         tolerance=Tolerance(seconds=allowed.seconds_per_boundary, ppm=allowed.quantity_ppm,
-                            micro=allowed.line_micro, statement_micro=allowed.statement_minor_units * coin_micro),
+                            micro=allowed.line_micro, statement_micro=allowed.statement_minor_units * coin_micro,
+                            accounts=not terms.own_accounts),
         ground=Ground(skew_s=allowed.clock_skew_s, rates=tuple(rates), taxes=_taxes(agreement)),
         auto_causes=causes, auto_break_micro=limits.line_micro, auto_statement_micro=limits.statement_micro,
         increase_micro=limits.increase_micro, basis=COLUMN[terms.bills], must_be_signed=terms.must_be_signed,

@@ -12,9 +12,10 @@ from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
 from accounting.money import format_micro
 from accounting.store import contracts
+from accounting.store.given_back import left_of_charge
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
-from accounting.store.schema import ADJUSTMENTS, BALANCES, CHARGES, DECISIONS, lock
+from accounting.store.schema import ADJUSTMENTS, BALANCES, CHARGES, DECISIONS, lock, lock_projects
 
 KINDS = ("adjustment", "write_off")
 # What one person may post alone, up to the threshold, is counted over so long.
@@ -49,6 +50,7 @@ def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro:
         raise AccountingError("it changes something, and a write-off is more than nothing")
     if wanted.charge_id is not None and not _is_of(conn, wanted):
         raise AccountingError(f"the project has no charge {wanted.charge_id} in {wanted.currency}")
+    _assert_left(conn, wanted)
     lock(conn, {f"adjustments:{wanted.requested_by}"})
     alone = _alone(conn, wanted, since=now - ALONE_FOR)
     four_eyes = alone + abs(wanted.amount_micro) > four_eyes_micro
@@ -120,6 +122,17 @@ def _is_of(conn: Connection, wanted: Adjustment) -> bool:
     return conn.scalar(query) is not None
 
 
+def _assert_left(conn: Connection, a: Adjustment) -> None:
+    """No more is given back of a run than it still costs, whoever gave something back of it before."""
+    if a.charge_id is None or a.kind != "adjustment" or a.amount_micro >= 0:
+        return
+    lock_projects(conn, {a.project_id})
+    left = max(0, left_of_charge(conn, a.charge_id))
+    if -a.amount_micro > left:
+        money = f"{format_micro(left)} {a.currency}"
+        raise AccountingError(f"{money} is left of charge {a.charge_id}: the rest was given back already")
+
+
 def _alone(conn: Connection, wanted: Adjustment, *, since: datetime) -> int:
     """What the person who asks has posted for this project without a second one, whichever way."""
     query = select(func.coalesce(func.sum(func.abs(ADJUSTMENTS.c.amount_micro)), 0)).where(
@@ -131,6 +144,7 @@ def _alone(conn: Connection, wanted: Adjustment, *, since: datetime) -> int:
 
 
 def _post(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:
+    _assert_left(conn, a)
     change = a.amount_micro if a.kind == "adjustment" else -a.amount_micro
     against = ADJUSTED if a.kind == "adjustment" else BAD_DEBT
     postings = [Posting(receivable(a.project_id), a.currency, change), Posting(against, a.currency, -change)]

@@ -15,6 +15,7 @@ from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
 from accounting.meter import PAYER, MeteringPolicy, meter
 from accounting.price import Charge, NoPrice, PriceBook, Segment, TierCounts, price
 from accounting.store.contracts import Contracts, Terms, contracts
+from accounting.store.overlaps import charge_again
 from accounting.store.posting import Draft, post
 from accounting.store.prices import price_book
 from accounting.store.readings import UNPRICED, Assigned, quarantine, record, record_of, rounds, uncharged
@@ -51,6 +52,7 @@ def record_and_book(
             drafts, unpriced = _draft(conn, fresh, again, policy, now)
             quarantined += quarantine(conn, unpriced, now=now)
             post(conn, drafts, now=now)
+            charge_again(conn, drafts, now=now)
             recorded, charged = recorded + len(fresh), charged + len(drafts)
     return Booked(recorded, charged, quarantined)
 
@@ -72,6 +74,7 @@ def charge_pending(
     lock_projects(conn, {a.project_id for a in found.values()})
     drafts, _ = _draft(conn, found, {a.record.run_key for a in found.values()}, policy, now)
     post(conn, drafts, now=now)
+    charge_again(conn, drafts, now=now)
     return len(drafts)
 
 

@@ -45,6 +45,7 @@ TOP_UP_RECEIPTS, TRANSACTIONS = core(tables.TopUpReceiptRow), core(tables.BankTr
 TOP_UP_UNDOS, TOP_UP_UNDO_DECISIONS = core(tables.TopUpUndoRow), core(tables.TopUpUndoDecisionRow)
 ADJUSTMENTS, DECISIONS = core(tables.AdjustmentRow), core(tables.AdjustmentDecisionRow)
 ADJUSTMENT_ITEMS = core(tables.AdjustmentItemRow)
+OVERLAPS = core(tables.CreditOverlapRow)
 VOUCHERS, VOUCHER_USES = core(tables.VoucherRow), core(tables.VoucherUseRow)
 BUDGETS, ALERTS = core(tables.BudgetRow), core(tables.BudgetAlertRow)
 

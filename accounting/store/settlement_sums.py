@@ -85,7 +85,7 @@ def _by_account(settlement_id: str, currency: str, start: datetime) -> Any:
 def _parts(currency: str) -> dict[str, Any]:
     """Which part of what an entry comes to an account holds, and its sign: 1 or -1, or 0 where it holds none.
 
-    What is taken off the operator's credits was given back to a payer, not earned (invoicing/credit_shares.py).
+    What is taken off the operator's credits was given back to a payer, not earned (credit_share.py).
     """
     money = ACCOUNTS.c.commodity == currency
     of_project = ACCOUNTS.c.code.startswith("project:")

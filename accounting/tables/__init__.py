@@ -77,6 +77,7 @@ from accounting.tables.openings import OpeningEventRow, OpeningRow
 from accounting.tables.order_cancellations import OrderCancellationDecisionRow, OrderCancellationRow
 from accounting.tables.order_prices import OrderItemRow, OrderPriceRow
 from accounting.tables.origins import LogOriginRow
+from accounting.tables.overlaps import CreditOverlapRow
 from accounting.tables.recon import (
     BreakEventRow,
     BreakRow,
@@ -120,4 +121,5 @@ __all__ = [
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
     "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
+    "CreditOverlapRow",
 ]  # fmt: skip

@@ -343,7 +343,7 @@ def _adjustment(a: Any) -> dict[str, Any]:
     return {
         "id": a.id, "kind": a.kind, "project": a.project_id, "currency": a.currency,
         "amount": format_micro(a.amount_micro), "reason": a.reason, "state": a.decision or "waiting",
-        "requested_by": a.requested_by, "decided_by": a.decided_by,
+        "requested_by": a.requested_by, "decided_by": a.decided_by, "charge": a.charge_id,
     }  # fmt: skip
 
 

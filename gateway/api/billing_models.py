@@ -271,7 +271,8 @@ class TopUp(_Out):
 
 
 class Adjustment(_Out):
-    """A change that was asked for; state: waiting, posted, refused."""
+    """A change that was asked for; state: waiting, posted, refused. Asked for by `books`: what a credit and a changed
+    record of `charge` both gave back is charged again; where they had two reasons, adjust the charge downwards."""
 
     id: str
     kind: str
@@ -282,6 +283,7 @@ class Adjustment(_Out):
     state: str
     requested_by: str
     decided_by: str | None
+    charge: int | None
 
 
 class Adjustments(_Out):

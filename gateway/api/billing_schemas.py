@@ -359,6 +359,7 @@ class MonthView(_Out):
     not_billed: list[CurrencySum]
     orders: list[BesideSum]
     adjustments: list[BesideSum]
+    charged_again: list[BesideSum]
     documents: list[DocumentSum]
     open: list[AgedInvoice]
     disputed: list[Amount]

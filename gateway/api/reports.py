@@ -97,6 +97,7 @@ def show_month(services: Svc, _admin: Admin, name: Word, zone: Zone = ZONE) -> R
         "not_billed": [_sum(c, n, m) for c, n, m in found["not_billed"]],
         "orders": [_beside(*x) for x in found["orders"]],
         "adjustments": [_beside(*x) for x in found["adjustments"]],
+        "charged_again": [_beside(*x) for x in found["charged_again"]],
         "documents": [{"currency": c, "kind": kind, "count": n, "gross": plain(gross, c)}
                       for c, kind, n, gross in found["documents"]],
         "open": views.ageing_json(found["open"], standings(found["open"]))["invoices"],

@@ -23,6 +23,7 @@ from accounting.money import format_micro
 from accounting.payments.store import open_documents, received
 from accounting.reports.plots import Bar, bars_svg
 from accounting.reports.spending import By, Question, Scope, Spent, spent
+from accounting.store.overlaps import BOOKS
 from accounting.store.schema import CHARGES, REVERSALS, USAGE
 from accounting.store.settled import DOCUMENTS
 from gateway.billing.invoices import PROJECTS, USERS
@@ -90,6 +91,7 @@ def month_view(conn: Connection, month: Period, now: datetime) -> dict[str, Any]
         "charged": governed, "provisional": provisional, "not_billed": _not_billed(conn, month),
         "orders": _beside(priced_within(conn, month.start, month.end)),
         "adjustments": _beside(adjusted_within(conn, month.start, month.end)),
+        "charged_again": _beside(adjusted_within(conn, month.start, month.end, by=BOOKS)),
         "documents": [(c, k, int(n), int(g)) for c, k, n, g in billed], "open": found,
         "disputes": live, "unallocated": received(conn, only_unallocated=True),
     }  # fmt: skip

@@ -284,6 +284,17 @@ def clearings(invoice: str | None, as_json: bool) -> int:
 
 
 @billing.command()
+@click.option("--project", help="Of a project; all: the operator")
+@json_option
+def adjustments(project: str | None, as_json: bool) -> int:
+    """What projects owe more or less by decision; `books`: given back twice, and charged again once."""
+    return _list(_get("billing/adjustments", project=project), as_json, {
+        "id": "ID", "project": "PROJECT", "amount": "AMOUNT", "currency": "", "charge": "CHARGE", "state": "STATE",
+        "requested_by": "ASKED BY", "reason": "REASON",
+    })  # fmt: skip
+
+
+@billing.command()
 @click.argument("asked")
 @click.option("--approve/--refuse", required=True)
 @json_option

@@ -192,6 +192,10 @@ def _show_month(name: str, found: dict[str, Any], periods: list[dict[str, Any]],
         for x in found[key]:
             click.echo(tr("{label}: {amount} {currency} ({count}), of which {not_billed} not billed",
                           **x | {"label": tr(label)}))  # fmt: skip
+    for x in found["charged_again"]:
+        click.echo(tr("Given back by a person and by a record too, charged again once: {amount} {currency} ({count}). "
+                      "Two reasons? penstock billing adjustments; then give it back: penstock billing adjust PROJECT "
+                      "-AMOUNT --charge N", **x))  # fmt: skip
     for x in found["documents"]:
         kind = tr(x["kind"].replace("_", " "))
         click.echo(tr("{count} {kind}(s): {gross} {currency}", **x | {"kind": kind}))

@@ -186,6 +186,27 @@ def test_the_verifier_re_adds_adjustments_and_finds_one_that_was_changed(
                     assert checked(verifier, [*lines[:i], json.dumps(changed) + "\n", *lines[i + 1 :]])[0]
 
 
+def test_the_verifier_re_adds_a_bill_that_charges_again_what_was_given_back_twice(
+    priced: Database, verifier: ModuleType
+) -> None:
+    ran(priced, 1)
+    first = billed(priced)
+    with priced.write() as conn:
+        back = first.lines[0].net_minor // 2
+        issue_credit_note(conn, first.number, [Credit(1, back)], reason="the node failed", now=BILLED_AT)
+    ran(priced, 1, now=DECEMBER.start + timedelta(days=9), ElapsedRaw="1")
+    again = billed(priced, "2026-12")
+    assert [line.kind for line in again.lines] == [LineKind.CORRECTION, LineKind.ADJUSTMENT]
+    assert 0 < again.lines[1].amount_micro < -again.lines[0].amount_micro
+    with priced.write() as conn:
+        append_all(conn)
+        checkpoint(conn)
+    for about in ({"payer_id": "uni"}, {"document": again.number}):
+        assert checked(verifier, evidence(priced, **about))[0] == []
+    with priced.read() as conn:
+        assert books.check_books(conn) == []
+
+
 # ---------------------------------------------------------------- credit notes of corrections
 
 

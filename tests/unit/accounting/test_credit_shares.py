@@ -9,10 +9,11 @@ from types import ModuleType
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from accounting import credit_share
 from accounting import store as books
 from accounting.agreement import Agreement, Payout, ShareTier
 from accounting.calendar import month
-from accounting.invoicing import credit_shares, dispute_store
+from accounting.invoicing import dispute_store
 from accounting.invoicing.dispute_store import raise_dispute, take
 from accounting.invoicing.disputes import Side, Step
 from accounting.invoicing.invoice import Document
@@ -98,7 +99,7 @@ def test_the_agreement_says_who_bears_a_dispute_that_the_payer_won(
 
 def test_the_operator_would_bear_all_of_it_without_the_rule(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule patched away: the centre is paid for work whose price the payer has back."""
-    monkeypatch.setattr(credit_shares, "borne_by_centre", lambda *_: 0)
+    monkeypatch.setattr(credit_share, "borne_by_centre", lambda *_: 0)
     agreed = agreement()
     decide(db, dispute(db, billed(db, agreed)), Step.CREDIT)
     assert int(settle(db, agreed, 1).said["net"]) == 25_200_000
@@ -167,8 +168,8 @@ def test_an_agreement_lets_the_payer_bear_nothing_of_what_it_is_given_back() -> 
 
 
 def test_the_verifier_re_adds_a_settlement_with_a_credit_in_it(settled_db: Database, verifier: ModuleType) -> None:
-    taken = credit_shares.postings_of(test_settlement.AGREEMENT, 10_000_000, "CNY")
-    entry = Entry("credit-share:PSC-000001:1", credit_shares.KIND, test_settlement.T0, taken)
+    taken = credit_share.postings_of(test_settlement.AGREEMENT, 10_000_000, "CNY")
+    entry = Entry("credit-share:PSC-000001:1", credit_share.KIND, test_settlement.T0, taken)
     with settled_db.write() as conn:
         books.book(conn, [entry], now=test_settlement.T0)
         found = test_settlement.draw(conn, 1)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from accounting import store as books
-from accounting.errors import AccountingError, FourEyes
+from accounting.errors import AccountingError, FourEyes, InvoiceRefused
 from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
 from accounting.exports.focus import focus_csv
@@ -243,6 +243,16 @@ def test_where_the_whole_price_was_credited_the_rest_is_taken_back_for_nothing(g
     assert cancel(generous, now=NOVEMBER.end + timedelta(days=3)) == "posted"
     assert left(generous) == 0
     assert bill(generous, "2026-12") is None
+
+
+def test_of_a_canceled_order_only_what_did_not_go_back_is_credited(generous: Database) -> None:
+    place(generous)
+    line = billed(generous).lines[0]
+    cancel(generous, now=NOVEMBER.end + timedelta(days=3))
+    with generous.write() as conn, pytest.raises(InvoiceRefused, match="left to credit"):
+        issue_credit_note(conn, "PS-000001", [Credit(1, line.net_minor // 5 + 1)], reason="it stood still", now=LATER)
+    with generous.write() as conn:
+        issue_credit_note(conn, "PS-000001", [Credit(1, line.net_minor // 5)], reason="it stood still", now=LATER)
 
 
 def test_of_a_subscription_the_months_to_come_are_not_given_and_this_one_stays(db: Database) -> None:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from accounting import store as books
+from accounting.agreement import StatementTerms
 from accounting.calendar import month
 from accounting.reconciling import sides, statement_store
 from accounting.reconciling import store as recon_store
@@ -23,6 +24,7 @@ from accounting.reconciling.explain import Ground, Ratio
 from accounting.reconciling.statement import Header, Line, Signed
 from accounting.reconciling.statement_formats import Profile, read_statement
 from accounting.reconciling.statement_store import statement_row
+from accounting.reconciling.terms import rules_of
 from accounting.sources import read_usage
 from accounting.usage import UsageRecord
 from gateway.billing import reconcile
@@ -157,6 +159,9 @@ def test_the_centres_log_fetched_again_does_not_undo_what_was_agreed(gateway: Ga
         ({}, {"amount": "2.8936"}, ("B04", "price", "explained")),
         ({}, {"quantity": 4, "amount": "0.0004"}, ("B10", "unit", "explained")),
         ({}, {"username": "bob"}, ("B08", "", "open")),
+        ({"Account": "physics"}, {"account": "chemistry"}, ("B08", "account", "explained")),
+        ({"Account": "physics", "ElapsedRaw": "3500", "Suspended": "00:01:57"}, {"account": "chemistry"},
+         ("B03", "suspended,account", "explained")),
         ({}, {"quantity": 14_999, "amount": "1.4999"}, ("B03", "", "open")),
         ({}, {"amount": "9.99"}, ("B04", "", "open")),
         ({}, {"quantity": 0, "amount": "0"}, ("B09", "state", "posted")),
@@ -170,6 +175,16 @@ def test_a_difference_is_named_by_what_gives_it_to_the_second(
     _, found = compare(gateway, receive(gateway, line(1, **theirs)), rules)
     assert kinds(found) == [expected]
     gateway.check_books()
+
+
+def test_an_account_is_compared_as_far_as_the_agreement_says_so(gateway: Gateway) -> None:
+    have(gateway, *(row(n, Account="physics") for n in (1, 2, 3, 4)))
+    lines = [line(1, account="Physics"), line(2, account="physics"), line(3), line(4, account="P-17", run_key="")]
+    _, found = compare(gateway, receive(gateway, *lines))
+    assert [(*kinds([item])[0], item.row.line_no) for item in found] == [("B08", "account", "explained", 4)]
+    assert found[0].row.explanation == "billed to account P-17, and run under physics"
+    own = rules_of(agreement(statements=StatementTerms(own_accounts=True)), coin_micro=10_000)
+    assert kinds(compare(gateway, receive(gateway, *lines), own)[1]) == [("B08", "account", "gone")]
 
 
 def test_tax_and_exchange_rate_are_found_also_together_with_suspension(gateway: Gateway) -> None:

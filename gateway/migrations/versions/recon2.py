@@ -1,0 +1,32 @@
+"""What was given back of a run twice over, and is charged once more for that."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "recon2"
+down_revision = "0016"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "credit_overlap",
+        sa.Column("adjustment_id", sa.String(32), nullable=False),
+        sa.Column("usage_record_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("source", sa.String(64), nullable=False),
+        sa.Column("site_id", sa.String(32), nullable=False),
+        sa.Column("run_key", sa.String(100), nullable=False),
+        sa.Column("part", sa.String(32), nullable=False),
+        sa.Column("payer_id", sa.String(32), nullable=False),
+        sa.Column("amount_micro", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("adjustment_id", "usage_record_id"),
+        info={"append_only": True},
+    )
+    op.create_index("ix_credit_overlap_run", "credit_overlap", ["site_id", "run_key"])
+    op.create_index("ix_credit_overlap_source", "credit_overlap", ["source"])
+
+
+def downgrade() -> None:
+    op.drop_table("credit_overlap")
