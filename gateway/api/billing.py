@@ -213,7 +213,7 @@ def decide(services: Svc, admin: Admin, adjustment: Word, body: Body) -> Respons
 
 @router.get("/budgets", **describe.route(models.Budgets, refuses=(404,)))
 def list_budgets(services: Svc, person: Who, project: Word) -> Response:
-    """A project's budgets and what of them is spent."""
+    """A project's budgets, what of them is spent, and what its jobs hold."""
     with services.db.read() as conn:
         row = project_row(conn, person, project, Verb.SEE_PROJECT)
         items = [_budget(conn, b, services.clock()) for b in budgets.budgets(conn, row.id)]
@@ -348,10 +348,11 @@ def _adjustment(a: Any) -> dict[str, Any]:
 
 
 def _budget(conn: Connection, b: Budget, now: Any) -> dict[str, Any]:
-    start, used = budgets.spent(conn, b, now=now)
+    there = budgets.standing(conn, b, now=now)
     shown = str if b.commodity == CORE_SECONDS else format_micro
     return {
         "id": b.id, "project": b.project_id, "commodity": b.commodity, "amount": shown(b.amount),
-        "spent": shown(used), "span": b.span, "span_start": views.stamp(start), "zone": b.zone,
-        "thresholds": list(b.thresholds), "reached": list(budgets.reached(b, used)), "stop": b.stop,
+        "spent": shown(there.spent), "held": shown(there.held), "left": shown(there.left), "span": b.span,
+        "span_start": views.stamp(there.span_start), "zone": b.zone, "thresholds": list(b.thresholds),
+        "reached": list(there.reached), "stop": b.stop,
     }  # fmt: skip

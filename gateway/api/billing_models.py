@@ -141,7 +141,7 @@ class DecisionIn(_In):
 
 
 class NewBudgetIn(_In):
-    """What a project means to spend; alerts in per cent; `stop`: no more submissions at 100."""
+    """What a project means to spend; alerts in per cent; `stop`: nothing is submitted that would pass it."""
 
     project: Name
     amount: Amount
@@ -289,13 +289,16 @@ class Adjustments(_Out):
 
 
 class Budget(_Out):
-    """A budget, what of it is spent in the span that now is in, and the thresholds (per cent) that it has reached."""
+    """A budget, what of it is spent in the span that now is in and held by jobs, and the thresholds (per cent) that
+    both together have reached."""
 
     id: str
     project: str
     commodity: str
     amount: str
     spent: str
+    held: str
+    left: str
     span: str
     span_start: str
     zone: str

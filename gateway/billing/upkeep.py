@@ -42,6 +42,7 @@ def upkeep(services: Services, lease: Lease, now: datetime) -> UpkeepReport:
         charged = books.charge_pending(conn, currencies, now=now) if waiting else 0
         alerts = budgets.alert(conn, now=now)
     for alert in alerts:
-        log.warning("budget_reached", budget=alert.budget.id, project=alert.budget.project_id,
-                    percent=alert.threshold, spent=alert.spent, amount=alert.budget.amount)  # fmt: skip
+        there = alert.standing
+        log.warning("budget_reached", budget=there.budget.id, project=there.budget.project_id, percent=alert.threshold,
+                    spent=there.spent, held=there.held, amount=there.budget.amount)  # fmt: skip
     return UpkeepReport(expired, renewed, charged, len(alerts))
