@@ -311,6 +311,39 @@ class Budgets(_Out):
     items: list[Budget]
 
 
+class AlertDelivery(_Out):
+    """One way that an alert goes: `waiting` (to be tried `at`), `delivered` or `given_up` (then)."""
+
+    channel: str
+    state: str
+    tries: int
+    error: str
+    at: str
+
+
+class Alert(_Out):
+    """A threshold of a budget that was passed, with the figures of that moment: what the webhook is sent as `data`."""
+
+    id: str
+    budget: str
+    project: str
+    threshold_percent: int
+    amount: str
+    spent: str
+    held: str
+    currency: str
+    span: str
+    span_start: str
+    zone: str
+    stops_submissions: bool
+    recorded_at: str
+    deliveries: list[AlertDelivery]
+
+
+class Alerts(_Out):
+    items: list[Alert]
+
+
 class Balance(_Out):
     """What stands on an account: micro-units of a currency, or units of a resource; debits are positive."""
 

@@ -33,7 +33,7 @@ BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier o
             "credited", "rejected", "withdrawn", "run", "block", "subscription", "KIND", "raise", "comment",
             "pass on", "centre answer", "credit", "reject", "withdraw", "given", "waits to begin", "not covered",
             "canceled", "cancellation asked for", "waiting", "posted", "refused", "as used", "trial", "payer",
-            "operator", "centre",
+            "operator", "centre", "webhook", "mail",
             *KINDS.values())  # fmt: skip
 
 
