@@ -29,6 +29,7 @@ from gateway.api import (
     problems,
     projects,
     reconciliation,
+    refunds,
     reports,
     settlements,
     sites,
@@ -80,6 +81,7 @@ def create_app(services: Services) -> FastAPI:
         openings.router,
         orders.router,
         billing.router,
+        refunds.router,
         budgets.router,
     ):
         app.include_router(router, prefix="/api/v2", dependencies=[Depends(known_query)])

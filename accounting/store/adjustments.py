@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
 from accounting.money import format_micro
 from accounting.store import contracts
+from accounting.store.alone import alone_micro
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
 from accounting.store.schema import ADJUSTMENTS, BALANCES, CHARGES, DECISIONS, lock
 
 KINDS = ("adjustment", "write_off")
-# What one person may post alone, up to the threshold, is counted over so long.
-ALONE_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Adjustment:
 def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro: int, now: datetime) -> str:
     """Ask for it; `posted` at once up to the threshold, else `waiting` for a second person.
 
-    What a person has posted alone for the project within `ALONE_FOR` counts: many small ones are a large one. Raises
+    What the person has given up or paid out alone of late counts (`alone.py`): many small ones are a large one. Raises
     `AccountingError` for a charge that is not of this project and currency.
     """
     if wanted.kind not in KINDS or not wanted.reason.strip():
@@ -49,8 +48,7 @@ def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro:
         raise AccountingError("it changes something, and a write-off is more than nothing")
     if wanted.charge_id is not None and not _is_of(conn, wanted):
         raise AccountingError(f"the project has no charge {wanted.charge_id} in {wanted.currency}")
-    lock(conn, {f"adjustments:{wanted.requested_by}"})
-    alone = _alone(conn, wanted, since=now - ALONE_FOR)
+    alone = alone_micro(conn, wanted.requested_by, project_id=wanted.project_id, currency=wanted.currency, now=now)
     four_eyes = alone + abs(wanted.amount_micro) > four_eyes_micro
     conn.execute(
         insert(ADJUSTMENTS).values(
@@ -118,16 +116,6 @@ def _is_of(conn: Connection, wanted: Adjustment) -> bool:
         CHARGES.c.currency == wanted.currency,
     )  # fmt: skip
     return conn.scalar(query) is not None
-
-
-def _alone(conn: Connection, wanted: Adjustment, *, since: datetime) -> int:
-    """What the person who asks has posted for this project without a second one, whichever way."""
-    query = select(func.coalesce(func.sum(func.abs(ADJUSTMENTS.c.amount_micro)), 0)).where(
-        ADJUSTMENTS.c.requested_by == wanted.requested_by, ADJUSTMENTS.c.project_id == wanted.project_id,
-        ADJUSTMENTS.c.currency == wanted.currency, ADJUSTMENTS.c.four_eyes.is_(False),
-        ADJUSTMENTS.c.recorded_at > since,
-    )  # fmt: skip
-    return int(conn.scalar(query) or 0)
 
 
 def _post(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:

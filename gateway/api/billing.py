@@ -16,7 +16,7 @@ from accounting.errors import PaymentRefused
 from accounting.money import format_micro
 from accounting.payments.top_up_store import top_up as top_up_of
 from accounting.reconciling.confirmed import confirmed
-from accounting.store import adjustments, payments, periods
+from accounting.store import adjustments, periods
 from accounting.store.adjustments import Adjustment
 from accounting.store.payments import Payment
 from accounting.store.periods import Period
@@ -141,25 +141,6 @@ def top_up(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
         return {"id": made, "project": row.id, "amount": format_micro(amount), "currency": row.currency}
 
     return answer(Once.of(admin, idempotency_key, "POST /billing/top-ups", body).made(services, make), 201)
-
-
-@router.post("/refunds", **describe.route(
-    models.TopUp, status=201, body=models.RefundIn, refuses=(402, 403, 404, 422)
-))  # fmt: skip
-def refund(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Pay back what a project has neither used nor set aside (operator)."""
-    wanted = read(models.RefundIn, body)
-    now = services.clock()
-    amount = micro_of(wanted.amount, "/amount")
-
-    def make(conn: Connection) -> Mapping[str, Any]:
-        row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
-        key = f"refund:{new_id('q', now)}"
-        payments.refund(conn, project_id=row.id, currency=row.currency, amount_micro=amount, idem_key=key,
-                        reason=wanted.reason, now=now)  # fmt: skip
-        return {"id": key, "project": row.id, "amount": format_micro(-amount), "currency": row.currency}
-
-    return answer(Once.of(admin, idempotency_key, "POST /billing/refunds", body).made(services, make), 201)
 
 
 # ---------------------------------------------------------------- adjustments

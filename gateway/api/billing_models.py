@@ -270,6 +270,24 @@ class TopUp(_Out):
     currency: str
 
 
+class AskedRefund(TopUp):
+    """A deposit to be paid back; `state`: posted, or waiting for a second person."""
+
+    state: str
+
+
+class Refund(AskedRefund):
+    """A deposit that is paid back, waits for a second person, or was refused by one."""
+
+    reason: str
+    requested_by: str
+    decided_by: str | None
+
+
+class Refunds(_Out):
+    items: list[Refund]
+
+
 class Adjustment(_Out):
     """A change that was asked for; state: waiting, posted, refused."""
 

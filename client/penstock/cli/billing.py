@@ -202,9 +202,18 @@ def match_top_up(payment: int, top_up: str, as_json: bool) -> int:
 @click.option("--reason", required=True)
 @json_option
 def refund(project: str, amount: str, reason: str, as_json: bool) -> int:
-    """Pay AMOUNT back that PROJECT has not used (operator)."""
+    """Pay AMOUNT back that PROJECT has not used (operator); of much a second operator decides."""
     body = {"project": project, "amount": amount, "reason": reason}
-    return _post("billing/refunds", body, as_json, "{id}: {amount} {currency}")
+    return _post("billing/refunds", body, as_json, "{id}: {amount} {currency}, {state}")
+
+
+@billing.command()
+@json_option
+def refunds(as_json: bool) -> int:
+    """Deposits that are paid back (operator); `decide` those that wait for a second person."""
+    return _list(_get("billing/refunds"), as_json, {
+        "id": "ID", "project": "PROJECT", "amount": "AMOUNT", "currency": "", "state": "STATE", "reason": "REASON",
+    })  # fmt: skip
 
 
 @billing.command(context_settings={"ignore_unknown_options": True})  # -0.50 is an amount
@@ -250,8 +259,8 @@ def clearings(invoice: str | None, as_json: bool) -> int:
 @click.option("--approve/--refuse", required=True)
 @json_option
 def decide(asked: str, approve: bool, as_json: bool) -> int:
-    """Post or refuse what another operator ASKED for: an adjustment, a clearing, a match or an order taken back."""
-    what = {"u": "billing/unmatches", "k": "cancellations", "w": "billing/clearings"}
+    """Post or refuse what another operator ASKED for: an adjustment, a clearing, a refund, a match or order taken back."""
+    what = {"u": "billing/unmatches", "k": "cancellations", "w": "billing/clearings", "q": "billing/refunds"}
     where = what.get(asked[:1], "billing/adjustments")
     return _post(f"{where}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
 

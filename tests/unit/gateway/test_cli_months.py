@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from accounting.calendar import month_of
-from gateway.identity import service
 from tests.builders import Gateway
 from tests.unit.accounting.invoicing import charge, run
 from tests.unit.gateway.test_api_billing import ISSUER, PAYER
@@ -110,7 +109,5 @@ def test_everybody_is_told_what_their_token_is_good_for(
 ) -> None:
     assert "operator" in type_("whoami").splitlines()
     assert "projects: 1, owner of 1" in type_("whoami", as_=alice)
-    lin = login("lin")
-    with gateway.services.db.write() as conn:
-        service.add_staff(conn, site_id="local", user_id=service.user_id_of(conn, "lin"))
+    lin = login("lin", staff="local")
     assert "works for local" in type_("whoami", as_=lin)
