@@ -259,7 +259,7 @@ def clearings(invoice: str | None, as_json: bool) -> int:
 @click.option("--approve/--refuse", required=True)
 @json_option
 def decide(asked: str, approve: bool, as_json: bool) -> int:
-    """Post or refuse what another operator ASKED for: an adjustment, a clearing, a refund, a match or order taken back."""
+    """Post or refuse what another operator ASKED for: adjustment, clearing, refund, match or order taken back."""
     what = {"u": "billing/unmatches", "k": "cancellations", "w": "billing/clearings", "q": "billing/refunds"}
     where = what.get(asked[:1], "billing/adjustments")
     return _post(f"{where}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
