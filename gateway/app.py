@@ -14,6 +14,7 @@ from gateway.api import (
     agents,
     allocations,
     billing,
+    budgets,
     clearings,
     contracts,
     describe,
@@ -28,6 +29,7 @@ from gateway.api import (
     problems,
     projects,
     reconciliation,
+    refunds,
     reports,
     settlements,
     sites,
@@ -79,6 +81,8 @@ def create_app(services: Services) -> FastAPI:
         openings.router,
         orders.router,
         billing.router,
+        refunds.router,
+        budgets.router,
     ):
         app.include_router(router, prefix="/api/v2", dependencies=[Depends(known_query)])
     app.include_router(sites.open_router)

@@ -21,6 +21,7 @@ from gateway.identity.service import key_source
 from gateway.jobs import repository
 from gateway.jobs.tables import GatewayRow
 from gateway.migrations import schema
+from gateway.notices.webhook import load_or_create_secret
 from gateway.pace import Paces
 from gateway.services import Services, Sites
 from gateway.settings import Settings
@@ -59,6 +60,8 @@ def compose(
     """Everything wired; sites that cannot be built are there, closed, with their reason."""
     db = db or open_database(settings)
     master = load_or_create(settings.effective_master_key_file)
+    if settings.webhook_url is not None:  # made, or found wanting, at the start: the receiver needs it too
+        load_or_create_secret(settings.effective_webhook_secret_file)
     hub = Hub()
     agents = hub.channel if settings.hub_url is None else relayed(settings.hub_url)
     paces = Paces(clock)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, HttpUrl
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -38,6 +38,12 @@ class Settings(BaseSettings):
     evidence_origin: str = Field(
         default="", description="The log's name, like `gw.example/log`; default: by gateway id"
     )
+    notices_s: float = Field(default=5.0, description="How often notices that wait are sent")
+    webhook_url: HttpUrl | None = Field(default=None, description="Where notices are posted; default: nowhere")
+    webhook_secret_file: Path | None = Field(
+        default=None, description="What signs them; default: `home`/webhook.secret, made where it is missing"
+    )
+    webhook_timeout_s: float = Field(default=10.0, gt=0, le=60)
     good_looks: int = Field(default=3, description="Looks at both sources without a trace before a job is lost")
     unknown_wait_s: float = Field(default=5.0, description="First look-up of an unknown submission comes after this")
     dispatch_batch: int = Field(default=100, description="Jobs handed to one site in one batch")
@@ -60,6 +66,10 @@ class Settings(BaseSettings):
     @property
     def effective_master_key_file(self) -> Path:
         return self.master_key_file or self.home / "master.key"
+
+    @property
+    def effective_webhook_secret_file(self) -> Path:
+        return self.webhook_secret_file or self.home / "webhook.secret"
 
     @classmethod
     def settings_customise_sources(

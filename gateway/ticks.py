@@ -19,6 +19,7 @@ from gateway.jobs.facts import facts
 from gateway.jobs.repository import StaleLease
 from gateway.jobs.standby import accepting
 from gateway.jobs.watch import watch
+from gateway.notices.deliver import deliver
 from gateway.services import Lease, Services
 from gateway.settings import Settings
 
@@ -40,6 +41,7 @@ TICKS = (
     Tick("collect", collect, lambda s: s.collect_s),
     Tick("orders", open_orders, lambda s: s.orders_s),
     Tick("upkeep", upkeep, lambda s: s.facts_s),
+    Tick("notices", deliver, lambda s: s.notices_s),
     Tick("meters", watch_meters, lambda s: s.meters_s),
     Tick("evidence", append, lambda s: s.evidence_s),
     Tick("facts", facts, lambda s: s.facts_s),

@@ -27,7 +27,7 @@ from accounting.ledger import BAD_DEBT, CASH, Entry, Posting, paid
 from accounting.minor_units import micro_per_minor, plain, to_micro
 from accounting.payments.store import lock_receivables, open_documents
 from accounting.store import book
-from accounting.store.adjustments import ALONE_FOR
+from accounting.store.alone import NEED_TWO, alone_micro
 from accounting.store.cleared import (
     CLEARING_DECISIONS,
     CLEARINGS,
@@ -42,7 +42,6 @@ from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS
 from accounting.store.settled import DOCUMENTS, settled_minor
 
 KINDS = (WRITE_OFF, DEPOSIT, SET_OFF, REFUND)
-_NEED_TWO = (WRITE_OFF, REFUND)  # money is given up or goes out
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +72,19 @@ class _Decided:
 def request_clearing(conn: Connection, wanted: Clearing, *, four_eyes_micro: int, now: datetime) -> str:
     """Ask for it; `posted` at once, or `waiting` where so much is written off or paid back that a second one decides.
 
-    What a person has written off and paid back alone within `ALONE_FOR` counts. Raises `PaymentRefused` for more than
-    there is.
+    What the person has given up or paid out alone of late counts, also by adjustments (`store/alone.py`). Raises
+    `PaymentRefused` for more than there is.
     """
     lock_receivables(conn)
     if wanted.kind not in KINDS or not wanted.reason.strip():
         raise PaymentRefused(f"a clearing is one of {', '.join(KINDS)}, with a reason")
     checked = _checked(conn, wanted)
     currency, amount = checked.document.currency, checked.amount_minor
-    alone = _alone(conn, wanted.requested_by, currency, since=now - ALONE_FOR)
-    four_eyes = wanted.kind in _NEED_TWO and to_micro(alone + abs(amount), currency) > four_eyes_micro
+    four_eyes = False
+    if wanted.kind in NEED_TWO:
+        project_id = checked.document.project_id
+        alone = alone_micro(conn, wanted.requested_by, project_id=project_id, currency=currency, now=now)
+        four_eyes = alone + to_micro(abs(amount), currency) > four_eyes_micro
     conn.execute(insert(CLEARINGS).values(
         id=wanted.id, kind=wanted.kind, document=wanted.document, source=wanted.source, amount_minor=amount,
         currency=currency, reason=wanted.reason, four_eyes=four_eyes, requested_by=wanted.requested_by,
@@ -243,14 +245,6 @@ def _book(
     key = f"clearing:{c.id}"
     postings = (*(Posting(account, c.document.currency, amount) for account, amount in legs), *more)
     return book(conn, [Entry(key, kind, now, postings, f"{c.document.number}: {c.reason}"[:500])], now=now)[key]
-
-
-def _alone(conn: Connection, person: str, currency: str, *, since: datetime) -> int:
-    query = select(func.coalesce(func.sum(func.abs(CLEARINGS.c.amount_minor)), 0)).where(
-        CLEARINGS.c.requested_by == person, CLEARINGS.c.currency == currency, CLEARINGS.c.kind.in_(_NEED_TWO),
-        CLEARINGS.c.four_eyes.is_(False), CLEARINGS.c.recorded_at > since,
-    )  # fmt: skip
-    return int(conn.scalar(query) or 0)
 
 
 def _with_decisions() -> Any:

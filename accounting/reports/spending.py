@@ -33,11 +33,12 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose work is seen: everything, or some projects and one's own."""
+    """Whose work is seen: everything, or some projects, one's own, and what was done at some sites."""
 
     everything: bool
     project_ids: tuple[str, ...] = ()
     user_id: str = ""
+    site_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ def _ordered(conn: Connection, question: Question, scope: Scope) -> Iterator[Spe
     if question.user_ids:
         return
     base = ORDER_PRICES.join(ENTRIES, ENTRIES.c.id == ORDER_PRICES.c.entry_id)
-    wanted: list[Any] = [] if scope.everything else [ORDER_PRICES.c.project_id.in_(scope.project_ids)]
+    seen = or_(ORDER_PRICES.c.project_id.in_(scope.project_ids), ORDER_PRICES.c.site_id.in_(scope.site_ids))
+    wanted: list[Any] = [] if scope.everything else [seen]
     if question.as_of is not None:
         wanted.append(ORDER_PRICES.c.recorded_at <= question.as_of)
     for column_, ids in ((ORDER_PRICES.c.project_id, question.project_ids),
@@ -198,7 +200,8 @@ def _filters(question: Question, scope: Scope) -> Sequence[Any]:
         if ids:
             wanted.append(column_.in_(ids))
     if not scope.everything:
-        wanted.append(or_(CHARGES.c.project_id.in_(scope.project_ids), USAGE.c.user_id == scope.user_id))
+        wanted.append(or_(CHARGES.c.project_id.in_(scope.project_ids), USAGE.c.user_id == scope.user_id,
+                          USAGE.c.site_id.in_(scope.site_ids)))  # fmt: skip
     return wanted
 
 

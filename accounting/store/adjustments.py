@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
 from accounting.money import format_micro
 from accounting.store import contracts
+from accounting.store.alone import alone_micro
 from accounting.store.given_back import left_of_charge
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
 from accounting.store.schema import ADJUSTMENTS, BALANCES, CHARGES, DECISIONS, lock, lock_projects
 
 KINDS = ("adjustment", "write_off")
-# What one person may post alone, up to the threshold, is counted over so long.
-ALONE_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Adjustment:
 def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro: int, now: datetime) -> str:
     """Ask for it; `posted` at once up to the threshold, else `waiting` for a second person.
 
-    What a person has posted alone for the project within `ALONE_FOR` counts: many small ones are a large one. Raises
+    What the person has given up or paid out alone of late counts (`alone.py`): many small ones are a large one. Raises
     `AccountingError` for a charge that is not of this project and currency.
     """
     if wanted.kind not in KINDS or not wanted.reason.strip():
@@ -51,8 +50,7 @@ def request_adjustment(conn: Connection, wanted: Adjustment, *, four_eyes_micro:
     if wanted.charge_id is not None and not _is_of(conn, wanted):
         raise AccountingError(f"the project has no charge {wanted.charge_id} in {wanted.currency}")
     _assert_left(conn, wanted)
-    lock(conn, {f"adjustments:{wanted.requested_by}"})
-    alone = _alone(conn, wanted, since=now - ALONE_FOR)
+    alone = alone_micro(conn, wanted.requested_by, project_id=wanted.project_id, currency=wanted.currency, now=now)
     four_eyes = alone + abs(wanted.amount_micro) > four_eyes_micro
     conn.execute(
         insert(ADJUSTMENTS).values(
@@ -131,16 +129,6 @@ def _assert_left(conn: Connection, a: Adjustment) -> None:
     if -a.amount_micro > left:
         money = f"{format_micro(left)} {a.currency}"
         raise AccountingError(f"{money} is left of charge {a.charge_id}: the rest was given back already")
-
-
-def _alone(conn: Connection, wanted: Adjustment, *, since: datetime) -> int:
-    """What the person who asks has posted for this project without a second one, whichever way."""
-    query = select(func.coalesce(func.sum(func.abs(ADJUSTMENTS.c.amount_micro)), 0)).where(
-        ADJUSTMENTS.c.requested_by == wanted.requested_by, ADJUSTMENTS.c.project_id == wanted.project_id,
-        ADJUSTMENTS.c.currency == wanted.currency, ADJUSTMENTS.c.four_eyes.is_(False),
-        ADJUSTMENTS.c.recorded_at > since,
-    )  # fmt: skip
-    return int(conn.scalar(query) or 0)
 
 
 def _post(conn: Connection, a: Adjustment, *, by: str, now: datetime) -> None:

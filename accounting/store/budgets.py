@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from accounting import calendar
 from accounting.errors import AccountingError
 from accounting.store.holds import is_receivable
-from accounting.store.schema import ACCOUNTS, ALERTS, BUDGETS, ENTRIES, POSTINGS, upsert
+from accounting.store.schema import ACCOUNTS, ALERTS, BALANCES, BUDGETS, ENTRIES, POSTINGS, upsert
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -30,18 +30,38 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
-    """A threshold that was passed for the first time in its span."""
+class Standing:
+    """What of a budget is gone in the span that now is in: charged there, and held now by jobs that wait or run.
+
+    `elsewhere` is what the project was charged outside of the span.
+    """
 
     budget: Budget
     span_start: datetime
-    threshold: int
     spent: int
+    held: int
+    elsewhere: int
+
+    @property
+    def used(self) -> int:
+        return self.spent + self.held
+
+    @property
+    def left(self) -> int:
+        return max(0, self.budget.amount - self.used)
+
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """The thresholds that are passed, in per cent."""
+        return tuple(t for t in sorted(self.budget.thresholds) if self.used * 100 >= self.budget.amount * t)
 
 
-def reached(budget: Budget, used: int) -> tuple[int, ...]:
-    """The thresholds that what was used has passed, in per cent."""
-    return tuple(t for t in sorted(budget.thresholds) if used * 100 >= budget.amount * t)
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A threshold that was passed for the first time in its span."""
+
+    standing: Standing
+    threshold: int
 
 
 def add_budget(conn: Connection, budget: Budget, *, now: datetime) -> None:
@@ -91,24 +111,45 @@ def spent(conn: Connection, budget: Budget, *, now: datetime) -> tuple[datetime,
     return start, int(conn.scalar(query) or 0)
 
 
+def standing(conn: Connection, budget: Budget, *, now: datetime) -> Standing:
+    """Charged and held: a hold counts in the span that now is in, for nobody knows yet when its run will end."""
+    start, used = spent(conn, budget, now=now)
+    query = select(BALANCES.c.posted, BALANCES.c.held)
+    at = (BALANCES.c.project_id == budget.project_id) & (BALANCES.c.commodity == budget.commodity)
+    row = conn.execute(query.where(at)).one_or_none()
+    if row is None:
+        return Standing(budget, start, used, 0, 0)
+    return Standing(budget, start, used, int(row.held), int(row.posted) - used)
+
+
 def alert(conn: Connection, *, now: datetime) -> list[Alert]:
     """Thresholds that are passed and were not told yet in this span."""
     found = []
     for budget in budgets(conn):
-        start, used = spent(conn, budget, now=now)
+        there = standing(conn, budget, now=now)
         rows = [
-            {"budget_id": budget.id, "span_start": start, "threshold": t, "spent": used, "recorded_at": now}
-            for t in reached(budget, used)
-        ]
+            {"budget_id": budget.id, "span_start": there.span_start, "threshold": t, "spent": there.spent,
+             "recorded_at": now}
+            for t in there.reached
+        ]  # fmt: skip
         if rows:
             new = upsert(conn, ALERTS).on_conflict_do_nothing().returning(ALERTS.c.threshold)
-            found += [Alert(budget, start, t, used) for t in sorted(conn.scalars(new, rows))]
+            found += [Alert(there, t) for t in sorted(conn.scalars(new, rows))]
     return found
 
 
-def stopped_by(conn: Connection, project_id: str, *, now: datetime) -> Budget | None:
-    """The budget that lets this project submit nothing more, if any."""
-    for budget in budgets(conn, project_id):
-        if budget.stop and spent(conn, budget, now=now)[1] >= budget.amount:
-            return budget
-    return None
+def tightest_stop(conn: Connection, project_id: str, *, now: datetime) -> Standing | None:
+    """Of the budgets that stop a project the one of which the least is left."""
+    stops = [standing(conn, b, now=now) for b in budgets(conn, project_id) if b.stop]
+    return min(stops, key=lambda s: s.budget.amount - s.used, default=None)
+
+
+def passed_since(conn: Connection, seen: Standing) -> bool:
+    """Whether a project has charged and held more than a budget lets it, which stood at `seen` a moment ago.
+
+    One row is read, not the month: what the submissions of a project lock is looked at while it is locked.
+    """
+    query = select(BALANCES.c.posted + BALANCES.c.held).where(
+        BALANCES.c.project_id == seen.budget.project_id, BALANCES.c.commodity == seen.budget.commodity
+    )
+    return int(conn.scalar(query) or 0) - seen.elsewhere > seen.budget.amount

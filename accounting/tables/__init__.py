@@ -87,6 +87,7 @@ from accounting.tables.recon import (
     StatementRow,
     StatementSignatureRow,
 )
+from accounting.tables.refunds import DepositRefundDecisionRow, DepositRefundRow
 from accounting.tables.settlement import (
     FxRateRow,
     SettlementEndRow,
@@ -107,6 +108,7 @@ __all__ = [
     "PartyRow", "PartyKeyRow", "AgreementRow", "TariffRow", "SignatureRow", "PriceRuleRow", "DiscountRow",
     "ProjectTermsRow", "OrderRow", "OrderPriceRow", "OrderItemRow", "AllocationRow", "AllocationEventRow",
     "OpeningRow", "OpeningEventRow", "OrderCancellationRow", "OrderCancellationDecisionRow",
+    "DepositRefundRow", "DepositRefundDecisionRow",
     "AccountRow", "JournalEntryRow", "PostingRow", "ChargeRow", "ChargeReversalRow", "BalanceRow", "HoldRow",
     "PeriodRow", "PeriodEventRow", "TierCountRow", "AccrualRow", "AccrualReversalRow",
     "ClearingRow", "ClearingDecisionRow",

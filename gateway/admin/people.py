@@ -56,10 +56,15 @@ def staff(args: argparse.Namespace) -> None:
         if args.site not in services.sites and not args.remove:
             raise NotFound(tr("There is no site {site}.", site=args.site))
         with services.db.write() as conn:
-            change = service.remove_staff if args.remove else service.add_staff
-            change(conn, site_id=args.site, user_id=service.user_id_of(conn, args.user))
-    told = "{user} does not work for {site} any more" if args.remove else "{user} works for {site}"
-    print(tr(told, user=args.user, site=args.site))
+            user_id = service.user_id_of(conn, args.user)
+            if args.remove:
+                service.remove_staff(conn, site_id=args.site, user_id=user_id)
+                print(tr("{user} does not work for {site} any more", user=args.user, site=args.site))
+                return
+            ended = service.add_staff(conn, site_id=args.site, user_id=user_id, now=utc_now())
+    print(tr("{user} works for {site}", user=args.user, site=args.site))
+    if ended:
+        print(tr("their tokens have ended; a new one: python -m gateway admin token {user}", user=args.user))
 
 
 def token(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The books over HTTP: charges and why, months, payments, adjustments, budgets, balances as of any day."""
+"""The books over HTTP: charges and why, months, payments, adjustments, balances as of any day."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from starlette.responses import Response
 
 from accounting import store as books
 from accounting.errors import PaymentRefused
-from accounting.ledger import CORE_SECONDS
 from accounting.money import format_micro
 from accounting.payments.top_up_store import top_up as top_up_of
 from accounting.reconciling.confirmed import confirmed
-from accounting.store import adjustments, budgets, payments, periods
+from accounting.store import adjustments, periods
 from accounting.store.adjustments import Adjustment
-from accounting.store.budgets import Budget
 from accounting.store.payments import Payment
 from accounting.store.periods import Period
 from accounting.store.reading import charge_page
@@ -145,25 +143,6 @@ def top_up(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
     return answer(Once.of(admin, idempotency_key, "POST /billing/top-ups", body).made(services, make), 201)
 
 
-@router.post("/refunds", **describe.route(
-    models.TopUp, status=201, body=models.RefundIn, refuses=(402, 403, 404, 422)
-))  # fmt: skip
-def refund(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Pay back what a project has neither used nor set aside (operator)."""
-    wanted = read(models.RefundIn, body)
-    now = services.clock()
-    amount = micro_of(wanted.amount, "/amount")
-
-    def make(conn: Connection) -> Mapping[str, Any]:
-        row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
-        key = f"refund:{new_id('q', now)}"
-        payments.refund(conn, project_id=row.id, currency=row.currency, amount_micro=amount, idem_key=key,
-                        reason=wanted.reason, now=now)  # fmt: skip
-        return {"id": key, "project": row.id, "amount": format_micro(-amount), "currency": row.currency}
-
-    return answer(Once.of(admin, idempotency_key, "POST /billing/refunds", body).made(services, make), 201)
-
-
 # ---------------------------------------------------------------- adjustments
 
 
@@ -206,46 +185,6 @@ def decide(services: Svc, admin: Admin, adjustment: Word, body: Body) -> Respons
     with services.db.write() as conn:
         state = adjustments.decide(conn, adjustment, approve=wanted.approve, by=admin.user_id, now=services.clock())
     return answer({"id": adjustment, "state": state})
-
-
-# ---------------------------------------------------------------- budgets
-
-
-@router.get("/budgets", **describe.route(models.Budgets, refuses=(404,)))
-def list_budgets(services: Svc, person: Who, project: Word) -> Response:
-    """A project's budgets and what of them is spent."""
-    with services.db.read() as conn:
-        row = project_row(conn, person, project, Verb.SEE_PROJECT)
-        items = [_budget(conn, b, services.clock()) for b in budgets.budgets(conn, row.id)]
-    return answer({"items": items})
-
-
-@router.post("/budgets", **describe.route(models.Budget, status=201, body=models.NewBudgetIn, refuses=(403, 404, 422)))
-def add_budget(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Watch what a project spends, in its currency; with `stop` it submits nothing beyond (its owner)."""
-    wanted = read(models.NewBudgetIn, body)
-    now = services.clock()
-
-    def make(conn: Connection) -> Mapping[str, Any]:
-        row = project_row(conn, person, wanted.project, Verb.MANAGE_PROJECT)
-        budget = Budget(new_id("b", now), row.id, row.currency, micro_of(wanted.amount, "/amount"), wanted.span,
-                        zone_of(wanted.zone), wanted.thresholds, wanted.stop)  # fmt: skip
-        budgets.add_budget(conn, budget, now=now)
-        return _budget(conn, budget, now)
-
-    return answer(Once.of(person, idempotency_key, "POST /billing/budgets", body).made(services, make), 201)
-
-
-@router.delete("/budgets/{budget}", **describe.route(models.Outcome, refuses=(403, 404)))
-def close_budget(services: Svc, person: Who, budget: Word) -> Response:
-    """Watch it no more (the project's owner)."""
-    with services.db.write() as conn:
-        found = next((b for b in budgets.budgets(conn) if b.id == budget), None)
-        if found is None:
-            raise NotFound(f"There is no budget {budget!r} that you may see.")
-        project_row(conn, person, found.project_id, Verb.MANAGE_PROJECT)
-        budgets.close_budget(conn, budget, now=services.clock())
-    return answer({"id": budget, "state": "closed"})
 
 
 # ---------------------------------------------------------------- reports
@@ -344,14 +283,4 @@ def _adjustment(a: Any) -> dict[str, Any]:
         "id": a.id, "kind": a.kind, "project": a.project_id, "currency": a.currency,
         "amount": format_micro(a.amount_micro), "reason": a.reason, "state": a.decision or "waiting",
         "requested_by": a.requested_by, "decided_by": a.decided_by, "charge": a.charge_id,
-    }  # fmt: skip
-
-
-def _budget(conn: Connection, b: Budget, now: Any) -> dict[str, Any]:
-    start, used = budgets.spent(conn, b, now=now)
-    shown = str if b.commodity == CORE_SECONDS else format_micro
-    return {
-        "id": b.id, "project": b.project_id, "commodity": b.commodity, "amount": shown(b.amount),
-        "spent": shown(used), "span": b.span, "span_start": views.stamp(start), "zone": b.zone,
-        "thresholds": list(b.thresholds), "reached": list(budgets.reached(b, used)), "stop": b.stop,
     }  # fmt: skip

@@ -141,7 +141,7 @@ class DecisionIn(_In):
 
 
 class NewBudgetIn(_In):
-    """What a project means to spend; alerts in per cent; `stop`: no more submissions at 100."""
+    """What a project means to spend; alerts in per cent; `stop`: nothing is submitted that would pass it."""
 
     project: Name
     amount: Amount
@@ -270,6 +270,24 @@ class TopUp(_Out):
     currency: str
 
 
+class AskedRefund(TopUp):
+    """A deposit to be paid back; `state`: posted, or waiting for a second person."""
+
+    state: str
+
+
+class Refund(AskedRefund):
+    """A deposit that is paid back, waits for a second person, or was refused by one."""
+
+    reason: str
+    requested_by: str
+    decided_by: str | None
+
+
+class Refunds(_Out):
+    items: list[Refund]
+
+
 class Adjustment(_Out):
     """A change that was asked for; state: waiting, posted, refused. Asked for by `books`: what a credit and a changed
     record of `charge` both gave back is charged again; where they had two reasons, adjust the charge downwards."""
@@ -291,13 +309,16 @@ class Adjustments(_Out):
 
 
 class Budget(_Out):
-    """A budget, what of it is spent in the span that now is in, and the thresholds (per cent) that it has reached."""
+    """A budget, what of it is spent in the span that now is in and held by jobs, and the thresholds (per cent) that
+    both together have reached."""
 
     id: str
     project: str
     commodity: str
     amount: str
     spent: str
+    held: str
+    left: str
     span: str
     span_start: str
     zone: str
@@ -308,6 +329,39 @@ class Budget(_Out):
 
 class Budgets(_Out):
     items: list[Budget]
+
+
+class AlertDelivery(_Out):
+    """One way that an alert goes: `waiting` (to be tried `at`), `delivered` or `given_up` (then)."""
+
+    channel: str
+    state: str
+    tries: int
+    error: str
+    at: str
+
+
+class Alert(_Out):
+    """A threshold of a budget that was passed, with the figures of that moment: what the webhook is sent as `data`."""
+
+    id: str
+    budget: str
+    project: str
+    threshold_percent: int
+    amount: str
+    spent: str
+    held: str
+    currency: str
+    span: str
+    span_start: str
+    zone: str
+    stops_submissions: bool
+    recorded_at: str
+    deliveries: list[AlertDelivery]
+
+
+class Alerts(_Out):
+    items: list[Alert]
 
 
 class Balance(_Out):

@@ -50,8 +50,8 @@ def spend(
     as_of: At = None, zone: Zone = ZONE, format: Literal["json", "csv", "svg"] = "json",
     lang: Literal["en", "zh"] = "en",
 ) -> Response:  # fmt: skip
-    """What was spent on runs and orders: the operator sees all, an owner the project, everybody their own work; also as
-    CSV or plot."""
+    """What was spent on runs and orders: the operator sees all, an owner the project, a centre's staff what ran and
+    was ordered there, everybody their own work; also as CSV or plot."""
     try:
         first, last = _span(services.clock(), zone, month, start, end)
         with services.db.read() as conn:

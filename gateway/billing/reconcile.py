@@ -196,7 +196,7 @@ def _must_be_of_both_sides(conn: Connection, site_id: str, one: str, other: str)
     staff = set(conn.scalars(query))
     if not operators & {one, other}:
         raise Refused("the operator must propose this or countersign it: the centre has done both")
-    if staff and not any(a in operators and b in staff for a, b in ((one, other), (other, one))):
+    if staff and not any(a in operators and b in staff - operators for a, b in ((one, other), (other, one))):
         raise Refused("somebody of the centre must propose this or countersign it: the operator has done both")
 
 

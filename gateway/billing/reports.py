@@ -40,11 +40,12 @@ class Report:
 
 
 def scope_of(person: Person) -> Scope:
-    """The operator sees everything, an owner the project, everybody their own work."""
+    """The operator sees everything, an owner the project, a centre's staff its site, everybody their own work."""
     if can(person, Verb.OPERATE):
         return Scope(True)
     owned = tuple(p for p in person.roles if can(person, Verb.SEE_BILL, ("project", p)))
-    return Scope(False, owned, person.user_id)
+    sites = tuple(s for s in sorted(person.staff_of) if can(person, Verb.SEE_SITE, ("site", s)))
+    return Scope(False, owned, person.user_id, sites)
 
 
 def report(conn: Connection, person: Person, question: Question) -> Report:

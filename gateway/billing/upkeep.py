@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from accounting import store as books
+from accounting.money import format_micro
 from accounting.store import allocations, budgets, paid_spans
+from accounting.store.budgets import Alert
 from gateway.db import table_of
 from gateway.identity.tables import ProjectRow
 from gateway.jobs import repository
+from gateway.notices import deliver, outbox
 from gateway.services import Lease, Services
 
 log = structlog.get_logger()
@@ -41,7 +45,28 @@ def upkeep(services: Services, lease: Lease, now: datetime) -> UpkeepReport:
         paid_spans.end_canceled(conn, now=now)
         charged = books.charge_pending(conn, currencies, now=now) if waiting else 0
         alerts = budgets.alert(conn, now=now)
+        _tell(services, conn, alerts, now)
     for alert in alerts:
-        log.warning("budget_reached", budget=alert.budget.id, project=alert.budget.project_id,
-                    percent=alert.threshold, spent=alert.spent, amount=alert.budget.amount)  # fmt: skip
+        there = alert.standing
+        log.warning("budget_reached", budget=there.budget.id, project=there.budget.project_id, percent=alert.threshold,
+                    spent=there.spent, held=there.held, amount=there.budget.amount)  # fmt: skip
     return UpkeepReport(expired, renewed, charged, len(alerts))
+
+
+def _tell(services: Services, conn: Connection, alerts: Sequence[Alert], now: datetime) -> None:
+    """Put a notice into the outbox for each threshold, in the transaction that has found it passed."""
+    if not alerts:
+        return
+    names = {r.id: r.name for r in conn.execute(select(_PROJECTS.c.id, _PROJECTS.c.name))}
+    news = []
+    for alert in alerts:
+        there, budget = alert.standing, alert.standing.budget
+        data = {
+            "budget": budget.id, "project": names.get(budget.project_id, budget.project_id),
+            "threshold_percent": alert.threshold, "amount": format_micro(budget.amount),
+            "spent": format_micro(there.spent), "held": format_micro(there.held), "currency": budget.commodity,
+            "span": budget.span, "span_start": there.span_start.isoformat(), "zone": budget.zone,
+            "stops_submissions": budget.stop and there.left == 0,
+        }  # fmt: skip
+        news.append(outbox.News("budget.reached", budget.project_id, budget.id, data))
+    outbox.put(conn, news, to=deliver.ways(services), now=now)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from accounting import store as books
 from gateway.db import Database, table_of
 from gateway.errors import Conflict, Invalid, NotFound, Problem, SiteClosedError, SiteUnreachableError
+from gateway.identity import tokens
 from gateway.identity.keys import MasterKey, new_key_pair
 from gateway.identity.tables import CentreStaffRow, MembershipRow, ProjectRow, SiteAccountRow, UserRow
 from gateway.ids import new_id
@@ -76,11 +77,20 @@ def remove_member(conn: Connection, *, project_id: str, user_id: str) -> None:
         raise NotFound("That person is no member.")
 
 
-def add_staff(conn: Connection, *, site_id: str, user_id: str) -> None:
-    """A person works for a centre: sees its jobs, answers its disputes, bills and signs for it."""
+def add_staff(conn: Connection, *, site_id: str, user_id: str, now: datetime) -> int:
+    """A person works for a centre: sees its jobs, answers its disputes, bills and signs for it.
+
+    Who was no second pair of eyes before loses every token: an operator may have made one, and would hold both pairs.
+    The next one is made on the host. Returns how many ended; raises `Conflict` for an operator, who cannot speak for
+    the other side.
+    """
+    if conn.scalar(select(USERS.c.operator_admin).where(USERS.c.id == user_id)):
+        raise Conflict("An operator does not speak for a centre.", remedy="Name somebody of the centre.")
+    ended = 0 if decides_beside(conn, user_id) else tokens.revoke_all(conn, user_id=user_id, now=now)
     where = (STAFF.c.site_id == site_id, STAFF.c.user_id == user_id)
     if conn.execute(select(STAFF.c.user_id).where(*where)).first() is None:
         conn.execute(insert(STAFF).values(site_id=site_id, user_id=user_id))
+    return ended
 
 
 def remove_staff(conn: Connection, *, site_id: str, user_id: str) -> None:

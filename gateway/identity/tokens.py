@@ -71,6 +71,12 @@ def revoke(conn: Connection, *, token_id: str, user_id: str | None, now: datetim
     return conn.execute(query.values(revoked_at=now)).rowcount == 1
 
 
+def revoke_all(conn: Connection, *, user_id: str, now: datetime) -> int:
+    """End every live token of a person now, whoever made them; how many."""
+    live = (TOKENS.c.user_id == user_id) & TOKENS.c.revoked_at.is_(None) & (TOKENS.c.expires_at > now)
+    return conn.execute(update(TOKENS).where(live).values(revoked_at=now)).rowcount
+
+
 class Doorkeeper:
     """Who a bearer token is, believed for less than a second; how often it may ask, and how often an address may fail.
 

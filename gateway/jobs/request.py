@@ -14,7 +14,7 @@ from accounting import store as books
 from accounting.money import Money, format_micro, is_currency
 from accounting.price import PriceBook
 from accounting.store import budgets, contracts
-from accounting.store.budgets import Budget
+from accounting.store.budgets import Standing as BudgetStanding
 from accounting.store.contracts import Contracts
 from accounting.usage import GPU_SECONDS
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
@@ -57,6 +57,7 @@ class Prepared:
     estimate: Estimate
     holds: Mapping[str, int]
     grade: str  # the service grade that it is priced by: the one asked for, else the agreement's for the queue
+    stop: BudgetStanding | None  # the project's budget that stops it first, as it stood
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Facts:
         self.conn = conn
         self._standings: dict[tuple[str, str, str], Standing] = {}
         self._commodities: dict[str, frozenset[str]] = {}
-        self._stops: dict[str, Budget | None] = {}
+        self._stops: dict[str, BudgetStanding | None] = {}
         self._contracts: dict[str, Contracts] = {}
 
     def standing(self, *, site_id: str, user_id: str, project_id: str) -> Standing:
@@ -110,15 +111,16 @@ class Facts:
             self._commodities[project_id] = books.commodities(self.conn, project_id)
         return self._commodities[project_id]
 
-    def budget_problems(self, project_id: str, now: datetime) -> tuple[Problem, ...]:
-        """A budget with a stop that is spent lets nothing more in."""
+    def stop(self, project_id: str, now: datetime) -> BudgetStanding | None:
+        """The budget that stops the project first, if any, and how it stands."""
         if project_id not in self._stops:
-            self._stops[project_id] = budgets.stopped_by(self.conn, project_id, now=now)
-        stop = self._stops[project_id]
-        if stop is None:
-            return ()
-        detail = f"The project's budget ({stop.span}) is spent."
-        return (Problem("", detail, "budget_spent", "Ask the project owner to raise or close it."),)
+            self._stops[project_id] = budgets.tightest_stop(self.conn, project_id, now=now)
+        return self._stops[project_id]
+
+    def budget_problems(self, project_id: str, now: datetime) -> tuple[Problem, ...]:
+        """A budget with a stop, all of which is spent or held, lets nothing more in."""
+        stop = self.stop(project_id, now)
+        return () if stop is None or stop.left > 0 else (budget_spent(stop),)
 
     def contracts(self, project_id: str) -> Contracts:
         if project_id not in self._contracts:
@@ -303,8 +305,19 @@ def at_its_price(
     estimate = Estimate(core_seconds, Money(price, currency), basis)
     return Prepared(
         spec, project_id, adapter.site_id, account_id, queue_name, cores, duration, size, enforce, estimate, holds,
-        where.grade,
+        where.grade, facts.stop(project_id, now),
     )  # fmt: skip
+
+
+def budget_spent(stop: BudgetStanding, more: int = 0) -> Problem:
+    """Why a budget with a stop refuses a job that would hold so much more, in the budget's commodity."""
+    b = stop.budget
+    spent, held, amount = (_in_units(x, b.commodity) for x in (stop.spent, stop.held, b.amount))
+    detail = f"The project's budget ({b.span}) is spent: {spent} charged and {held} held of {amount}."
+    if stop.left > 0:
+        may, left = _in_units(more, b.commodity), _in_units(stop.left, b.commodity)
+        detail = f"It may cost {may}; of the project's budget ({b.span}) of {amount}, {left} is neither spent nor held."
+    return Problem("", detail, "budget_spent", "Ask the project owner to raise or close it.")
 
 
 def queue_name_of(spec: JobSpec, queue: Queue | None) -> str:
@@ -326,7 +339,10 @@ def _dependency_problems(conn: Connection, person: Person, spec: JobSpec) -> tup
 
 def _credit_problems(conn: Connection, prepared: Prepared) -> tuple[Problem, ...]:
     short = books.shortfall(conn, prepared.project_id, prepared.holds)
-    return tuple(
+    stop = prepared.stop
+    more = 0 if stop is None else prepared.holds.get(stop.budget.commodity, 0)
+    passed = () if stop is None or more <= stop.left else (budget_spent(stop, more),)
+    return passed + tuple(
         Problem(
             "/attributes/duration",
             f"The project lacks {_in_units(amount, commodity)} for the most this can cost.",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, insert
 
 from accounting import store as books
+from accounting.store import budgets
 from gateway.db import table_of
 from gateway.errors import Conflict, Forbidden, IdempotencyMismatch, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
@@ -18,7 +19,7 @@ from gateway.jobs import changes, dependencies, repository
 from gateway.jobs.ids import Manifest, tag_of
 from gateway.jobs.lifecycle import FINAL, Event, Phase, State
 from gateway.jobs.repository import Owner
-from gateway.jobs.request import Prepared
+from gateway.jobs.request import Prepared, budget_spent
 from gateway.jobs.tables import JobTagRow
 from gateway.services import Services
 from site_adapters.states import Reason
@@ -88,7 +89,17 @@ def accept_all(services: Services, conn: Connection, wanted: Sequence[Wanted], *
     # The balance row is the one that all submissions of a project meet at: last, so that it is locked briefly.
     holds = [books.Hold(want.prepared.project_id, job_id, want.prepared.holds) for job_id, want in new]
     books.place_holds(conn, holds, now=now)
+    _stay_in_budget(conn, [want.prepared for _, want in new])
     return accepted
+
+
+def _stay_in_budget(conn: Connection, jobs: Sequence[Prepared]) -> None:
+    """Refuse jobs by whose holds more would be spent and held than a budget with a stop says."""
+    stops = {job.stop.budget.project_id: job for job in jobs if job.stop is not None}
+    for job in stops.values():
+        if job.stop is not None and budgets.passed_since(conn, job.stop):
+            problem = budget_spent(job.stop, job.holds.get(job.stop.budget.commodity, 0))
+            raise Invalid(f"The job has 1 problem: {problem.detail}", problems=(problem,))
 
 
 def wish(services: Services, conn: Connection, person: Person, job_id: str, verb: WishVerb, *, now: datetime) -> None:

@@ -8,8 +8,9 @@ from accounting.tables import metadata as accounting_metadata
 from gateway.db import Base
 from gateway.identity import tables as _identity
 from gateway.jobs import tables as _jobs
+from gateway.notices import tables as _notices
 
-assert _identity and _jobs  # imported for their tables
+assert _identity and _jobs and _notices  # imported for their tables
 
 connection = context.config.attributes["connection"]
 context.configure(

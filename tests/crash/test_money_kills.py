@@ -87,10 +87,9 @@ class Kills:
 def kills(tmp_path: Path, db_url: str) -> Iterator[Kills]:
     gateway = make_gateway(tmp_path, db_url, local_site(tmp_path))
     agree(gateway.services.db, agreement(site_ids=("local",), unused_back_ppm=800_000))
-    operator, carl = _login(gateway, "operator", operator=True), _login(gateway, "carl")
+    operator, carl = _login(gateway, "operator", operator=True), _login(gateway, "carl", staff=True)
     public = Ed25519PrivateKey.from_private_bytes(PRIVATE).public_key().public_bytes_raw()
     with gateway.services.db.write() as conn:
-        service.add_staff(conn, site_id="local", user_id=service.user_id_of(conn, "carl"))
         contracts.add_key(conn, "centre", SigningKey("c1", "Ed25519", public, LONG_AGO))
     zygote = Zygote(tmp_path / "servers.log")
     try:
@@ -100,11 +99,13 @@ def kills(tmp_path: Path, db_url: str) -> Iterator[Kills]:
         zygote.close()
 
 
-def _login(gateway: Gateway, name: str, *, operator: bool = False) -> Headers:
+def _login(gateway: Gateway, name: str, *, operator: bool = False, staff: bool = False) -> Headers:
     now = gateway.services.clock()
     scopes = tokens.SCOPES if operator else ("read", "submit")
     with gateway.services.db.write() as conn:
         user_id = service.create_user(conn, name=name, operator_admin=operator, now=now)
+        if staff:
+            service.add_staff(conn, site_id="local", user_id=user_id, now=now)
         made = tokens.issue(conn, user_id=user_id, name="t", scopes=scopes, lifetime=timedelta(days=3), now=now)
     return {"Authorization": f"Bearer {made.secret}"}
 

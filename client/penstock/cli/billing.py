@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import click
 
-from penstock.cli import bank, months, report
-from penstock.cli.shared import amount_of, client, emit, json_option, local_time, month_in, table
+from penstock.cli import bank, budgets, months, report
+from penstock.cli.shared import amount_of, client, emit, json_option, local_time, table
 from penstock.cli.texts import said, tr
 
 
@@ -17,7 +17,7 @@ def billing() -> None:
     """What was spent and why; months, payments and adjustments for operators."""
 
 
-for _command in (*months.COMMANDS, *bank.COMMANDS):
+for _command in (*months.COMMANDS, *bank.COMMANDS, *budgets.COMMANDS):
     billing.add_command(_command)
 
 
@@ -99,44 +99,6 @@ def allocations(project: str, as_json: bool) -> int:
         rows.append((a["id"], amount, left, unit, a["source"], _cell(a["expires_at"])))
     table(rows, ("ALLOCATION", "AMOUNT", "LEFT", "IN", "FROM", "EXPIRES"))
     return report.OK
-
-
-@billing.command()
-@click.argument("project")
-@click.option("--set", "amount", help="Watch a new budget of this amount, in the project's currency")
-@click.option("--span", type=click.Choice(["month", "total"]), default="month", show_default=True)
-@click.option("--alert-at", default="50,80,100", show_default=True, help="Per cent of it at which to tell, with commas")
-@click.option("--stop", is_flag=True, help="Submit nothing more when it is spent")
-@click.option("--close", "ended", metavar="BUDGET", help="Watch this one no more")
-@json_option
-def budget(
-    project: str, amount: str | None, span: str, alert_at: str, stop: bool, ended: str | None, as_json: bool
-) -> int:
-    """The budgets of PROJECT, what of them is spent, and which alerts have come."""
-    if amount is not None:
-        if not all(part.strip().isdigit() for part in alert_at.split(",")):
-            raise click.UsageError(tr("Write --alert-at like 50,80,100."))
-        body = {"project": project, "amount": amount, "span": span, "stop": stop,
-                "thresholds": [int(part) for part in alert_at.split(",")]}  # fmt: skip
-        return _post("billing/budgets", body, as_json, "{id}: {spent} of {amount} {commodity} spent")
-    if ended is not None:
-        with client() as api:
-            api.delete(f"billing/budgets/{quote(ended, safe='')}")
-    found = _get("billing/budgets", project=project)
-    if as_json:
-        emit(found)
-        return report.OK
-    rows = [_budget_row(b) for b in found["items"]]
-    table(rows, ("BUDGET", "AMOUNT", "IN", "SPENT", "%", "SPAN", "ALERTS AT %", "PASSED", "AT 100 %"))
-    return report.OK
-
-
-def _budget_row(b: dict[str, Any]) -> list[str]:
-    percent = 100 * float(b["spent"]) / float(b["amount"])
-    end = tr("stop") if b["stop"] else tr("go on")
-    span = month_in(b["span_start"], b["zone"]) if b["span"] == "month" else tr("all time")
-    return [b["id"], b["amount"], b["commodity"], b["spent"], f"{percent:.1f}", span,
-            ", ".join(map(str, b["thresholds"])), ", ".join(map(str, b["reached"])) or "–", end]  # fmt: skip
 
 
 @billing.command()
@@ -240,9 +202,18 @@ def match_top_up(payment: int, top_up: str, as_json: bool) -> int:
 @click.option("--reason", required=True)
 @json_option
 def refund(project: str, amount: str, reason: str, as_json: bool) -> int:
-    """Pay AMOUNT back that PROJECT has not used (operator)."""
+    """Pay AMOUNT back that PROJECT has not used (operator); of much a second operator decides."""
     body = {"project": project, "amount": amount, "reason": reason}
-    return _post("billing/refunds", body, as_json, "{id}: {amount} {currency}")
+    return _post("billing/refunds", body, as_json, "{id}: {amount} {currency}, {state}")
+
+
+@billing.command()
+@json_option
+def refunds(as_json: bool) -> int:
+    """Deposits that are paid back (operator); `decide` those that wait for a second person."""
+    return _list(_get("billing/refunds"), as_json, {
+        "id": "ID", "project": "PROJECT", "amount": "AMOUNT", "currency": "", "state": "STATE", "reason": "REASON",
+    })  # fmt: skip
 
 
 @billing.command(context_settings={"ignore_unknown_options": True})  # -0.50 is an amount
@@ -299,8 +270,8 @@ def adjustments(project: str | None, as_json: bool) -> int:
 @click.option("--approve/--refuse", required=True)
 @json_option
 def decide(asked: str, approve: bool, as_json: bool) -> int:
-    """Post or refuse what another operator ASKED for: an adjustment, a clearing, a match or an order taken back."""
-    what = {"u": "billing/unmatches", "k": "cancellations", "w": "billing/clearings"}
+    """Post or refuse what another operator ASKED for: adjustment, clearing, refund, match or order taken back."""
+    what = {"u": "billing/unmatches", "k": "cancellations", "w": "billing/clearings", "q": "billing/refunds"}
     where = what.get(asked[:1], "billing/adjustments")
     return _post(f"{where}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
 

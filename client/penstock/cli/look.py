@@ -214,11 +214,12 @@ def balance(as_json: bool) -> int:
     ]  # fmt: skip
     table(rows, ("PROJECT", "IN", "SETTLED", "IN FLIGHT", "COMMITTED", "LIMIT", "AVAILABLE"))
     for name, b in budgets:
-        percent = 100 * float(b["spent"]) / float(b["amount"])
+        percent = 100 * (float(b["spent"]) + float(b["held"])) / float(b["amount"])
         if b["reached"]:
             end = tr(": nothing more can be submitted") if b["stop"] and percent >= 100 else ""
-            click.echo(tr("! {project}: {percent} % of the budget of {amount} {commodity} is spent{end}", project=name,
-                          percent=f"{percent:.0f}", amount=b["amount"], commodity=b["commodity"], end=end))  # fmt: skip
+            click.echo(tr("! {project}: {percent} % of the budget of {amount} {commodity} is spent or held{end}",
+                          project=name, percent=f"{percent:.0f}", amount=b["amount"], commodity=b["commodity"],
+                          end=end))  # fmt: skip
     return report.OK
 
 

@@ -237,9 +237,11 @@ def test_a_budget_tells_each_threshold_once_and_stops(db: Database) -> None:
         charge(db, run(key))
         with db.write() as conn:
             assert [a.threshold for a in budgets.alert(conn, now=NOW)] == told
-            assert (budgets.stopped_by(conn, PROJECT, now=NOW) is None) == (key == "1")
+            stop = budgets.tightest_stop(conn, PROJECT, now=NOW)
+            assert stop is not None and (stop.left > 0) == (key == "1")
     with db.read() as conn:
-        assert budgets.stopped_by(conn, PROJECT, now=END) is None  # the next month
+        following = budgets.tightest_stop(conn, PROJECT, now=END)
+        assert following is not None and following.left == 80_000  # the next month
 
 
 def test_an_entry_may_be_booked_again_only_as_it_was(db: Database) -> None:

@@ -33,7 +33,7 @@ BY_VALUE = ("invoice", "credit note", "in the period", "corrections of earlier o
             "credited", "rejected", "withdrawn", "run", "block", "subscription", "KIND", "raise", "comment",
             "pass on", "centre answer", "credit", "reject", "withdraw", "given", "waits to begin", "not covered",
             "canceled", "cancellation asked for", "waiting", "posted", "refused", "as used", "trial", "payer",
-            "operator", "centre",
+            "operator", "centre", "webhook", "mail",
             *KINDS.values())  # fmt: skip
 
 
@@ -115,8 +115,10 @@ def test_what_the_gateway_says_is_shown_in_the_readers_language() -> None:
     assert said == "+10 核秒，没有已知原因可解释"
     assert texts.said("2 allocated cores × 5 s") == "2 个已分配核 × 5 秒"
     assert texts.said("with 117 s of suspension; seconds as hours") == "含挂起的 117 秒；秒记作小时"
-    told = texts.said("The job has 1 problem: The project's budget (month) is spent.")
-    assert told == "作业有问题（1 problem）：项目的预算（month）已用完。"
+    told = texts.said(
+        "The job has 1 problem: The project's budget (month) is spent: 3 CNY charged and 2 CNY held of 5 CNY."
+    )
+    assert told == "作业有问题（1 problem）：项目的预算（month）已用完：已计费 3 CNY，占用 2 CNY，共 5 CNY。"
     step = "2026-11-01 00:00:00 UTC to 2026-11-01 00:00:10 UTC: 10 core-seconds × rule 1: 1 CNY per core-hour = 9 CNY"
     assert "10 核秒 × 价目 1：每核时 1 CNY = 9 CNY" in texts.said(step)
     assert texts.said("what nobody knows") == "what nobody knows"

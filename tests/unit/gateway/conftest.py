@@ -32,14 +32,17 @@ def login(gateway: Gateway) -> Callable[..., dict[str, str]]:
     """Make a person and log in: the headers of their requests."""
 
     def make(
-        name: str, *, operator: bool = False, role: str | None = None, scopes: tuple[str, ...] = ("read", "submit")
-    ) -> dict[str, str]:
+        name: str, *, operator: bool = False, role: str | None = None, staff: str | None = None,
+        scopes: tuple[str, ...] = ("read", "submit"),
+    ) -> dict[str, str]:  # fmt: skip
         services = gateway.services
         now = services.clock()
         with services.db.write() as conn:
             user_id = service.create_user(conn, name=name, operator_admin=operator, now=now)
             if role is not None:
                 service.add_member(conn, project_id=gateway.project_id, user_id=user_id, role=role, now=now)
+            if staff is not None:
+                service.add_staff(conn, site_id=staff, user_id=user_id, now=now)
             lifetime = timedelta(hours=1)
             made = tokens.issue(conn, user_id=user_id, name="t", scopes=scopes, lifetime=lifetime, now=now)
         return {"Authorization": f"Bearer {made.secret}"}

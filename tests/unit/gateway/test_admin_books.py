@@ -21,6 +21,7 @@ from accounting.usage import Meter, Unreadable, UsageRecord
 from gateway.__main__ import main
 from gateway.billing import evidence
 from gateway.billing.names import Names
+from gateway.errors import Unauthenticated
 from gateway.identity import vault
 from gateway.identity.keys import load_or_create
 from gateway.identity.tokens import Doorkeeper
@@ -214,7 +215,12 @@ def test_a_persons_token_sees_the_centre_they_work_for_until_they_do_not(gateway
     admin("user", "lin")
     secret = admin("token", "lin").strip()
     assert works_for(secret) == frozenset()
-    assert admin("staff", "local", "lin") == admin("staff", "local", "lin") == "lin works for local\n"
+    told = admin("staff", "local", "lin")
+    assert told == "lin works for local\ntheir tokens have ended; a new one: python -m gateway admin token lin\n"
+    with pytest.raises(Unauthenticated):
+        works_for(secret)
+    secret = admin("token", "lin").strip()
+    assert admin("staff", "local", "lin") == "lin works for local\n"
     assert works_for(secret) == {"local"}
     assert admin("staff", "local", "lin", "--remove") == "lin does not work for local any more\n"
     assert works_for(secret) == frozenset()

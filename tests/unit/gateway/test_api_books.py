@@ -262,12 +262,12 @@ def test_the_command_line_reads_the_books(
     told = runner.invoke(billing, ["explain", str(number)], catch_exceptions=False)
     assert "4 allocated cores × 3600 s" in told.output and "1.44 CNY" in told.output
     made = runner.invoke(billing, ["budget", "demo", "--set", "5"], catch_exceptions=False)
-    assert "1.44 of 5.00 CNY spent" in made.output
+    assert "1.44 of 5.00 CNY spent, 0.00 held" in made.output
     runner.invoke(billing, ["budget", "demo", "--set", "2.88"], catch_exceptions=False)
     rows = [r.split() for r in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output.splitlines()]
-    assert [(r[1], r[3], r[4], r[9]) for r in rows[1:]] == [
-        ("5.00", "1.44", "28.8", "–"),
-        ("2.88", "1.44", "50.0", "50"),
+    assert [(r[1], r[3], r[4], r[5], r[10]) for r in rows[1:]] == [
+        ("5.00", "1.44", "0.00", "28.8", "–"),
+        ("2.88", "1.44", "0.00", "50.0", "50"),
     ]
     assert runner.invoke(billing, ["budget", "demo", "--close", rows[2][0]], catch_exceptions=False).exit_code == 0
     assert rows[2][0] not in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output

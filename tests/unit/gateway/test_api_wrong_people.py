@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,8 @@ import httpx
 import pytest
 
 from gateway.billing import evidence
-from gateway.identity import service
+from gateway.errors import Conflict
+from gateway.identity import service, tokens
 from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
 
@@ -63,15 +65,35 @@ def test_an_operator_does_not_make_the_token_of_the_second_pair_of_eyes(
     gateway: Gateway, client: httpx.Client, operator: Headers, login: Login
 ) -> None:
     login("other", operator=True, scopes=ALL)
-    login("carl")
-    with gateway.services.db.write() as conn:
-        service.add_staff(conn, site_id="local", user_id=service.user_id_of(conn, "carl"))
+    login("carl", staff="local")
     for name in ("other", "carl"):
         got = client.post(f"users/{name}/tokens", json={"scopes": ["read", "submit"]}, headers=operator)
         assert got.status_code == 403, got.text
         assert f"admin token {name}" in got.json()["remedy"]
     ok(client.post("users", json={"name": "puppet", "operator_admin": True}, headers=operator), 201)
     assert client.post("users/puppet/tokens", json={"scopes": list(ALL)}, headers=operator).status_code == 403
+
+
+def test_a_token_from_before_its_owner_joined_a_centre_opens_nothing_any_more(
+    gateway: Gateway, client: httpx.Client, operator: Headers
+) -> None:
+    """The operator made it, so the operator has it; and it may have made others since."""
+    ok(client.post("users", json={"name": "carl"}, headers=operator), 201)
+    first = ok(client.post("users/carl/tokens", json={"scopes": ["read", "submit"]}, headers=operator), 201)["token"]
+    made = {"Authorization": f"Bearer {first}"}
+    second = ok(client.post("tokens", json={"scopes": ["read", "submit"]}, headers=made), 201)["token"]
+    with gateway.services.db.write() as conn:
+        carl, now = service.user_id_of(conn, "carl"), gateway.services.clock()
+        service.add_staff(conn, site_id="local", user_id=carl, now=now)
+        own = tokens.issue(conn, user_id=carl, name="", scopes=["read"], lifetime=timedelta(days=1), now=now)
+        service.add_staff(conn, site_id="elsewhere", user_id=carl, now=now)
+        with pytest.raises(Conflict, match="An operator does not speak for a centre"):
+            service.add_staff(conn, site_id="local", user_id=service.user_id_of(conn, "operator"), now=now)
+    time.sleep(1)  # a token that was looked up is believed for 0.8 s
+    for token, status in ((first, 401), (second, 401), (own.secret, 200)):
+        answer = client.get("whoami", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == status
+    assert answer.json()["staff_of"] == ["elsewhere", "local"]
     ok(client.post("users/operator/tokens", json={"scopes": list(ALL)}, headers=operator), 201)
 
 

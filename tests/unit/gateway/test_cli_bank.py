@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.identity import service
 from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
 
@@ -75,9 +74,7 @@ def test_a_file_with_a_problem_is_told_line_by_line_and_not_imported(
 def test_a_dispute_goes_to_the_centre_and_back_by_typing(
     type_: Type, tmp_path: Path, alice: dict[str, str], gateway: Gateway, login: Callable[..., dict[str, str]]
 ) -> None:
-    carla = login("carla")
-    with gateway.services.db.write() as conn:
-        service.add_staff(conn, site_id="local", user_id=service.user_id_of(conn, "carla"))
+    carla = login("carla", staff="local")
     shown = tmp_path / "node.log"
     shown.write_bytes(b"node n3 is down")
     type_("dispute", "PS-000001", "1", "--reason", "node failed", "--evidence", str(shown), as_=alice)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from accounting.calendar import month_of
-from gateway.identity import service
 from tests.builders import Gateway
 from tests.unit.accounting.invoicing import charge, run
 from tests.unit.gateway.test_api_billing import ISSUER, PAYER
@@ -74,13 +73,13 @@ def test_a_budget_says_what_is_spent_which_alerts_have_come_and_what_happens_at_
         "billing", "budget", "demo", "--set", "6", "--span", "total", "--alert-at", "50,90", "--stop", as_=alice
     )
     number = made.split(":")[0]
-    assert made == f"{number}: 3.60 of 6.00 CNY spent\n"
+    assert made == f"{number}: 3.60 of 6.00 CNY spent, 0.00 held\n"
     shown = rows(type_("billing", "budget", "demo", as_=alice))[1]
-    assert shown == [number, "6.00", "CNY", "3.60", "60.0", "all", "time", "50,", "90", "50", "stop"]
+    assert shown == [number, "6.00", "CNY", "3.60", "0.00", "60.0", "all", "time", "50,", "90", "50", "stop"]
     assert "Write --alert-at like" in type_("billing", "budget", "demo", "--set", "6", "--alert-at", "half", fails=True)
-    assert "! demo: 60 % of the budget of 6.00 CNY is spent\n" in type_("balance", as_=alice)
+    assert "! demo: 60 % of the budget of 6.00 CNY is spent or held\n" in type_("balance", as_=alice)
     type_("billing", "budget", "demo", "--set", "3", "--span", "total", "--stop", as_=alice)
-    assert "! demo: 120 % of the budget of 3.00 CNY is spent: nothing more can be submitted" in type_(
+    assert "! demo: 120 % of the budget of 3.00 CNY is spent or held: nothing more can be submitted" in type_(
         "balance", as_=alice
     )
     assert number not in type_("billing", "budget", "demo", "--close", number, as_=alice)
@@ -110,7 +109,5 @@ def test_everybody_is_told_what_their_token_is_good_for(
 ) -> None:
     assert "operator" in type_("whoami").splitlines()
     assert "projects: 1, owner of 1" in type_("whoami", as_=alice)
-    lin = login("lin")
-    with gateway.services.db.write() as conn:
-        service.add_staff(conn, site_id="local", user_id=service.user_id_of(conn, "lin"))
+    lin = login("lin", staff="local")
     assert "works for local" in type_("whoami", as_=lin)
