@@ -93,7 +93,8 @@ class JobRow(Base):
     restarts: Mapped[int] = mapped_column(Integer, default=0)
 
     wish: Mapped[str] = mapped_column(String(16), default="")  # cancel, hold, release: until the site confirms it
-    change: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # asked of the site by `modify`, not yet done
+    # asked of the site by `modify`, not yet done
+    change: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     change_refusals: Mapped[int] = mapped_column(Integer, default=0)  # "not now", one after the other
     change_due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # asked again then; None: now
     wish_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

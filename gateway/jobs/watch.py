@@ -38,8 +38,8 @@ _CHUNK = 50
 _COLUMNS = (
     "id", "user_id", "project_id", "site_id", "site_account_id", "tag", "attempt", "native_id", "cluster",
     "native_submit_time", "restarts", "submitted_at", "array_size", "state", "phase", "wish", "missing_looks",
-    "missing_since", "observed_digest", "started_at", "enforce_duration", "duration_max", "max_cost_micro", "cores_charged",
-    "limit_hit",
+    "missing_since", "observed_digest", "started_at", "enforce_duration", "duration_max", "max_cost_micro",
+    "cores_charged", "limit_hit",
 )  # fmt: skip
 
 

@@ -237,8 +237,8 @@ def test_a_lost_job_of_which_the_centre_gives_a_record_is_charged_and_found(cent
     native = centre.gateway.show(job)["native_job_id"]
     sites: Any = centre.gateway.services.sites
     tag, _, attempt = centre.names[native].partition(".")
-    row = {"run_key": f"{native}:1", "native_id": native, "username": getpass.getuser(), "state": "completed", "cores": "2",
-           "tag": tag, "attempt": attempt, "start": f"{began.timestamp():.0f}000000000",
+    row = {"run_key": f"{native}:1", "native_id": native, "username": getpass.getuser(), "state": "completed",
+           "cores": "2", "tag": tag, "attempt": attempt, "start": f"{began.timestamp():.0f}000000000",
            "end": f"{began.timestamp() + 100:.0f}000000000"}  # fmt: skip
     usage = UsageBatch((SiteUsage("local/1", row),), ())
     billing = Altered(sites["local"].billing, usage=lambda *_: usage)
