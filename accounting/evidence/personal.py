@@ -44,7 +44,7 @@ PERSONAL = frozenset(
     }
 )
 # Whole lines of a scheduler that say more than names: what stays readable of them has a dash where a name was.
-_LINES = frozenset({"line", "s", "block"})
+_LINES = frozenset({"line", "s", "phases", "block"})
 _WORD = re.compile(
     r"(?<![^\s;])(user|group|owner|requestor|jobname|submit_host|Submit_arguments|Variable_List|jobdir)="
     r'(?:"(?:[^"\\]|\\.)*"|\S*)'

@@ -467,16 +467,27 @@ def pbs_asked(said):
 
 
 def from_pbs_log(f):
-    """A line of the PBS server's accounting log that ends a run, with the S line that began it."""
+    """A line of the PBS server's accounting log that ends a run (E, R) or a phase of it (u: nodes were given back),
+    with the line that says what it had. Torque's R says nothing: its S line says what ran, the stamp how long."""
     kind, _, said = pbs_words(f["line"])
-    start, end, suspended = int(said["start"]), int(said["end"]), int(f.get("suspended_s") or 0)
-    span_s, walltime = end - start, span(said.get("resources_used.walltime", ""))
-    if "resources_used.walltime" not in said or (walltime == 0 and abs(span_s - suspended) > SKEW_S):
-        walltime = max(0, span_s - suspended)
-    cores, nodes, gpus, memory = pbs_took(said, pbs_words(f.get("S", ""))[2])
-    status = int(said["Exit_status"])
-    return usage(cores, nodes, walltime, start, end, pbs_state(status, kind == "R"), said.get("queue", ""),
-                 suspended=suspended, gpus=gpus, memory=memory, fenced=status == 75, **pbs_asked(said))  # fmt: skip
+    had, phases = pbs_words(f.get("S", ""))[2], [line for line in f.get("phases", "").split("\n") if line]
+    silent = kind == "R" and not said
+    said = had if silent else said
+    start, suspended = int(f.get("from") or said["start"]), int(f.get("suspended_s") or 0)
+    end = int(f["until"] if silent or kind == "u" else said["end"])
+    ran = max(0, end - start - suspended)
+    walltime = span(said.get("resources_used.walltime", ""))
+    before = sum(span(pbs_words(line)[2].get("resources_used.walltime", "")) for line in phases)
+    if before and kind != "u":  # the end counts the phases before
+        walltime = min(max(0, walltime - before), ran + SKEW_S)
+    if "resources_used.walltime" not in said or (walltime == 0 and ran > SKEW_S):
+        walltime = ran
+    now = had if phases and kind != "u" else said  # E names the nodes of the start
+    cores, nodes, gpus, memory = pbs_took(now, had)
+    status = 0 if silent or kind == "u" else int(said["Exit_status"])
+    state = "RESIZING" if kind == "u" else pbs_state(status, kind == "R")
+    return usage(cores, nodes, walltime, start, end, state, said.get("queue", ""), suspended=suspended, gpus=gpus,
+                 memory=memory, fenced=status == 75, **pbs_asked(now))  # fmt: skip
 
 
 def from_pbs_qstat(f):

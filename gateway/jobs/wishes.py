@@ -139,7 +139,7 @@ def _rest(conn: Connection, job: Any, message: str, now: datetime) -> None:
     log.warning("change_not_made", job=job.id, why=message, refusals=refusals, again_s=wait.total_seconds())
 
 
-def _still_wanted(row: Any, job: Any) -> dict[str, Any]:
+def _still_wanted(row: Any, job: Any) -> Mapping[str, Any]:
     """The columns of what the site was not asked yet: it came while the site was asked, and is asked next."""
     wanted = {} if row is None else row.change or {}
     left = {name: value for name, value in wanted.items() if job.change.get(name) != value} or None

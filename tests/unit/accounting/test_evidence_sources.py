@@ -24,6 +24,7 @@ from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, checkpoint, open_books, person_key
 from tests.unit.accounting.test_evidence_verifier import shown as opened
 from tests.unit.accounting.test_evidence_verifier import verifier
+from tests.unit.accounting.test_pbs_phases import PHASED, TORQUE_R, TORQUE_S
 from tests.unit.accounting.test_sources import APEL, BLOCK, LSB, UR
 from tests.unit.accounting.test_torque import QSTAT, TORQUE
 
@@ -92,6 +93,8 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
     for row in pbs_log.frame([line for line in recorded("accounting_records.json").split("\n") if line.strip()]):
         yield pbs_log.FORMAT, row
     for row in pbs_log.frame(PAUSED.split("\n")):
+        yield pbs_log.FORMAT, row
+    for row in pbs_log.frame([*PHASED, TORQUE_S, TORQUE_R]):
         yield pbs_log.FORMAT, row
     gpus = TORQUE.replace(" session", " exec_gpus=n1-gpu/0+n1-gpu/1 session")
     for line in (TORQUE, gpus, TORQUE.replace("Exit_status=0", "Exit_status=-14")):
