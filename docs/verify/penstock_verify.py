@@ -300,6 +300,9 @@ def mebibytes(text):
     return int(match[1] + (match[2] or "")) * scale // (1024 * 10 ** len(match[2] or ""))
 
 
+SLURM_AGAIN = ("EXPEDITING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+
+
 def from_sacct(f):
     """What Slurm's own row says was used: allocated CPUs x elapsed seconds; memory and GPUs also while suspended."""
     submit, start, end = clock(f["Submit"]), clock(f["Start"]), clock(f["End"])
@@ -312,6 +315,7 @@ def from_sacct(f):
         elapsed, start = min(elapsed, max(0, end - submit)), submit
     ran = start is not None and cpus > 0 and f.get("NodeList") != "None assigned"
     held = elapsed + span(f.get("Suspended", ""))
+    state = f["State"].split()[0]
     alloc, asked = f.get("AllocTRES", ""), f.get("ReqCPUS") or tres(f.get("ReqTRES", ""), "cpu")
     return {
         "ran": ran, "cpus": cpus, "nodes": nodes, "elapsed_s": elapsed if ran else 0,
@@ -319,7 +323,7 @@ def from_sacct(f):
         "gpu_seconds": accelerators(alloc) * held if ran else 0,
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
-        "state": f["State"].split()[0], "queue": f.get("Partition", ""),
+        "state": "REQUEUED" if state in SLURM_AGAIN else state, "queue": f.get("Partition", ""),
         "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(asked) if asked else None,
     }  # fmt: skip
 

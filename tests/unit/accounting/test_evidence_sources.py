@@ -125,7 +125,8 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
         {"AllocTRES": f"cpu=8,mem=4G,node=1,{gres}", "ElapsedRaw": "60", "End": "1795413660"}
         for gres in ("gres/dcu=2,gres/dcu:z100=2", "gres/gpu:a100=1,gres/gpu:v100=2,gres/mps=100")
     ]
-    for changes in ({}, {"NodeList": "None assigned"}, canceled, suspended, *accelerated):
+    flags = [{"State": flag} for flag in ("SPECIAL_EXIT", "LAUNCH_FAILED")]
+    for changes in ({}, {"NodeList": "None assigned"}, *flags, canceled, suspended, *accelerated):
         yield "sacct/1", SACCT | changes
 
 
