@@ -16,7 +16,6 @@ from accounting.sources.reading import Reading, read_rows
 from accounting.usage import RESIZING, Kind, Meter, UsageRecord
 
 # Every word of `man sacct`, JOB STATE CODES; one that is missing here is quarantined, never dropped.
-FLAGS: frozenset[str] = frozenset()
 LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STOPPED"})
 # Flags that newer releases show in place of a state (slurm.schedmd.com/job_state_codes.html). They do not say whether
 # the run is over: its end does.
