@@ -587,6 +587,10 @@ dependCond preExecCmd fromHost cwd inFile outFile errFile jobFile"""
 LSF_AFTER = f"""
 jStatus hostFactor jobName command {19 * "rusage "} mailUser projectName exitStatus maxNumProcessors loginShell
 timeEvent idx"""
+# Behind it, in LSF 10.1: 23 words, a list of pairs, one of fives, then these.
+LSF_MORE = """
+options3 runLimit avgMem effectiveResReq srcCluster srcJobId dstCluster dstJobId forwardTime flowId acJobWaitTime
+totalProvisionTime outdir runTime"""
 LSF_ENDS = {"64": "DONE", "32": "EXIT"}
 _LSF_WORD = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"]+))(?=\s|$)')
 
@@ -607,7 +611,13 @@ def lsf_words(line):
     ran_on, rest = rest[1 : 1 + int(rest[0])], rest[1 + int(rest[0]) :]
     if len(rest) < len(after):
         raise ValueError("a line of lsb.acct that is cut")
-    return {**said, **dict(zip(after, rest))}, ran_on  # noqa: B905
+    said.update(zip(after, rest))  # noqa: B905
+    at, more = len(after) + 23, LSF_MORE.split()
+    for group in (2, 5):
+        at += 1 + group * int(rest[at] if at < len(rest) else 0)
+    if len(rest) >= at + len(more):
+        said.update(zip(more, rest[at:]))  # noqa: B905
+    return said, ran_on
 
 
 def from_lsf(f):
@@ -616,10 +626,16 @@ def from_lsf(f):
     slots = [(int(count or 1), host) for count, host in (re.fullmatch(r"(?:(\d+)\*)?(.+)", n).groups() for n in names)]
     cores, nodes = sum(count for count, _ in slots), len({host for _, host in slots})
     start, end = int(said["startTime"]), int(said["eventTime"])
-    placed = start > 0 and cores > 0
-    return usage(cores, nodes, end - start if placed else 0, start if placed else None, end, LSF_ENDS[said["jStatus"]],
-                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75, exclusive=bool(int(said["options"]) & 0x40),
-                 requested=int(said["numProcessors"] or 0))  # fmt: skip
+    placed, asked = start > 0 and cores > 0, int(said["numProcessors"] or 0)
+    span_s = elapsed = end - start if placed else 0
+    told = int(said.get("runTime", 0))
+    if 0 < told < span_s - SKEW_S:  # what is left was suspended
+        elapsed = told
+    physical = re.search(r"rusage\[[^\]]*?\bngpus_physical=(\d+)(?:\.\d+)?(/task)?", said.get("effectiveResReq", ""))
+    gpus = int(physical[1]) * (asked if physical[2] else nodes) if physical else 0
+    return usage(cores, nodes, elapsed, start if placed else None, end, LSF_ENDS[said["jStatus"]], said["queue"],
+                 suspended=span_s - elapsed, gpus=gpus, fenced=int(said["exitStatus"]) >> 8 == 75,
+                 exclusive=bool(int(said["options"]) & 0x40), requested=asked)  # fmt: skip
 
 
 # HTCondor manual, "Job ClassAd Attributes", JobStatus; an ad that is no epoch's has ended by 3 or 4.

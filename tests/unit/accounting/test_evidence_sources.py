@@ -24,6 +24,7 @@ from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, checkpoint, open_books, person_key
 from tests.unit.accounting.test_evidence_verifier import shown as opened
 from tests.unit.accounting.test_evidence_verifier import verifier
+from tests.unit.accounting.test_lsf_odd import finished
 from tests.unit.accounting.test_pbs_phases import PHASED, TORQUE_R, TORQUE_S
 from tests.unit.accounting.test_sources import APEL, BLOCK, LSB, UR
 from tests.unit.accounting.test_torque import QSTAT, TORQUE
@@ -110,7 +111,9 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
     yield "sunway-wrapper/1", WRAPPER
     yield "northbound-job/1", NORTHBOUND
     yield "northbound-job/1", NORTHBOUND | {"jobStatus": "statD", "jobStartTime": ""}
-    for line in LSF_LINES.values():
+    gpus = "select[ngpus>0] rusage[ngpus_physical=2.00]"
+    newer = (finished(run_time=600), finished(required=gpus, run_time=600), finished(run_time=5000), finished(start=0))
+    for line in (*LSF_LINES.values(), *newer):
         yield lsb_acct.FORMAT, {"line": line}
     for row in condor_rows():
         yield condor.FORMAT, row
