@@ -218,6 +218,9 @@ class SiteConfig(Strict):
     policy: PolicyConfig = PolicyConfig()
     enforce_walltime: bool = Field(default=False, description="The gateway itself cancels what runs too long")
     accounting: AccountingConfig = AccountingConfig()
+    lost_after_s: float = Field(
+        default=300.0, ge=0, le=604_800, description="A job is lost when good looks have missed it for at least so long"
+    )
 
     @field_validator("zone")
     @classmethod

@@ -170,6 +170,7 @@ class SiteAdapter:
     log: Log
     closed_reason: str | None = None
     logins_by_key: bool = True  # False: reached without logging in, so that nothing proves whose a login is
+    lost_after_s: float = 300.0  # no job is given up as lost before it was missed for so long
     close: Callable[[], None] = _nothing_to_close
     ordering: Ordering = field(default_factory=_no_orders)
     told: Callable[[SiteAdapter], SiteAdapter] = _as_it_is

@@ -81,7 +81,7 @@ def dock(config: SiteConfig, logins: Logins) -> SiteAdapter:
         adapter.close()
         logins.close()
 
-    return replace(adapter, close=close, logins_by_key=config.transport.kind == "ssh")
+    return replace(adapter, close=close, logins_by_key=config.transport.kind == "ssh", lost_after_s=config.lost_after_s)
 
 
 def _docked(config: SiteConfig, dock: DockConfig, agents: AgentChannels | None) -> SiteAdapter:

@@ -11,6 +11,7 @@ import hmac
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -44,7 +45,7 @@ PERSONAL = frozenset(
     }
 )
 # Whole lines of a scheduler that say more than names: what stays readable of them has a dash where a name was.
-_LINES = frozenset({"line", "s", "block"})
+_LINES = frozenset({"line", "s", "phases", "block"})
 _WORD = re.compile(
     r"(?<![^\s;])(user|group|owner|requestor|jobname|submit_host|Submit_arguments|Variable_List|jobdir)="
     r'(?:"(?:[^"\\]|\\.)*"|\S*)'
@@ -52,6 +53,9 @@ _WORD = re.compile(
 _MEMBER = re.compile(r"\b(User|Job Name|Command|CWD|Cwd|Submitted from host )( ?)<[^<>]*>")
 # LSF's lsb.acct: words in a fixed order, of which these quoted ones name no person (hosts are in numbered lists).
 _LSF_WORD = re.compile(r'"(?:[^"]|"")*"|[^\s"]+')
+# Behind the hosts: up to the index, up to the job's description; then two lists, and three words before what was in
+# force.
+_LSF_INDEX, _LSF_DESCRIBED, _LSF_REQUIRED = 30, 23, 3
 _LSF_EVENT, _LSF_USER_ID, _LSF_QUEUE, _LSF_HOSTS, _LSF_PROJECT = 0, 4, 12, 22, 24  # the project: counted from the hosts
 
 
@@ -132,7 +136,7 @@ def _without_names(name: str, text: str) -> str:
 
 
 def _lsf_without_names(line: str) -> str:
-    """Numbers, event, version, queue, hosts and project stay; a line that is cut says nothing."""
+    """Numbers, event, version, queue, hosts, project and what was in force stay; a line that is cut says nothing."""
     words = _LSF_WORD.findall(line)
     kept = {_LSF_EVENT, _LSF_EVENT + 1, _LSF_QUEUE}
     try:
@@ -142,6 +146,11 @@ def _lsf_without_names(line: str) -> str:
         kept |= {*range(_LSF_HOSTS, after), after + _LSF_PROJECT}
     except (IndexError, ValueError):
         return "-"
+    with suppress(IndexError, ValueError):  # lines of old releases end before it
+        at = after + _LSF_INDEX + _LSF_DESCRIBED
+        for group in (2, 5):
+            at += 1 + group * int(words[at])
+        kept.add(at + _LSF_REQUIRED)
     quoted = (w if not w.startswith('"') or i in kept else '"-"' for i, w in enumerate(words))
     return " ".join("-" if i == _LSF_USER_ID else w for i, w in enumerate(quoted))
 

@@ -5,30 +5,35 @@ those of `resource_assigned` in the `S` record (an exclusive job takes whole nod
 `exec_host` counts nothing there (`node/0*0` says so itself). Torque has no `exec_vnode`: its slots are those of
 `exec_host` (`n1/0+n1/1`, `n1/0-7`), whatever `Resource_List.ncpus` says. Readers that take only `E` lose every requeued
 run.
+
+A job that gives nodes back while it runs (`pbs_release_nodes`) is *phased*: each `u` record ends a phase with what it
+had, a `c` record begins the next one, and `E` names the nodes of the start again (openpbs src/server/accounting.c).
+Each phase is a record of its own; the lines before it are beside it (`pbs_frame`). Torque writes `R` without a word:
+what ran is in the `S` record, and when it ended in the stamp.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from accounting.sources.figures import between, epoch, mib, seconds, whole
+from accounting.sources.pbs_frame import LINE as _LINE
+from accounting.sources.pbs_frame import frame as frame
 from accounting.sources.reading import Reading, read_rows
-from accounting.usage import Kind, Meter, UsageRecord
+from accounting.usage import RESIZING, Kind, Meter, UsageRecord
 
 FORMAT = "pbs-log/1"
 FENCED_EXIT = 75
 # The server writes `end` when it hears of it, a little after the last process: that much is no contradiction.
 SKEW_S = 2
 
-_LINE = re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d;([A-Za-z]);([^;]*);(.*)\Z", re.DOTALL)
 _PAIR = re.compile(r'\s*([A-Za-z_][A-Za-z0-9_.]*)=("(?:[^"\\]|\\.)*"|\S*)')
 _ARRAY = re.compile(r"(\d+)\[(\d*)\](.*)\Z", re.DOTALL)
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
 # Events of a job that has no resources then, or keeps them (same guide, table of record types; src/include/acct.h).
-_PASSED = frozenset("QDAaLBCFTUYMPNKkuvceGSszr")
+_PASSED = frozenset("QDAaLBCFTUYMPNKkvceGSszr")
 # What the server writes for ends of its own (src/include/job.h, JOB_EXEC_*; pbs-lsf-lab.md section 2.4).
 _OWN_ENDS = {
     **dict.fromkeys((-1, -2, -7, -8, -9, -10, -13, -16, -17, -19, -21, -22, -23, -30), "FAILED"),
@@ -56,34 +61,6 @@ class Taken:
         return None if self.requested_cores is None else -(-self.requested_cores // cpus_per_core)
 
 
-def frame(lines: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Each line with what other lines say of the same run: its `S` line, and how long it was suspended."""
-    started: dict[tuple[str, str], str] = {}
-    stopped: dict[str, datetime | None] = {}
-    suspended: dict[str, int] = {}
-    for line in lines:
-        row = {"line": line}
-        match = _LINE.match(line)
-        if match is not None:
-            kind, job = match[1], match[2]
-            start = _word(match[3], "start")
-            if kind == "S":
-                started[job, start] = line
-                stopped.pop(job, None)
-                suspended.pop(job, None)
-            elif kind == "s":  # what was spare is given back
-                started[job, start] = line
-            elif kind == "z":
-                stopped[job] = _clock(line)
-            elif kind == "r" and job in stopped:
-                suspended[job] = suspended.get(job, 0) + _pause(stopped.pop(job), _clock(line))
-            elif kind in "ER":
-                if job in stopped:  # deleted, or run again, while it was suspended
-                    suspended[job] = suspended.get(job, 0) + _pause(stopped.pop(job), _clock(line))
-                row |= {"S": started.pop((job, start), ""), "suspended_s": str(suspended.pop(job, 0))}
-        yield row
-
-
 def read_document(text: str, *, site_id: str, cpus_per_core: int = 1, cores_per_node: int | None = None) -> Reading:
     """A day's file or several in a row."""
     lines = [line for line in text.split("\n") if line.strip()]
@@ -103,38 +80,46 @@ def read(
     if match is None:
         raise ValueError("no accounting line")
     kind, job = match[1], match[2]
-    if kind in _PASSED:
+    if kind in _PASSED or "again" in fields:
         return None
-    if kind not in "ER":
+    if kind not in "ERu":
         raise ValueError(f"unknown record type {kind!r}")
     native_id, task = job_and_task(job)
-    said = pairs(match[3])
+    said, phase = pairs(match[3]), _phases(fields)
     if task is None and "[" in job:
         return None
-    start = epoch(said.get("start", ""))
-    end = epoch(said["end"])
+    silent = kind == "R" and not said
+    if silent:
+        said = _assigned(fields.get("S", ""))
+        if not said:
+            raise ValueError("it says nothing, and no S record says what ran")
+    start = epoch(fields.get("from") or said.get("start", ""))
+    end = epoch(fields.get("until", "") if silent or kind == "u" else said["end"])
     if end is None:
         raise ValueError("it has no end")
-    status = _status(said["Exit_status"])
+    status = 0 if silent or kind == "u" else _status(said["Exit_status"])
     if start is None:
         if kind == "E" and "exec_vnode" not in said and "exec_host" not in said:
             return None  # deleted before it had anything
         raise ValueError("it has no start")
-    took = taken(said, _assigned(fields.get("S", "")), cores_per_node=cores_per_node)
+    began = _assigned(fields.get("S", ""))
+    took = taken(began if phase and kind != "u" else said, began, cores_per_node=cores_per_node)
     suspended = whole(fields.get("suspended_s", ""))
-    elapsed, doubtful = _elapsed(said, between(start, end), suspended)
+    before = sum(map(_walltime, phase)) if kind != "u" else 0  # only the end counts all phases
+    elapsed, doubtful = _elapsed(said, between(start, end), suspended, before=before)
     cores = -(-took.cores // cpus_per_core)
     tags = _TAG.findall(f"{said.get('jobname', '')} {said.get('account', '')}")
     fenced = bool(tags) and status == FENCED_EXIT
     held = elapsed + suspended
+    part = f":{len(phase)}{RESIZING}" if kind == "u" else ""
     return UsageRecord(
         site_id=site_id,
-        run_key=f"{job}:{whole(said.get('run_count', '0'))}:{said['start']}",
+        run_key=f"{job}:{whole(said.get('run_count', '0'))}:{said['start']}{part}",
         meter=Meter.CENTRE,
         kind=Kind.FENCED_COPY if fenced else Kind.RUN if elapsed > 0 else Kind.NEVER_RAN,
         native_id=native_id,
         task=task,
-        state=state_of(status, requeued=kind == "R"),
+        state="RESIZING" if kind == "u" else state_of(status, requeued=kind == "R"),
         username=said["user"],
         job_name=said.get("jobname", ""),
         account=said.get("account", ""),
@@ -256,13 +241,28 @@ def state_of(status: int, *, requeued: bool) -> str:
     return "COMPLETED" if status == 0 else "CANCELLED" if status == 271 else "FAILED"
 
 
-def _elapsed(said: Mapping[str, str], span: int, suspended: int) -> tuple[int, bool]:
-    """The server's own walltime; where it is 0 though the run lasted, its span. True: the two contradict each other."""
-    walltime = seconds(said.get("resources_used.walltime", ""))
-    doubtful = abs(span - suspended - walltime) > SKEW_S
-    if (walltime == 0 and doubtful) or "resources_used.walltime" not in said:
-        return max(0, span - suspended), True
-    return walltime, doubtful
+def _elapsed(said: Mapping[str, str], span: int, suspended: int, *, before: int) -> tuple[int, bool]:
+    """The server's own walltime; where it is 0 though the run lasted, its span. True: the two contradict each other.
+
+    `before`: walltime of the phases before, which the end of a phased run counts too; never more than its own span.
+    """
+    ran = max(0, span - suspended)
+    if "resources_used.walltime" not in said:
+        return ran, True
+    walltime = seconds(said["resources_used.walltime"])
+    if before:
+        walltime = min(max(0, walltime - before), ran + SKEW_S)
+    doubtful = abs(ran - walltime) > SKEW_S
+    return (ran, True) if walltime == 0 and doubtful else (walltime, doubtful)
+
+
+def _phases(fields: Mapping[str, str]) -> list[str]:
+    return [line for line in fields.get("phases", "").split("\n") if line]
+
+
+def _walltime(line: str) -> int:
+    """Of one phase: in its `u` record the server says what is new since the record before."""
+    return seconds(_assigned(line).get("resources_used.walltime", ""))
 
 
 def _assigned(line: str) -> dict[str, str]:
@@ -274,20 +274,3 @@ def _status(text: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,5}", text):
         raise ValueError(f"{text!r} is no Exit_status")
     return int(text)
-
-
-def _word(text: str, name: str) -> str:
-    match = re.search(rf"(?:^|\s){name}=(\S*)", text)
-    return match[1] if match is not None else ""
-
-
-def _pause(stopped: datetime | None, resumed: datetime | None) -> int:
-    return between(stopped, resumed) if stopped is not None and resumed is not None and resumed > stopped else 0
-
-
-def _clock(line: str) -> datetime | None:
-    """The line's own stamp: the server's wall clock, of which only differences are used."""
-    try:
-        return datetime.strptime(line[:19], "%m/%d/%Y %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:
-        return None

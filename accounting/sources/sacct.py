@@ -16,14 +16,21 @@ from accounting.sources.reading import Reading, read_rows
 from accounting.usage import RESIZING, Kind, Meter, UsageRecord
 
 # Every word of `man sacct`, JOB STATE CODES; one that is missing here is quarantined, never dropped.
-STATES = frozenset(
+LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STOPPED"})
+# Flags that newer releases show in place of a state (slurm.schedmd.com/job_state_codes.html). They do not say whether
+# the run is over: its end does.
+FLAGS = frozenset(
     {
-        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "COMPLETING", "CONFIGURING", "DEADLINE", "FAILED", "NODE_FAIL"),
-        *("OUT_OF_MEMORY", "PENDING", "PREEMPTED", "RUNNING", "REQUEUED", "RESIZING", "REVOKED", "SUSPENDED"),
-        *("STOPPED", "TIMEOUT"),
+        *("EXPEDITING", "LAUNCH_FAILED", "POWER_UP_NODE", "RECONFIG_FAIL", "REQUEUE_FED", "REQUEUE_HOLD"),
+        *("RESV_DEL_HOLD", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "UPDATE_DB"),
     }
 )
-LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STOPPED"})
+# Whatever it is called, the scheduler runs it again. LAUNCH_FAILED and RECONFIG_FAIL keep their names: a contract may
+# say who bears what the centre's own nodes failed at.
+REQUEUED = frozenset({"EXPEDITING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+STATES = LIVE | FLAGS | REQUEUED
+STATES |= {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
+STATES |= {"RESIZING", "REVOKED", "TIMEOUT"}
 # Whole seconds of three columns, each cut by itself.
 SKEW_S = 2
 # Our fence ends a second copy with this code before anything of the user's runs.
@@ -90,6 +97,8 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     if state in LIVE:
         return None
     submit, start, end = (moment(fields[name], zone) for name in ("Submit", "Start", "End"))
+    if state in FLAGS and end is None:
+        return None
     elapsed = _elapsed(fields)
     cpus, nodes = whole(fields["AllocCPUS"]), whole(fields.get("AllocNodes", ""))
     if start is not None and submit is not None and end is not None and submit > start:
@@ -114,7 +123,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         kind=Kind.FENCED_COPY if fenced else Kind.RUN if ran else Kind.NEVER_RAN,
         native_id=job_id.partition("_")[0],
         task=int(task[1]) if task else None,
-        state=state,
+        state="REQUEUED" if state in REQUEUED else state,
         username=fields["User"],
         job_name=fields.get("JobName", ""),
         account=fields.get("Account", ""),

@@ -216,6 +216,31 @@ def place_holds(conn: Connection, holds: Sequence[Hold], *, now: datetime, check
             raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
 
 
+def held_for(conn: Connection, job_id: str) -> dict[str, int]:
+    """What is set aside for a job now, by commodity."""
+    query = select(HOLDS.c.commodity, HOLDS.c.amount).where(HOLDS.c.job_id == job_id, HOLDS.c.state == "open")
+    return {row.commodity: int(row.amount) for row in conn.execute(query)}
+
+
+def raise_hold(conn: Connection, *, project_id: str, job_id: str, amounts: Mapping[str, int], now: datetime) -> None:
+    """Set more aside for a job that has a hold; what is held already of a commodity, or more, stays.
+
+    Raises `CreditExhausted` where posted + held would pass the limit. The caller has the job's row locked.
+    """
+    held = held_for(conn, job_id)
+    more = {commodity: amount - held.get(commodity, 0) for commodity, amount in sorted(amounts.items())}
+    fresh = {commodity: amount for commodity, amount in amounts.items() if commodity not in held}
+    place_holds(conn, [Hold(project_id, job_id, fresh)], now=now)
+    for commodity, amount in more.items():
+        if commodity in fresh or amount <= 0:
+            continue
+        taken = {"project": project_id, "in_commodity": commodity, "more": amount}
+        if conn.execute(_HOLD_IF_ENOUGH, taken).rowcount != 1:
+            raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
+        query = update(HOLDS).where(HOLDS.c.job_id == job_id, HOLDS.c.commodity == commodity, HOLDS.c.state == "open")
+        conn.execute(query.values(amount=HOLDS.c.amount + amount))
+
+
 def release_hold(conn: Connection, *, job_id: str, now: datetime) -> None:
     """Give back what is still set aside for a job; a second call finds nothing."""
     query = update(HOLDS).where(HOLDS.c.job_id == job_id, HOLDS.c.state == "open")

@@ -54,6 +54,14 @@ def charges_of_job(conn: Connection, job_id: str) -> list[ChargeLine]:
     ]  # fmt: skip
 
 
+def told_since(conn: Connection, job_id: str, since: datetime) -> set[int | None]:
+    """The tasks (None: not an array) of whose runs the centre gave a record since then; not what it requeued before."""
+    query = select(USAGE.c.task).where(
+        USAGE.c.job_id == job_id, USAGE.c.meter == "centre", USAGE.c.recorded_at >= since, USAGE.c.state != "REQUEUED"
+    )
+    return set(conn.scalars(query))
+
+
 def _reasons(conn: Connection, segments: Sequence[Mapping[str, Any]]) -> dict[int | None, str]:
     """Why each discount on these segments holds, by its number."""
     numbers = {s["discount"] for s in segments if s.get("discount") is not None}

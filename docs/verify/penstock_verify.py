@@ -300,6 +300,9 @@ def mebibytes(text):
     return int(match[1] + (match[2] or "")) * scale // (1024 * 10 ** len(match[2] or ""))
 
 
+SLURM_AGAIN = ("EXPEDITING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+
+
 def from_sacct(f):
     """What Slurm's own row says was used: allocated CPUs x elapsed seconds; memory and GPUs also while suspended."""
     submit, start, end = clock(f["Submit"]), clock(f["Start"]), clock(f["End"])
@@ -312,6 +315,7 @@ def from_sacct(f):
         elapsed, start = min(elapsed, max(0, end - submit)), submit
     ran = start is not None and cpus > 0 and f.get("NodeList") != "None assigned"
     held = elapsed + span(f.get("Suspended", ""))
+    state = f["State"].split()[0]
     alloc, asked = f.get("AllocTRES", ""), f.get("ReqCPUS") or tres(f.get("ReqTRES", ""), "cpu")
     return {
         "ran": ran, "cpus": cpus, "nodes": nodes, "elapsed_s": elapsed if ran else 0,
@@ -319,7 +323,7 @@ def from_sacct(f):
         "gpu_seconds": accelerators(alloc) * held if ran else 0,
         "memory_mib_seconds": mebibytes(tres(alloc, "mem")) * held if ran else 0,
         "suspended_s": span(f.get("Suspended", "")), "start": start if ran else None, "end": end,
-        "state": f["State"].split()[0], "queue": f.get("Partition", ""),
+        "state": "REQUEUED" if state in SLURM_AGAIN else state, "queue": f.get("Partition", ""),
         "maybe_fenced": f.get("ExitCode") == "75:0", "requested": int(asked) if asked else None,
     }  # fmt: skip
 
@@ -467,16 +471,27 @@ def pbs_asked(said):
 
 
 def from_pbs_log(f):
-    """A line of the PBS server's accounting log that ends a run, with the S line that began it."""
+    """A line of the PBS server's accounting log that ends a run (E, R) or a phase of it (u: nodes were given back),
+    with the line that says what it had. Torque's R says nothing: its S line says what ran, the stamp how long."""
     kind, _, said = pbs_words(f["line"])
-    start, end, suspended = int(said["start"]), int(said["end"]), int(f.get("suspended_s") or 0)
-    span_s, walltime = end - start, span(said.get("resources_used.walltime", ""))
-    if "resources_used.walltime" not in said or (walltime == 0 and abs(span_s - suspended) > SKEW_S):
-        walltime = max(0, span_s - suspended)
-    cores, nodes, gpus, memory = pbs_took(said, pbs_words(f.get("S", ""))[2])
-    status = int(said["Exit_status"])
-    return usage(cores, nodes, walltime, start, end, pbs_state(status, kind == "R"), said.get("queue", ""),
-                 suspended=suspended, gpus=gpus, memory=memory, fenced=status == 75, **pbs_asked(said))  # fmt: skip
+    had, phases = pbs_words(f.get("S", ""))[2], [line for line in f.get("phases", "").split("\n") if line]
+    silent = kind == "R" and not said
+    said = had if silent else said
+    start, suspended = int(f.get("from") or said["start"]), int(f.get("suspended_s") or 0)
+    end = int(f["until"] if silent or kind == "u" else said["end"])
+    ran = max(0, end - start - suspended)
+    walltime = span(said.get("resources_used.walltime", ""))
+    before = sum(span(pbs_words(line)[2].get("resources_used.walltime", "")) for line in phases)
+    if before and kind != "u":  # the end counts the phases before
+        walltime = min(max(0, walltime - before), ran + SKEW_S)
+    if "resources_used.walltime" not in said or (walltime == 0 and ran > SKEW_S):
+        walltime = ran
+    now = had if phases and kind != "u" else said  # E names the nodes of the start
+    cores, nodes, gpus, memory = pbs_took(now, had)
+    status = 0 if silent or kind == "u" else int(said["Exit_status"])
+    state = "RESIZING" if kind == "u" else pbs_state(status, kind == "R")
+    return usage(cores, nodes, walltime, start, end, state, said.get("queue", ""), suspended=suspended, gpus=gpus,
+                 memory=memory, fenced=status == 75, **pbs_asked(now))  # fmt: skip
 
 
 def from_pbs_qstat(f):
@@ -572,6 +587,10 @@ dependCond preExecCmd fromHost cwd inFile outFile errFile jobFile"""
 LSF_AFTER = f"""
 jStatus hostFactor jobName command {19 * "rusage "} mailUser projectName exitStatus maxNumProcessors loginShell
 timeEvent idx"""
+# Behind it, in LSF 10.1: 23 words, a list of pairs, one of fives, then these.
+LSF_MORE = """
+options3 runLimit avgMem effectiveResReq srcCluster srcJobId dstCluster dstJobId forwardTime flowId acJobWaitTime
+totalProvisionTime outdir runTime"""
 LSF_ENDS = {"64": "DONE", "32": "EXIT"}
 _LSF_WORD = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s"]+))(?=\s|$)')
 
@@ -592,7 +611,13 @@ def lsf_words(line):
     ran_on, rest = rest[1 : 1 + int(rest[0])], rest[1 + int(rest[0]) :]
     if len(rest) < len(after):
         raise ValueError("a line of lsb.acct that is cut")
-    return {**said, **dict(zip(after, rest))}, ran_on  # noqa: B905
+    said.update(zip(after, rest))  # noqa: B905
+    at, more = len(after) + 23, LSF_MORE.split()
+    for group in (2, 5):
+        at += 1 + group * int(rest[at] if at < len(rest) else 0)
+    if len(rest) >= at + len(more):
+        said.update(zip(more, rest[at:]))  # noqa: B905
+    return said, ran_on
 
 
 def from_lsf(f):
@@ -601,10 +626,16 @@ def from_lsf(f):
     slots = [(int(count or 1), host) for count, host in (re.fullmatch(r"(?:(\d+)\*)?(.+)", n).groups() for n in names)]
     cores, nodes = sum(count for count, _ in slots), len({host for _, host in slots})
     start, end = int(said["startTime"]), int(said["eventTime"])
-    placed = start > 0 and cores > 0
-    return usage(cores, nodes, end - start if placed else 0, start if placed else None, end, LSF_ENDS[said["jStatus"]],
-                 said["queue"], fenced=int(said["exitStatus"]) >> 8 == 75, exclusive=bool(int(said["options"]) & 0x40),
-                 requested=int(said["numProcessors"] or 0))  # fmt: skip
+    placed, asked = start > 0 and cores > 0, int(said["numProcessors"] or 0)
+    span_s = elapsed = end - start if placed else 0
+    told = int(said.get("runTime", 0))
+    if 0 < told < span_s - SKEW_S:  # what is left was suspended
+        elapsed = told
+    physical = re.search(r"rusage\[[^\]]*?\bngpus_physical=(\d+)(?:\.\d+)?(/task)?", said.get("effectiveResReq", ""))
+    gpus = int(physical[1]) * (asked if physical[2] else nodes) if physical else 0
+    return usage(cores, nodes, elapsed, start if placed else None, end, LSF_ENDS[said["jStatus"]], said["queue"],
+                 suspended=span_s - elapsed, gpus=gpus, fenced=int(said["exitStatus"]) >> 8 == 75,
+                 exclusive=bool(int(said["options"]) & 0x40), requested=asked)  # fmt: skip
 
 
 # HTCondor manual, "Job ClassAd Attributes", JobStatus; an ad that is no epoch's has ended by 3 or 4.

@@ -138,7 +138,7 @@ def release(services: Svc, person: Who, job_id: JobId) -> Response:
     return _wished(services, person, job_id, "release")
 
 
-@router.patch("/{job_id}", **describe.route(answers.Job, status=202, body=ChangeIn, refuses=(403, 404, 409, 422)))
+@router.patch("/{job_id}", **describe.route(answers.Job, status=202, body=ChangeIn, refuses=(402, 403, 404, 409, 422)))
 def modify(services: Svc, person: Who, job_id: JobId, body: Body) -> Response:
     """Change a job that waits."""
     change = read(ChangeIn, body).change()

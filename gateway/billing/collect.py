@@ -22,6 +22,7 @@ from gateway.billing.names import Names
 from gateway.billing.preparers import Preparers
 from gateway.jobs import repository
 from gateway.jobs.repository import SITES
+from gateway.jobs.returned import settle_recorded
 from gateway.services import Lease, Services
 from site_adapters.errors import SiteError, Unsupported
 from site_adapters.interfaces import Billing
@@ -78,6 +79,8 @@ def collect(services: Services, lease: Lease, now: datetime) -> CollectReport:
     if report.recorded >= _MANY:
         with services.db.write() as conn:
             books.refresh_statistics(conn)
+    if report.recorded:
+        settle_recorded(services, lease, now)
     if not report.good:
         return report
     with services.db.write() as conn:

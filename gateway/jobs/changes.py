@@ -1,85 +1,100 @@
-"""Whether a waiting job may be changed so: by the checks of a submission, within what credit was held for."""
+"""Whether a waiting job may be changed so: by the checks of a submission, at its price there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
+from accounting import store as books
 from gateway.errors import Invalid, Problem
 from gateway.jobs import checks, grades, repository, request
 from gateway.services import Services
 from site_adapters.interfaces import SiteAdapter
-from site_adapters.types import JobSpec
+from site_adapters.types import JobSpec, Queue
 
 _PRICED_BY = frozenset({"queue_name", "qos"})
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A change that may be made: the columns of the job's row with it, and what must be held for it.
+
+    `holds` are by commodity; `estimate` is the most the job can use and cost, None where that is what it was.
+    """
+
+    columns: Mapping[str, Any]
+    holds: Mapping[str, int] = field(default_factory=dict)
+    estimate: Mapping[str, Any] | None = None
+
+
 def checked(
     services: Services, conn: Connection, job: Any, asked: Mapping[str, Any], now: datetime
-) -> Mapping[str, Any]:
-    """The columns of the job's row with the change; raises `Invalid` with every problem."""
-    columns = dict(made(job, asked))
+) -> Checked:  # fmt: skip
+    """The job with the change; raises `Invalid` with every problem."""
+    queues = repository.site_facts(conn, job.site_id).queues
+    columns = dict(made(job, asked, queues))
     spec = repository.spec_from_json(columns["spec"])
     problems = _of_this(asked, checks.shape(spec))
-    if asked.get("duration", 0) > _duration_held(job):
-        # The hold covers the duration that was accepted; more would be spending that nobody checked.
-        detail = "Longer than what credit was held for."
-        remedy = f"Ask for at most {_duration_held(job)} s, or submit a new job."
-        problems += (Problem("/attributes/duration", detail, "over_limit", remedy),)
     adapter = services.sites.get(job.site_id)
+    priced = None
     if adapter is not None:
-        more, there = _at_site(conn, adapter, job, spec, asked, now)
+        more, priced = _at_site(conn, adapter, job, spec, asked, now)
         problems += more
-        columns |= there
+    elif asked.get("duration", 0) > job.duration_max:
+        remedy = f"Ask for at most {job.duration_max} s, or wait until its centre is known again."
+        problems += (Problem("/attributes/duration", "Nobody can say what more would cost.", "over_limit", remedy),)
     if problems:
         count = f"{len(problems)} problems" if len(problems) != 1 else "a problem"
         raise Invalid(f"The change has {count}: {problems[0].detail}", problems=problems)
-    return columns
+    if priced is None:
+        return Checked(columns)
+    columns |= {"queue": priced.queue, "cores_charged": priced.cores_charged, "duration_max": priced.duration_max}
+    return Checked(columns, priced.holds, _the_more_of(job.estimate or {}, priced.estimate))
 
 
-def made(job: Any, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The columns of the job's row once the change is made."""
+def made(job: Any, asked: Mapping[str, Any], queues: Sequence[Queue]) -> Mapping[str, Any]:
+    """The columns of the job's row once the change is made; a queue of whole nodes is charged for them."""
     columns: dict[str, Any] = {"spec": {**job.spec, "attributes": {**job.spec.get("attributes", {}), **asked}}}
     named = {"duration": "duration_max", "queue_name": "queue"}
-    return columns | {column: asked[name] for name, column in named.items() if name in asked}
-
-
-def _duration_held(job: Any) -> int:
-    """The duration that the hold was made for; a change to a shorter one gives nothing back before the end."""
-    tasks, cores = job.array_size or 1, job.cores_charged
-    held = (job.estimate or {}).get("core_seconds", 0) // (tasks * cores) if cores else 0
-    return max(int(job.duration_max), int(held))
+    columns |= {column: asked[name] for name, column in named.items() if name in asked}
+    if "queue_name" in asked:
+        queue = next((q for q in queues if q.name == asked["queue_name"]), None)
+        columns["cores_charged"] = checks.cores_charged(repository.spec_from_json(columns["spec"]), queue)
+    return columns
 
 
 def _at_site(
     conn: Connection, adapter: SiteAdapter, job: Any, spec: JobSpec, asked: Mapping[str, Any], now: datetime
-) -> tuple[tuple[Problem, ...], Mapping[str, Any]]:
+) -> tuple[tuple[Problem, ...], request.Prepared | None]:
+    """What the site says to it, and what it costs there where the change may make it dearer."""
     facts = request.Facts(conn)
     site = facts.standing(site_id=job.site_id, user_id=job.user_id, project_id=job.project_id)
     queue, problems = checks.queue_of(spec, site.queues, job.site_id)
     problems = _of_this(asked, problems + checks.site_limits(spec, adapter, queue))
-    if problems or not _PRICED_BY & asked.keys():
-        return problems, {}
-    agreement = facts.contracts(job.project_id).agreement(job.site_id, now)
-    problems += grades.problems_of(
-        spec.attributes.service_grade, site_id=job.site_id, queue=request.queue_name_of(spec, queue),
-        currency=site.currency, agreement=agreement, prices=facts.prices, at=now,
-    )  # fmt: skip
+    moved = sorted(_PRICED_BY & asked.keys())
+    longer = asked.get("duration", 0) > job.duration_max
+    if problems or not (moved or longer):
+        return problems, None
+    if moved:
+        agreement = facts.contracts(job.project_id).agreement(job.site_id, now)
+        problems += grades.problems_of(
+            spec.attributes.service_grade, site_id=job.site_id, queue=request.queue_name_of(spec, queue),
+            currency=site.currency, agreement=agreement, prices=facts.prices, at=now,
+        )  # fmt: skip
     there = replace(site, site_account_id=job.site_account_id)
     priced = request.at_its_price(facts, adapter, spec, job.project_id, there, queue, now)
-    pointer = f"/attributes/{min(_PRICED_BY & asked.keys())}"
+    pointer = f"/attributes/{moved[0] if moved else 'duration'}"
     if isinstance(priced, Problem):
-        return (*problems, replace(priced, pointer=pointer)), {}
-    if _more_than_held(job, priced):
-        detail = "There it may cost more than what credit was held for."
-        problems += (Problem(pointer, detail, "over_limit", "Submit a new job, and cancel this one."),)
-    return problems, {
-        "queue": priced.queue, "cores_charged": priced.cores_charged, "duration_max": priced.duration_max,
-    }  # fmt: skip
+        return (*problems, replace(priced, pointer=pointer)), None
+    held = books.held_for(conn, job.id)
+    if any(amount > held.get(commodity, 0) for commodity, amount in priced.holds.items()):
+        spent = facts.budget_problems(job.project_id, now)
+        problems += tuple(replace(problem, pointer=pointer) for problem in spent)
+    return problems, priced
 
 
 def _of_this(asked: Mapping[str, Any], problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -88,11 +103,9 @@ def _of_this(asked: Mapping[str, Any], problems: Sequence[Problem]) -> tuple[Pro
     return tuple(p for p in problems if "queue_name" in asked or p.pointer in mine)
 
 
-def _more_than_held(job: Any, priced: request.Prepared) -> bool:
-    held = job.estimate or {}
-    amount, now = held.get("amount") or {}, priced.estimate.amount
-    return (
-        priced.estimate.core_seconds > held.get("core_seconds", 0)
-        or priced.duration_max > _duration_held(job)
-        or (now is not None and now.micro > amount.get("micro", 0))
-    )
+def _the_more_of(before: Mapping[str, Any], after: request.Estimate) -> Mapping[str, Any] | None:
+    """What is held for, as people are shown it: a change to less gives nothing back before the end."""
+    micro = 0 if after.amount is None else after.amount.micro
+    if after.core_seconds <= before.get("core_seconds", 0) and micro <= (before.get("amount") or {}).get("micro", 0):
+        return None
+    return request.estimate_json(after)

@@ -1,7 +1,9 @@
-"""Jobs that a good look did not show: never finished because absent, lost only after repeated good looks.
+"""Jobs that a good look did not show: never finished because absent, lost only after repeated good looks and some time.
 
-Before a job is given up it is searched once more by its tag in both sources. What was forgotten before it ran (its
-fence is free) is handed over again; what ran and left no record is `failed`, reason `lost`, with a break.
+Looks come seconds apart, and a controller that starts anew may know nothing for longer: so the first look that missed
+a job must also be `lost_after_s` ago, whatever came between. Before it is given up it is searched once more by its tag
+in both sources. What was forgotten before it ran (its fence is free) is handed over again; what ran and left no record
+is `failed`, reason `lost`, with a break.
 """
 
 from __future__ import annotations
@@ -40,17 +42,32 @@ def settle_missing(
     """Count a good look for each absent job, and settle those that were absent often enough."""
     if not (seen.queue.good and seen.accounting.good):
         return len(absent)
-    enough = services.settings.good_looks
-    waiting = [m for m in absent if m.job.missing_looks + 1 < enough]
+    given_up = [m for m in absent if _missed_enough(services, m.job, now)]
+    waiting = [m.job for m in absent if not _missed_enough(services, m.job, now)]
     if waiting:
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
-            ids = [m.job.id for m in waiting]
-            conn.execute(update(JOBS).where(JOBS.c.id.in_(ids)).values(missing_looks=JOBS.c.missing_looks + 1))
-    for gone in absent:
-        if gone.job.missing_looks + 1 >= enough:
-            _settle(services, lease, gone, accounts[gone.job.site_account_id], seen, now)
+            for first in (True, False):
+                ids = [job.id for job in waiting if (_missing_since(job) is None) is first]
+                since = {"missing_since": now} if first else {}
+                more = update(JOBS).where(JOBS.c.id.in_(ids)).values(missing_looks=JOBS.c.missing_looks + 1, **since)
+                conn.execute(more)
+    for gone in given_up:
+        _settle(services, lease, gone, accounts[gone.job.site_account_id], seen, now)
     return len(absent)
+
+
+def _missing_since(job: Any) -> datetime | None:
+    """When a look missed it first; None for a job that the last look showed."""
+    since: datetime | None = job.missing_since if job.missing_looks else None
+    return since
+
+
+def _missed_enough(services: Services, job: Any, now: datetime) -> bool:
+    """Whether this look, which does not show the job, is the last that was needed."""
+    since = _missing_since(job) or now
+    floor = timedelta(seconds=services.sites[job.site_id].lost_after_s)
+    return job.missing_looks + 1 >= services.settings.good_looks and now - since >= floor
 
 
 def settle_incomplete(
@@ -62,21 +79,30 @@ def settle_incomplete(
     now: datetime,
 ) -> None:
     """Arrays of which some tasks were never seen: a pending task canceled alone at the site leaves no trace."""
-    if not (seen.queue.good and seen.accounting.good):
-        return
+    good = seen.queue.good and seen.accounting.good
+    there = []
     for array in shown:
         job = array.job
         shown_tasks = {r.task for r in array.ours}
         if job.array_size is None or len(shown_tasks) >= job.array_size:
+            there += [job.id] if job.missing_looks else []
+            continue
+        if not good:
             continue
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
             if not _unaccounted(conn, job, shown_tasks):
+                there += [job.id] if job.missing_looks else []
                 continue
-            looks = job.missing_looks + 1
-            conn.execute(update(JOBS).where(JOBS.c.id == job.id).values(missing_looks=looks))
-        if looks >= services.settings.good_looks:
+            since = _missing_since(job) or now
+            counted = {"missing_looks": job.missing_looks + 1, "missing_since": since}
+            conn.execute(update(JOBS).where(JOBS.c.id == job.id).values(**counted))
+        if _missed_enough(services, job, now):
             _settle_tasks(services, lease, job, accounts[job.site_account_id], now)
+    if there:  # looks that missed them are counted from none again, also where nothing else has changed
+        with services.db.write() as conn:
+            repository.assert_served_by(conn, lease)
+            conn.execute(update(JOBS).where(JOBS.c.id.in_(there)).values(missing_looks=0))
 
 
 def _settle_tasks(services: Services, lease: Lease, job: Any, account: SiteAccount, now: datetime) -> None:

@@ -64,6 +64,11 @@ def apply_runs(conn: Connection, services: Services, seen: Sequence[Seen], now: 
         books.mark_in_flight(conn, job_ids=news.started)
 
 
+def upsert_seen(conn: Connection, job: Any, runs: Sequence[ObservedRun], now: datetime) -> None:
+    """Only the runs, of a job that is over already."""
+    repository.upsert_runs(conn, [_run_row(job, run, now) for run in _one_per_run(runs)])
+
+
 def _apply(
     conn: Connection, services: Services, seen: Seen, runs: Sequence[ObservedRun], news: _News, now: datetime
 ) -> None:

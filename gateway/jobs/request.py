@@ -41,6 +41,13 @@ class Estimate:
     basis: str
 
 
+def estimate_json(estimate: Estimate) -> Mapping[str, Any]:
+    """As it is kept with the job."""
+    money = estimate.amount
+    amount = None if money is None else {"micro": money.micro, "currency": money.currency}
+    return {"core_seconds": estimate.core_seconds, "amount": amount, "basis": estimate.basis}
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A job that passed every check and may be accepted."""

@@ -19,7 +19,7 @@ from gateway.jobs import changes, dependencies, repository
 from gateway.jobs.ids import Manifest, tag_of
 from gateway.jobs.lifecycle import FINAL, Event, Phase, State
 from gateway.jobs.repository import Owner
-from gateway.jobs.request import Prepared, budget_spent
+from gateway.jobs.request import Prepared, budget_spent, estimate_json
 from gateway.jobs.tables import JobTagRow
 from gateway.services import Services
 from site_adapters.states import Reason
@@ -135,16 +135,24 @@ def modify(services: Services, conn: Connection, person: Person, job_id: str, ch
     if job.state in FINAL or job.state in (State.ACTIVE, State.SUSPENDED):
         raise Conflict(f"The job is {job.state}: only a job that waits can be changed.")
     wanted = {**(job.change or {}), **asked}  # what was asked before, and the site was not told yet
-    changed = changes.checked(services, conn, job, wanted, now)
+    adapter = services.sites.get(job.site_id)
+    if job.phase != Phase.WAITING.value and adapter is not None and "modify" not in adapter.capabilities:
+        raise Conflict(f"{job.site_id} cannot change a job that is in its queue.")
+    checked = changes.checked(services, conn, job, wanted, now)
+    # Before the site is asked: what it may do then was checked against credit, whenever it does it.
+    books.raise_hold(conn, project_id=job.project_id, job_id=job_id, amounts=checked.holds, now=now)
+    held = {} if checked.estimate is None else {"estimate": checked.estimate}
     if job.phase == Phase.WAITING.value:
-        conn.execute(repository.JOBS.update().where(repository.JOBS.c.id == job_id).values(change=None, **changed))
+        repository.set_columns(conn, job_id, **asked_now(None), **checked.columns, **held)
         repository.note(conn, job_id, "modified", asked, now=now)
         return
-    adapter = services.sites.get(job.site_id)
-    if adapter is not None and "modify" not in adapter.capabilities:
-        raise Conflict(f"{job.site_id} cannot change a job that is in its queue.")
-    conn.execute(repository.JOBS.update().where(repository.JOBS.c.id == job_id).values(change=wanted))
+    repository.set_columns(conn, job_id, **asked_now(wanted), **held)
     repository.note(conn, job_id, "change_wished", asked, now=now)
+
+
+def asked_now(change: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The columns of a change that the site is asked for at its next turn, whatever it refused before."""
+    return {"change": change, "change_refusals": 0, "change_due_at": None}
 
 
 def decide(
@@ -212,7 +220,7 @@ def _job_row(services: Services, conn: Connection, job_id: str, want: Wanted, no
         "duration_max": prepared.duration_max,
         "max_cost_micro": spec.budget.max_cost_micro,
         "enforce_duration": prepared.enforce_duration,
-        "estimate": _estimate_json(prepared),
+        "estimate": estimate_json(prepared.estimate),
         "manifest": _manifest_stub(job_id, prepared, want.person, want.idempotency),
         "created_at": now,
         "updated_at": now,
@@ -244,12 +252,6 @@ def _earlier(conn: Connection, person: Person, key: IdempotencyKey, job_id: str,
 def _manifest_stub(job_id: str, prepared: Prepared, person: Person, key: IdempotencyKey | None) -> str:
     prefixes = ("0", "0") if key is None else (key.key_sha256[:16], key.content_sha256[:16])
     return str(Manifest(job_id, prepared.project_id, person.user_id, 0, *prefixes))
-
-
-def _estimate_json(prepared: Prepared) -> Mapping[str, Any]:
-    money = prepared.estimate.amount
-    amount = None if money is None else {"micro": money.micro, "currency": money.currency}
-    return {"core_seconds": prepared.estimate.core_seconds, "amount": amount, "basis": prepared.estimate.basis}
 
 
 _PARTICIPLE = {"hold": "held", "release": "released", "cancel": "canceled"}

@@ -83,6 +83,7 @@ class JobRow(Base):
     signal: Mapped[int | None] = mapped_column()
     observed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     missing_looks: Mapped[int] = mapped_column(Integer, default=0)
+    missing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the first of these looks
     observed_digest: Mapped[str] = mapped_column(String(16), default="")  # of the rows last seen: equal = no change
 
     attempt: Mapped[int] = mapped_column(Integer, default=0)
@@ -92,7 +93,10 @@ class JobRow(Base):
     restarts: Mapped[int] = mapped_column(Integer, default=0)
 
     wish: Mapped[str] = mapped_column(String(16), default="")  # cancel, hold, release: until the site confirms it
-    change: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # asked of the site by `modify`, not yet done
+    # asked of the site by `modify`, not yet done
+    change: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    change_refusals: Mapped[int] = mapped_column(Integer, default=0)  # "not now", one after the other
+    change_due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # asked again then; None: now
     wish_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     wish_tried_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -217,7 +221,8 @@ class IdempotencyRow(Base):
 
 
 class DecisionRow(Base):
-    """Something only a person may decide, or must know: `kind` needs_decision, lost, foreign_id, duplicate, overrun."""
+    """Something only a person may decide, or must know: `kind` needs_decision, lost, returned (was lost), foreign_id,
+    duplicate, overrun."""
 
     __tablename__ = "job_breaks"
     __table_args__ = (Index("ix_job_breaks_job", "job_id"),)

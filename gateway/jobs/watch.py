@@ -23,6 +23,7 @@ from gateway.jobs.limits import enforce
 from gateway.jobs.lost import settle_incomplete, settle_missing
 from gateway.jobs.outcome import Seen, apply_runs
 from gateway.jobs.repository import JOBS, SITES
+from gateway.jobs.returned import settle_returned
 from gateway.jobs.wishes import ref_of
 from gateway.pace import Paced
 from gateway.services import Lease, Services
@@ -37,7 +38,8 @@ _CHUNK = 50
 _COLUMNS = (
     "id", "user_id", "project_id", "site_id", "site_account_id", "tag", "attempt", "native_id", "cluster",
     "native_submit_time", "restarts", "submitted_at", "array_size", "state", "phase", "wish", "missing_looks",
-    "observed_digest", "started_at", "enforce_duration", "duration_max", "max_cost_micro", "cores_charged", "limit_hit",
+    "missing_since", "observed_digest", "started_at", "enforce_duration", "duration_max", "max_cost_micro",
+    "cores_charged", "limit_hit",
 )  # fmt: skip
 
 
@@ -75,6 +77,7 @@ def watch(services: Services, lease: Lease, now: datetime) -> WatchReport:
     changed = _write(services, lease, matched, now)
     missing = settle_missing(services, lease, [m for m in matched if not m.ours], accounts, seen, now)
     settle_incomplete(services, lease, [m for m in matched if m.ours], accounts, seen, now)
+    settle_returned(services, lease, seen, now)
     enforce(services, lease, now)
     if seen.queue.good:
         _fresh(services, lease, now)

@@ -360,5 +360,5 @@ def adapter_of(config: SiteConfig, docked: Docked) -> SiteAdapter:
         policy=config.binding_policy(), capabilities=frozenset(), management=RemoteManagement(docked),
         resource=RemoteResource(docked), auth=RemoteAuth(docked), billing=RemoteBilling(docked), log=RemoteLog(docked),
         logins_by_key=False, close=docked.close, ordering=RemoteOrdering(docked), told=docked.as_told,
-        renew_keys=docked.refresh,
+        renew_keys=docked.refresh, lost_after_s=config.lost_after_s,
     )  # fmt: skip

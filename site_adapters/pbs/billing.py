@@ -6,10 +6,9 @@ run only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from site_adapters.command import Command, Output
@@ -18,14 +17,12 @@ from site_adapters.errors import CommandFailed, Unsupported
 from site_adapters.login_node.management import ask
 from site_adapters.pbs.attributes import Attributes, Records, moment
 from site_adapters.pbs.commands import Qstat
+from site_adapters.pbs.log_frame import frame_log as frame_log
 from site_adapters.pbs.runs import ENDED
 from site_adapters.transport import Logins
-from site_adapters.types import RowProblem, SiteAccount, SiteUsage, UsageBatch
+from site_adapters.types import SiteAccount, SiteUsage, UsageBatch
 
-LOG, QSTAT = "pbs-log/1", "pbs-qstat/1"
-_LINE = re.compile(r"(\d\d/\d\d/\d{4} \d\d:\d\d:\d\d);([A-Za-z]);([^;]*);(.*)\Z", re.DOTALL)
-# Types that end no run (PBS Professional Administrator's Guide, "Accounting"; acct.h): queued, deleted, resumed …
-_OTHER = frozenset("QDAaLBCFTUYMPNKkuvceGszr")
+QSTAT = "pbs-qstat/1"
 # Files of days on which nothing happened are missing; one that is there and cannot be read is an error.
 _READ = """for f in "$@"; do [ ! -e "$f" ] || cat -- "$f" || exit 1; done"""
 _DAYS_BEFORE = 35  # a run that ends today may have begun this long ago: its first line is there
@@ -70,56 +67,6 @@ def read_log(folder: str, days: Sequence[str]) -> Command[str]:
     files = tuple(f"{folder}/{day}" for day in days)
     argv = ("/bin/sh", "-c", _READ, "read_log", *files)
     return Command(argv, parse, deadline_s=120.0, stdout_bytes_max=256 * 1024 * 1024)
-
-
-def frame_log(text: str, *, since: datetime, users: set[str], zone: str = "UTC") -> UsageBatch:
-    """Lines that end a run (E, and R for one that is run again) since then, each with the S line that began it.
-
-    A line is stamped by the server's own clock; without `users` everybody's lines are given.
-    """
-    started: dict[str, str] = {}
-    stopped: dict[str, datetime] = {}
-    paused: dict[str, int] = {}
-    usages: list[SiteUsage] = []
-    problems: list[RowProblem] = []
-    here = ZoneInfo(zone)
-    for line in text.split("\n"):
-        if not line.strip():
-            continue
-        match = _LINE.match(line)
-        if match is None:
-            problems.append(RowProblem(line, "no accounting line"))
-            continue
-        try:
-            stamp = datetime.strptime(match[1], "%m/%d/%Y %H:%M:%S").replace(tzinfo=here).astimezone(UTC)
-        except ValueError as exc:
-            problems.append(RowProblem(line, str(exc)))
-            continue
-        kind, job, rest = match[2], match[3], match[4]
-        if kind == "S":
-            started[job] = line
-            stopped.pop(job, None)
-            paused.pop(job, None)
-        elif kind == "s":  # what was spare is given back
-            started[job] = line
-        elif kind == "z":
-            stopped[job] = stamp
-        elif kind == "r" and job in stopped:
-            paused[job] = paused.get(job, 0) + int((stamp - stopped.pop(job)).total_seconds())
-        elif kind in ("E", "R"):
-            if job in stopped:  # deleted, or run again, while it was suspended
-                paused[job] = paused.get(job, 0) + int((stamp - stopped.pop(job)).total_seconds())
-            fields = {"line": line, "S": started.pop(job, ""), "suspended_s": str(paused.pop(job, 0))}
-            if stamp >= since and (not users or _user(rest) in users):
-                usages.append(SiteUsage(LOG, fields))
-        elif kind not in _OTHER:
-            problems.append(RowProblem(line, f"unknown type {kind!r}"))
-    return UsageBatch(tuple(usages), tuple(problems))
-
-
-def _user(rest: str) -> str:
-    match = re.search(r"(?:^|\s)user=(\S+)", rest)
-    return match[1] if match else ""
 
 
 def frame_qstat(records: Records, users: set[str], since: datetime, until: datetime) -> UsageBatch:

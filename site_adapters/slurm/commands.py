@@ -25,7 +25,8 @@ SEPARATOR = "\x1f"
 SUBMIT_DEADLINE_S = 150.0
 
 _S = ObservedState
-# One line for each word of `man squeue` and `man sacct`, JOB STATE CODES.
+# One line for each word of `man squeue` and `man sacct`, JOB STATE CODES, and of the flags that newer releases show in
+# their place (slurm.schedmd.com/job_state_codes.html). A flag is never final: what is requeued goes on.
 STATE_MAP: dict[str, ObservedState] = {
     "BOOT_FAIL": _S.FAILED,  # the nodes did not boot
     "CANCELLED": _S.CANCELED,  # by the user or an administrator
@@ -33,11 +34,15 @@ STATE_MAP: dict[str, ObservedState] = {
     "COMPLETING": _S.ACTIVE,  # some processes may still be active
     "CONFIGURING": _S.QUEUED,  # resources are allocated, not yet ready
     "DEADLINE": _S.FAILED,  # ended at its deadline
+    "EXPEDITING": _S.QUEUED,  # requeued, with the highest priority there is
     "FAILED": _S.FAILED,  # non-zero exit code
+    "LAUNCH_FAILED": _S.HELD,  # its nodes could not start it (a prolog failed): requeued and held
     "NODE_FAIL": _S.FAILED,  # an allocated node failed
     "OUT_OF_MEMORY": _S.FAILED,
     "PENDING": _S.QUEUED,
+    "POWER_UP_NODE": _S.QUEUED,  # its nodes are being powered up
     "PREEMPTED": _S.FAILED,  # a requeued one is seen as PENDING again
+    "RECONFIG_FAIL": _S.HELD,  # its nodes could not be set up: requeued and held
     "RUNNING": _S.ACTIVE,
     "RESV_DEL_HOLD": _S.HELD,  # its reservation was deleted
     "REQUEUE_FED": _S.QUEUED,  # requeued by a federation
@@ -51,7 +56,12 @@ STATE_MAP: dict[str, ObservedState] = {
     "STOPPED": _S.SUSPENDED,  # stopped, keeps its cores
     "SUSPENDED": _S.SUSPENDED,  # suspended, its cores are free
     "TIMEOUT": _S.FAILED,
+    "UPDATE_DB": _S.ACTIVE,  # the database is being told
 }
+# Flags of a job that waits again: a row of accounting with one of them, and with an end, is a run that is over.
+_AGAIN = frozenset({"EXPEDITING", "LAUNCH_FAILED", "RECONFIG_FAIL", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+# After a row with one of these another row of the same task is its next run.
+_REQUEUED = _AGAIN | {"REQUEUED", "PREEMPTED", "NODE_FAIL"}
 _END_REASON: dict[str, Reason] = {
     "BOOT_FAIL": Reason.LAUNCH_FAILED,
     "DEADLINE": Reason.DEADLINE,
@@ -61,7 +71,7 @@ _END_REASON: dict[str, Reason] = {
     "TIMEOUT": Reason.TIME_LIMIT,
 }
 # sacct without explicit states leaves out jobs that never became eligible.
-ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,S,TO"
+ALL_STATES = "BF,CA,CD,DL,F,NF,OOM,PD,PR,R,RQ,RS,RV,S,TO"
 
 
 # In order; texts of src/common/slurm_errno.c and of the recordings.
@@ -343,7 +353,7 @@ def runs_of(found: AccountingRows) -> Look:
         try:
             restart = 0
             before = last.get(row["JobID"])
-            if before is not None and before["State"].partition(" ")[0] in ("REQUEUED", "PREEMPTED", "NODE_FAIL"):
+            if before is not None and before["State"].partition(" ")[0] in _REQUEUED:
                 restart = restarts[row["JobID"]] + 1
             restarts[row["JobID"]], last[row["JobID"]] = restart, row
             runs += _sacct_row(row, restart)
@@ -357,6 +367,8 @@ def _sacct_row(row: dict[str, str], restart: int) -> list[ObservedRun]:
     state = STATE_MAP.get(word, ObservedState.UNKNOWN)
     if state is _S.ACTIVE and word == "RESIZING":
         return []  # the row after it is the job's
+    if word in _AGAIN and _epoch(row["End"]) is not None:
+        state = _S.REQUEUED
     code, _, signal = row["ExitCode"].partition(":")
     free = " ".join((row["JobName"], row["Comment"], row["SubmitLine"]))
     tags = tags_in(free)

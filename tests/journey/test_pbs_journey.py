@@ -171,8 +171,11 @@ def test_hidden_jobs_are_not_taken_for_none(tmp_path: Path) -> None:
     assert centre.gateway.state(job_id) == "active"
 
 
-def test_jobs_that_end_while_another_is_forgotten_still_end(centre: Centre) -> None:
+def test_jobs_that_end_while_another_is_forgotten_still_end(tmp_path: Path) -> None:
     """Asked for beside an id that the server does not know, it answers about the first one only."""
+    cluster, site = pbs_centre(tmp_path)
+    site["lost_after_s"] = 0
+    centre = Centre(make_gateway(tmp_path, f"sqlite:///{tmp_path}/penstock.db", site), cluster, tmp_path)
     go_on = centre.folder / "go-on"
     ids = [centre.submit(f"while [ ! -e {go_on} ]; do sleep 0.1; done") for _ in range(4)]
     for job_id in ids:

@@ -24,6 +24,8 @@ from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, checkpoint, open_books, person_key
 from tests.unit.accounting.test_evidence_verifier import shown as opened
 from tests.unit.accounting.test_evidence_verifier import verifier
+from tests.unit.accounting.test_lsf_odd import finished
+from tests.unit.accounting.test_pbs_phases import PHASED, TORQUE_R, TORQUE_S
 from tests.unit.accounting.test_sources import APEL, BLOCK, LSB, UR
 from tests.unit.accounting.test_torque import QSTAT, TORQUE
 
@@ -93,6 +95,8 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
         yield pbs_log.FORMAT, row
     for row in pbs_log.frame(PAUSED.split("\n")):
         yield pbs_log.FORMAT, row
+    for row in pbs_log.frame([*PHASED, TORQUE_S, TORQUE_R]):
+        yield pbs_log.FORMAT, row
     gpus = TORQUE.replace(" session", " exec_gpus=n1-gpu/0+n1-gpu/1 session")
     for line in (TORQUE, gpus, TORQUE.replace("Exit_status=0", "Exit_status=-14")):
         yield from ((pbs_log.FORMAT, row) for row in pbs_log.frame([line]))
@@ -107,7 +111,9 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
     yield "sunway-wrapper/1", WRAPPER
     yield "northbound-job/1", NORTHBOUND
     yield "northbound-job/1", NORTHBOUND | {"jobStatus": "statD", "jobStartTime": ""}
-    for line in LSF_LINES.values():
+    gpus = "select[ngpus>0] rusage[ngpus_physical=2.00]"
+    newer = (finished(run_time=600), finished(required=gpus, run_time=600), finished(run_time=5000), finished(start=0))
+    for line in (*LSF_LINES.values(), *newer):
         yield lsb_acct.FORMAT, {"line": line}
     for row in condor_rows():
         yield condor.FORMAT, row
@@ -122,7 +128,8 @@ def rows() -> Iterator[tuple[str, Mapping[str, str]]]:
         {"AllocTRES": f"cpu=8,mem=4G,node=1,{gres}", "ElapsedRaw": "60", "End": "1795413660"}
         for gres in ("gres/dcu=2,gres/dcu:z100=2", "gres/gpu:a100=1,gres/gpu:v100=2,gres/mps=100")
     ]
-    for changes in ({}, {"NodeList": "None assigned"}, canceled, suspended, *accelerated):
+    flags = [{"State": flag} for flag in ("SPECIAL_EXIT", "LAUNCH_FAILED")]
+    for changes in ({}, {"NodeList": "None assigned"}, *flags, canceled, suspended, *accelerated):
         yield "sacct/1", SACCT | changes
 
 

@@ -8,10 +8,10 @@ import pytest
 from msgspec import structs
 
 from accounting import meter
-from accounting.meter import Basis, MeteringPolicy
+from accounting.meter import Basis, Bears, MeteringPolicy
 from accounting.sources import sacct
 from accounting.sources.reading import Reading
-from accounting.usage import UsageRecord
+from accounting.usage import Kind, UsageRecord
 from tests.unit.accounting.makers import run
 
 ROW = {"DBIndex": "1", "Cluster": "c", "JobID": "7", "JobIDRaw": "7", "User": "alice", "Account": "p",
@@ -86,3 +86,44 @@ def test_an_exclusive_run_is_billed_by_what_was_asked_where_that_is_the_contract
     assert meter.billed_cores(record, whole)[0] == 128
     assert meter.billed_cores(record, MeteringPolicy())[0] == 128
     assert meter.billed_cores(record, MeteringPolicy(exclusive_whole_nodes=False)) == (16, "requested cores")
+
+
+# ---------------------------------------------------------------- flags in place of states (Slurm 23.11 and later)
+
+AGAIN = ("EXPEDITING", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT")
+OTHER_FLAGS = (
+    "LAUNCH_FAILED",
+    "POWER_UP_NODE",
+    "RECONFIG_FAIL",
+    "RESV_DEL_HOLD",
+    "SIGNALING",
+    "STAGE_OUT",
+    "UPDATE_DB",
+)
+
+
+@pytest.mark.parametrize("flag", AGAIN + OTHER_FLAGS)
+def test_a_flag_in_place_of_a_state_says_nothing_of_the_end_which_the_end_does(flag: str) -> None:
+    """4 CPUs for 60 s once it has ended; a run that goes on, or has not begun, is none yet."""
+    assert (one(State=flag).core_seconds, one(State=flag).kind) == (240, Kind.RUN)
+    for change in ({"End": "Unknown"}, {"End": "Unknown", "Start": "Unknown", "NodeList": "None assigned"}):
+        reading = rows({"State": flag, **change})
+        assert (reading.records, reading.problems, reading.passed) == ((), (), 1)
+
+
+@pytest.mark.parametrize("flag", AGAIN)
+def test_a_run_behind_which_the_next_one_waits_is_a_requeued_one_whatever_it_is_called(flag: str) -> None:
+    assert meter.meter(one(State=flag), MeteringPolicy(bill_requeued=False)).quantities == {}
+    assert meter.meter(one(State=flag), MeteringPolicy()).core_seconds == 240
+
+
+@pytest.mark.parametrize("state", ["LAUNCH_FAILED", "RECONFIG_FAIL"])
+def test_what_the_centres_own_nodes_failed_at_can_be_the_centres_to_bear(state: str) -> None:
+    policy = MeteringPolicy(bill_requeued=False, liability={state: Bears(0, 1, 0)})
+    assert meter.meter(one(State=state), policy).bears == Bears(0, 1, 0)
+    assert meter.meter(one(State=state), policy).core_seconds == 240
+
+
+def test_a_job_that_another_cluster_of_the_federation_took_ran_here_not_at_all() -> None:
+    record = one(State="REVOKED", NodeList="None assigned", AllocCPUS="0", ElapsedRaw="0")
+    assert (record.kind, record.core_seconds) == (Kind.NEVER_RAN, 0)

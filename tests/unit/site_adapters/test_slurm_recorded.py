@@ -12,10 +12,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from accounting.sources.sacct import STATES as METERED
 from site_adapters.command import Output
 from site_adapters.slurm.commands import (
+    SACCT_FIELDS,
     SEPARATOR,
     STATE_MAP,
+    AccountingRows,
     read_sacct,
     read_sbatch,
     read_squeue,
@@ -126,6 +129,43 @@ def test_every_state_of_the_recordings_has_its_line_in_the_table() -> None:
     words = {row.split(SEPARATOR)[4] for row in SQUEUE.split("\x1e\n") if row.count(SEPARATOR) > 4}
 
     assert words <= STATE_MAP.keys()
+
+
+# slurm.schedmd.com/job_state_codes.html, "Job states" and "Job flags".
+STATES_OF_25 = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PENDING"),
+    *("PREEMPTED", "RUNNING", "SUSPENDED", "TIMEOUT", "COMPLETING", "CONFIGURING", "EXPEDITING", "LAUNCH_FAILED"),
+    *("POWER_UP_NODE", "RECONFIG_FAIL", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "RESV_DEL_HOLD"),
+    *("REVOKED", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "UPDATE_DB"),
+}
+
+
+def test_every_state_and_flag_of_slurms_manual_has_a_meaning_here_and_in_the_meter() -> None:
+    assert STATE_MAP.keys() >= STATES_OF_25
+    assert STATES_OF_25 <= METERED
+
+
+FINAL_WORDS = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+               "REVOKED", "TIMEOUT"}  # fmt: skip
+
+
+def test_no_flag_ends_a_job_that_the_scheduler_may_run_again() -> None:
+    assert {word for word, state in STATE_MAP.items() if state.final} == FINAL_WORDS
+
+
+@pytest.mark.parametrize("flag", ["LAUNCH_FAILED", "RECONFIG_FAIL", "SPECIAL_EXIT", "REQUEUE_HOLD"])
+def test_a_run_that_accounting_ends_with_a_flag_is_followed_by_the_next(flag: str) -> None:
+    first = dict.fromkeys(SACCT_FIELDS, "") | {
+        "DBIndex": "1", "JobID": "7", "JobIDRaw": "7", "State": flag, "Submit": "100", "Start": "110", "End": "170",
+        "ElapsedRaw": "60", "ExitCode": "0:0",
+    }  # fmt: skip
+    then = first | {"DBIndex": "2", "State": "COMPLETED", "Submit": "171", "Start": "200", "End": "260"}
+    look = runs_of(AccountingRows((first, then), ()))
+    assert [(run.restarts, run.state) for run in look.runs] == [
+        (0, ObservedState.REQUEUED), (1, ObservedState.COMPLETED),
+    ]  # fmt: skip
+    alone = runs_of(AccountingRows((first | {"End": "Unknown"},), ())).runs
+    assert [run.state for run in alone] == [ObservedState.HELD]
 
 
 @pytest.mark.parametrize("word", REASONS)
