@@ -165,18 +165,18 @@ def allocate_by_hand(
 
 
 def open_documents(
-    conn: Connection, *, number: str | None = None, beside: Document | None = None
+    conn: Connection, *, number: str | None = None, beside: Document | None = None, as_of: datetime | None = None
 ) -> list[OpenDocument]:
     """Invoices with what is left of them after credit notes, payments and clearings, and credit notes of no invoice of
     their own (negative); all that are open (or those of the same issuer, payer, project and currency), or one (open or
-    not)."""
-    paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
-        PAID.c.document
-    ).subquery()  # fmt: skip
+    not). `as_of`: as the books stood then, payers by the name that they have now."""
+    paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(PAID.c.document)
     back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
         DOCUMENTS.c.corrects.is_not(None)
-    ).group_by(DOCUMENTS.c.corrects).subquery()  # fmt: skip
-    cleared = cleared_sums()
+    ).group_by(DOCUMENTS.c.corrects)  # fmt: skip
+    if as_of is not None:
+        paid, back = paid.where(PAID.c.recorded_at <= as_of), back.where(DOCUMENTS.c.recorded_at <= as_of)
+    paid, back, cleared = paid.subquery(), back.subquery(), cleared_sums(as_of)
     off = func.coalesce(paid.c.minor, 0) + func.coalesce(cleared.c.minor, 0)
     left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - off).label("left")
     newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
@@ -192,6 +192,8 @@ def open_documents(
         .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
     )  # fmt: skip
     query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)
+    if as_of is not None:
+        query = query.where(DOCUMENTS.c.recorded_at <= as_of)
     if beside is not None:
         query = query.where(
             DOCUMENTS.c.issuer_id == beside.issuer.id, DOCUMENTS.c.payer_id == beside.payer.id,

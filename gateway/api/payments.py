@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
@@ -33,15 +33,18 @@ from gateway.api.billing import four_eyes_micro
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.invoices import minor_in
+from gateway.api.schemas import Instant
 from gateway.billing.bank import import_file
 from gateway.billing.invoices import PROJECTS, document_row
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
+from gateway.jobs.views import stamp
 
 router = APIRouter(tags=["billing"], prefix="/billing")
 
 TransactionId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+At = Annotated[Instant | None, Query()]
 DisputeId = Annotated[Word, Path(max_length=32)]
 
 
@@ -174,11 +177,13 @@ def decide_unmatch(services: Svc, admin: Admin, unmatch: Word, body: Body) -> Re
 
 
 @router.get("/ageing", **describe.route(schemas.Ageing, refuses=(403,)))
-def show_ageing(services: Svc, _admin: Admin) -> Response:
-    """What is owed, by payer and age; what is in dispute stands apart and is not dunned (operator)."""
+def show_ageing(services: Svc, _admin: Admin, as_of: At = None) -> Response:
+    """What is owed, by payer and age; what is in dispute stands apart and is not dunned (operator). `as_of`: as the
+    books stood then, and as old as it was then."""
     with services.db.read() as conn:
-        found = aged(open_documents(conn), disputed_minor(conn), services.clock())
-    return answer(views.ageing_json(found, standings(found)))
+        documents, held = open_documents(conn, as_of=as_of), disputed_minor(conn, as_of=as_of)
+    found = aged(documents, held, as_of or services.clock())
+    return answer(views.ageing_json(found, standings(found)) | {"as_of": stamp(as_of)})
 
 
 # ---------------------------------------------------------------- disputes

@@ -84,17 +84,20 @@ def allocate(payment: int, invoice: str, amount: str, take_back: bool, as_json: 
 
 
 @click.command()
+@click.option("--as-of", help="As it was known then: 2026-11-01T00:00:00Z")
 @json_option
-def ageing(as_json: bool) -> int:
+def ageing(as_of: str | None, as_json: bool) -> int:
     """Who owes what for how long; what is in dispute is not reminded of (operator)."""
     with client() as api:
-        found = api.get("billing/ageing")
+        found = api.ask("billing/ageing", as_of=as_of)
     if as_json:
         emit(found)
         return report.OK
     rows = [(x["number"], x["payer"], x["open"], x["currency"], x["disputed"], local_time(x["due_at"])[:10],
              str(x["days_overdue"]), str(x["dunning_level"])) for x in found["invoices"]]  # fmt: skip
     table(rows, ("OPEN INVOICE", "PAYER", "OPEN", "IN", "DISPUTED", "DUE", "DAYS OVERDUE", "REMINDER"))
+    if found["as_of"]:
+        click.echo(tr("As it was known on {day}", day=local_time(found["as_of"])))
     for payer in found["payers"]:
         click.echo(tr("{payer} owes {total} {currency}", payer=payer["payer_name"] or payer["payer"],
                       total=payer["total"], currency=payer["currency"]))  # fmt: skip

@@ -27,10 +27,12 @@ from accounting.invoicing.legal_entities import save_entity
 from accounting.invoicing.store import issue_credit_note, load
 from accounting.payments.bank_csv import CsvProfile, minor_of, read_csv
 from accounting.payments.camt import read_camt
+from accounting.payments.clearing import Clearing, request_clearing
 from accounting.payments.payer import alike, contradicts
 from accounting.payments.payment import Allocation, BankTransaction, OpenDocument, in_order
 from accounting.payments.payment import allocate as allocate_by
 from accounting.payments.store import PAID, allocate_by_hand, import_payments, open_documents, received
+from accounting.store.cleared import WRITE_OFF
 from gateway.db import Database
 from tests.unit.accounting.invoicing import NOW, bill, charge, parties, run
 
@@ -538,6 +540,37 @@ def test_ageing_keeps_disputed_money_out_of_dunning(db: Database, invoice: Docum
     assert (sums.buckets["days_31_60"], sums.buckets["disputed"], sums.total) == (3816 - 1696, 1696, 3816)
     [only] = aged(documents, {"PS-000001": 3816}, late)
     assert only.dunning_level == 0
+
+
+def test_ageing_says_what_was_known_at_a_moment(db: Database, invoice: Document) -> None:
+    """What came later, paid, credited, written off or disputed, was not known before, and age is of that day."""
+    after = [NOW + timedelta(days=n) for n in range(1, 6)]
+    with db.write() as conn:
+        raise_dispute(
+            conn, dispute_id="d1", invoice="PS-000001", line=2, reason="node failed", by="alice", now=after[0]
+        )
+        take(conn, "d1", Step.WITHDRAW, side=Side.PAYER, by="alice", now=after[1])
+        import_payments(conn, [paid(1000, "PS-000001")], now=after[2])
+        issue_credit_note(conn, "PS-000001", [Credit(1, 100)], reason="agreed", now=after[3])
+        request_clearing(conn, Clearing("w1", WRITE_OFF, "PS-000001", "bank charges", "olga", 200),
+                         four_eyes_micro=10**12, now=after[4])  # fmt: skip
+
+    def known(at: datetime) -> list[tuple[int, int]]:
+        with db.read() as conn:
+            found = aged(open_documents(conn, as_of=at), dispute_store.disputed_minor(conn, as_of=at), at)
+        return [(a.document.open_minor, a.disputed_minor) for a in found]
+
+    assert known(NOW - timedelta(seconds=1)) == [], "nothing was billed yet"
+    assert known(NOW) == [(3816, 0)]
+    assert [known(at)[0] for at in after] == [(3816, 1696), (3816, 0), (2816, 0), (2710, 0), (2510, 0)]
+    assert [known(at - timedelta(seconds=1))[0] for at in after] == [
+        (3816, 0), (3816, 1696), (3816, 0), (2816, 0), (2710, 0)
+    ]  # fmt: skip
+    late = invoice.due_at + timedelta(days=40)
+    with db.read() as conn:
+        [now] = aged(open_documents(conn, as_of=late), {}, late)
+        [then] = aged(open_documents(conn, as_of=after[4]), {}, after[4])
+    assert (now.days_overdue, then.days_overdue) == (40, 0)
 
 
 def test_the_day_that_the_invoice_names_is_in_time_to_its_last_minute(db: Database, invoice: Document) -> None:

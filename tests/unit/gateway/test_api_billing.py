@@ -211,7 +211,7 @@ def test_a_bank_file_pays_the_invoice_once(billing: Billing) -> None:
     billing.post(where, {"invoice": "PS-000001", "amount": "0.83"}, 409)
     paid = billing.post(where, {"invoice": "PS-000001", "amount": "0.82"})
     assert (paid["unallocated"], paid["pays"]) == ("4.18", [{"invoice": "PS-000001", "amount": "0.82"}])
-    assert billing.get("ageing", headers=billing.operator) == {"payers": [], "invoices": []}
+    assert billing.get("ageing", headers=billing.operator) == {"payers": [], "invoices": [], "as_of": None}
     billing.gateway.check_books()
 
 
