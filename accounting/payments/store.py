@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
@@ -111,7 +112,7 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
             left_over += sum(a.amount_minor for a in found) != t.amount_minor
             continue
         owner = owners.get(t.payer_account, frozenset())
-        found = allocate(t, list(owed.values()), lambda t, d, owner=owner: contradicts(t, d, owner))
+        found = allocate(t, list(owed.values()), partial(contradicts, owners=owner))
         top_up = recognise(t, list(recorded.values()))
         if top_up.top_up is not None and not any(a.how == NAMED for a in found):
             match_import(conn, ids[t.account, t.bank_ref], t, recorded.pop(top_up.top_up.id), how=BY_REFERENCE, now=now)
@@ -170,13 +171,13 @@ def open_documents(
     """Invoices with what is left of them after credit notes, payments and clearings, and credit notes of no invoice of
     their own (negative); all that are open (or those of the same issuer, payer, project and currency), or one (open or
     not). `as_of`: as the books stood then, payers by the name that they have now."""
-    paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(PAID.c.document)
-    back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
+    came_in = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(PAID.c.document)
+    given = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
         DOCUMENTS.c.corrects.is_not(None)
     ).group_by(DOCUMENTS.c.corrects)  # fmt: skip
     if as_of is not None:
-        paid, back = paid.where(PAID.c.recorded_at <= as_of), back.where(DOCUMENTS.c.recorded_at <= as_of)
-    paid, back, cleared = paid.subquery(), back.subquery(), cleared_sums(as_of)
+        came_in, given = came_in.where(PAID.c.recorded_at <= as_of), given.where(DOCUMENTS.c.recorded_at <= as_of)
+    paid, back, cleared = came_in.subquery(), given.subquery(), cleared_sums(as_of)
     off = func.coalesce(paid.c.minor, 0) + func.coalesce(cleared.c.minor, 0)
     left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - off).label("left")
     newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
