@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from accounting import store as books
+from accounting.agreement import PartialMonths
 from accounting.errors import AccountingError, FourEyes
 from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
@@ -245,12 +246,14 @@ def test_where_the_whole_price_was_credited_the_rest_is_taken_back_for_nothing(g
     assert bill(generous, "2026-12") is None
 
 
-def test_of_a_subscription_the_months_to_come_are_not_given_and_this_one_stays(db: Database) -> None:
+def test_of_a_subscription_of_whole_months_those_to_come_are_not_given_and_this_one_stays(db_url: str) -> None:
+    db = opened(db_url, partial_months=PartialMonths.WHOLE)
     place(db, monthly(), now=T0)
     cancel(db, "s1")
     assert renew(db, DECEMBER.start) == 0
     assert on(db, "project:p1:usage") == 4_000 * MICRO
     assert left(db, "s1:2026-10-31T16:00:00+00:00", "gpu-seconds") == 7_200
+    db.dispose()
 
 
 def test_a_trial_is_taken_back(db: Database) -> None:
