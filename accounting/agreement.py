@@ -157,6 +157,13 @@ class Payout:
             raise ValueError("what is withheld is a part of the whole")
 
 
+class PartialMonths(StrEnum):
+    """What of a subscription's month is given and owed that it has only in part."""
+
+    BY_DAY = "by_day"  # the part of its days; of a canceled one the days that are left go back, as far as it is unused
+    WHOLE = "whole"  # all of it, and what has begun stays
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """Operator and centre, from `valid_from` on. `grades`: queue (`*`: any) → service grade."""
@@ -188,6 +195,7 @@ class Agreement:
     credits_borne: Bears = CENTRE
     # Of the price of what is unused of a block or a month that has begun, so many millionths go back if it is canceled.
     unused_back_ppm: int = 0
+    partial_months: PartialMonths = PartialMonths.BY_DAY
 
     def __post_init__(self) -> None:
         if {self.seller_of_record, self.collector} - {self.operator_id, self.centre_id}:
@@ -222,7 +230,7 @@ class Agreement:
 
 _AGREEMENT = TypeAdapter(Agreement)
 # Terms that came later are left out where they change nothing: what was signed before keeps its bytes.
-_LATER = (("unused_back_ppm", 0),)
+_LATER = (("unused_back_ppm", 0), ("partial_months", PartialMonths.BY_DAY.value))
 
 
 def agreement_of(payload: bytes | str | Mapping[str, Any]) -> Agreement:

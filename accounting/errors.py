@@ -33,7 +33,11 @@ class UnbalancedEntry(AccountingError):
 
 
 class TariffOverlap(AccountingError):
-    """A rule with the same scope and time exists already."""
+    """A rule with the same scope and time exists already (`rule_id`), or runs are charged by what held till now."""
+
+    def __init__(self, text: str, *, rule_id: int | None = None) -> None:
+        super().__init__(text)
+        self.rule_id = rule_id
 
 
 class KeyReused(AccountingError):

@@ -82,6 +82,8 @@ def rule_problems(rule: PriceRule) -> list[str]:
 def discount_problems(d: Discount) -> list[str]:
     """The same of a contract's ratio."""
     found = [] if d.resource is None else list(_resource(d.resource))
+    if d.numerator > d.denominator:
+        found.append(f"{d.numerator}/{d.denominator} is more than the price: a surcharge is a tariff of its own")
     if d.valid_to is not None and d.valid_to <= d.valid_from:
         found.append("it ends before it begins")
     return found

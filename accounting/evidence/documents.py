@@ -39,10 +39,15 @@ _OF_AN_ORDER = ("entry", "order_id", "allocation_id", "project_id", "site_id", "
 
 
 def order_price(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What was ordered at which price, as its leaf commits to it; `entry`: the key of the entry that charged it."""
+    """What was ordered at which price, as its leaf commits to it; `entry`: the key of the entry that charged it;
+    `month`: what a whole month of a subscription is."""
     named = row["agreement_id"]
     agreement = None if named is None else f"{named}/{row['agreement_version']}"
-    return {"v": 1, "agreement": agreement, **{name: plain(row[name]) for name in _OF_AN_ORDER}}
+    said = {"v": 1, "agreement": agreement, **{name: plain(row[name]) for name in _OF_AN_ORDER}}
+    if row["month_zone"] is not None:
+        whole = (str(row["month_quantity"]), str(row["month_micro"]), row["month_zone"])
+        said["month"] = dict(zip(("quantity", "price_micro", "zone"), whole, strict=True))
+    return said
 
 
 def project_terms(row: Mapping[str, Any]) -> dict[str, Any]:

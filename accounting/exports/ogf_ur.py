@@ -1,14 +1,15 @@
 """Charged runs as Open Grid Forum usage records (GFD.98, namespace urf 2003/09), valid by its schema.
 
-`Charge` is a float in the schema, so the exact integers stand beside it as `Resource`s (text): core_seconds,
-charge_micro and the others that are not nothing.
+`Charge` is a float in the schema, and it has no GPUs, no memory over time and no state but five words. So what the
+meter reads stands beside it as `Resource`s (text), by the names of our usage records, and the file read back meters the
+same (`accounting/sources/ogf_ur.py`); with `charge_micro` and `billed_core_seconds`, what it cost and was billed for.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -21,6 +22,8 @@ _DOMAIN = re.compile(r"([a-zA-Z0-9][a-zA-Z0-9'\-]*[a-zA-Z0-9]\.)*([a-zA-Z0-9][a-
 _ILLEGAL = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # GFD.98 section 7.1 knows few words; the scheduler's own stands in the description.
 _STATUS = {"COMPLETED": "completed", "CANCELLED": "aborted", "PREEMPTED": "aborted", "REQUEUED": "aborted"}
+# The states that a reader makes of those words, and the kind that it takes for granted.
+_PLAIN = frozenset({"COMPLETED", "CANCELLED", "FAILED", "run"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,16 @@ class ChargedRun:
     currency: str
     charge_micro: int
     rule: str
+    billed_core_seconds: int = 0
+    kind: str = "run"
+    suspended_s: int = 0
+    exclusive: bool = False
+    requested_cores: int | None = None
+    cpus: int | None = None
+    threads_per_core: int = 1
+    estimated: bool = False
+    qos: str = ""
+    units: Mapping[str, int] = field(default_factory=dict)
 
 
 def ogf_ur_xml(runs: Iterable[ChargedRun], *, created: datetime) -> str:
@@ -90,13 +103,32 @@ def _record(root: Element, run: ChargedRun, created: datetime) -> None:
         _add(record, "MachineName", run.site_id)
     _add(record, "Queue", run.queue)
     _add(record, "ProjectName", run.project)
-    exact = {
-        "core_seconds": run.core_seconds, "charge_micro": run.charge_micro, "node_seconds": run.node_seconds,
-        "gpu_seconds": run.gpu_seconds, "memory_mib_seconds": run.memory_mib_seconds,
-    }  # fmt: skip
-    for name, value in exact.items():
-        if value or name in ("core_seconds", "charge_micro"):
-            _add(record, "Resource", str(value)).set(f"{_NS}description", name)
+    for name, value in _exact(run).items():
+        _add(record, "Resource", value).set(f"{_NS}description", _text(name))
+
+
+def _exact(run: ChargedRun) -> dict[str, str]:
+    """What the meter reads, and what it cost; what is as in any record is left out, but never what the schema says
+    otherwise (no cores) or what a reader would work out another way."""
+    figures = {"core_seconds": run.core_seconds, "billed_core_seconds": run.billed_core_seconds,
+               "charge_micro": run.charge_micro, "node_seconds": run.node_seconds}  # fmt: skip
+    if_any = {"gpu_seconds": run.gpu_seconds, "memory_mib_seconds": run.memory_mib_seconds,
+              "suspended_s": run.suspended_s, "exclusive": int(run.exclusive),
+              "estimated": int(run.estimated)}  # fmt: skip
+    if_any |= {f"unit:{name}": count for name, count in run.units.items()}
+    found = {name: str(value) for name, value in figures.items()}
+    found |= {name: str(value) for name, value in if_any.items() if value}
+    counts = {"requested_cores": run.requested_cores, "cpus": run.cpus}
+    found |= {name: str(value) for name, value in counts.items() if value is not None}
+    found |= {name: "0" for name, value in (("cores", run.cores), ("nodes", run.nodes)) if not value}
+    if run.threads_per_core != 1:
+        found["threads_per_core"] = str(run.threads_per_core)
+    words = {
+        "state": "" if run.state in _PLAIN else run.state,
+        "kind": "" if run.kind == "run" else run.kind,
+        "qos": run.qos,
+    }
+    return found | {name: value for name, value in words.items() if value and value not in _PLAIN}
 
 
 def _add(parent: Element, name: str, text: str, *, always: bool = False) -> Element:
@@ -115,4 +147,4 @@ def _text(text: str) -> str:
 
 
 def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

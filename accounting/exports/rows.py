@@ -47,9 +47,11 @@ def charged_runs(
             job_name=str(raw.get("JobName", "")), username=str(raw.get("User", raw.get("username", r.username))),
             user=people.get(r.user_id, r.user_id or ""),
             project=projects.get(r.project, r.project), queue=r.queue, state=r.state, cores=r.cores, nodes=r.nodes,
-            elapsed_s=r.elapsed_s, start=r.start_time, end=r.end_time, core_seconds=r.billed_core_seconds,
+            elapsed_s=r.elapsed_s, start=r.start_time, end=r.end_time, core_seconds=r.core_seconds,
             node_seconds=r.node_seconds, gpu_seconds=r.gpu_seconds, memory_mib_seconds=r.memory_mib_seconds,
-            currency=r.currency, charge_micro=r.amount_micro, rule=r.rule,
+            currency=r.currency, charge_micro=r.amount_micro, rule=r.rule, billed_core_seconds=r.billed_core_seconds,
+            kind=r.kind, suspended_s=r.suspended_s, exclusive=r.exclusive, requested_cores=r.requested_cores,
+            cpus=r.cpus, threads_per_core=r.threads_per_core, estimated=r.estimated, qos=r.qos, units=r.units or {},
         )
         for r in conn.execute(query)
         for raw in (whole(r.raw),)

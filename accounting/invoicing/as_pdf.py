@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -10,19 +11,22 @@ from fpdf import FPDF
 from fpdf.enums import TableBordersLayout, WrapMode
 from fpdf.fonts import FontFace
 
+from accounting.invoicing import price_words
 from accounting.invoicing import texts as words
-from accounting.invoicing.invoice import Document, LegalEntity
+from accounting.invoicing.invoice import Document, LegalEntity, Line
+from accounting.invoicing.unit_prices import Step
 from accounting.invoicing.writing import add_fonts, printable, shown, turned
 from accounting.minor_units import plain, to_minor
 
 FONT = Path(pylopdf_fonts_zh_cn.__file__).parent / "NotoSansSC-Regular.otf"
 _GREY, _BLUE, _BLACK = (110, 110, 110), (26, 73, 120), (20, 20, 20)
-_WIDTHS = (9, 67, 45, 14, 27, 28)
+_WIDTHS = (8, 49, 45, 30, 31, 27)
+Steps = Mapping[int, Sequence[Step]]
 
 
-def pdf(doc: Document, lang: str) -> bytes:
-    """A4 pages; `lang` is `en` or `zh`."""
-    page = _Page(doc, lang)
+def pdf(doc: Document, lang: str, steps: Steps) -> bytes:
+    """A4 pages; `lang` is `en` or `zh`. `steps`: what the amount of each line is made of, by its number."""
+    page = _Page(doc, lang, steps)
     page.set_creation_date(doc.issued_at)
     page.set_title(f"{words.title(doc, lang)} {doc.number}")
     page.set_lang("zh-Hans" if lang == "zh" else "en")
@@ -40,8 +44,9 @@ def pdf(doc: Document, lang: str) -> bytes:
 
 
 class _Page(FPDF):
-    def __init__(self, doc: Document, lang: str) -> None:
+    def __init__(self, doc: Document, lang: str, steps: Steps) -> None:
         super().__init__(format="A4")
+        self._steps = steps
         self._doc, self._lang, self._zone = doc, lang, doc.issuer.zone
         self.known: frozenset[int] = frozenset()
         self.set_margins(10, 14, 10)
@@ -109,7 +114,7 @@ class _Page(FPDF):
     def lines(self) -> None:
         doc, lang = self._doc, self._lang
         style = FontFace(color=_BLUE, fill_color=(238, 242, 246))
-        head = [words.say(k, lang) for k in ("line", "what", "service", "runs", "core_hours", "amount")]
+        head = [words.say(k, lang) for k in ("line", "what", "service", "quantity", "unit_price", "amount")]
         aligns = ("RIGHT", "LEFT", "LEFT", "RIGHT", "RIGHT", "RIGHT")
         self.set_font("noto", size=8)
         with self.table(
@@ -118,13 +123,35 @@ class _Page(FPDF):
         ) as table:  # fmt: skip
             table.row(head)
             for line in doc.lines:
-                amount = line.net_minor + (line.tax_minor if doc.tax.inclusive else 0)
-                table.row([
-                    str(line.number), self._cell(words.describe(line, lang)),
-                    words.days(line.service_start, line.service_end, self._zone, lang),
-                    words.number(line.runs, lang), words.core_hours(line.core_seconds, lang),
-                    words.money(amount, doc.currency, lang),
-                ])  # fmt: skip
+                table.row(self._row(line))
+                for row in self._step_rows(line):
+                    table.row(row, style=FontFace(color=_GREY))
+
+    def _row(self, line: Line) -> list[str]:
+        doc, lang = self._doc, self._lang
+        steps = self._steps.get(line.number, ())
+        what = words.describe(line, lang)
+        if line.runs:
+            hours = words.core_hours(line.core_seconds, lang)
+            what = words.say("runs_of", lang, text=what, runs=words.number(line.runs, lang), hours=hours)
+        return [
+            str(line.number), self._cell(what), words.days(line.service_start, line.service_end, self._zone, lang),
+            price_words.quantity(line, steps, lang), price_words.unit_price(steps, doc.currency, lang),
+            words.money(line.net_minor + (line.tax_minor if doc.tax.inclusive else 0), doc.currency, lang),
+        ]  # fmt: skip
+
+    def _step_rows(self, line: Line) -> list[list[str]]:
+        """What a line with several prices is made of, each to the micro-unit."""
+        lang, currency = self._lang, self._doc.currency
+        steps = self._steps.get(line.number, ())
+        if not price_words.is_various(steps):
+            return []
+        return [
+            ["", self._cell(f"{words.say('of_which', lang)} {price_words.condition(s, lang)}"), "",
+             price_words.quantity_of(s.resource, s.quantity, lang) if s.quantity else "–",
+             price_words.price(s, currency, lang), price_words.amount(s, currency, lang)]
+            for s in steps
+        ]  # fmt: skip
 
     def totals(self) -> None:
         doc, lang = self._doc, self._lang

@@ -122,10 +122,10 @@ def disputes(
     return _disputes(conn, wanted)
 
 
-def disputed_minor(conn: Connection) -> dict[str, int]:
-    """How much of each invoice is in a live dispute: out of dunning."""
+def disputed_minor(conn: Connection, *, as_of: datetime | None = None) -> dict[str, int]:
+    """How much of each invoice is in a live dispute (or was, by what was said until `as_of`): out of dunning."""
     sums: dict[str, int] = {}
-    for dispute in _disputes(conn, [EVENTS.c.state.in_([s.value for s in LIVE])]):
+    for dispute in _disputes(conn, [EVENTS.c.state.in_([s.value for s in LIVE])], as_of):
         sums[dispute.invoice] = sums.get(dispute.invoice, 0) + dispute.amount_minor
     return sums
 
@@ -222,8 +222,9 @@ def _one(conn: Connection, dispute_id: str) -> Dispute:
     return found
 
 
-def _disputes(conn: Connection, wanted: Sequence[Any]) -> list[Dispute]:
-    newest = select(EVENTS.c.dispute_id, func.max(EVENTS.c.n).label("n")).group_by(EVENTS.c.dispute_id).subquery()
+def _disputes(conn: Connection, wanted: Sequence[Any], as_of: datetime | None = None) -> list[Dispute]:
+    steps = select(EVENTS.c.dispute_id, func.max(EVENTS.c.n).label("n")).group_by(EVENTS.c.dispute_id)
+    newest = (steps if as_of is None else steps.where(EVENTS.c.recorded_at <= as_of)).subquery()
     query = (
         select(DISPUTES, EVENTS.c.state, EVENTS.c.due_at)
         .join(newest, newest.c.dispute_id == DISPUTES.c.id)

@@ -32,8 +32,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "line": ("No.", "序号"),
     "what": ("Usage", "用量"),
     "service": ("Service period", "服务期间"),
-    "runs": ("Runs", "作业数"),
-    "core_hours": ("Core-hours", "核时"),
+    "quantity": ("Quantity", "数量"),
+    "unit_price": ("Unit price", "单价"),
+    "various": ("various", "多种"),
+    "of_which": ("of which", "其中"),
+    "tier": ("; beyond {beyond} a month: {price}", "；每月超过 {beyond} 的部分：{price}"),
+    "least": ("minimum charge", "最低收费"),
+    "runs_of": ("{text}\n{runs} runs, {hours} core-hours", "{text}\n{runs} 个作业，{hours} 核时"),
     "amount": ("Amount", "金额"),
     "net": ("Net", "不含税金额"),
     "tax": ("Tax", "税额"),
@@ -50,6 +55,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "credit_order": ("Credit for line {number}: {ordered}", "第 {number} 行退款：{ordered}"),
     "amount_core-seconds": ("{n} core-hours", "{n} 核时"),
     "amount_gpu-seconds": ("{n} GPU-hours", "{n} GPU 卡时"),
+    "amount_core_seconds": ("{n} core-hours", "{n} 核时"),
+    "amount_gpu_seconds": ("{n} GPU-hours", "{n} GPU 卡时"),
+    "amount_node_seconds": ("{n} node-hours", "{n} 节点时"),
+    "amount_memory_mib_seconds": ("{n} GiB-hours", "{n} GiB·小时"),
     "amount_unit": ("{n} {unit}", "{n} {unit}"),
     "unbilled": (
         "{runs} more runs ({amount}) wait for the centre's record and are not part of this bill.",
@@ -67,6 +76,11 @@ def language(asked: str | None, fallback: str = "en") -> str:
     """One of `LANGUAGES`: `zh-Hans` and `zh_CN` are zh."""
     wanted = (asked or fallback).replace("_", "-").partition("-")[0].lower()
     return wanted if wanted in LANGUAGES else "en"
+
+
+def locale(lang: str) -> str:
+    """What babel calls a language."""
+    return _LOCALES[lang]
 
 
 def say(key: str, lang: str, **values: object) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from accounting.errors import PaymentRefused
 from accounting.minor_units import digits_of
-from accounting.payments.payment import BankStatement, BankTransaction, Problem
+from accounting.payments.payment import WENT_OUT, BankStatement, BankTransaction, LeftOut, Problem
 
+# Ends the reference of a returned payment.
+WENT_BACK = "/returned"
 _ROWS_MAX = 100_000
 _AMOUNT_MAX = 24
 _SPACES = re.compile("[ \u00a0\u202f]")
@@ -22,12 +24,25 @@ _GROUPED = (
     r"(?P<sign>[+-]?)(?P<whole>[0-9]{{1,15}}|[0-9]{{1,3}}(?:[{group}'’][0-9]{{3}}){{1,4}})"
     r"(?:[{mark}](?P<part>[0-9]{{1,6}}))?"
 )
+# From the bank's side, as on its statement: what it owes us more of is a credit.
+_CREDIT = frozenset({"c", "cr", "crdt", "credit", "h", "haben", "+", "贷", "贷方", "收", "收入", "转入"})
+_DEBIT = frozenset({"d", "dr", "dbit", "debit", "s", "soll", "-", "借", "借方", "支", "支出", "转出"})
+# What banks call a payment that went back. No word of refunds is here: those we pay out ourselves.
+RETURN_WORDS = (
+    "return", "returned", "reversal", "reversed", "rejected", "bounced", "chargeback", "unpaid", "recall", "UPDD",
+    "PRDD", "RCDD", "RRTN", "rücklastschrift", "ruecklastschrift", "rückgabe", "rückbuchung", "rückläufer", "retoure",
+    "退汇", "退票", "冲正",
+)  # fmt: skip
 _AMOUNT = {True: _GROUPED.format(group=",", mark="."), False: _GROUPED.format(group=".", mark=",")}
 
 
 @dataclass(frozen=True, slots=True)
 class CsvProfile:
-    """How a bank writes its export. A column is named as in the header; `currency` holds where no column says it."""
+    """How a bank writes its export. A column is named as in the header; `currency` holds where no column says it.
+
+    A debit has a negative `amount`, or a column of its own (`debit`: what went out, positive), or `side` says it. It is
+    a returned payment where one of `return_words` stands in the column `kind`, or without one in the purpose.
+    """
 
     account: str
     bank_ref: str = "reference"
@@ -41,6 +56,11 @@ class CsvProfile:
     date_format: str = "%Y-%m-%d"
     decimal_mark: str = "."
     encoding: str = "utf-8-sig"
+    debit: str = ""
+    side: str = ""
+    kind: str = ""
+    return_words: tuple[str, ...] = RETURN_WORDS
+    payer_account: str = ""
 
 
 def read_csv(data: bytes, profile: CsvProfile) -> BankStatement:
@@ -52,12 +72,12 @@ def read_csv(data: bytes, profile: CsvProfile) -> BankStatement:
     except (UnicodeDecodeError, LookupError, csv.Error, TypeError, ValueError) as exc:
         raise PaymentRefused(f"the file is no CSV in {profile.encoding}: {exc}") from exc
     needed = [profile.bank_ref, profile.booked_on, profile.amount]
-    needed += [profile.currency_column] if profile.currency_column else []
+    needed += filter(None, (profile.currency_column, profile.debit, profile.side, profile.kind, profile.payer_account))
     if missing := [name for name in needed if name not in header]:
         raise PaymentRefused(f"the file has no column {', '.join(map(repr, missing))}")
     found: list[BankTransaction] = []
     problems: list[Problem] = []
-    left_out = 0
+    left_out: list[LeftOut] = []
     try:
         for n, row in enumerate(rows, 2):
             if n > _ROWS_MAX:
@@ -67,17 +87,17 @@ def read_csv(data: bytes, profile: CsvProfile) -> BankStatement:
             except (PaymentRefused, ValueError) as exc:
                 problems.append(Problem(f"row {n}", str(exc)))
                 continue
-            if transaction is None:
-                left_out += 1
+            if isinstance(transaction, LeftOut):
+                left_out.append(replace(transaction, where=f"row {n}"))
             else:
                 found.append(transaction)
     except csv.Error as exc:
         raise PaymentRefused(f"the file is no CSV: {exc}") from exc
-    return BankStatement(tuple(found), tuple(problems), left_out)
+    return BankStatement(tuple(found), tuple(problems), tuple(left_out))
 
 
-def _transaction(row: Mapping[str | None, object], profile: CsvProfile) -> BankTransaction | None:
-    """None for money that went out: that is no payment of a customer."""
+def _transaction(row: Mapping[str | None, object], profile: CsvProfile) -> BankTransaction | LeftOut:
+    """Left out is money that went out: that is no payment of a customer, unless it is one that went back."""
 
     def text(column: str) -> str:
         value = row.get(column)
@@ -86,14 +106,47 @@ def _transaction(row: Mapping[str | None, object], profile: CsvProfile) -> BankT
     currency = text(profile.currency_column) if profile.currency_column else profile.currency
     if not re.fullmatch(r"[A-Z]{3}", currency):
         raise PaymentRefused(f"{currency!r} is no currency code")
-    minor = minor_of(text(profile.amount), currency, profile.decimal_mark)
+    minor = _signed(
+        text(profile.amount), text(profile.debit) if profile.debit else "",
+        text(profile.side) if profile.side else None, currency, profile.decimal_mark,
+    )  # fmt: skip
+    remittance, reference = text(profile.remittance)[:1000], text(profile.bank_ref)
     if minor < 0:
-        return None
+        if not _returned(text(profile.kind) if profile.kind else remittance, profile.return_words):
+            return LeftOut("", WENT_OUT, minor, currency, remittance)
+        # Many banks give it the reference of the payment that went back, which is in the books already.
+        reference = f"{reference}{WENT_BACK}" if reference else ""
     booked = datetime.strptime(text(profile.booked_on), profile.date_format).replace(tzinfo=UTC)
     return BankTransaction(
-        profile.account, text(profile.bank_ref), booked, currency, minor,
-        text(profile.payer_name)[:200], text(profile.remittance)[:1000], "csv",
+        profile.account, reference, booked, currency, minor, text(profile.payer_name)[:200], remittance, "csv",
+        text(profile.payer_account)[:64] if profile.payer_account else "",
     )  # fmt: skip
+
+
+def _signed(amount: str, debit: str, side: str | None, currency: str, mark: str) -> int:
+    """Minor units, negative for a debit; raises ValueError where the columns contradict each other."""
+    went_out = minor_of(debit, currency, mark) if debit else 0
+    if went_out and amount and minor_of(amount, currency, mark):
+        raise ValueError("one row has an amount that came in and one that went out")
+    if went_out:
+        return -abs(went_out)
+    minor = minor_of(amount, currency, mark)
+    if side is None:
+        return minor
+    word = side.casefold()
+    if word not in _CREDIT | _DEBIT:
+        raise ValueError(f"{side!r} says neither debit nor credit")
+    if word in _CREDIT and minor < 0:
+        raise ValueError("a credit of a negative amount")
+    return -abs(minor) if word in _DEBIT else minor
+
+
+def _returned(said: str, words: Sequence[str]) -> bool:
+    """Whether a bank calls a debit a payment that went back: by a word of its own, not a part of another one."""
+    return any(
+        re.search(rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])" if word.isascii() else re.escape(word), said, re.I)
+        for word in words
+    )
 
 
 def minor_of(text: str, currency: str, decimal_mark: str = ".") -> int:

@@ -14,7 +14,7 @@ from defusedxml.ElementTree import fromstring
 from accounting.errors import PaymentRefused
 from accounting.minor_units import plain
 from accounting.payments.bank_csv import minor_of
-from accounting.payments.payment import BankStatement, BankTransaction, Problem
+from accounting.payments.payment import WENT_OUT, BankStatement, BankTransaction, LeftOut, Problem
 
 # Bank transaction codes (ISO 20022 external code set) of debits that undo a credit: unpaid, reversed or recalled direct
 # debits, returned credit transfers.
@@ -35,19 +35,29 @@ def read_camt(data: bytes) -> BankStatement:
         raise PaymentRefused("the file is no camt.053 statement (Document/BkToCstmrStmt/Stmt)")
     found: list[BankTransaction] = []
     problems: list[Problem] = []
-    left_out = 0
+    left_out: list[LeftOut] = []
     for number, statement in enumerate(statements, 1):
         account = _account(statement)
         problems += _control(statement, number)
         for n, entry in enumerate(_children(statement, "Ntry"), 1):
+            where = f"statement {number}, entry {n}"
             try:
                 transactions = _entry(entry, account)
+                left_out += [] if transactions else [_left_out(entry, where)]
             except (PaymentRefused, ValueError) as exc:
-                problems.append(Problem(f"statement {number}, entry {n}", str(exc)))
+                problems.append(Problem(where, str(exc)))
                 continue
             found += transactions
-            left_out += not transactions
-    return BankStatement(tuple(_referenced(found)), tuple(problems), left_out)
+    return BankStatement(tuple(_referenced(found)), tuple(problems), tuple(left_out))
+
+
+def _left_out(entry: Element, where: str) -> LeftOut:
+    """An entry of which `_entry` makes no transaction."""
+    booked = _status(entry) == "BOOK"
+    minor, currency = _signed(entry)
+    details = [t for d in _children(entry, "NtryDtls") for t in _children(d, "TxDtls")]
+    said = next((text for t in details if (text := _detail(t, currency)[3])), _text(entry, "AddtlNtryInf"))
+    return LeftOut(where, WENT_OUT if booked else "not booked yet", minor, currency, said[:1000])
 
 
 def _account(statement: Element) -> str:
@@ -88,18 +98,18 @@ def _entry(entry: Element, account: str) -> list[BankTransaction]:
     reference = _own(_text(entry, "AcctSvcrRef"))
     parts = [_detail(t, currency) for t in details]
     if len(parts) < 2 or any(amount is None for amount, *_ in parts):
-        _, own, payer, remittance = parts[0] if parts else (None, "", "", "")
+        _, own, payer, remittance, payer_account = parts[0] if parts else (None, "", "", "", "")
         if not remittance:
             remittance = _text(entry, "AddtlNtryInf")
         return [BankTransaction(account, reference or own or "?", booked, currency, minor, payer[:200],
-                                remittance[:1000], "camt.053")]  # fmt: skip
+                                remittance[:1000], "camt.053", payer_account)]  # fmt: skip
     if sum(amount or 0 for amount, *_ in parts) != abs(minor):
         raise PaymentRefused("the transactions of a batch do not sum to its entry")
     sign = -1 if minor < 0 else 1
     return [
         BankTransaction(account, own or (f"{reference}/{n}" if reference else "?"), booked, currency,
-                        sign * (amount or 0), payer[:200], remittance[:1000], "camt.053")
-        for n, (amount, own, payer, remittance) in enumerate(parts, 1)
+                        sign * (amount or 0), payer[:200], remittance[:1000], "camt.053", payer_account)
+        for n, (amount, own, payer, remittance, payer_account) in enumerate(parts, 1)
     ]  # fmt: skip
 
 
@@ -112,13 +122,15 @@ def _returned(entry: Element, details: Sequence[Element]) -> bool:
     return bool(codes & _RETURNED) or any(_children(d, "RtrInf") for d in details)
 
 
-def _detail(detail: Element, currency: str) -> tuple[int | None, str, str, str]:
-    """Amount, the bank's own reference, payer and purpose of one transaction."""
+def _detail(detail: Element, currency: str) -> tuple[int | None, str, str, str, str]:
+    """Amount, the bank's own reference, payer, purpose and the payer's account of one transaction."""
     amount = next((e for path in (("Amt",), ("AmtDtls", "TxAmt", "Amt")) for e in _path(detail, *path)), None)
     minor = None
     if amount is not None and amount.get("Ccy", currency) == currency:
         minor = minor_of(amount.text or "", currency)
     payer = _text(detail, "RltdPties", "Dbtr", "Nm") or _text(detail, "RltdPties", "Dbtr", "Pty", "Nm")
+    account = _text(detail, "RltdPties", "DbtrAcct", "Id", "IBAN")
+    account = account or _text(detail, "RltdPties", "DbtrAcct", "Id", "Othr", "Id")
     purpose = [e.text or "" for e in _path(detail, "RmtInf", "Ustrd")]
     purpose += [e.text or "" for e in _path(detail, "RmtInf", "Strd", "CdtrRefInf", "Ref")]
     purpose += [e.text or "" for e in _path(detail, "RmtInf", "Strd", "RfrdDocInf", "Nb")]
@@ -130,6 +142,7 @@ def _detail(detail: Element, currency: str) -> tuple[int | None, str, str, str]:
         _own(_text(detail, "Refs", "AcctSvcrRef")),
         payer,
         " ".join(p.strip() for p in purpose if p.strip()),
+        account[:64],
     )
 
 
@@ -149,7 +162,7 @@ def _referenced(found: list[BankTransaction]) -> Iterator[BankTransaction]:
         seen[said] += 1
         digest = hashlib.sha256(said.encode()).hexdigest()[:32]
         yield BankTransaction(t.account, f"sha256:{digest}/{seen[said]}", t.booked_on, t.currency, t.amount_minor,
-                              t.payer_name, t.remittance, t.source)  # fmt: skip
+                              t.payer_name, t.remittance, t.source, t.payer_account)  # fmt: skip
 
 
 def _signed(element: Element) -> tuple[int, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -29,6 +29,7 @@ class BankTransaction:
     payer_name: str = ""
     remittance: str = ""
     source: str = "csv"
+    payer_account: str = ""
 
     def __post_init__(self) -> None:
         if not self.bank_ref or not self.account:
@@ -56,12 +57,27 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A movement that is no payment of a customer: shown to whoever imports, with why. `amount_minor` is signed."""
+
+    where: str
+    why: str
+    amount_minor: int
+    currency: str
+    remittance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BankStatement:
-    """What a file holds. `left_out`: debits that are no returned payment. With problems, nothing is imported."""
+    """What a file holds. `left_out`: debits that are no returned payment, and what is not booked yet. With problems,
+    nothing is imported."""
 
     transactions: tuple[BankTransaction, ...]
     problems: tuple[Problem, ...] = ()
-    left_out: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+
+
+WENT_OUT = "money that went out, and no returned payment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +116,24 @@ class _Purse:
             self.found.append(Allocation(document.number, document.payer_id, amount, how))
 
 
-def allocate(transaction: BankTransaction, open_documents: Sequence[OpenDocument]) -> list[Allocation]:
+def of_its_amount(transaction: BankTransaction, open_documents: Sequence[OpenDocument]) -> list[OpenDocument]:
+    """The open documents of exactly this amount."""
+    wanted = (transaction.currency, transaction.amount_minor)
+    return [d for d in open_documents if wanted == (d.currency, d.open_minor) and d.open_minor > 0]
+
+
+def in_order(transactions: Sequence[BankTransaction]) -> list[BankTransaction]:
+    """By day, what came in before what went back: banks list the newest first, and a return needs its payment."""
+    return sorted(transactions, key=lambda t: (t.booked_on, t.amount_minor < 0))
+
+
+def allocate(
+    transaction: BankTransaction, open_documents: Sequence[OpenDocument],
+    contradicts: Callable[[BankTransaction, OpenDocument], bool],
+) -> list[Allocation]:  # fmt: skip
     """Which open documents a payment pays: those it names, else the only one of its amount. The rest stays unallocated.
 
+    An amount alone decides nothing where the payer on the bank's line is another one (`contradicts`): a person does.
     A number is found whatever stands between its letters and digits (`ps 000001`, `PS000001`); one that is only the
     beginning or the end of a longer one is none.
     """
@@ -115,11 +146,11 @@ def allocate(transaction: BankTransaction, open_documents: Sequence[OpenDocument
         purse.pay(document, NAMED)
     if named:
         return purse.found
-    same = [d for d in fitting if d.open_minor == transaction.amount_minor]
+    same = of_its_amount(transaction, fitting)
     if len(same) > 1:
         name = squeezed(transaction.payer_name)
         same = [d for d in same if name and squeezed(d.payer_name) == name]
-    if len(same) == 1:
+    if len(same) == 1 and not contradicts(transaction, same[0]):
         purse.pay(same[0], "the only open document of this amount")
     return purse.found
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
@@ -18,7 +19,17 @@ from accounting.invoicing.postings import allocation_postings, receipt_postings,
 from accounting.invoicing.store import load, may_spend_again
 from accounting.ledger import Entry
 from accounting.minor_units import plain
-from accounting.payments.payment import NAMED, Allocation, BankTransaction, OpenDocument, allocate, reopen
+from accounting.payments.payer import contradicts
+from accounting.payments.payment import (
+    NAMED,
+    Allocation,
+    BankTransaction,
+    OpenDocument,
+    allocate,
+    of_its_amount,
+    reopen,
+    squeezed,
+)
 from accounting.payments.top_up import Recognised, recognise
 from accounting.payments.top_up_store import lock_money, match_import, waiting
 from accounting.store import book
@@ -32,18 +43,21 @@ BY_REFERENCE = "its bank reference"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What one import did; `known`: transactions that came before, `top_ups`: recorded by hand before, recognised."""
+    """What one import did; `known`: transactions that came before, `top_ups`: recorded by hand before, recognised,
+    `proposed`: of those unallocated, how many a person may give to an invoice of their amount."""
 
     new: int
     known: int
     allocated_minor: Mapping[str, int]
     unallocated: int
     top_ups: int = 0
+    proposed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A transaction as it stands: how much of it is allocated, and to what. `perhaps`: top-ups that it may be."""
+    """A transaction as it stands: how much of it is allocated, and to what. `perhaps`: top-ups that it may be;
+    `proposed`: invoices of its amount, of another payer or not the only ones."""
 
     id: int
     transaction: BankTransaction
@@ -51,6 +65,7 @@ class Received:
     documents: tuple[tuple[str, int], ...]
     top_ups: tuple[tuple[str, int], ...] = ()
     perhaps: tuple[str, ...] = ()
+    proposed: tuple[str, ...] = ()
 
     @property
     def unallocated_minor(self) -> int:
@@ -75,16 +90,18 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
     rows = [
         {"account": t.account, "bank_ref": t.bank_ref, "content_sha256": t.content_sha256, "source": t.source,
          "booked_on": t.booked_on, "currency": t.currency, "amount_minor": t.amount_minor, "payer_name": t.payer_name,
-         "remittance": t.remittance, "entry_id": booked[e.idem_key], "recorded_at": now}
+         "remittance": t.remittance, "payer_account": t.payer_account, "entry_id": booked[e.idem_key],
+         "recorded_at": now}
         for t, e in zip(fresh, entries, strict=True)
     ]  # fmt: skip
     made = conn.execute(upsert(conn, TRANSACTIONS).returning(
         TRANSACTIONS.c.id, TRANSACTIONS.c.account, TRANSACTIONS.c.bank_ref), rows)  # fmt: skip
     ids = {(r.account, r.bank_ref): int(r.id) for r in made}
     sums: dict[str, int] = defaultdict(int)
-    left_over = recognised = 0
+    left_over = recognised = proposed = 0
     owed = {d.number: d for d in open_documents(conn)}
     recorded = {top_up.id: top_up for top_up in waiting(conn)}
+    owners = _owners(conn, {t.payer_account for t in fresh if t.payer_account})
     for t in fresh:
         if t.amount_minor < 0:
             found = reopen(t, _paid_documents(conn))
@@ -94,7 +111,8 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
                 [owed[a.document]] = open_documents(conn, number=a.document)
             left_over += sum(a.amount_minor for a in found) != t.amount_minor
             continue
-        found = allocate(t, list(owed.values()))
+        owner = owners.get(t.payer_account, frozenset())
+        found = allocate(t, list(owed.values()), partial(contradicts, owners=owner))
         top_up = recognise(t, list(recorded.values()))
         if top_up.top_up is not None and not any(a.how == NAMED for a in found):
             match_import(conn, ids[t.account, t.bank_ref], t, recorded.pop(top_up.top_up.id), how=BY_REFERENCE, now=now)
@@ -103,13 +121,14 @@ def import_payments(conn: Connection, transactions: Sequence[BankTransaction], *
         if top_up.top_up is not None or top_up.perhaps:  # may be either: only what it names is paid by itself
             found = [a for a in found if a.how == NAMED and top_up.top_up is None]
         _save(conn, ids[t.account, t.bank_ref], t, found, now)
+        proposed += not found and bool(of_its_amount(t, list(owed.values())))
         for a in found:
             sums[t.currency] += a.amount_minor
             before = owed[a.document]
             left = before.open_minor - a.amount_minor
             owed[a.document] = replace(before, open_minor=left)
         left_over += sum(a.amount_minor for a in found) != t.amount_minor
-    return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), left_over, recognised)
+    return Imported(len(fresh), len(transactions) - len(fresh), dict(sums), left_over, recognised, proposed)
 
 
 def assert_as_before(conn: Connection, transactions: Sequence[BankTransaction]) -> None:
@@ -147,18 +166,18 @@ def allocate_by_hand(
 
 
 def open_documents(
-    conn: Connection, *, number: str | None = None, beside: Document | None = None
+    conn: Connection, *, number: str | None = None, beside: Document | None = None, as_of: datetime | None = None
 ) -> list[OpenDocument]:
     """Invoices with what is left of them after credit notes, payments and clearings, and credit notes of no invoice of
     their own (negative); all that are open (or those of the same issuer, payer, project and currency), or one (open or
-    not)."""
-    paid = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(
-        PAID.c.document
-    ).subquery()  # fmt: skip
-    back = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
+    not). `as_of`: as the books stood then, payers by the name that they have now."""
+    came_in = select(PAID.c.document, func.sum(PAID.c.amount_minor).label("minor")).group_by(PAID.c.document)
+    given = select(DOCUMENTS.c.corrects, func.sum(DOCUMENTS.c.gross_minor).label("minor")).where(
         DOCUMENTS.c.corrects.is_not(None)
-    ).group_by(DOCUMENTS.c.corrects).subquery()  # fmt: skip
-    cleared = cleared_sums()
+    ).group_by(DOCUMENTS.c.corrects)  # fmt: skip
+    if as_of is not None:
+        came_in, given = came_in.where(PAID.c.recorded_at <= as_of), given.where(DOCUMENTS.c.recorded_at <= as_of)
+    paid, back, cleared = came_in.subquery(), given.subquery(), cleared_sums(as_of)
     off = func.coalesce(paid.c.minor, 0) + func.coalesce(cleared.c.minor, 0)
     left = (DOCUMENTS.c.gross_minor + func.coalesce(back.c.minor, 0) - off).label("left")
     newest = select(ENTITIES.c.id, func.max(ENTITIES.c.revision).label("revision")).group_by(ENTITIES.c.id).subquery()
@@ -174,6 +193,8 @@ def open_documents(
         .order_by(DOCUMENTS.c.due_at, DOCUMENTS.c.number)
     )  # fmt: skip
     query = query.where(left != 0) if number is None else query.where(DOCUMENTS.c.number == number)
+    if as_of is not None:
+        query = query.where(DOCUMENTS.c.recorded_at <= as_of)
     if beside is not None:
         query = query.where(
             DOCUMENTS.c.issuer_id == beside.issuer.id, DOCUMENTS.c.payer_id == beside.payer.id,
@@ -200,6 +221,27 @@ def received(conn: Connection, *, only_unallocated: bool = False, limit: int = 5
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _owners(conn: Connection, accounts: set[str]) -> dict[str, frozenset[str]]:
+    """Who pays from an account: the entities that name it as theirs, else those whose invoices it has paid before."""
+    if not accounts:
+        return {}
+    found: dict[str, set[str]] = defaultdict(set)
+    payers = [entity for entity, _ in entities(conn) if not entity.prefix]
+    for account in accounts:
+        found[account] = {e.id for e in payers if squeezed(account) in squeezed(e.bank_details)}
+    query = (
+        select(TRANSACTIONS.c.payer_account, DOCUMENTS.c.payer_id)
+        .join(PAID, PAID.c.transaction_id == TRANSACTIONS.c.id).join(DOCUMENTS, DOCUMENTS.c.number == PAID.c.document)
+        .where(TRANSACTIONS.c.payer_account.in_(accounts))
+        .group_by(TRANSACTIONS.c.payer_account, DOCUMENTS.c.payer_id).having(func.sum(PAID.c.amount_minor) > 0)
+    )  # fmt: skip
+    named = {account for account, owners in found.items() if owners}
+    for account, payer_id in conn.execute(query):
+        if account not in named:
+            found[account].add(payer_id)
+    return {account: frozenset(owners) for account, owners in found.items()}
 
 
 def _paid_documents(conn: Connection) -> list[OpenDocument]:
@@ -282,13 +324,15 @@ def _received(conn: Connection, query: Any) -> list[Received]:
     for transaction_id, payment_id, minor in conn.execute(receipts):
         came[transaction_id].append((payment_id, int(minor)))
     recorded = waiting(conn)
+    owed = open_documents(conn)
     found = []
     for r in rows:
         t = BankTransaction(r.account, r.bank_ref, r.booked_on, r.currency, r.amount_minor, r.payer_name,
-                            r.remittance, r.source)  # fmt: skip
+                            r.remittance, r.source, r.payer_account)  # fmt: skip
         used = sum(paid[r.id].values()) + sum(minor for _, minor in came[r.id])
         maybe = recognise(t, recorded) if used != t.amount_minor else Recognised()
         perhaps = maybe.perhaps if maybe.top_up is None else (maybe.top_up,)
         documents = tuple(sorted((d, m) for d, m in paid[r.id].items() if m))
-        found.append(Received(r.id, t, used, documents, tuple(came[r.id]), tuple(p.id for p in perhaps)))
+        found.append(Received(r.id, t, used, documents, tuple(came[r.id]), tuple(p.id for p in perhaps),
+                              tuple(d.number for d in of_its_amount(t, owed)) if used == 0 else ()))  # fmt: skip
     return found

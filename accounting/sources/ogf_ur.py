@@ -1,7 +1,8 @@
 """OGF Usage Records (GFD.98, `http://schema.ogf.org/urf/2003/09/urf`): one job in XML, or many in `UsageRecords`.
 
 Read by defusedxml: a centre's file may come from anywhere. Numbers with a comma of seconds (`PT3600.0S`) are cut to
-whole seconds.
+whole seconds. `Resource`s by the names of our usage records (as our own export writes them: seconds of cores, GPUs and
+memory, units, the scheduler's own state) say what GFD.98 has no word for, and more exactly than processors x duration.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
-from accounting.sources.figures import SECONDS_MAX, between, moment, whole
+from accounting.sources.figures import COUNT_MAX, SECONDS_MAX, between, moment, whole
 from accounting.sources.reading import Reading, read_rows
 from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
@@ -28,6 +29,10 @@ _DURATION = re.compile(
 # GFD.98 section 7.1: the words every reader must know; sites add their own, which then is no state of ours.
 _STATES = {"aborted": "CANCELLED", "completed": "COMPLETED", "failed": "FAILED", "held": "HELD", "queued": "QUEUED",
            "started": "RUNNING", "suspended": "SUSPENDED"}  # fmt: skip
+# Before the name of a `Resource` in a flat record.
+RESOURCE = "Resource:"
+QUANTITY_MAX = 10**17
+_STATE_MAX = 32
 _LIVE = frozenset({"held", "queued", "started", "suspended"})
 
 
@@ -64,28 +69,48 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
         if start is None:
             raise ValueError("it has neither a wall duration nor a start")
         elapsed = between(start, end)
-    cores = -(-whole(fields.get("Processors", "1")) // cpus_per_core)
-    nodes = whole(fields.get("NodeCount", "1"))
+    exact = {name.removeprefix(RESOURCE): text for name, text in fields.items() if name.startswith(RESOURCE)}
+
+    def said(name: str, otherwise: int, limit: int = QUANTITY_MAX) -> int:
+        return whole(exact[name], limit) if name in exact else otherwise
+
+    if "core_seconds" in exact:
+        cpus_per_core = 1  # who counts core-seconds counts cores
+    cores = said("cores", -(-whole(fields.get("Processors", "1")) // cpus_per_core), COUNT_MAX)
+    nodes = said("nodes", whole(fields.get("NodeCount", "1")), COUNT_MAX)
     local_id = fields.get("LocalJobId", fields["RecordIdentity"])
     return UsageRecord(
         site_id=site_id,
         run_key=fields["RecordIdentity"],
         meter=Meter.CENTRE,
-        kind=Kind.RUN if elapsed > 0 else Kind.NEVER_RAN,
+        kind=Kind(exact.get("kind", "run" if elapsed > 0 else "never_ran")),
         native_id=local_id,
-        state=_STATES[status],
+        state=exact.get("state", _STATES[status])[:_STATE_MAX],
         username=fields.get("LocalUserId", fields.get("GlobalUserName", "")),
         job_name=fields.get("JobName", ""),
         account=fields.get("ProjectName", ""),
         queue=fields.get("Queue", ""),
+        qos=exact.get("qos", ""),
         start_time=start,
         end_time=end,
         cores=cores,
         nodes=nodes,
         elapsed_s=elapsed,
-        core_seconds=cores * elapsed,
-        node_seconds=nodes * elapsed,
-        estimated="Processors" not in fields,
+        core_seconds=said("core_seconds", cores * elapsed),
+        node_seconds=said("node_seconds", nodes * elapsed),
+        gpu_seconds=said("gpu_seconds", 0),
+        memory_mib_seconds=said("memory_mib_seconds", 0),
+        suspended_s=said("suspended_s", 0, SECONDS_MAX),
+        exclusive=bool(said("exclusive", 0)),
+        requested_cores=whole(exact["requested_cores"]) if "requested_cores" in exact else None,
+        cpus=whole(exact["cpus"]) if "cpus" in exact else None,
+        threads_per_core=said("threads_per_core", 1, COUNT_MAX),
+        estimated=bool(said("estimated", "Processors" not in fields and "core_seconds" not in exact)),
+        units={
+            name.removeprefix("unit:"): whole(text, QUANTITY_MAX)
+            for name, text in exact.items()
+            if name.startswith("unit:")
+        },
         raw=dict(fields),
     )
 
@@ -103,6 +128,8 @@ def _flat(element: Element) -> dict[str, str]:
             found["RecordIdentity"] = child.get(f"{_NS}recordId", "")
             if not found["RecordIdentity"]:
                 found.pop("RecordIdentity")
+        elif name == "Resource":
+            found.setdefault(f"{RESOURCE}{child.get(f'{_NS}description', '')}", (child.text or "").strip())
         elif name == "Charge":
             found |= {"Charge": (child.text or "").strip(), "ChargeUnit": child.get(f"{_NS}unit", "")}
         elif child.text and child.text.strip() and name not in found:

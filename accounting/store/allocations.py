@@ -15,7 +15,16 @@ from accounting.errors import AccountingError, CreditExhausted
 from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings
 from accounting.store.holds import credit_line, give, leave_out_used, open_account, raise_limit, used_before
 from accounting.store.journal import book
-from accounting.store.orders import Order, agreement_for, available, canceled, charge_price, may_owe, order_of
+from accounting.store.orders import (
+    Order,
+    agreement_for,
+    available,
+    canceled,
+    charge_price,
+    may_owe,
+    month_part,
+    order_of,
+)
 from accounting.store.paid_spans import free_of_charge
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
@@ -78,11 +87,11 @@ def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
         return  # `renew_due` gives it when it begins
     if order.kind == "subscription":
         renew(conn, order, now=now, free_since=order.starts_at)
-        covered = not _due(conn, order, now)
+        lacking = next((month_part(conn, order, start, end) for _, start, end in _due(conn, order, now)), None)
     else:
-        covered = _begin(conn, order, now=now, free_since=order.starts_at)
-    if not covered:
-        raise CreditExhausted(order.currency, order.price_micro, available(conn, order))
+        lacking = None if _begin(conn, order, now=now, free_since=order.starts_at) else order
+    if lacking is not None:
+        raise CreditExhausted(order.currency, lacking.price_micro, available(conn, order))
 
 
 def _begin(conn: Connection, order: Order, *, now: datetime, free_since: datetime) -> bool:
@@ -97,15 +106,17 @@ def _begin(conn: Connection, order: Order, *, now: datetime, free_since: datetim
 def renew(conn: Connection, order: Order, *, now: datetime, free_since: datetime) -> int:
     """Give a subscription's months that have begun; each once. Returns how many are new.
 
-    A month that costs is given when the project may owe its price, and no more once it is over.
+    A month that costs is given when the project may owe its price, and no more once it is over. Of one that begins or
+    ends within it, the part of its days.
     """
     lock(conn, {"allocations"})  # two workers renew at once: the second finds the month given
     given = 0
     for name, start, end in _due(conn, order, now):
-        if order.price_micro and not may_owe(conn, order):
+        part = month_part(conn, order, start, end)
+        if part.price_micro and not may_owe(conn, part):
             return given
         free_of_charge(conn, order, free_since, now)
-        _give(conn, order, name, start, end, now)
+        _give(conn, part, name, start, end, now, month=order)
         given += 1
     return given
 
@@ -291,14 +302,15 @@ def redeem(conn: Connection, code: str, *, project_id: str, now: datetime) -> Al
 
 
 def _give(
-    conn: Connection, order: Order, name: str, starts_at: datetime, ends_at: datetime | None, now: datetime
-) -> None:
+    conn: Connection, order: Order, name: str, starts_at: datetime, ends_at: datetime | None, now: datetime,
+    *, month: Order | None = None,
+) -> None:  # fmt: skip
     given = Allocation(name, order.project_id, order.commodity, order.amount, starts_at, ends_at, order.kind, order.id,
                        order.carry_over_max)  # fmt: skip
     if not allocate(conn, given, now=now):
         raise AccountingError(f"allocation {name} was given before")
     if order.price_micro:
-        charge_price(conn, order, name, start=starts_at, end=ends_at, now=now)
+        charge_price(conn, order, name, start=starts_at, end=ends_at, month=month, now=now)
 
 
 def _expire(conn: Connection, row: Any, now: datetime) -> None:

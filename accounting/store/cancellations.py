@@ -3,6 +3,7 @@
 not begun   nothing is owed of it yet, and nothing will be
 begun       of the price of what is neither used nor set aside for jobs, the agreement's `unused_back_ppm` goes back:
             a price of its own with a minus, divided as the first one was; where nothing goes back, it stays to its end
+a month     of a subscription, by days (`partial_months`): if that is more, the days that are left, as far as unused
 free        (a trial) the rest is taken back
 """
 
@@ -15,8 +16,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select
 
+from accounting.agreement import PartialMonths
 from accounting.errors import AccountingError, FourEyes
 from accounting.ledger import EXPIRED, Entry, Posting, credit
+from accounting.month_parts import days_after, days_between
 from accounting.store import openings
 from accounting.store.allocations import keep_event, last_end, remaining
 from accounting.store.holds import raise_limit
@@ -137,7 +140,7 @@ def _rests(conn: Connection, order: Order, now: datetime) -> Iterator[Rest]:
         if row.expires_at is not None and row.expires_at <= now:
             continue
         amount = min(left.get(row.id, 0), free)
-        back = _back(conn, order, row, amount)
+        back = _back(conn, order, row, amount, now)
         if amount > 0 and (back is not None or not order.price_micro):
             free -= amount
             yield Rest(row, amount, back or 0)
@@ -150,18 +153,24 @@ def _free(conn: Connection, order: Order) -> int:
     return max(0, int(conn.scalar(query.where(at)) or 0))
 
 
-def _back(conn: Connection, order: Order, allocation: Any, amount: int) -> int | None:
+def _back(conn: Connection, order: Order, allocation: Any, amount: int, now: datetime) -> int | None:
     """What of the price goes back with an unused amount, by the agreement that divided it; None where it gives nothing.
 
     What credit notes have given back is paid no more: the rest goes by what is left of the price.
     """
     price = conn.scalar(select(ORDER_PRICES.c.price_micro).where(ORDER_PRICES.c.allocation_id == allocation.id))
-    agreement = agreement_of_price(conn, allocation.id)
-    if price is None or agreement is None:
+    if price is None:
         return None
+    agreement = agreement_of_price(conn, allocation.id)
     paid = max(0, int(price) - credited_of_price(conn, allocation.id))
-    back = paid * amount * agreement.unused_back_ppm // (order.amount * PPM)
-    return back if back or (not paid and agreement.unused_back_ppm) else None
+    ppm = 0 if agreement is None else agreement.unused_back_ppm
+    back = paid * amount * ppm // (int(allocation.amount) * PPM)
+    by_day = order.kind == "subscription" and (agreement is None or agreement.partial_months is PartialMonths.BY_DAY)
+    if by_day:
+        start, end = allocation.valid_from, allocation.expires_at
+        days, left = days_between(start, end, order.zone), days_after(now, end, order.zone)
+        back = max(back, min(paid * left // days, paid * amount // int(allocation.amount)))
+    return back if back or (not paid and (ppm or by_day)) else None
 
 
 def _carry_out(conn: Connection, order: Order, wanted: Cancellation, *, by: str, now: datetime) -> None:

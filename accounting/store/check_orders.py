@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from accounting.ledger import TAX
+from accounting.month_parts import price_of
 from accounting.store.orders import CANCELED
 from accounting.store.schema import ACCOUNTS, ENTRIES, ORDER_ITEMS, ORDER_PRICES, ORDERS, POSTINGS
 
@@ -32,7 +33,7 @@ def _wrong(row: Any, moved: dict[str, int], billed: dict[str, int]) -> Iterator[
     if row.allocation_id.endswith(CANCELED):
         if not 0 < -price <= row.ordered:
             yield f"{-price} went back, ordered at {row.ordered}"
-    elif row.ordered != price:
+    elif price not in _prices(row):
         yield f"{price}, ordered at {row.ordered}"
     parts = {"": price} if row.payers is None else {k: int(v) for k, v in row.payers.items()}
     if sum(parts.values()) != price:
@@ -48,6 +49,16 @@ def _wrong(row: Any, moved: dict[str, int], billed: dict[str, int]) -> Iterator[
     for part, amount in billed.items():
         if parts.get(part) != amount:
             yield f"{amount} is billed as the part of {part!r}, it is {parts.get(part)}"
+
+
+def _prices(row: Any) -> set[int]:
+    """What it may cost: what was ordered, or of a month of a subscription the part of its days."""
+    whole = int(row.ordered)
+    if row.month_zone is None:
+        return {whole}
+    if int(row.month_micro) != whole:
+        return set()
+    return {whole, price_of(whole, row.service_start, row.service_end, row.month_zone)}
 
 
 def _moved(conn: Connection) -> dict[int, dict[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, case, func, select, union_all
@@ -13,15 +14,15 @@ CLEARINGS, CLEARING_DECISIONS = core(tables.ClearingRow), core(tables.ClearingDe
 WRITE_OFF, DEPOSIT, SET_OFF, REFUND = "write_off", "deposit", "set_off", "refund"
 
 
-def cleared_parts() -> Any:
+def cleared_parts(as_of: datetime | None = None) -> Any:
     """(document, kind, minor): by how much each posted clearing lessens what is open of a document. Negative where it
-    lessens a credit: a refund, and the document that is set off."""
-    posted = (
-        select(CLEARINGS)
-        .join(CLEARING_DECISIONS, CLEARING_DECISIONS.c.clearing_id == CLEARINGS.c.id)
-        .where(CLEARING_DECISIONS.c.decision == "posted")
-        .subquery("posted")
-    )
+    lessens a credit: a refund, and the document that is set off. `as_of`: those that were posted by then."""
+    decisions = CLEARING_DECISIONS
+    query = select(CLEARINGS).join(decisions, decisions.c.clearing_id == CLEARINGS.c.id)
+    query = query.where(decisions.c.decision == "posted")
+    if as_of is not None:
+        query = query.where(decisions.c.recorded_at <= as_of)
+    posted = query.subquery("posted")
     minor = case((posted.c.kind == REFUND, -posted.c.amount_minor), else_=posted.c.amount_minor)
     return union_all(
         select(posted.c.document, posted.c.kind, minor.label("minor")),
@@ -29,9 +30,9 @@ def cleared_parts() -> Any:
     ).subquery("cleared")
 
 
-def cleared_sums() -> Any:
+def cleared_sums(as_of: datetime | None = None) -> Any:
     """(document, minor) in all."""
-    parts = cleared_parts()
+    parts = cleared_parts(as_of)
     return select(parts.c.document, func.sum(parts.c.minor).label("minor")).group_by(parts.c.document).subquery()
 
 

@@ -7,14 +7,14 @@ the centre that the order names, else none: then all of it is the operator's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select, update
 
-from accounting import calendar
-from accounting.agreement import Agreement, agreement_of
+from accounting import calendar, month_parts
+from accounting.agreement import Agreement, PartialMonths, agreement_of
 from accounting.errors import AccountingError
 from accounting.evidence.documents import order_price
 from accounting.evidence.outbox import put
@@ -64,10 +64,26 @@ def agreement_for(conn: Connection, order: Order, at: datetime) -> Agreement | N
     names. Raises `AccountingError` where that one is not signed by both for then."""
     if order.agreement_id is None:
         return None if order.site_id is None else contracts(conn, order.project_id).agreement(order.site_id, at)
-    begun = [f.agreement for f in in_force(conn) if f.agreement.id == order.agreement_id and f.since <= at]
-    if not begun:
+    if (found := _newest(conn, order.agreement_id, at)) is None:
         raise AccountingError(f"agreement {order.agreement_id} is not signed by both sides for {at.isoformat()}")
-    return begun[-1]
+    return found
+
+
+def month_part(conn: Connection, order: Order, start: datetime, end: datetime) -> Order:
+    """A subscription as [start, end) of one of its months gives and costs: by days, unless its agreement says whole."""
+    if order.price_micro or order.agreement_id is None:
+        agreement = agreement_for(conn, order, start)
+    else:
+        agreement = _newest(conn, order.agreement_id, start)
+    if agreement is not None and agreement.partial_months is PartialMonths.WHOLE:
+        return order
+    amount = month_parts.quantity_of(order.amount, start, end, order.zone)
+    return replace(order, amount=amount, price_micro=month_parts.price_of(order.price_micro, start, end, order.zone))
+
+
+def _newest(conn: Connection, agreement_id: str, at: datetime) -> Agreement | None:
+    begun = [f.agreement for f in in_force(conn) if f.agreement.id == agreement_id and f.since <= at]
+    return begun[-1] if begun else None
 
 
 def may_owe(conn: Connection, order: Order) -> bool:
@@ -88,11 +104,12 @@ def available(conn: Connection, order: Order) -> int:
 
 
 def charge_price(
-    conn: Connection, order: Order, allocation_id: str, *, start: datetime, end: datetime | None, now: datetime
-) -> None:
+    conn: Connection, order: Order, allocation_id: str, *, start: datetime, end: datetime | None,
+    month: Order | None = None, now: datetime,
+) -> None:  # fmt: skip
     """Book the price of an allocation that was given just now; `may_owe` has counted it.
 
-    `end` None: the period that is shown is the month that it begins in.
+    `end` None: the period that is shown is the month that it begins in. `month`: the subscription that it is of.
     """
     agreement = agreement_for(conn, order, start)
     division = divide(order.price_micro, PAYER, agreement)
@@ -115,6 +132,8 @@ def charge_price(
         "agreement_version": None if agreement is None else agreement.version, "payers": payers,
         "service_start": start.astimezone(UTC),
         "service_end": (end or calendar.month_of(start, order.zone).end).astimezone(UTC), "recorded_at": now,
+        "month_quantity": None if month is None else month.amount, "month_zone": None if month is None else month.zone,
+        "month_micro": None if month is None else month.price_micro,
     })  # fmt: skip
 
 
@@ -142,7 +161,7 @@ def give_back(
     _keep(conn, key, price | {
         "allocation_id": name, "entry_id": ids[key], "quantity": -amount, "price_micro": -back_micro,
         "centre_micro": division.centre, "tax_micro": division.tax, "payers": payers, "service_start": now,
-        "service_end": until, "recorded_at": now,
+        "service_end": until, "recorded_at": now, "month_quantity": None, "month_micro": None, "month_zone": None,
     })  # fmt: skip
 
 

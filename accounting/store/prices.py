@@ -69,16 +69,24 @@ _FIELDS = ("currency", "price_micro", "resource", "per", "site_id", "queue", "qo
 
 def add_tariff(conn: Connection, rule: PriceRule, *, now: datetime) -> int:
     """Add a dated price of the operator's own; raises `TariffOverlap` where a rival holds at the same time."""
-    if wrong := rule_problems(rule):
+    if wrong := own_rule_problems(rule):
         raise AccountingError("; ".join(wrong))
     lock(conn, {"own-tariffs"})
     own = [r for r in tariffs(conn) if r.tariff_id is None]
     for other in own:
         if overlaps(rule, other):
-            raise TariffOverlap(f"rule {other.id} of the same scope holds from {other.valid_from.isoformat()}")
+            until = "" if other.valid_to is None else f" to {other.valid_to.isoformat()}"
+            said = f"rule {other.id} of the same scope holds from {other.valid_from.isoformat()}{until}"
+            raise TariffOverlap(said, rule_id=other.id)
     if wrong := problems([*(r for r in own if r.scope[:-1] == rule.scope[:-1]), rule]):
         raise AccountingError("; ".join(wrong))
     return insert_rule(conn, rule, tariff_sha256=None, now=now)
+
+
+def own_rule_problems(rule: PriceRule) -> list[str]:
+    """What is wrong with a price of the operator's own, whatever others there are."""
+    ends = rule.valid_to is not None and rule.valid_to <= rule.valid_from
+    return [*rule_problems(rule), *(["it ends before it begins"] if ends else [])]
 
 
 def insert_rule(conn: Connection, rule: PriceRule, *, tariff_sha256: str | None, now: datetime) -> int:

@@ -182,6 +182,7 @@ class BankTransactionRow(Base):
     amount_minor: Mapped[int] = mapped_column(BigInteger)
     payer_name: Mapped[str] = mapped_column(String(200))
     remittance: Mapped[str] = mapped_column(String(1000))
+    payer_account: Mapped[str] = mapped_column(String(64), server_default="")
     entry_id: Mapped[int] = mapped_column(BigInteger)
     recorded_at: Mapped[datetime] = mapped_column(UtcTime)
 

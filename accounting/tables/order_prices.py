@@ -14,7 +14,8 @@ class OrderPriceRow(Base):
     """The price of a block, or of one month of a subscription, as its entry divided it; once for each allocation.
 
     `centre_micro` is the centre's, `tax_micro` tax inside the price, the rest the operator's; `payers`: who owes which
-    part, where the project's terms share it. `site_id` is empty where no centre is meant.
+    part, where the project's terms share it. `site_id` is empty where no centre is meant. `month_…`: what a whole month
+    of a subscription is, and in whose calendar; None of all else.
     """
 
     __tablename__ = "order_price"
@@ -38,6 +39,9 @@ class OrderPriceRow(Base):
     service_start: Mapped[datetime] = mapped_column(UtcTime)
     service_end: Mapped[datetime] = mapped_column(UtcTime)
     recorded_at: Mapped[datetime] = mapped_column(UtcTime)
+    month_quantity: Mapped[int | None] = mapped_column(BigInteger)
+    month_micro: Mapped[int | None] = mapped_column(BigInteger)
+    month_zone: Mapped[str | None] = mapped_column(String(64))
 
 
 class OrderItemRow(Base):

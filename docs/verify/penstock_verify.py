@@ -686,7 +686,8 @@ def iso_micros(text):
 
 
 def from_ogf(f):
-    """A job of an OGF usage record: processors x wall duration; without a duration from start to end."""
+    """A job of an OGF usage record: processors x wall duration; without a duration from start to end. `Resource`s
+    called as our figures are say what it has no word for."""
     start = iso_micros(f["StartTime"]) if f.get("StartTime", "") not in (*_NONE, "-", "0") else None
     end = iso_micros(f["EndTime"])
     if "WallDuration" in f:
@@ -697,9 +698,18 @@ def from_ogf(f):
         elapsed = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     else:
         elapsed = (end - start) // 10**6
-    return usage(int(f.get("Processors", "1") or 0), int(f.get("NodeCount", "1") or 0), elapsed,
-                 None if start is None else start // 10**6, end // 10**6, OGF_ENDS[f["Status"].strip()],
-                 f.get("Queue", ""))  # fmt: skip
+    exact = {name[len("Resource:") :]: text for name, text in f.items() if name.startswith("Resource:")}
+    threads = int(exact.get("threads_per_core", 1))
+    cores = int(exact.get("cores", f.get("Processors", "1") or 0))
+    asked = int(exact["requested_cores"]) * threads if "requested_cores" in exact else None
+    found = usage(cores if threads == 1 else int(exact.get("cpus", cores * threads)),
+                  int(exact.get("nodes", f.get("NodeCount", "1") or 0)), elapsed,
+                  None if start is None else start // 10**6, end // 10**6,
+                  exact.get("state", OGF_ENDS[f["Status"].strip()])[:32], f.get("Queue", ""),
+                  fenced=exact.get("kind") == "fenced_copy", exclusive=exact.get("exclusive", "0") != "0",
+                  requested=asked, ran=exact["kind"] == "run" if exact.get("kind") else None)  # fmt: skip
+    found.update({name: int(exact[name]) for name in _QUANTITIES if name in exact})
+    return found
 
 
 def from_apel(f):
@@ -2134,7 +2144,10 @@ def check_order(leaf, terms, about, tell, note):
     payers = {"": price} if said["payers"] is None else {p: int(part) for p, part in said["payers"].items()}
     expected = {owes + (f":{payer}" if payer else ""): part for payer, part in payers.items()}
     tax = centre = 0
-    if said["agreement"] is not None:
+    if said["agreement"] is None:
+        check_month(said, {}, tell)
+        check_back(said, {}, terms, tell, note)
+    else:
         agreed = terms["agreements"].get(said["agreement"])
         if agreed is None:
             tell(f"agreement {said['agreement']} of the order is not in the bundle")
@@ -2143,6 +2156,7 @@ def check_order(leaf, terms, about, tell, note):
             of = int(agreed["tax"]["numerator"]) + int(agreed["tax"]["denominator"])
             tax = sign(price) * ((2 * abs(price) * int(agreed["tax"]["numerator"]) + of) // (2 * of))
         centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
+        check_month(said, agreed, tell)
         check_back(said, agreed, terms, tell, note)
         expected[f"centre:{agreed['centre_id']}:payable"] = -centre
     expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
@@ -2156,6 +2170,30 @@ def check_order(leaf, terms, about, tell, note):
     note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
 
 
+def check_month(said, agreed, tell):
+    """A month of a subscription: all of it, or the part of its days, as the agreement says."""
+    month = said.get("month")
+    if month is None:
+        return
+    whole = (int(month["quantity"]), int(month["price_micro"]))
+    if agreed.get("partial_months", "by_day") == "by_day":
+        first = day_of(said["service_start"], month["zone"]).replace(day=1)
+        days = days_of(said["service_start"], said["service_end"], month["zone"])
+        of = ((first + timedelta(days=31)).replace(day=1) - first).days
+        whole = (max(1, whole[0] * days // of), (2 * whole[1] * days + of) // (2 * of))
+    if (int(said["quantity"]), int(said["price_micro"])) != whole:
+        tell(f"{said['quantity']} for {said['price_micro']} of a month, by the agreement it is {whole}")
+
+
+def days_of(begin, finish, name):
+    """Calendar days from one moment to another: the day that it begins on counts, the day that it ends on does not."""
+    return max(1, (day_of(finish, name) - day_of(begin, name)).days)
+
+
+def day_of(text, name):
+    return wall(micros(text), name).date()
+
+
 def check_back(said, agreed, terms, tell, note):
     """What of a price went back when its order was canceled, where the price is in the bundle, too."""
     name = said["allocation_id"].replace("!canceled", "")
@@ -2164,7 +2202,13 @@ def check_back(said, agreed, terms, tell, note):
     first = next((o for o in terms["orders"].values() if o["allocation_id"] == name), None)
     if first is not None:
         unused, whole = -int(said["quantity"]), int(first["quantity"]) * 10**6
-        back = int(first["price_micro"]) * unused * int(agreed.get("unused_back_ppm", 0)) // whole
+        price = int(first["price_micro"])
+        back = price * unused * int(agreed.get("unused_back_ppm", 0)) // whole
+        if first.get("month") and agreed.get("partial_months", "by_day") == "by_day":
+            name, finish = first["month"]["zone"], first["service_end"]
+            left = max(0, (day_of(finish, name) - day_of(said["service_start"], name)).days - 1)
+            by_day = price * left // days_of(first["service_start"], finish, name)
+            back = max(back, min(by_day, price * unused // int(first["quantity"])))
         stated = -int(said["price_micro"])
         if 0 < stated < back:  # by what a credit note had left of the price
             note("a canceled order gave less back than its agreement says: a credit note must have given some before")

@@ -267,11 +267,17 @@ class Projects(_Out):
 
 
 class Tariff(_Out):
-    """A dated price; null site or queue: everywhere."""
+    """A dated price: `price` for `per` of a resource (3600 core_seconds: a core-hour) beyond `tier_from` in a month.
+    Null site, queue or grade: everywhere, every. `price_per_core_hour`: of core-hours."""
 
     id: int
     currency: str
-    price_per_core_hour: str
+    price_per_core_hour: str | None
+    resource: str
+    price: str
+    per: int
+    tier_from: int
+    grade: str | None
     site: str | None
     queue: str | None
     valid_from: str

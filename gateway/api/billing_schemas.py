@@ -297,8 +297,9 @@ class PayerStanding(_Out):
 
 
 class Ageing(_Out):
-    """What is owed, by payer and by age."""
+    """What is owed, by payer and by age; `as_of`: as it was known then."""
 
+    as_of: str | None
     payers: list[PayerStanding]
     invoices: list[AgedInvoice]
 

@@ -16,6 +16,7 @@ from accounting.invoicing.tax import TaxRule
 from accounting.invoicing.texts import describe, language
 from accounting.minor_units import plain
 from accounting.money import format_micro
+from accounting.payments.payment import LeftOut
 from accounting.payments.store import Received
 from gateway.jobs.views import stamp
 
@@ -92,6 +93,11 @@ def dispute_json(conn: Connection, dispute: Dispute, now: datetime) -> dict[str,
     }  # fmt: skip
 
 
+def left_out_json(found: LeftOut) -> dict[str, Any]:
+    return {"where": found.where, "why": found.why, "amount": plain(found.amount_minor, found.currency),
+            "currency": found.currency, "remittance": found.remittance}  # fmt: skip
+
+
 def payment_json(found: Received) -> dict[str, Any]:
     t = found.transaction
     return {
@@ -101,7 +107,8 @@ def payment_json(found: Received) -> dict[str, Any]:
         "remittance": t.remittance,
         "pays": [{"invoice": number, "amount": plain(minor, t.currency)} for number, minor in found.documents],
         "top_ups": [{"id": payment, "amount": plain(minor, t.currency)} for payment, minor in found.top_ups],
-        "perhaps_top_ups": list(found.perhaps),
+        "payer_account": t.payer_account, "perhaps_top_ups": list(found.perhaps),
+        "perhaps_invoices": list(found.proposed),
     }  # fmt: skip
 
 

@@ -135,11 +135,17 @@ def sign_tariff(services: Svc, person: Who, name: Word, version: Version, body: 
         return answer(_document(found, contracts.signatures(conn, found.sha256), None))
 
 
-@router.post("/discounts", **describe.route(models.Made, status=201, body=models.DiscountIn, refuses=(403, 404, 409)))
+@router.post(
+    "/discounts", **describe.route(models.Made, status=201, body=models.DiscountIn, refuses=(403, 404, 409, 422))
+)
 def add_discount(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """A contract's ratio on the prices of a project (operator)."""
     wanted = read(models.DiscountIn, body)
     now = services.clock()
+    if wanted.numerator > wanted.denominator:
+        problem = Problem("/numerator", f"{wanted.numerator}/{wanted.denominator} is more than the price.", "invalid",
+                          "A discount is at most 1/1; a higher price is a tariff of its own.")  # fmt: skip
+        raise Invalid("A surcharge is no discount.", problems=(problem,))
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)

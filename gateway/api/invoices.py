@@ -22,6 +22,7 @@ from accounting.invoicing.invoice import Document, LegalEntity
 from accounting.invoicing.lines import charges_of_line
 from accounting.invoicing.store import issue_credit_note, load
 from accounting.invoicing.tax import TaxKind, TaxRule
+from accounting.invoicing.unit_prices import steps_of
 from accounting.minor_units import plain
 from accounting.money import format_micro
 from accounting.payments.bank_csv import minor_of
@@ -189,7 +190,8 @@ def print_document(services: Svc, person: Who, number: Number, lang: Language = 
     """On paper, in English or Chinese."""
     with services.db.read() as conn:
         _, doc = _document(conn, person, number)
-    made = pdf(doc, invoice_texts.language(lang or doc.payer.language))
+        steps = steps_of(conn, doc)
+    made = pdf(doc, invoice_texts.language(lang or doc.payer.language), steps)
     headers = {"Content-Disposition": f'inline; filename="{doc.number}.pdf"', "X-Content-Type-Options": "nosniff"}
     return Response(made, 200, headers, media_type="application/pdf")
 

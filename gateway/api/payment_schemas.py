@@ -11,9 +11,13 @@ from gateway.api.billing_schemas import Short
 from gateway.api.schemas import Amount as AmountText
 from gateway.api.schemas import Currency, Plain, _In
 
+Word = Annotated[Plain, Field(min_length=1, max_length=64)]
+
 
 class CsvProfileIn(_In):
-    """How a bank writes its CSV: what each column is called."""
+    """How a bank writes its CSV: what each column is called. A debit has a negative `amount`, a column of its own
+    (`debit`), or `side` says it (C/D, H/S, 贷/借 …); it is a returned payment where a word of `return_words` stands in
+    `kind`, or without that in the purpose."""
 
     account: Annotated[Plain, Field(min_length=1, max_length=64)]
     bank_ref: Short = "reference"
@@ -27,6 +31,11 @@ class CsvProfileIn(_In):
     date_format: Annotated[Plain, Field(max_length=40)] = "%Y-%m-%d"
     decimal_mark: Literal[".", ","] = "."
     encoding: Literal["utf-8-sig", "gb18030", "latin-1", "utf-16"] = "utf-8-sig"
+    debit: Short = ""
+    side: Short = ""
+    kind: Short = ""
+    return_words: Annotated[list[Word], Field(max_length=50)] | None = None
+    payer_account: Short = ""
 
 
 class PaymentsIn(_In):
@@ -81,14 +90,27 @@ class ImportProblem(_Out):
     why: str
 
 
+class LeftOut(_Out):
+    """A movement that is no payment of a customer: money that went out (negative), or is not booked yet."""
+
+    where: str
+    why: str
+    amount: str
+    currency: str
+    remittance: str
+
+
 class PaymentsImported(_Out):
-    """What an import did; with `problems` nothing was imported."""
+    """What an import did; with `problems` nothing was imported. `left_out` movements in all, the first hundred of them
+    in `left_out_lines`; `proposed`: an invoice has the amount, but another payer or is not the only one."""
 
     new: int
     known: int
     left_out: int
+    left_out_lines: list[LeftOut]
     unallocated: int
     top_ups: int
+    proposed: int
     allocated: list[Amount]
     problems: list[ImportProblem]
 
@@ -106,7 +128,8 @@ class TopUpPart(_Out):
 
 
 class Payment(_Out):
-    """Money that came in. `perhaps_top_ups`: recorded by hand, and perhaps this very money: a person says."""
+    """Money that came in. `perhaps_top_ups`: recorded by hand, and perhaps this very money: a person says.
+    `perhaps_invoices`: open, and of this amount."""
 
     id: int
     account: str
@@ -119,7 +142,9 @@ class Payment(_Out):
     remittance: str
     pays: list[PaysFor]
     top_ups: list[TopUpPart]
+    payer_account: str
     perhaps_top_ups: list[str]
+    perhaps_invoices: list[str]
 
 
 class Payments(_Out):

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
@@ -33,15 +33,18 @@ from gateway.api.billing import four_eyes_micro
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.invoices import minor_in
+from gateway.api.schemas import Instant
 from gateway.billing.bank import import_file
 from gateway.billing.invoices import PROJECTS, document_row
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
+from gateway.jobs.views import stamp
 
 router = APIRouter(tags=["billing"], prefix="/billing")
 
 TransactionId = Annotated[int, Path(ge=1, le=2**31 - 1)]
+At = Annotated[Instant | None, Query()]
 DisputeId = Annotated[Word, Path(max_length=32)]
 
 
@@ -56,7 +59,7 @@ def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
     wanted = read(payment_schemas.PaymentsIn, body)
     statement = _statement(wanted)
     problems = [{"where": p.where, "why": p.why} for p in statement.problems[:100]]
-    found = {"new": 0, "known": 0, "unallocated": 0, "top_ups": 0, "allocated": []}
+    found = {"new": 0, "known": 0, "unallocated": 0, "top_ups": 0, "proposed": 0, "allocated": []}
     if not problems and not wanted.dry_run:
         try:
             done = import_file(services, _document(wanted), statement.transactions, format_name=wanted.format,
@@ -65,10 +68,11 @@ def import_bank_file(services: Svc, _admin: Admin, body: Body) -> Response:
             raise Conflict(str(exc)) from exc
         sums = [{"amount": plain(minor, c), "currency": c} for c, minor in sorted(done.allocated_minor.items())]
         found = {"new": done.new, "known": done.known, "unallocated": done.unallocated, "top_ups": done.top_ups,
-                 "allocated": sums}  # fmt: skip
+                 "proposed": done.proposed, "allocated": sums}  # fmt: skip
     elif not problems:
         found["new"] = len(statement.transactions)
-    return answer(found | {"left_out": statement.left_out, "problems": problems})
+    left_out = [views.left_out_json(x) for x in statement.left_out[:100]]
+    return answer(found | {"left_out": len(statement.left_out), "left_out_lines": left_out, "problems": problems})
 
 
 @router.get("/payments", **describe.route(payment_schemas.Payments, refuses=(403,)))
@@ -173,11 +177,13 @@ def decide_unmatch(services: Svc, admin: Admin, unmatch: Word, body: Body) -> Re
 
 
 @router.get("/ageing", **describe.route(schemas.Ageing, refuses=(403,)))
-def show_ageing(services: Svc, _admin: Admin) -> Response:
-    """What is owed, by payer and age; what is in dispute stands apart and is not dunned (operator)."""
+def show_ageing(services: Svc, _admin: Admin, as_of: At = None) -> Response:
+    """What is owed, by payer and age; what is in dispute stands apart and is not dunned (operator). `as_of`: as the
+    books stood then, and as old as it was then."""
     with services.db.read() as conn:
-        found = aged(open_documents(conn), disputed_minor(conn), services.clock())
-    return answer(views.ageing_json(found, standings(found)))
+        documents, held = open_documents(conn, as_of=as_of), disputed_minor(conn, as_of=as_of)
+    found = aged(documents, held, as_of or services.clock())
+    return answer(views.ageing_json(found, standings(found)) | {"as_of": stamp(as_of)})
 
 
 # ---------------------------------------------------------------- disputes
@@ -320,6 +326,11 @@ def _document(wanted: payment_schemas.PaymentsIn) -> bytes:
         raise Invalid("The file is no base64.", problems=(Problem("/content_base64", str(exc), "invalid"),)) from exc
 
 
+def _profile(wanted: payment_schemas.CsvProfileIn) -> CsvProfile:
+    said = wanted.model_dump(exclude_none=True)
+    return CsvProfile(**said | ({"return_words": tuple(words)} if (words := said.get("return_words")) else {}))
+
+
 def _statement(wanted: payment_schemas.PaymentsIn) -> BankStatement:
     data = _document(wanted)
     if wanted.format == "csv" and wanted.profile is None:
@@ -327,7 +338,7 @@ def _statement(wanted: payment_schemas.PaymentsIn) -> BankStatement:
         raise Invalid("How is the CSV written?", problems=(problem,))
     try:
         if wanted.profile is not None and wanted.format == "csv":
-            return read_csv(data, CsvProfile(**wanted.profile.model_dump()))
+            return read_csv(data, _profile(wanted.profile))
         return read_camt(data)
     except PaymentRefused as exc:
         raise Invalid(str(exc), problems=(Problem("/content", str(exc), "invalid"),)) from exc

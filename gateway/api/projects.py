@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
+from pydantic import ValidationError
 from sqlalchemy import Connection, or_, select
 from starlette.responses import Response
 
 from accounting import store as books
-from accounting.errors import AccountingError
+from accounting.errors import AccountingError, TariffOverlap
 from accounting.ledger import CORE_SECONDS, GPU_SECONDS
 from accounting.money import format_micro, is_currency, parse_amount
 from accounting.store import Exposure
+from accounting.store.prices import own_rule_problems
 from accounting.tariff import PriceRule
+from accounting.usage import CORE_SECONDS as OF_CORES
 from gateway.api import answers, describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
+from gateway.api.problems import as_invalid, of_validation
 from gateway.api.schemas import CloseTariffIn, CreditIn, MemberIn, ProjectIn, TariffIn
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity import service
@@ -119,16 +124,21 @@ def list_tariffs(services: Svc, person: Who) -> Response:
 @router.post("/tariffs", **describe.route(answers.Tariff, status=201, body=TariffIn, refuses=(403, 409, 422)))
 def add_tariff(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
     """A new price (operator); one of the same scope and time is refused."""
-    wanted = read(TariffIn, body)
+    wanted = _tariff(body)
     now = services.clock()
     micro = micro_of(wanted.price_per_core_hour, "/price_per_core_hour")
     rule = PriceRule(0, wanted.currency, micro, wanted.valid_from or now, wanted.valid_to, wanted.site, wanted.queue)
+    if wrong := own_rule_problems(rule):
+        raise as_invalid(tuple(_of_rule(text) for text in wrong))
 
     def make(conn: Connection) -> Mapping[str, Any]:
         try:
             made = books.add_tariff(conn, rule, now=now)
-        except AccountingError as exc:
-            raise Conflict(str(exc), remedy="End the other rule first.") from exc
+        except TariffOverlap as exc:
+            raise Conflict(f"{str(exc).capitalize()}.", remedy=(
+                f"End rule {exc.rule_id} first (POST /tariffs/{exc.rule_id}/close), or let this one hold when that "
+                "does not: `valid_from`, `valid_to`, or another `site` or `queue`."
+            )) from exc  # fmt: skip
         return _rule(next(r for r in books.tariffs(conn) if r.id == made))
 
     return answer(Once.of(admin, idempotency_key, "POST /tariffs", body).made(services, make), 201)
@@ -212,9 +222,49 @@ def micro_of(text: str, pointer: str, *, signed: bool = False) -> int:
     return micro
 
 
+def _tariff(body: bytes) -> TariffIn:
+    """A field that only a signed tariff has is told as such."""
+    try:
+        return read(TariffIn, body)
+    except ValidationError as exc:
+        problems = of_validation(exc.errors(include_url=False))
+        raise as_invalid(tuple(
+            replace(p, remedy=_SIGNED_ONLY) if p.pointer[1:] in _OF_SIGNED_RULES else p for p in problems
+        )) from exc  # fmt: skip
+
+
+_OF_SIGNED_RULES = frozenset({"price", "price_per_gpu_hour"}) | {field.name for field in fields(PriceRule)}
+_OF_SIGNED_RULES -= TariffIn.model_fields.keys()
+_SIGNED_ONLY = (
+    "This is a price per core-hour. One of GPUs, nodes, memory or units, with tiers, hours of the day, a grade or a "
+    "class of users is a rule of a tariff that both sides sign: POST /tariffs/versions."
+)
+# By what the books say of a rule: the field of the request, and what to write there.
+_FIELD_OF = (
+    ("ends before", "/valid_to", "It must be later than `valid_from` (now, where that is left out)."),
+    ("holds between", "/valid_from", "Write a day of our time, with its zone: 2026-11-01T00:00:00+08:00."),
+    ("currency", "/currency", "Write its ISO 4217 code, like CNY."),
+    ("site_id", "/site", "Leave it out, and the price is for all sites."),
+    ("queue", "/queue", "Leave it out, and the price is for all queues."),
+    ("is no price", "/price_per_core_hour", "Write what one core-hour costs, in whole units of the currency."),
+)
+
+
+def _of_rule(text: str) -> Problem:
+    pointer, remedy = next(((pointer, remedy) for word, pointer, remedy in _FIELD_OF if word in text), ("", ""))
+    return Problem(pointer, text, "invalid", remedy)
+
+
 def _rule(r: PriceRule) -> dict[str, Any]:
     return {
-        "id": r.id, "currency": r.currency, "price_per_core_hour": format_micro(r.price_micro),
+        "id": r.id, "currency": r.currency, "price_per_core_hour": _per_core_hour(r), "resource": r.resource,
+        "price": format_micro(r.price_micro), "per": r.per, "tier_from": r.tier_from, "grade": r.grade,
         "site": r.site_id, "queue": r.queue, "valid_from": views.stamp(r.valid_from),
         "valid_to": views.stamp(r.valid_to),
     }  # fmt: skip
+
+
+def _per_core_hour(r: PriceRule) -> str | None:
+    """None for a price of something else, or one with more than six places for a core-hour."""
+    micro, rest = divmod(r.price_micro * 3600, r.per)
+    return format_micro(micro) if r.resource == OF_CORES and not rest else None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from accounting.evidence.outbox import put_source
-from accounting.payments.payment import BankTransaction
+from accounting.payments.payment import BankTransaction, in_order
 from accounting.payments.store import Imported, assert_as_before, import_payments
 from gateway.services import Services
 
@@ -26,12 +26,17 @@ def import_file(
     with services.db.write() as conn:
         assert_as_before(conn, transactions)
         put_source(conn, "bank_file", document, format=format_name)
-    new = known = unallocated = top_ups = 0
+    new = known = unallocated = top_ups = proposed = 0
     allocated: Counter[str] = Counter()
-    for at in range(0, len(transactions), _AT_ONCE):
+    ordered = in_order(transactions)
+    for at in range(0, len(ordered), _AT_ONCE):
         with services.db.write() as conn:
-            done = import_payments(conn, transactions[at : at + _AT_ONCE], now=now)
+            done = import_payments(conn, ordered[at : at + _AT_ONCE], now=now)
         new, known = new + done.new, known + done.known
-        unallocated, top_ups = unallocated + done.unallocated, top_ups + done.top_ups
+        unallocated, top_ups, proposed = (
+            unallocated + done.unallocated,
+            top_ups + done.top_ups,
+            proposed + done.proposed,
+        )
         allocated.update(done.allocated_minor)
-    return Imported(new, known, dict(allocated), unallocated, top_ups)
+    return Imported(new, known, dict(allocated), unallocated, top_ups, proposed)

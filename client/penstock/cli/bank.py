@@ -41,7 +41,8 @@ def _show_imported(done: dict[str, Any], dry_run: bool) -> None:
         for problem in done["problems"]:
             click.echo(f"{said(problem['where'])}: {said(problem['why'])}")
         click.echo(tr("Nothing was imported: {count} problem(s).", count=len(done["problems"])))
-    elif dry_run:
+        return
+    if dry_run:
         click.echo(tr("It holds {new} payments; {left_out} other movements are left out.", **done))
     else:
         click.echo(tr("{new} new payments, {known} known before, {left_out} other movements left out", **done))
@@ -49,9 +50,17 @@ def _show_imported(done: dict[str, Any], dry_run: bool) -> None:
             click.echo(tr("{amount} {currency} pay invoices", **paid))
         if done["top_ups"]:
             click.echo(tr("{count} are the money of recorded top-ups", count=done["top_ups"]))
+        if done["proposed"]:
+            click.echo(tr("{count} have the amount of an open invoice, of another payer or one of several: you say",
+                          count=done["proposed"]))  # fmt: skip
         if done["unallocated"]:
             click.echo(tr("{count} found no invoice: penstock billing payments --waiting, penstock billing allocate",
                           count=done["unallocated"]))  # fmt: skip
+    for line in done["left_out_lines"]:
+        click.echo(tr("left out: {where}: {amount} {currency}, {why}: {remittance}",
+                      **line | {"where": said(line["where"]), "why": said(line["why"])}))  # fmt: skip
+    if (more := done["left_out"] - len(done["left_out_lines"])) > 0:
+        click.echo(tr("left out: {more} more", more=more))
 
 
 @click.command()
@@ -75,17 +84,20 @@ def allocate(payment: int, invoice: str, amount: str, take_back: bool, as_json: 
 
 
 @click.command()
+@click.option("--as-of", help="As it was known then: 2026-11-01T00:00:00Z")
 @json_option
-def ageing(as_json: bool) -> int:
+def ageing(as_of: str | None, as_json: bool) -> int:
     """Who owes what for how long; what is in dispute is not reminded of (operator)."""
     with client() as api:
-        found = api.get("billing/ageing")
+        found = api.ask("billing/ageing", as_of=as_of)
     if as_json:
         emit(found)
         return report.OK
     rows = [(x["number"], x["payer"], x["open"], x["currency"], x["disputed"], local_time(x["due_at"])[:10],
              str(x["days_overdue"]), str(x["dunning_level"])) for x in found["invoices"]]  # fmt: skip
     table(rows, ("OPEN INVOICE", "PAYER", "OPEN", "IN", "DISPUTED", "DUE", "DAYS OVERDUE", "REMINDER"))
+    if found["as_of"]:
+        click.echo(tr("As it was known on {day}", day=local_time(found["as_of"])))
     for payer in found["payers"]:
         click.echo(tr("{payer} owes {total} {currency}", payer=payer["payer_name"] or payer["payer"],
                       total=payer["total"], currency=payer["currency"]))  # fmt: skip

@@ -160,10 +160,11 @@ def top_up(
 @click.option("--waiting", is_flag=True, help="Only what is not matched to the last coin")
 @json_option
 def payments(waiting: bool, as_json: bool) -> int:
-    """What the bank's files brought, and which recorded top-ups it may be (operator)."""
+    """What the bank's files brought, and which recorded top-ups or open invoices it may be (operator)."""
     return _list(_get("billing/payments", unallocated=waiting), as_json, {
         "id": "PAYMENT", "booked_on": "DAY", "bank_ref": "REFERENCE", "amount": "AMOUNT", "currency": "IN",
         "unallocated": "LEFT", "payer_name": "PAYER", "perhaps_top_ups": "PERHAPS TOP-UP",
+        "perhaps_invoices": "PERHAPS INVOICE",
     })  # fmt: skip
 
 

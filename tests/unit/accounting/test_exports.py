@@ -14,10 +14,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import xmlschema
 from defusedxml.ElementTree import fromstring
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from accounting.exports import rows as export_rows
 from accounting.exports.focus import COLUMNS, focus_csv
@@ -26,12 +30,17 @@ from accounting.exports.ogf_ur import NAMESPACE, ChargedRun, ogf_ur_xml
 from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import LineKind, Ordered
 from accounting.invoicing.store import issue_credit_note
+from accounting.meter import CENTRE, OPERATOR, Basis, MeteringPolicy, meter
 from accounting.payments.payment import BankTransaction
 from accounting.payments.store import import_payments
 from accounting.sources import ogf_ur
+from accounting.usage import Kind, Meter, UsageRecord
 from gateway.db import Database
 from tests.unit.accounting.invoicing import NOW, T0, bill, charge, parties, run
+from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_invoice_papers import HOSTILE, invoice
+
+_ = verifier  # the fixture
 
 ROOT = Path(__file__).parents[3]
 TOOLS = ROOT / ".venv" / "tools"
@@ -197,6 +206,77 @@ def test_usage_records_come_back_as_they_were(db: Database) -> None:
         for record in fromstring(text)
     ]
     assert [(x["core_seconds"], x["charge_micro"]) for x in exact] == [(r.core_seconds, r.charge_micro) for r in runs]
+
+
+POLICIES = (
+    MeteringPolicy(), MeteringPolicy(basis=Basis.REQUESTED), MeteringPolicy(cores_per_node={"*": 32}),
+    MeteringPolicy(exclusive_whole_nodes=False), MeteringPolicy(threads_per_core={"*": 2}),
+    MeteringPolicy(held_while_suspended=("core_seconds", "node_seconds")), MeteringPolicy(held_while_suspended=()),
+    MeteringPolicy(bill_requeued=False, liability={"NODE_FAIL": CENTRE, "PREEMPTED": OPERATOR}),
+)  # fmt: skip
+COUNTS = st.integers(0, 4096)
+MUCH = st.one_of(st.just(0), st.integers(1, 10**16))
+STATES = ("COMPLETED", "NODE_FAIL", "PREEMPTED", "REQUEUED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY")
+
+
+@st.composite
+def readings(draw: st.DrawFn) -> UsageRecord:
+    """A record of a centre with all that a meter may look at."""
+    elapsed, cores, threads = draw(st.integers(0, 10**7)), draw(COUNTS), draw(st.sampled_from([1, 1, 2, 4]))
+    end = T0 + timedelta(microseconds=draw(st.integers(0, 10**12)))
+    return UsageRecord(
+        site_id="alpha", run_key="k1", meter=Meter.CENTRE, kind=Kind.RUN if elapsed else Kind.NEVER_RAN,
+        native_id="42", state=draw(st.sampled_from(STATES)), username="x1", cores=cores, nodes=draw(COUNTS),
+        elapsed_s=elapsed, core_seconds=draw(st.one_of(st.just(cores * elapsed), MUCH)), node_seconds=draw(MUCH),
+        gpu_seconds=draw(MUCH), memory_mib_seconds=draw(MUCH), suspended_s=draw(st.integers(0, 10**6)),
+        queue="cpu", qos=draw(st.sampled_from(["", "high"])), start_time=end - timedelta(seconds=elapsed), end_time=end,
+        estimated=draw(st.booleans()), units=draw(st.dictionaries(st.sampled_from(["shots", "量子"]), MUCH)),
+        exclusive=draw(st.booleans()), requested_cores=draw(st.none() | COUNTS),
+        cpus=draw(st.none() | st.just(cores * threads)), threads_per_core=threads,
+    )  # fmt: skip
+
+
+def exported(r: UsageRecord) -> ChargedRun:
+    return charged(
+        state=r.state, cores=r.cores, nodes=r.nodes, elapsed_s=r.elapsed_s, start=r.start_time, end=r.end_time,
+        core_seconds=r.core_seconds, node_seconds=r.node_seconds, gpu_seconds=r.gpu_seconds,
+        memory_mib_seconds=r.memory_mib_seconds, kind=r.kind.value, suspended_s=r.suspended_s, exclusive=r.exclusive,
+        requested_cores=r.requested_cores, cpus=r.cpus, threads_per_core=r.threads_per_core, estimated=r.estimated,
+        qos=r.qos, units=r.units,
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(readings(), st.sampled_from([1, 2]))
+def test_an_exported_run_read_back_meters_the_same_by_every_policy(
+    schema: xmlschema.XMLSchema, verifier: ModuleType, record: UsageRecord, cpus_per_core: int
+) -> None:
+    text = ogf_ur_xml([exported(record)], created=NOW)
+    schema.validate(text)
+    reading = ogf_ur.read_document(text, site_id="alpha", cpus_per_core=cpus_per_core)
+    assert reading.problems == ()
+    [back] = reading.records
+    for policy in POLICIES:
+        assert meter(back, policy) == meter(record, policy)
+    same = ("start_time", "end_time", "qos", "estimated", "kind", "queue")
+    assert [getattr(back, name) for name in same] == [getattr(record, name) for name in same]
+    told: list[str] = []
+    shown = {"cores", "nodes", "core_seconds", "node_seconds", "gpu_seconds", "memory_mib_seconds", "elapsed_s",
+             "suspended_s", "threads_per_core", "cpus", "requested_cores"}  # fmt: skip
+    read: dict[str, Any] = {name: None if (v := getattr(back, name)) is None else str(v) for name in shown}
+    read |= {"exclusive": back.exclusive, "kind": back.kind.value, "state": back.state, "queue": back.queue,
+             "start": None if back.start_time is None else back.start_time.replace(microsecond=0).isoformat(),
+             "end": None if back.end_time is None else back.end_time.replace(microsecond=0).isoformat()}  # fmt: skip
+    if record.threads_per_core == 1 or record.core_seconds == record.cores * record.elapsed_s:
+        verifier.check_read(read, verifier.from_ogf(back.raw), told.append)
+        assert told == []
+
+
+def test_a_figure_of_a_resource_that_is_no_number_is_a_problem() -> None:
+    text = ogf_ur_xml([charged(gpu_seconds=77)], created=NOW)
+    for wrong in ("-77", "7.5", "x", "9" * 30):
+        [problem] = ogf_ur.read_document(text.replace(">77<", f">{wrong}<"), site_id="alpha").problems
+        assert "no whole number" in problem.why
 
 
 # ---------------------------------------------------------------- the general ledger

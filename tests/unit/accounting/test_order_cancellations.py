@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from accounting import store as books
+from accounting.agreement import PartialMonths
 from accounting.errors import AccountingError, FourEyes, InvoiceRefused
 from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
@@ -255,12 +256,14 @@ def test_of_a_canceled_order_only_what_did_not_go_back_is_credited(generous: Dat
         issue_credit_note(conn, "PS-000001", [Credit(1, line.net_minor // 5)], reason="it stood still", now=LATER)
 
 
-def test_of_a_subscription_the_months_to_come_are_not_given_and_this_one_stays(db: Database) -> None:
+def test_of_a_subscription_of_whole_months_those_to_come_are_not_given_and_this_one_stays(db_url: str) -> None:
+    db = opened(db_url, partial_months=PartialMonths.WHOLE)
     place(db, monthly(), now=T0)
     cancel(db, "s1")
     assert renew(db, DECEMBER.start) == 0
     assert on(db, "project:p1:usage") == 4_000 * MICRO
     assert left(db, "s1:2026-10-31T16:00:00+00:00", "gpu-seconds") == 7_200
+    db.dispose()
 
 
 def test_a_trial_is_taken_back(db: Database) -> None:

@@ -27,7 +27,7 @@ from accounting.evidence.bundle import bundle
 from accounting.exports.focus import focus_csv
 from accounting.exports.general_ledger import journal_csv
 from accounting.exports.rows import journal
-from accounting.invoicing import dispute_store, legal_entities
+from accounting.invoicing import dispute_store, legal_entities, price_words
 from accounting.invoicing.as_csv import invoice_csv
 from accounting.invoicing.as_pdf import pdf
 from accounting.invoicing.credit_notes import Credit
@@ -37,6 +37,7 @@ from accounting.invoicing.store import Wanted, issue_credit_note, issue_invoice
 from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.invoicing.texts import describe
 from accounting.invoicing.unbilled import waiting_to_be_billed
+from accounting.invoicing.unit_prices import steps_of
 from accounting.ledger import divide
 from accounting.payments.clearing import set_off_open
 from accounting.store import allocations, contracts, periods, prices, settlements
@@ -323,7 +324,10 @@ def test_csv_pdf_focus_and_general_ledger_show_the_purchase(db: Database) -> Non
     rows = list(csv.DictReader(io.StringIO(invoice_csv(made, "zh"))))
     assert [(row["kind"], row["amount_exact"]) for row in rows[:2]] == [("order", "1234.567891"), ("order", "4000")]
     assert "2.00 GPU 卡时" in rows[1]["text"]
-    assert pdf(made, "zh").startswith(b"%PDF")
+    with db.read() as conn:
+        steps = steps_of(conn, made)
+    assert [price_words.unit_price(steps[n], "CNY", "zh") for n in (1, 2)] == ["¥1.234567891", "¥2,000.00"]
+    assert pdf(made, "zh", steps).startswith(b"%PDF")
     focus = list(csv.DictReader(io.StringIO(focus_csv([made]))))
     bought = [row for row in focus if row["ChargeCategory"] == "Purchase"]
     assert [(r["ChargeFrequency"], r["ChargeClass"], r["PricingUnit"]) for r in bought] == [

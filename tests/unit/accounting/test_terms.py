@@ -16,7 +16,7 @@ from accounting.errors import AccountingError
 from accounting.meter import MeteringPolicy
 from accounting.store import contracts, prices
 from accounting.tariff import Discount, Tariff, tariff_of
-from accounting.terms import agreement_problems, not_understood, rule_problems, tariff_problems
+from accounting.terms import agreement_problems, discount_problems, not_understood, rule_problems, tariff_problems
 from gateway.db import Database
 from tests.unit.accounting.makers import LONG_AGO, NOW, add_rules, agree, agreement, rule
 
@@ -97,3 +97,9 @@ def test_what_the_examples_say_is_understood_and_sound() -> None:
         assert not_understood(given, document) == []
         assert (tariff_problems if isinstance(document, Tariff) else agreement_problems)(document) == []  # type: ignore[operator]
     assert rule_problems(rule(window=Window(60, 60), zone="Europe/Berlin", valid_to=NOW + timedelta(days=1))) == []
+
+
+def test_a_ratio_of_more_than_one_is_no_discount() -> None:
+    assert discount_problems(Discount(0, "p1", 1, 1, LONG_AGO)) == []
+    [wrong] = discount_problems(Discount(0, "p1", 3, 2, LONG_AGO))
+    assert "3/2 is more than the price" in wrong

@@ -199,8 +199,8 @@ def test_a_bank_file_pays_the_invoice_once(billing: Billing) -> None:
     file = {"format": "csv", "content": table, "profile": {"account": "ACC"}}
     assert billing.post("payments-import", file | {"dry_run": True})["new"] == 2
     done = billing.post("payments-import", file)
-    assert done == {"new": 2, "known": 0, "left_out": 0, "unallocated": 1, "top_ups": 0, "problems": [],
-                    "allocated": [{"amount": "3.00", "currency": "CNY"}]}  # fmt: skip
+    assert done == {"new": 2, "known": 0, "left_out": 0, "left_out_lines": [], "unallocated": 1, "top_ups": 0,
+                    "proposed": 0, "problems": [], "allocated": [{"amount": "3.00", "currency": "CNY"}]}  # fmt: skip
     assert billing.post("payments-import", file)["known"] == 2
     with billing.gateway.services.db.read() as conn:  # the bank's file is on its way to be a leaf, once
         waiting_leaves = conn.execute(OUTBOX.select().where(OUTBOX.c.kind == "bank_file")).all()
@@ -211,7 +211,7 @@ def test_a_bank_file_pays_the_invoice_once(billing: Billing) -> None:
     billing.post(where, {"invoice": "PS-000001", "amount": "0.83"}, 409)
     paid = billing.post(where, {"invoice": "PS-000001", "amount": "0.82"})
     assert (paid["unallocated"], paid["pays"]) == ("4.18", [{"invoice": "PS-000001", "amount": "0.82"}])
-    assert billing.get("ageing", headers=billing.operator) == {"payers": [], "invoices": []}
+    assert billing.get("ageing", headers=billing.operator) == {"payers": [], "invoices": [], "as_of": None}
     billing.gateway.check_books()
 
 

@@ -271,3 +271,39 @@ def test_the_command_line_reads_the_books(
     ]
     assert runner.invoke(billing, ["budget", "demo", "--close", rows[2][0]], catch_exceptions=False).exit_code == 0
     assert rows[2][0] not in runner.invoke(billing, ["budget", "demo"], catch_exceptions=False).output
+
+
+@pytest.mark.parametrize(("body", "pointer", "remedy"), [
+    ({"valid_from": "2026-12-01T00:00:00Z", "valid_to": "2026-11-01T00:00:00Z"}, "/valid_to", "be later than"),
+    ({"site": ""}, "/site", "all sites"),
+    ({"queue": ""}, "/queue", "all queues"),
+    ({"valid_from": "1960-01-01T00:00:00Z"}, "/valid_from", ""),
+    ({"price_per_core_hour": "9999999999"}, "/price_per_core_hour", "what one core-hour costs"),
+    ({"resource": "gpu_seconds"}, "/resource", "POST /tariffs/versions"),
+    ({"tier_from": 3600}, "/tier_from", "POST /tariffs/versions"),
+    ({"colour": "red"}, "/colour", "Check the spelling"),
+])  # fmt: skip
+def test_a_price_that_is_refused_names_the_field_and_what_to_write_there(
+    client: httpx.Client, operator: dict[str, str], body: dict[str, Any], pointer: str, remedy: str
+) -> None:
+    asked = {"currency": "CNY", "price_per_core_hour": "0.5"} | body
+    answer = client.post("tariffs", json=asked, headers=operator)
+    assert answer.status_code == 422, answer.text
+    [problem] = answer.json()["errors"]
+    assert (problem["pointer"], remedy in problem["remedy"]) == (pointer, True), problem
+
+
+def test_a_price_that_overlaps_names_the_other_one_and_how_to_end_it(
+    client: httpx.Client, operator: dict[str, str]
+) -> None:
+    asked = {"currency": "EUR", "price_per_core_hour": "0.5", "queue": "big"}
+    made = client.post("tariffs", json=asked, headers=operator).json()
+    refused = client.post("tariffs", json=asked, headers=operator)
+    assert refused.status_code == 409 and f"POST /tariffs/{made['id']}/close" in refused.json()["remedy"]
+
+
+def test_a_discount_is_no_surcharge(client: httpx.Client, operator: dict[str, str]) -> None:
+    asked = {"project": "demo", "numerator": 11, "denominator": 10, "valid_from": "2099-01-01T00:00:00Z"}
+    refused = client.post("discounts", json=asked, headers=operator)
+    assert refused.status_code == 422 and refused.json()["errors"][0]["pointer"] == "/numerator"
+    assert client.post("discounts", json=asked | {"numerator": 10}, headers=operator).status_code == 201

@@ -15,6 +15,7 @@ from tests.unit.gateway.test_api_billing import Billing
 
 Type = Callable[..., str]
 pytestmark = pytest.mark.usefixtures("billing")
+BACK = "Ref;Date;Amount;Payer;Purpose\nb1;2026-11-22;-3,00;Uni;Return PS-000001\nb3;2026-11-22;-0,50;Bank;fee\n"
 BANK = "Ref;Date;Amount;Payer;Purpose\nb1;2026-11-20;3,00;Uni;PS-000001\nb2;2026-11-21;5,00;Uni;thanks\n"
 PROFILE = {"account": "CN-1", "bank_ref": "Ref", "booked_on": "Date", "amount": "Amount", "payer_name": "Payer",
            "remittance": "Purpose", "delimiter": ";", "decimal_mark": ","}  # fmt: skip
@@ -53,8 +54,37 @@ def test_a_bank_file_is_tried_imported_and_its_rest_allocated(type_: Type, tmp_p
     assert "payer owes" not in type_("billing", "ageing")
     again = json.loads(type_("billing", "allocate", str(left["id"]), "PS-000001", "0.32", "--take-back", "--json"))
     assert (again["unallocated"], again["pays"]) == ("4.50", [{"invoice": "PS-000001", "amount": "0.50"}])
+    told = type_("billing", "ageing", "--as-of", "2020-01-01T00:00:00Z")
+    assert "(none)" in told and "As it was known on 2020-01-01" in told and "owes" not in told
     lines = type_("billing", "ageing").splitlines()
     assert lines[1].split()[:4] == ["PS-000001", "uni", "0.32", "CNY"] and lines[-1].endswith(" owes 0.32 CNY")
+
+
+def test_what_goes_back_opens_its_invoice_again_and_what_is_left_out_is_told(
+    type_: Type, tmp_path: Path, billing: Billing
+) -> None:
+    file, profile = tmp_path / "bank.csv", tmp_path / "profile.json"
+    profile.write_text(json.dumps(PROFILE))
+    words = ("billing", "import-payments", str(file), "--format", "csv", "--profile", str(profile))
+    file.write_text(BANK)
+    type_(*words)
+    assert billing.get("invoices/PS-000001")["open"] == "0.82"
+    file.write_text(BACK)
+    told = type_(*words).splitlines()
+    assert told[0] == "1 new payments, 0 known before, 1 other movements left out"
+    assert told[-1] == "left out: row 3: -0.50 CNY, money that went out, and no returned payment: fee"
+    assert billing.get("invoices/PS-000001")["open"] == "3.82"
+
+
+def test_an_invoice_of_its_amount_but_another_payer_is_proposed(type_: Type, tmp_path: Path) -> None:
+    file, profile = tmp_path / "bank.csv", tmp_path / "profile.json"
+    profile.write_text(json.dumps(PROFILE | {"payer_account": "Account"}))
+    file.write_text("Ref;Date;Amount;Payer;Purpose;Account\nb7;2026-11-20;3,82;Other Lab;thanks;DE02\n")
+    told = type_("billing", "import-payments", str(file), "--format", "csv", "--profile", str(profile)).splitlines()
+    assert told[1].startswith("1 have the amount of an open invoice, of another payer")
+    [waiting] = json.loads(type_("billing", "payments", "--waiting", "--json"))["items"]
+    assert (waiting["perhaps_invoices"], waiting["payer_account"]) == (["PS-000001"], "DE02")
+    assert "PS-000001" in type_("billing", "payments", "--waiting")
 
 
 def test_a_file_with_a_problem_is_told_line_by_line_and_not_imported(
