@@ -135,7 +135,7 @@ def _read(words: list[str], fields: dict[str, Any]) -> None:
             equals = "=" if value else ""
         else:
             raise ValueError(f"{word!r} is no option that we know")
-        if not equals and name not in _FLAGS:
+        if not equals and name not in FLAGS:
             if position >= len(words):
                 raise ValueError(f"--{name} has no value")
             value = words[position]
@@ -213,7 +213,9 @@ def _whole_nodes(text: str) -> bool:
     return True
 
 
-_FLAGS = frozenset({"exclusive", "hold", "requeue", "no-requeue", "parsable", "quiet", "contiguous", "oversubscribe"})
+FLAGS = frozenset(
+    {"exclusive", "hold", "requeue", "no-requeue", "parsable", "quiet", "contiguous", "oversubscribe", "use-min-nodes"}
+)
 _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "job-name": ("name", str),
     "nodes": ("resources.node_count", _count),
