@@ -35,7 +35,8 @@ class Lifted:
     problems: tuple[DirectiveProblem, ...]
 
 
-_LINE = re.compile(r"#(SBATCH|PBS)\s+(.*)")
+# Between the word and an option no space is needed.
+_LINE = re.compile(r"#(SBATCH|PBS)(?:\s+|(?=-))(.*)")
 _SHORT = {
     "-J": "job-name", "-N": "nodes", "-n": "ntasks", "-c": "cpus-per-task", "-t": "time", "-p": "partition",
     "-A": "account", "-q": "qos", "-o": "output", "-e": "error", "-a": "array", "-D": "chdir", "-i": "input",
@@ -134,7 +135,7 @@ def _read(words: list[str], fields: dict[str, Any]) -> None:
             equals = "=" if value else ""
         else:
             raise ValueError(f"{word!r} is no option that we know")
-        if not equals and name not in _FLAGS:
+        if not equals and name not in FLAGS:
             if position >= len(words):
                 raise ValueError(f"--{name} has no value")
             value = words[position]
@@ -196,14 +197,25 @@ def _begin(text: str) -> datetime:
         raise ValueError(f"--begin={text}: only an absolute time with a zone can be lifted") from None
     if moment.tzinfo is None:
         raise ValueError(f"--begin={text} names no time zone")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"--begin={text} lies outside of all calendars") from None
 
 
 def _yes(_text: str) -> bool:
     return True
 
 
-_FLAGS = frozenset({"exclusive", "hold", "requeue", "no-requeue", "parsable", "quiet", "contiguous", "oversubscribe"})
+def _whole_nodes(text: str) -> bool:
+    if text:
+        raise ValueError(f"--exclusive={text}: only whole nodes (--exclusive) have a field")
+    return True
+
+
+FLAGS = frozenset(
+    {"exclusive", "hold", "requeue", "no-requeue", "parsable", "quiet", "contiguous", "oversubscribe", "use-min-nodes"}
+)
 _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "job-name": ("name", str),
     "nodes": ("resources.node_count", _count),
@@ -211,7 +223,7 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ntasks-per-node": ("resources.processes_per_node", _count),
     "cpus-per-task": ("resources.cpu_cores_per_process", _count),
     "mem": ("resources.memory", memory),
-    "exclusive": ("resources.exclusive_node_use", _yes),
+    "exclusive": ("resources.exclusive_node_use", _whole_nodes),
     "time": ("attributes.duration", duration),
     "partition": ("attributes.queue_name", str),
     "account": ("attributes.account", str),

@@ -101,6 +101,8 @@ def _resources(text: str, fields: dict[str, Any]) -> None:
                 fields[_MEMORY] = memory(value)
             case "place":
                 fields[_PLACE] = value
+            case "qos":
+                fields["attributes.qos"] = value
             case _:
                 fields.setdefault(CUSTOM, {})[f"pbs.resource.{name}"] = value
 

@@ -24,6 +24,7 @@ from site_adapters.types import (
     Look,
     Observation,
     ObservedRun,
+    Queue,
     SiteAccount,
     Submission,
     SubmitOutcome,
@@ -47,6 +48,7 @@ class FakeSite:
     most_live: int = 0
     ended: dict[str, Submission] = field(default_factory=dict)
     reserved: list[Any] = field(default_factory=list)
+    queue_list: tuple[Queue, ...] = ()
     calls: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -97,6 +99,9 @@ class FakeSite:
 
     def reservations(self) -> list[Any]:
         return self.reserved
+
+    def queues(self) -> tuple[Queue, ...]:
+        return self.queue_list
 
     def adapter(self, policy: Policy | None = None) -> SiteAdapter:
         me = cast(Any, self)

@@ -12,7 +12,6 @@ from sqlalchemy import Connection, func, select
 
 from gateway.db import table_of
 from gateway.jobs import share
-from gateway.jobs.checks import node_shape
 from gateway.jobs.lifecycle import FINAL, Phase
 from gateway.jobs.line import share_over
 from gateway.jobs.maintenance import in_the_way, planned
@@ -24,6 +23,7 @@ from gateway.services import Services
 from site_adapters.policy import Policy, open_at
 from site_adapters.registry import why_waiting
 from site_adapters.states import Reason
+from site_adapters.weight import nodes_at_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _limit_reached(services: Services, conn: Connection, policy: Policy, job: An
         (policy.cores_in_use_max, lambda: sum(int(r.cores) for r in rows), size * job.cores_charged,
          "{site} lets our jobs there take {most} cores together, and they take {now}.", wait),
         (policy.nodes_in_use_max, lambda: share.nodes_in_use(conn, job.site_id),
-         size * node_shape(spec_from_json(job.spec))[0],
+         size * nodes_at_most(spec_from_json(job.spec).resources),
          "{site} lets our jobs there take {most} nodes together, and they take {now}.", wait),
         (policy.submits_per_minute, lambda: _lately(conn, job, now), 1,
          "{site} takes {most} submissions a minute, and it had {now}.", ""),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from accounting.store.reading import core_seconds_at
-from gateway.jobs.checks import node_shape
 from gateway.jobs.line import Waiter
 from gateway.jobs.repository import AT_OR_ON_THE_WAY, JOBS, spec_from_json
 from site_adapters.policy import Policy
+from site_adapters.weight import nodes_at_most
 
 
 @dataclass(slots=True)
@@ -56,4 +56,4 @@ def nodes_in_use(conn: Connection, site_id: str) -> int:
 def nodes_of(conn: Connection, which: ColumnElement[bool]) -> dict[str, int]:
     """The nodes of each of these jobs (of one task): only the spec says them."""
     rows = conn.execute(select(JOBS.c.id, JOBS.c.spec).where(which))
-    return {r.id: node_shape(spec_from_json(r.spec))[0] for r in rows}
+    return {r.id: nodes_at_most(spec_from_json(r.spec).resources) for r in rows}

@@ -7,14 +7,13 @@ import sqlite3
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from site_adapters.centre.journal import Store
 from site_adapters.errors import Busy, Refused, SiteError
 from site_adapters.if2.profile import LoadReport, PersonLoad
-from site_adapters.indices import expand
 from site_adapters.interfaces import SiteAdapter
 from site_adapters.policy import Policy, admitted, open_at
 from site_adapters.states import PermissionModel
@@ -23,6 +22,7 @@ from site_adapters.types import (
     JobRef,
     Observation,
     ObservedRun,
+    Queue,
     Rejected,
     Reservation,
     SiteAccount,
@@ -30,50 +30,11 @@ from site_adapters.types import (
     SubmitOutcome,
     Unknown,
 )
+from site_adapters.weight import Weight, unweighed, weigh
 
 _REFRESH_S = 2.0
-_RESERVATIONS_S = 60.0
-_DURATION_S = 86400  # what a job may run that names no duration at a centre whose policy names none
+_FACTS_S = 60.0
 _LOST_AFTER = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """What a submission takes of the centre: `places` in the queue, of which `at_once` run together; each of them
-    `cores_each` and `nodes_each` for `duration_s`.
-    """
-
-    places: int
-    at_once: int
-    cores_each: int
-    nodes_each: int
-    duration_s: int
-
-    @property
-    def cores(self) -> int:
-        return self.cores_each * self.at_once
-
-    @property
-    def nodes(self) -> int:
-        return self.nodes_each * self.at_once
-
-    @property
-    def core_seconds(self) -> int:
-        """The most that it can use."""
-        return self.cores_each * self.places * self.duration_s
-
-
-def weigh(submission: Submission, policy: Policy) -> Weight:
-    """As asked; what is not said counts as one."""
-    r, array = submission.spec.resources, submission.spec.array
-    places = len(expand(array.indices)) if array is not None else 1
-    at_once = min(places, array.max_parallel or places) if array is not None else 1
-    nodes = r.node_count or 1
-    processes = r.process_count or nodes * (r.processes_per_node or 1)
-    if r.node_count is None and r.processes_per_node:
-        nodes = -(-processes // r.processes_per_node)
-    duration = submission.spec.attributes.duration or policy.duration_max or _DURATION_S
-    return Weight(places, at_once, processes * (r.cpu_cores_per_process or 1), nodes, duration)
 
 
 class Gate:
@@ -87,6 +48,7 @@ class Gate:
         self._reads: dict[tuple[str, str], datetime] = {}
         self._refreshed = datetime.min.replace(tzinfo=UTC)
         self._reserved: tuple[datetime, tuple[Reservation, ...]] = (self._refreshed, ())
+        self._queues: tuple[datetime, tuple[Queue, ...]] = (self._refreshed, ())
 
     # ------------------------------------------------------------ calls
 
@@ -138,17 +100,17 @@ class Gate:
         return found
 
     def _enter(self, submissions: Sequence[Submission]) -> list[tuple[Submission, SubmitOutcome | None]]:
-        maintenance = self._maintenance()
+        maintenance, queues = self._maintenance(), self._known_queues()
+        weights = [weigh(s, self.policy, _queue_of(s, queues)) for s in submissions]
         with self._lock, self._store.write() as db:
-            return [self._enter_one(db, s, maintenance) for s in submissions]
+            return [self._enter_one(db, s, w, maintenance) for s, w in zip(submissions, weights, strict=True)]
 
     def _enter_one(
-        self, db: sqlite3.Connection, submission: Submission, maintenance: Sequence[Reservation]
+        self, db: sqlite3.Connection, submission: Submission, weight: Weight, maintenance: Sequence[Reservation]
     ) -> tuple[Submission, SubmitOutcome | None]:
         before = db.execute("SELECT * FROM attempts WHERE fence = ?", (submission.fence_name,)).fetchone()
         if before is not None:
             return submission, _known(before)
-        weight = weigh(submission, self.policy)
         refusal = self._never(submission, weight) or self._not_now(db, submission, weight, maintenance)
         if refusal is not None:
             return submission, refusal
@@ -177,6 +139,8 @@ class Gate:
             return Rejected("the centre has not admitted this project", code="not_admitted")
         if p.qos_allowed and spec.attributes.qos is not None and not admitted(spec.attributes.qos, p.qos_allowed):
             return Rejected(f"the centre allows us only QOS {', '.join(p.qos_allowed)}", code="qos")
+        if (option := unweighed(spec, p)) is not None:
+            return Rejected(f"the centre counts cores and nodes: say them by fields, not by {option}", code="policy")
         limits = (
             ("cores", weight.cores_each, p.cores_max), ("nodes", weight.nodes_each, p.nodes_max),
             ("seconds", spec.attributes.duration or 0, p.duration_max),
@@ -342,12 +306,26 @@ class Gate:
         """The scheduler's own reservations for maintenance, at most a minute old."""
         now = self._clock()
         asked, known = self._reserved
-        if now - asked > timedelta(seconds=_RESERVATIONS_S):
+        if now - asked > timedelta(seconds=_FACTS_S):
             try:
                 known = tuple(r for r in self._adapter.resource.reservations() if r.maintenance)
             except SiteError:
                 self._note("reservations_not_read")
             self._reserved = (now, known)
+        return known
+
+    def _known_queues(self) -> tuple[Queue, ...]:
+        """How large nodes are, and whether they are given whole, at most a minute old."""
+        p, now = self.policy, self._clock()
+        asked, known = self._queues
+        if p.cores_max is None and p.cores_in_use_max is None and p.share_core_seconds is None:
+            return ()  # nobody counts cores
+        if now - asked > timedelta(seconds=_FACTS_S):
+            try:
+                known = tuple(self._adapter.resource.queues())
+            except SiteError:
+                self._note("queues_not_read")
+            self._queues = (now, known)
         return known
 
     def _note(self, why: str) -> None:
@@ -359,6 +337,11 @@ class Gate:
 def admitted_verb(verb: str, policy: Policy) -> bool:
     """Whether the centre allows a verb; a pattern as `orders.*` refuses a whole interface."""
     return not policy.verbs_refused or not admitted(verb, policy.verbs_refused)
+
+
+def _queue_of(submission: Submission, queues: Sequence[Queue]) -> Queue | None:
+    wanted = submission.spec.attributes.queue_name
+    return next((q for q in queues if (q.default if wanted is None else q.name == wanted)), None)
 
 
 def _known(row: sqlite3.Row) -> SubmitOutcome:

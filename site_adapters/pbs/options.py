@@ -23,6 +23,9 @@ PASSED = {
     "sandbox": "-W sandbox={}",
 }  # fmt: skip
 _WORD = re.compile(r"[A-Za-z0-9_.:=+/@%-]+\Z")
+# Resources that a job says by its fields: said once more they would win over what was checked, priced and allowed.
+_SAID = frozenset({"select", "nodes", "nodect", "neednodes", "ncpus", "procs", "mpiprocs", "ngpus", "gpus", "mem",
+                   "walltime", "place", "qos", "mppwidth", "mppnppn", "mppdepth", "size"})  # fmt: skip
 _RANGE = re.compile(r"(\d+)-(\d+)(?::(\d+))?\Z")
 
 
@@ -62,6 +65,8 @@ def directives(config: SiteConfig, submission: Submission) -> list[str]:
     # Each on a line of its own: what reads #PBS lines beside PBS takes the rest of the line as part of the first.
     lines += [f"-l {wanted}" for wanted in _resources(config.pbs, spec)]
     lines += _placement(config, spec)
+    if a.reservation_id is not None and torque:
+        raise Refused("Torque's reservations are its scheduler's own: qsub has no option for them", code="reservation")
     if a.qos is not None:
         if not torque:
             raise Refused("PBS has no QOS: choose a queue", code="qos")
@@ -96,7 +101,7 @@ def _resources(pbs: PbsConfig, spec: JobSpec) -> list[str]:
         chunk = f"select={chunks}:ncpus={cores}:mpiprocs={per_chunk}" + (f":ngpus={gpus}" if gpus else "")
         chunk += f":mem={kib}kb" if kib is not None else ""
         extra = spec.attributes.custom_attributes.get("pbs.chunk")
-        wanted = [f"{chunk}:{_word(extra, 'pbs.chunk')}" if extra else chunk]
+        wanted = [f"{chunk}:{_chunk(extra)}" if extra else chunk]
     duration = spec.attributes.duration
     if duration is not None:
         wanted.append(f"walltime={duration // 3600:02}:{duration // 60 % 60:02}:{duration % 60:02}")
@@ -113,6 +118,14 @@ def chunk_shape(r: Resources) -> tuple[int, int]:
     if r.memory is not None:
         return 1, r.process_count or 1  # memory is counted by the node
     return r.process_count or 1, 1
+
+
+def _chunk(words: str) -> str:
+    """More words of a chunk: none that the job's fields say, and no further chunk."""
+    said = [word for word in words.split(":") if word.partition("=")[0] in _SAID or "+" in word or "=" not in word]
+    if said:
+        raise Refused(f"pbs.chunk: {said[0]!r} is said by `resources`", code="custom_attribute")
+    return _word(words, "pbs.chunk")
 
 
 def _placement(config: SiteConfig, spec: JobSpec) -> list[str]:
@@ -147,6 +160,10 @@ def _custom(spec: JobSpec) -> list[str]:
         name = key.removeprefix("pbs.")
         if name == "chunk":
             continue
+        if name.startswith("resource.") and name.removeprefix("resource.") in _SAID:
+            raise Refused(f"{key} is said by a field of the job", code="custom_attribute")
+        if name == "place" and "excl" in value:
+            raise Refused(f"{key}: whole nodes are said by exclusive_node_use", code="custom_attribute")
         if name.startswith("resource."):
             lines.append(f"-l {_word(name.removeprefix('resource.'), key)}={_word(value, key)}")
         elif name in PASSED:

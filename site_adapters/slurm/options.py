@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from site_adapters.config import SiteConfig
-from site_adapters.directives import PASSED
+from site_adapters.directives import FLAGS, PASSED
 from site_adapters.errors import Refused
 from site_adapters.quoting import quote
 from site_adapters.script import output_paths, staging_root
@@ -95,7 +95,10 @@ def _custom(spec: JobSpec) -> list[str]:
         name = key.removeprefix("slurm.")
         if name not in PASSED:
             raise Refused(f"slurm.{name} cannot be set: it is no option that goes through", code="custom_attribute")
-        argv.append(f"--{name}={value}" if value else f"--{name}")
+        if name in FLAGS and value:
+            raise Refused(f"slurm.{name} takes no value", code="custom_attribute")
+        # An option without its value would take the next one, a required one of the centre, for it.
+        argv.append(f"--{name}" if name in FLAGS else f"--{name}={value}")
     return argv
 
 

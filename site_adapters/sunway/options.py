@@ -17,7 +17,7 @@ from site_adapters.script import render as render_script
 from site_adapters.sunway.commands import Staged
 from site_adapters.types import JobSpec, RenderedJob, Submission
 
-# Options of bsub that go through as `sunway.<option>`; an empty value is a flag.
+# Options of bsub that go through as `sunway.<option>`; those of `_FLAGS` with an empty value.
 PASSED = frozenset(
     {
         *("b", "cgsp", "share_size", "host_stack", "priv_size", "cross_size", "ro_size", "cache_size", "xmalloc"),
@@ -25,6 +25,7 @@ PASSED = frozenset(
         *("allmaster", "sw3run", "sw3runarg", "swlu", "mpmd"),
     }
 )
+_FLAGS = frozenset({"b", "xmalloc", "exclu", "akernel", "cross", "p", "pr", "debug", "allmaster"})
 _VALUE = re.compile(r"[A-Za-z0-9_./:=+, -]*\Z")
 
 
@@ -137,6 +138,8 @@ def _own(spec: JobSpec) -> dict[str, str]:
             continue
         if name not in PASSED or not _VALUE.match(value):
             raise Refused(f"{key} cannot be set: it is no option that goes through", code="custom_attribute")
+        if bool(value) == (name in _FLAGS):  # else bsub takes the next word for its value, or the value for the program
+            raise Refused(f"{key} takes {'no' if value else 'a'} value", code="custom_attribute")
         found[name] = value
     if not (found.get("mpecg") or "1").isdigit() or int(found.get("mpecg") or 1) < 1:
         raise Refused("sunway.mpecg is a number of core groups", code="custom_attribute")

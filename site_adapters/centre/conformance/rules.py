@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from site_adapters.centre.conformance.kit import Check, Failed, Ran, Skipped, Target, expect
-from site_adapters.centre.gate import Gate, weigh
+from site_adapters.centre.gate import Gate
 from site_adapters.centre.journal import Store
 from site_adapters.errors import Busy, Refused
 from site_adapters.policy import Policy, admitted, open_at
@@ -24,12 +24,14 @@ from site_adapters.types import (
     Look,
     Observation,
     ObservedRun,
+    Queue,
     Rejected,
     Reservation,
     Resources,
     SiteAccount,
     Submission,
 )
+from site_adapters.weight import weigh
 
 _CENTRE = frozenset({"centre"})
 _NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -133,6 +135,9 @@ class _AllThere:
 
     def reservations(self) -> list[Reservation]:
         return []
+
+    def queues(self) -> tuple[Queue, ...]:
+        return ()
 
 
 def _waiting(native_id: str, username: str) -> ObservedRun:

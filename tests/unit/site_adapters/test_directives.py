@@ -124,3 +124,29 @@ def test_no_directive_is_left_for_a_scheduler_to_read() -> None:
     script = "#!/bin/sh\n#PBS -N a\n#SBATCH -J a\ntrue\n#PBS -q late\n"
     left = [line for line in lift(script).script.splitlines() if line.startswith(("#PBS", "#SBATCH"))]
     assert left == []
+
+
+@pytest.mark.parametrize("kind", ["SBATCH", "PBS"])
+def test_directive_without_a_space_is_one(kind: str) -> None:
+    """A real sbatch makes an array of `#SBATCH--array=0-3` (22.05): dropped, one task would run instead of four."""
+    option = {"SBATCH": "--array=0-3", "PBS": "-J 0-3"}[kind]
+
+    lifted = lift(f"#!/bin/sh\n#{kind}{option}\n#{kind}ooks are a comment\ntrue\n")
+
+    assert lifted.fields == {"array": Array("0-3")}
+    assert lifted.problems == ()
+    assert f"\n#{kind}-" not in lifted.script
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_moment_beyond_all_calendars_is_a_problem_of_its_line(moment: str) -> None:
+    lifted = lift(f"#!/bin/sh\n#SBATCH --begin={moment}\ntrue\n")
+
+    assert [problem.line for problem in lifted.problems] == [2]
+
+
+def test_node_shared_with_oneself_is_not_taken_for_a_whole_node() -> None:
+    lifted = lift("#!/bin/sh\n#SBATCH --exclusive=user\ntrue\n")
+
+    assert lifted.fields == {}
+    assert "user" in lifted.problems[0].detail
