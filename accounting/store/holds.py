@@ -166,18 +166,27 @@ def _no_account(conn: Connection, project_id: str, commodity: str) -> Accounting
 def credit_line(
     conn: Connection, *, project_id: str, commodity: str, limit: int, idem_key: str, now: datetime, reason: str
 ) -> None:
-    """Set how far a project may go in all, up or down: the difference is a balanced entry."""
-    before = conn.scalar(
-        select(BALANCES.c.limit_amount).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
-    )
-    amount = limit - (given(conn, project_id, commodity) if before is None else int(before))
+    """Set what a project may owe, up or down, beside what it was granted and has paid; the difference to its line
+    before is a balanced entry."""
+    lock(conn, {f"credit-line:{project_id}:{commodity}"})
+    amount = limit - _line(conn, project_id, commodity)
     if amount == 0:
-        if before is None:
-            give(conn, project_id=project_id, commodity=commodity, amount=0)
+        give(conn, project_id=project_id, commodity=commodity, amount=0)
         return
     postings = grant_postings(project_id, commodity=commodity, amount=amount)
     if book(conn, [Entry(idem_key, "credit_line", now, postings, reason)], now=now):
         give(conn, project_id=project_id, commodity=commodity, amount=amount)
+
+
+def _line(conn: Connection, project_id: str, commodity: str) -> int:
+    """The credit line that a project has."""
+    query = (
+        select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
+        .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(ACCOUNTS.c.code == credit(project_id), ACCOUNTS.c.commodity == commodity, ENTRIES.c.kind == "credit_line")
+    )
+    return -int(conn.scalar(query) or 0)
 
 
 @dataclass(frozen=True, slots=True)

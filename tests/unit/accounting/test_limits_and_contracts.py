@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from accounting import store as books
 from accounting.agreement import PostingLimits
 from accounting.store import adjustments, allocations, contracts, holds, payments
@@ -30,6 +32,10 @@ def limit(db: Database, commodity: str) -> int | None:
         return next(e.limit for e in books.exposure(conn, PROJECT) if e.commodity == commodity)
 
 
+def line(conn: Connection, amount: int, key: str) -> None:
+    books.credit_line(conn, project_id=PROJECT, commodity="EUR", limit=amount, idem_key=key, now=NOW, reason="agreed")
+
+
 def paid_in(db: Database, micro: int) -> None:
     with db.write() as conn:
         came = Payment("p1", "uni", "EUR", micro, NOW, "bank", "r1")
@@ -46,8 +52,22 @@ def test_money_for_a_project_without_a_limit_makes_it_no_limited_one(db: Databas
         payments.refund(conn, project_id=PROJECT, currency="EUR", amount_micro=100, idem_key="r", reason="x", now=NOW)
     assert limit(db, "EUR") is None
     with db.write() as conn:
-        books.credit_line(conn, project_id=PROJECT, commodity="EUR", limit=1000, idem_key="c", now=NOW, reason="agreed")
-    assert limit(db, "EUR") == 1000  # what was paid before is in it
+        line(conn, 1000, "c")
+    assert limit(db, "EUR") == 1400  # the credit line beside what was paid and not paid back
+
+
+def test_another_credit_line_takes_the_place_of_the_line_alone(db: Database) -> None:
+    """In its third month a project has paid much of what it used: that, and what was granted, is beside the line."""
+    with db.write() as conn:
+        holds.open_account(conn, PROJECT, "EUR")
+        line(conn, 1000, "c1")
+        allocations.allocate(conn, Allocation("al1", PROJECT, "EUR", 70, T0), now=NOW)
+    paid_in(db, 5000)
+    for number, wanted in enumerate((1200, 300, 1000)):
+        with db.write() as conn:
+            line(conn, wanted, f"n{number}")
+            assert books.check_books(conn) == []
+        assert limit(db, "EUR") == wanted + 70 + 5000
 
 
 def test_a_grant_limits_what_was_not_limited_to_all_that_was_given(db: Database) -> None:
