@@ -87,6 +87,7 @@ from accounting.tables.recon import (
     StatementRow,
     StatementSignatureRow,
 )
+from accounting.tables.rereads import QuarantineRereadRow
 from accounting.tables.settlement import (
     FxRateRow,
     SettlementEndRow,
@@ -121,5 +122,5 @@ __all__ = [
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
     "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
-    "CreditOverlapRow",
+    "CreditOverlapRow", "QuarantineRereadRow",
 ]  # fmt: skip
