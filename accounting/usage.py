@@ -120,6 +120,12 @@ class UsageRecord(Struct, frozen=True, gc=False):
         return hashlib.sha256(said).hexdigest()
 
 
+def whole_job(native_id: str) -> str:
+    """The number under which a job was submitted: `123` of the component `123+1` of a heterogeneous job (Slurm)."""
+    leader, plus, component = native_id.partition("+")
+    return leader if plus and leader.isdecimal() and component.isdecimal() else native_id
+
+
 def _whole(name: str, value: object) -> None:
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"{name}={value!r}: usage is counted in whole, non-negative units")

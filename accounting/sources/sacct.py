@@ -38,6 +38,7 @@ FENCED_EXIT = "75:0"
 
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
 _TASK = re.compile(r"\d+_(\d+)\Z")
+_COMPONENT = re.compile(r"\+\d+\Z")  # `123+1` of a heterogeneous job
 # Rows that are no run: a step of one (`.batch`), and the tasks of an array that were canceled before they started.
 _NO_RUN = re.compile(r"\.|_\[")
 
@@ -178,10 +179,16 @@ def _elapsed(fields: Mapping[str, str]) -> int:
 
 
 def _run_key(fields: Mapping[str, str]) -> str:
-    """The database's own number; a centre that leaves it out is known by id and submission, which a requeue renews."""
+    """The database's own number; a centre that leaves it out is known by id and submission, which a requeue renews.
+
+    The components of a heterogeneous job have a number each in the database, and are told apart by their names where
+    an export gives all of them the number of the whole.
+    """
     if fields.get("DBIndex", "0") not in ("", "0"):
         return f"{fields['Cluster']}:{whole(fields['DBIndex'], 2**63)}"
-    return f"{fields['Cluster']}:{fields['JobIDRaw']}:{fields['Submit']}"
+    component = _COMPONENT.search(fields["JobID"])
+    number = fields["JobIDRaw"] if component is None else f"{fields['JobIDRaw'].partition('+')[0]}{component[0]}"
+    return f"{fields['Cluster']}:{number}:{fields['Submit']}"
 
 
 def _suspended(text: str) -> int:

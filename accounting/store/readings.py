@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,19 @@ from sqlalchemy import Connection, func, select
 
 from accounting.evidence.personal import SEALED
 from accounting.json_text import sorted_json
-from accounting.store.schema import CHARGES, QUARANTINE, USAGE, Row, among, insert_new, lock_projects, new_ids, upsert
+from accounting.store.schema import (
+    CHARGES,
+    QUARANTINE,
+    REREADS,
+    USAGE,
+    Row,
+    among,
+    insert_new,
+    lock_projects,
+    new_ids,
+    upsert,
+)
+from accounting.tables import UtcTime
 from accounting.usage import Kind, Meter, Unreadable, UsageRecord
 
 
@@ -121,10 +133,37 @@ def uncharged(conn: Connection, *, limit: int = 10_000) -> list[Any]:
 
 def unread(conn: Connection, site_id: str) -> int:
     """Records of a site that still wait for a person: nobody can read them, or they have no price to this day."""
-    rows = conn.execute(select(QUARANTINE.c.format, QUARANTINE.c.raw).where(QUARANTINE.c.site_id == site_id)).all()
+    rows = [row for row in kept_unread(conn, site_id) if row.outcome is None]
     unpriced = [int(r.raw.rpartition(" ")[2]) for r in rows if r.format == UNPRICED]
     waiting = _uncharged(select(func.count(USAGE.c.id.distinct()))).where(among(conn, USAGE.c.id, unpriced))
     return len(rows) - len(unpriced) + (int(conn.scalar(waiting) or 0) if unpriced else 0)
+
+
+def kept_unread(conn: Connection, site_id: str) -> list[Any]:
+    """What is in quarantine of a site, oldest first; `outcome`: what became of it, None: nobody can read it yet."""
+    outcome = select(func.min(REREADS.c.outcome)).where(
+        REREADS.c.content_sha256 == QUARANTINE.c.content_sha256, REREADS.c.site_id == QUARANTINE.c.site_id
+    )  # fmt: skip
+    query = select(QUARANTINE, outcome.scalar_subquery().label("outcome")).where(QUARANTINE.c.site_id == site_id)
+    return list(conn.execute(query.order_by(QUARANTINE.c.recorded_at, QUARANTINE.c.content_sha256)))
+
+
+def keep_reread(conn: Connection, site_id: str, found: Mapping[str, str], *, by: str, now: datetime) -> None:
+    """Keep what became of records in quarantine, by their fingerprints; the same again changes nothing."""
+    rows = [{"content_sha256": sha256, "site_id": site_id, "outcome": outcome, "by": by, "recorded_at": now}
+            for sha256, outcome in found.items()]  # fmt: skip
+    if rows:
+        conn.execute(upsert(conn, REREADS).on_conflict_do_nothing(), rows)
+
+
+def told_since(conn: Connection, site_id: str, run_keys: Collection[str]) -> dict[str, datetime]:
+    """When the centre last told each of these runs; one that it never told is not there."""
+    query = (
+        select(USAGE.c.run_key, func.max(USAGE.c.recorded_at, type_=UtcTime()).label("at"))
+        .where(USAGE.c.site_id == site_id, USAGE.c.meter == Meter.CENTRE.value, among(conn, USAGE.c.run_key, run_keys))
+        .group_by(USAGE.c.run_key)
+    )
+    return {row.run_key: row.at for row in conn.execute(query)}
 
 
 def _uncharged(query: Any) -> Any:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, or_, select
 
 from accounting.store.readings import Assigned
 from accounting.store.schema import CHARGES, REVERSALS, USAGE, among
-from accounting.usage import RESIZING, Kind, Meter
+from accounting.usage import RESIZING, Kind, Meter, whole_job
 
 _SLACK = timedelta(seconds=1)
 # The last word of a gateway's run key: `<tag>:<task>:<number of the run>`.
@@ -74,8 +74,10 @@ class Standing:
 
     def _by_number(self, item: Assigned, standing: list[Any]) -> list[Any]:
         r = item.record
+        # The gateway watches a heterogeneous job as a whole, the centre tells each of its components.
+        here = (r.site_id, whole_job(r.native_id), r.task)
         ours = [(number, c) for c in standing
-                if c.meter == Meter.GATEWAY and (c.site_id, c.native_id, c.task) == (r.site_id, r.native_id, r.task)
+                if c.meter == Meter.GATEWAY and (c.site_id, c.native_id, c.task) == here
                 and (number := _number(c.run_key)) is not None]  # fmt: skip
         if not ours or r.run_key.endswith(RESIZING):
             return []
@@ -83,13 +85,16 @@ class Standing:
         return [c for number, c in ours if number < told]
 
     def _told(self, item: Assigned) -> int:
-        """How many runs of a native job's task the centre has told, with those of this call (they are kept already)."""
-        r = item.record
-        query = select(func.count(USAGE.c.run_key.distinct())).where(
+        """How many runs of a native job's task the centre has told, with those of this call (they are kept already); of
+        a heterogeneous job those of the component of which it has told most."""
+        r, native_id = item.record, whole_job(item.record.native_id)
+        of_job = or_(USAGE.c.native_id == native_id, USAGE.c.native_id.startswith(f"{native_id}+", autoescape=True))
+        query = select(func.count(USAGE.c.run_key.distinct()).label("runs")).where(
             USAGE.c.job_id == item.job_id, USAGE.c.site_id == r.site_id, USAGE.c.meter == Meter.CENTRE.value,
-            USAGE.c.native_id == r.native_id, USAGE.c.task == r.task, USAGE.c.run_key.not_like(f"%{RESIZING}"),
+            of_job, USAGE.c.task == r.task, USAGE.c.run_key.not_like(f"%{RESIZING}"),
         )  # fmt: skip
-        return int(self._conn.scalar(query) or 0)
+        told = query.group_by(USAGE.c.native_id).subquery()
+        return int(self._conn.scalar(select(func.max(told.c.runs))) or 0)
 
 
 def _live(conn: Connection, fresh: Mapping[int, Assigned], again: set[str]) -> dict[str, list[Any]]:

@@ -26,6 +26,7 @@ def core(row: type[DeclarativeBase]) -> Table:
 
 
 USAGE, QUARANTINE = core(tables.UsageRecordRow), core(tables.QuarantineRow)
+REREADS = core(tables.QuarantineRereadRow)
 PARTIES, KEYS, SIGNATURES = core(tables.PartyRow), core(tables.PartyKeyRow), core(tables.SignatureRow)
 AGREEMENTS, TARIFFS = core(tables.AgreementRow), core(tables.TariffRow)
 RULES, DISCOUNTS, TERMS = core(tables.PriceRuleRow), core(tables.DiscountRow), core(tables.ProjectTermsRow)

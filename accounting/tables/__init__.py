@@ -88,6 +88,7 @@ from accounting.tables.recon import (
     StatementSignatureRow,
 )
 from accounting.tables.refunds import DepositRefundDecisionRow, DepositRefundRow
+from accounting.tables.rereads import QuarantineRereadRow
 from accounting.tables.settlement import (
     FxRateRow,
     SettlementEndRow,
@@ -123,5 +124,5 @@ __all__ = [
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
     "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
-    "CreditOverlapRow",
+    "CreditOverlapRow", "QuarantineRereadRow",
 ]  # fmt: skip

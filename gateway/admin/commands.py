@@ -90,6 +90,7 @@ def _add_books(admin: Any) -> None:
          ("--json", _FLAG))  # fmt: skip
     _add(admin, "breaks", "reconciling.breaks", "Differences that are not settled", ("--site", {"default": ""}),
          ("--period", {"default": "", "help": "Of one month only, like 2026-11"}), ("--json", _FLAG))  # fmt: skip
+    _add(admin, "reread", "reconciling.reread", "Read records in quarantine again, whatever their age", ("site", {}))
     _add(admin, "alarms", "reconciling.alarms", "What is wrong with centres' meters", ("--json", _FLAG))
 
 

@@ -27,6 +27,7 @@ from gateway.admin.texts import said, tr
 from gateway.billing import reconcile
 from gateway.billing.names import Names
 from gateway.billing.recon_rules import rules_for
+from gateway.billing.reread import reread as quarantine_reread
 from gateway.bootstrap import compose
 from gateway.errors import Conflict, Invalid, NotFound
 from gateway.services import Services
@@ -170,6 +171,18 @@ def alarms(args: argparse.Namespace) -> None:
                      since=f"{a.since:%Y-%m-%d %H:%M} UTC"))  # fmt: skip
         if not found:
             print(tr("No meter is wrong."))
+
+
+def reread(args: argparse.Namespace) -> None:
+    """Read a site's records in quarantine again, whatever their age."""
+    with closing(compose(Settings())) as services:
+        if args.site not in services.sites:
+            raise NotFound(tr("There is no site {site}.", site=args.site))
+        done = quarantine_reread(services, args.site, by="admin", now=services.clock())
+    print(tr("{booked} booked; {known} told by the centre since, {nobody} of nobody here, {no_run} no run",
+             booked=done.booked, known=done.known, nobody=done.nobody, no_run=done.no_run))  # fmt: skip
+    for why, count in sorted(done.still.items(), key=lambda item: -item[1]):
+        print(tr("{count} cannot be read: {why}", count=count, why=said(why)))
 
 
 def _json(services: Services, names: Names, item: recon_store.BreakNow) -> dict[str, Any]:

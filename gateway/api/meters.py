@@ -1,4 +1,4 @@
-"""Both meters side by side: control totals of each day, and the alarms that stand."""
+"""Both meters side by side: control totals of each day, the alarms that stand, and quarantine read again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from starlette.responses import Response
 from accounting.store import alarms
 from gateway.api import describe
 from gateway.api import recon_schemas as schemas
-from gateway.api.context import Svc, Who, Word, answer
+from gateway.api.context import Admin, Svc, Who, Word, answer
 from gateway.billing.meters import day_totals
+from gateway.billing.reread import reread
 from gateway.errors import NotFound
 from gateway.identity.access import Person, Verb, can
 from gateway.jobs.views import stamp
@@ -43,6 +44,16 @@ def show_meters(services: Svc, person: Who, site: Word) -> Response:
         for d in reversed(found)
     ]  # fmt: skip
     return answer({"items": items})
+
+
+@router.post("/meters/{site}/reread", **describe.route(schemas.Reread, refuses=(403, 404)))
+def reread_quarantine(services: Svc, admin: Admin, site: Word) -> Response:
+    """Read a centre's records in quarantine again, whatever their age, and book what can be read now (operator)."""
+    _sites(services, admin, site)
+    done = reread(services, site, by=admin.user_id, now=services.clock())
+    still = [{"why": why, "count": count} for why, count in sorted(done.still.items(), key=lambda item: -item[1])]
+    return answer({"booked": done.booked, "known": done.known, "nobody": done.nobody, "no_run": done.no_run,
+                   "still": still[:100]})  # fmt: skip
 
 
 def _sites(services: Services, person: Person, site: str | None) -> list[str]:

@@ -222,6 +222,23 @@ class MeterAlarms(_Out):
     items: list[MeterAlarm]
 
 
+class StillUnread(_Out):
+    """Why records cannot be read, and how many."""
+
+    why: str
+    count: int
+
+
+class Reread(_Out):
+    """What became of records in quarantine: booked, told by the centre since (known), of nobody here, no run."""
+
+    booked: int
+    known: int
+    nobody: int
+    no_run: int
+    still: list[StillUnread]
+
+
 class DayOfMeters(_Out):
     """A day by both meters; `missing`: jobs without a record of the centre, the sums are of the others."""
 

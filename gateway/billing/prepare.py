@@ -13,7 +13,7 @@ from accounting import store as books
 from accounting.evidence import personal
 from accounting.sources import read_usage
 from accounting.store.schema import among
-from accounting.usage import Kind, Unreadable, UsageRecord
+from accounting.usage import Kind, Unreadable, UsageRecord, whole_job
 from gateway.db import table_of
 from gateway.identity import vault
 from gateway.identity.tables import ProjectRow
@@ -73,7 +73,7 @@ def _assign(conn: Connection, gateway_id: str, site_id: str, records: Sequence[U
     tags = {r.tag.partition(".")[0] for r in records if r.tag.startswith(f"p{gateway_id}")}
     by_tag = _jobs_by_tag(conn, site_id, tags)
     untagged = [r for r in records if not r.tag]
-    by_id = _attempts_by_native_id(conn, site_id, {r.native_id for r in untagged})
+    by_id = _attempts_by_native_id(conn, site_id, {whole_job(r.native_id) for r in untagged})
     assigned = []
     for record in records:
         job = by_tag.get(record.tag.partition(".")[0]) if record.tag else _same_job(record, by_id)
@@ -103,7 +103,7 @@ def _as_we_know(conn: Connection, job_id: str, record: UsageRecord) -> UsageReco
 
 def _same_job(record: UsageRecord, by_id: Mapping[str, Sequence[Any]]) -> Any | None:
     """A record without our tag is ours only if login and submit time fit too: job ids are used again."""
-    for job in by_id.get(record.native_id, ()):
+    for job in by_id.get(whole_job(record.native_id), ()):
         if job.username != record.username or job.native_submit_time is None or record.submit_time is None:
             continue
         if abs(job.native_submit_time - record.submit_time) <= timedelta(seconds=2):

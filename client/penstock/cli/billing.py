@@ -137,6 +137,14 @@ def meters(site: str, as_json: bool) -> int:
     })  # fmt: skip
 
 
+@billing.command()
+@click.argument("site")
+@json_option
+def reread(site: str, as_json: bool) -> int:
+    """Read SITE's records in quarantine again, whatever their age, and book what can be read (operator)."""
+    return _post(f"billing/meters/{quote(site)}/reread", {}, as_json, "{booked} booked")
+
+
 @billing.command("top-up")
 @click.argument("project")
 @click.argument("amount")

@@ -41,6 +41,13 @@ def test_an_index_that_is_no_number_of_the_database_makes_no_two_runs_one(nothin
     assert [r.run_key for r in reading.records] == ["c:7:2026-11-10T09:59:00", "c:8:2026-11-10T09:59:00"]
 
 
+@pytest.mark.parametrize("raw", [("7", "7"), ("7", "8"), ("7+0", "7+1")])
+def test_components_of_a_heterogeneous_job_are_runs_of_their_own_without_an_index_too(raw: tuple[str, str]) -> None:
+    reading = rows(*({"DBIndex": "", "JobID": f"7+{n}", "JobIDRaw": raw[n]} for n in (0, 1)))
+    assert [r.native_id for r in reading.records] == ["7+0", "7+1"]
+    assert len({r.run_key for r in reading.records}) == 2
+
+
 def test_an_elapsed_time_that_was_left_out_is_no_run_of_0_seconds() -> None:
     (problem,) = rows({"ElapsedRaw": ""}).problems
     assert problem.why == "ValueError: ElapsedRaw is empty"

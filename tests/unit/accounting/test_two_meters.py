@@ -86,6 +86,17 @@ def test_clocks_that_differ_by_more_than_the_run_do_not_charge_it_twice(
 
 
 @BOTH_WAYS
+def test_components_of_a_heterogeneous_job_stand_for_what_the_gateway_saw_of_the_whole(
+    db: Database, order: tuple[int, int]
+) -> None:
+    """The clocks are further apart than the run is long: only the number of the job tells."""
+    told = [metered("c:1", at=3600, native_id="7+0"), metered("c:2", at=3600, elapsed=50, native_id="7+1")]
+    calls = [[seen()], told]
+    assert owe(db, [calls[i] for i in order]) == 400 + 200
+    assert live(db) == ["centre", "centre"]
+
+
+@BOTH_WAYS
 def test_a_run_that_never_had_resources_by_the_centre_is_not_paid_by_what_the_gateway_thought(
     db: Database, order: tuple[int, int]
 ) -> None:
