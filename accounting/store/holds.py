@@ -12,8 +12,8 @@ from sqlalchemy import BigInteger, Connection, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from accounting.errors import AccountingError, CreditExhausted
-from accounting.ledger import CORE_SECONDS, GPU_SECONDS, Entry, credit, grant_postings, paid, receivable
+from accounting.errors import AccountingError, CreditExhausted, TooMuch
+from accounting.ledger import CORE_SECONDS, GPU_SECONDS, GRANTS, Entry, credit, grant_postings, paid, receivable
 from accounting.money import is_currency
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, BALANCES, ENTRIES, HOLDS, POSTINGS, lock, upsert
@@ -55,12 +55,19 @@ def grant_credit(
     """Raise what a project may use by a balanced entry; False where this key was booked before."""
     if amount <= 0:
         raise AccountingError("a grant is more than nothing")
+    assert_counted(amount, commodity)
     postings = grant_postings(project_id, commodity=commodity, amount=amount)
     if not book(conn, [Entry(idem_key, "grant", now, postings, reason)], now=now):
         return False
     leave_out_used(conn, project_id, commodity, now=now)
     give(conn, project_id=project_id, commodity=commodity, amount=amount)
     return True
+
+
+def assert_counted(amount: int, commodity: str) -> None:
+    """Before it is booked: sums of this and of what is counted already fit into 64 bits, so that they can be told."""
+    if abs(amount) > _COUNTED_MAX // 2:
+        raise TooMuch(f"{amount} {commodity} is more than can be counted")
 
 
 def open_account(conn: Connection, project_id: str, commodity: str, *, limit: int | None = None) -> None:
@@ -85,7 +92,9 @@ def give(conn: Connection, *, project_id: str, commodity: str, amount: int) -> N
     """Let a project use as much more, after the posting to its credit; one without a limit is limited from now on."""
     in_all = given(conn, project_id, commodity)
     if abs(in_all) > _COUNTED_MAX:
-        raise AccountingError(f"project {project_id} would have more {commodity} than can be counted")
+        raise TooMuch(f"project {project_id} would have more {commodity} than can be counted")
+    if abs(_granted(conn, commodity)) > _COUNTED_MAX:
+        raise TooMuch(f"all projects together would have more {commodity} than can be counted")
     known = func.coalesce(BALANCES.c.limit_amount + amount, in_all)
     if conn.execute(_balance(project_id, commodity).where(_counts(amount)).values(limit_amount=known)).rowcount != 1:
         raise _no_account(conn, project_id, commodity)
@@ -133,6 +142,16 @@ def given(conn: Connection, project_id: str, commodity: str) -> int:
     return -int(conn.scalar(query) or 0)
 
 
+def _granted(conn: Connection, commodity: str) -> int:
+    """What all projects were granted, on the account that every grant comes from."""
+    query = (
+        select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(ACCOUNTS.c.code == GRANTS, ACCOUNTS.c.commodity == commodity)
+    )
+    return int(conn.scalar(query) or 0)
+
+
 def raise_limit(conn: Connection, *, project_id: str, commodity: str, amount: int, check: bool = False) -> None:
     """Move what a project may use with a posting to its credit; with `check` never below what it used and holds.
 
@@ -160,7 +179,7 @@ def _no_account(conn: Connection, project_id: str, commodity: str) -> Accounting
     if conn.scalar(select(BALANCES.c.project_id).where(BALANCES.c.project_id == project_id,
                                                        BALANCES.c.commodity == commodity)) is None:  # fmt: skip
         return AccountingError(f"project {project_id} has no account in {commodity}")
-    return AccountingError(f"project {project_id} would have more {commodity} than can be counted")
+    return TooMuch(f"project {project_id} would have more {commodity} than can be counted")
 
 
 def credit_line(
@@ -170,6 +189,7 @@ def credit_line(
     before = conn.scalar(
         select(BALANCES.c.limit_amount).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
     )
+    assert_counted(limit, commodity)
     amount = limit - (given(conn, project_id, commodity) if before is None else int(before))
     if amount == 0:
         if before is None:

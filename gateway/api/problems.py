@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accounting.errors import AccountingError, FourEyes
+from accounting.errors import AccountingError, FourEyes, TooMuch
 from accounting.errors import CreditExhausted as NoCredit
 from accounting.ledger import CORE_SECONDS, GPU_SECONDS
 from accounting.money import format_micro, is_currency
@@ -106,6 +106,11 @@ def install(app: FastAPI, page: Page) -> None:
     @app.exception_handler(FourEyes)
     def _four_eyes(request: Request, exc: FourEyes) -> Response:
         return reply(request, Forbidden(str(exc), remedy="Ask another operator."))
+
+    @app.exception_handler(TooMuch)
+    def _too_much(request: Request, exc: TooMuch) -> Response:
+        problem = Problem("/amount", f"{exc}.", "over_limit", "Give less.")
+        return reply(request, Invalid("That is more than can be counted.", problems=(problem,)))
 
     @app.exception_handler(AccountingError)
     def _books(request: Request, exc: AccountingError) -> Response:

@@ -98,11 +98,8 @@ def grant(services: Svc, admin: Admin, name: Word, body: Body, idempotency_key: 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, admin, name, Verb.SEE_PROJECT)
         commodity, amount = _granted(wanted, row.currency)
-        try:
-            books.grant_credit(conn, project_id=row.id, commodity=commodity, amount=amount,
-                               idem_key=f"grant:{new_id('g', now)}", now=now, reason=wanted.reason)  # fmt: skip
-        except AccountingError as exc:
-            raise Conflict(str(exc)) from exc
+        books.grant_credit(conn, project_id=row.id, commodity=commodity, amount=amount,
+                           idem_key=f"grant:{new_id('g', now)}", now=now, reason=wanted.reason)  # fmt: skip
         return _project(conn, row)
 
     once = Once.of(admin, idempotency_key, f"POST /projects/{name}/credit", body)
