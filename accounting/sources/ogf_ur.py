@@ -15,7 +15,7 @@ from defusedxml.common import DefusedXmlException
 
 from accounting.sources.figures import SECONDS_MAX, between, moment, whole
 from accounting.sources.reading import Reading, read_rows
-from accounting.usage import Kind, Meter, Unreadable, UsageRecord
+from accounting.usage import UNIT, Kind, Meter, Unreadable, UsageRecord
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -86,6 +86,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
         core_seconds=cores * elapsed,
         node_seconds=nodes * elapsed,
         estimated="Processors" not in fields,
+        units={name[5:]: _sum(text) for name, text in fields.items() if name.startswith("unit:")},
         raw=dict(fields),
     )
 
@@ -105,9 +106,17 @@ def _flat(element: Element) -> dict[str, str]:
                 found.pop("RecordIdentity")
         elif name == "Charge":
             found |= {"Charge": (child.text or "").strip(), "ChargeUnit": child.get(f"{_NS}unit", "")}
+        elif name == "ConsumableResource" and UNIT.match(unit := child.get(f"{_NS}description", "")):
+            before = f"{found[f'unit:{unit}']}+" if f"unit:{unit}" in found else ""
+            found[f"unit:{unit}"] = before + (child.text or "").strip()
         elif child.text and child.text.strip() and name not in found:
             found[name] = child.text.strip()
     return found
+
+
+def _sum(text: str) -> int:
+    """A resource that is named more than once is taken so often; the schema makes floats of whole numbers."""
+    return sum(whole(re.sub(r"\.0*\Z", "", part)) for part in text.split("+"))
 
 
 def _duration(text: str) -> int:

@@ -257,12 +257,14 @@ def commodities(conn: Connection, project_id: str) -> frozenset[str]:
 
 
 def hold_amounts(
-    have: Collection[str], *, currency: str, micro: int, core_seconds: int, gpu_seconds: int = 0
-) -> dict[str, int]:
+    have: Collection[str], *, currency: str, micro: int, core_seconds: int, gpu_seconds: int = 0,
+    units: Mapping[str, int] | None = None,
+) -> dict[str, int]:  # fmt: skip
     """What to set aside, in each commodity that the project has an account in."""
     wanted = {currency: micro, CORE_SECONDS: core_seconds}
     if gpu_seconds:
         wanted[GPU_SECONDS] = gpu_seconds
+    wanted |= units or {}
     return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from accounting import store as books
 from accounting.errors import AccountingError
-from accounting.ledger import CORE_SECONDS, GPU_SECONDS
+from accounting.ledger import CORE_SECONDS, PEOPLE_COUNT
 from accounting.money import format_micro, is_currency, parse_amount
 from accounting.store import Exposure
 from accounting.tariff import PriceRule
@@ -171,25 +171,22 @@ def _project(conn: Connection, row: Any) -> dict[str, Any]:
 
 
 def exposure_json(e: Exposure) -> dict[str, Any]:
-    """Money, core-hours and GPU-hours as decimal strings, other units (shots) as they are counted."""
-    hours = _HOURS.get(e.commodity)
+    """Money, core-hours, GPU-hours and GiB-months as decimal strings, other units (shots) as they are counted."""
+    name, per = PEOPLE_COUNT.get(e.commodity, (e.commodity, 0))
 
     def shown(value: int | None) -> str | None:
         if value is None:
             return None
-        if hours is None:
+        if not per:
             return format_micro(value) if is_currency(e.commodity) else str(value)
-        sign, whole, rest = "-" * (value < 0), abs(value) // 3600, abs(value) % 3600
-        return f"{sign}{whole}.{rest * 100 // 3600:02d}"
+        sign, whole, rest = "-" * (value < 0), abs(value) // per, abs(value) % per
+        return f"{sign}{whole}.{rest * 100 // per:02d}"
 
     return {
-        "commodity": hours or e.commodity,
+        "commodity": name,
         "settled": shown(e.settled), "in_flight": shown(e.in_flight), "committed": shown(e.committed),
         "limit": shown(e.limit), "available": shown(e.available),
     }  # fmt: skip
-
-
-_HOURS = {CORE_SECONDS: "core-hours", GPU_SECONDS: "gpu-hours"}
 
 
 def _granted(wanted: CreditIn, currency: str) -> tuple[str, int]:
