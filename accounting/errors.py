@@ -2,6 +2,7 @@
 
 AccountingError
 ├── CreditExhausted   a hold would pass the limit; says which commodity, needed and available
+├── TooMuch           a grant would pass what the books count, 2^62 in all
 ├── UnbalancedEntry   postings of an entry do not sum to zero in some commodity
 ├── TariffOverlap     two rules would apply to the same usage
 ├── KeyReused         an idempotency key came back with other content
@@ -26,6 +27,10 @@ class CreditExhausted(AccountingError):
     def __init__(self, commodity: str, needed: int, available: int) -> None:
         super().__init__(f"{needed} {commodity} needed, {available} available")
         self.commodity, self.needed, self.available = commodity, needed, available
+
+
+class TooMuch(AccountingError):
+    """More than a database counts safely in 64 bits; nothing was kept."""
 
 
 class UnbalancedEntry(AccountingError):

@@ -19,6 +19,12 @@ from accounting.price import split
 
 CORE_SECONDS = "core-seconds"
 GPU_SECONDS = "gpu-seconds"
+# Storage is a unit like others (`unit:storage-mib-hours`); people count it in GiB-months of 730 hours.
+STORAGE = "storage-mib-hours"
+PER_GIB_MONTH = 1024 * 730
+# What people count a commodity in, and how many of its own units that is; others are counted as they are.
+PEOPLE_COUNT = {CORE_SECONDS: ("core-hours", 3600), GPU_SECONDS: ("gpu-hours", 3600),
+                STORAGE: ("GiB-months", PER_GIB_MONTH)}  # fmt: skip
 
 # The operator's own accounts.
 REVENUE = "operator:revenue"

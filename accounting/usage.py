@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -17,6 +18,8 @@ CORE_SECONDS, GPU_SECONDS, NODE_SECONDS, MEMORY = "core_seconds", "gpu_seconds",
 SECONDS = (CORE_SECONDS, GPU_SECONDS, NODE_SECONDS, MEMORY)
 # Ends the key of what a run took before its size changed: no run of its own (`sacct`).
 RESIZING = ":resizing"
+# What is counted and not timed; in small letters, so that none is taken for a currency.
+UNIT = re.compile(r"[a-z][a-z0-9_.-]{0,31}\Z")
 _COUNTED = (*SECONDS, "cores", "nodes", "elapsed_s", "suspended_s")
 
 
@@ -87,6 +90,8 @@ class UsageRecord(Struct, frozen=True, gc=False):
             raise ValueError("a core has at least one thread")
         for name, value in self.units.items():
             _whole(name, value)
+            if not UNIT.match(name) or name.endswith("-seconds"):
+                raise ValueError(f"{name!r} is no name of a unit: small letters, digits, and not `…-seconds`")
 
     def sealed(self, raw: Mapping[str, Any], *, username: str) -> UsageRecord:
         """The same reading as it is kept: with another raw record and login, and without the job's name."""

@@ -49,6 +49,7 @@ SITE_NAME = r"^[a-z][a-z0-9-]{1,30}$"
 _Name = Annotated[str, Field(pattern=SITE_NAME)]
 _Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 _Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00\n]+$")]
+_Countable = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,31}$")]
 _VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _Value = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 _Port = Annotated[int, Field(ge=1, le=65535)]
@@ -185,6 +186,10 @@ class PolicyConfig(Strict):
     log_interval_s: float = Field(default=0.0, ge=0, le=60, description="Between two looks at one output")
     log_bytes_max: int | None = Field(default=None, ge=1024, description="Of one look at an output")
     verbs_refused: tuple[_Word, ...] = Field(default=(), description="Verbs of IF2, as `management.modify`, `orders.*`")
+    countables: tuple[_Countable, ...] = Field(
+        default=(),
+        description="What jobs ask for by number and the meter tells (shots): Slurm's licences of that name",
+    )
     referral_url: str = ""
 
 
@@ -243,6 +248,10 @@ class SiteConfig(Strict):
             raise ValueError("transport kind http and scheduler northbound belong together")
         if self.scheduler == "northbound" and self.northbound is None:
             raise ValueError("scheduler northbound needs a `northbound` section")
+        if self.policy.countables and self.scheduler not in ("local", "slurm", "if2"):
+            raise ValueError(f"countables: no meter of scheduler {self.scheduler} tells them")
+        if timed := [name for name in self.policy.countables if name.endswith("-seconds")]:
+            raise ValueError(f"countables: {timed[0]} is timed, not counted")
         if self.backend != "cli" and self.scheduler != "slurm":
             raise ValueError(f"backend {self.backend} is for Slurm")
         for name in ("pbs", "sunway", "northbound"):

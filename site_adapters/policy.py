@@ -19,7 +19,8 @@ class Policy:
     `hours` are local opening spans (`("18:00", "08:00")`) in the site's `zone` in which we may submit.
     `people_admitted` and `projects_admitted` are names or patterns (`team-*`). `*_in_use_max` bind all our jobs there
     together, waiting ones included. `share_core_seconds` is what was contracted until `share_until`; `qos_allowed[0]`
-    is given to a job that names none. `verbs_refused` are verbs of IF2, as `log.read`.
+    is given to a job that names none. `verbs_refused` are verbs of IF2, as `log.read`. `countables`: what a job may ask
+    for by number, and the centre's meter tells.
     """
 
     queued_jobs_max: int | None = None
@@ -44,6 +45,7 @@ class Policy:
     log_interval_s: float = 0.0
     log_bytes_max: int | None = None
     verbs_refused: tuple[str, ...] = ()
+    countables: tuple[str, ...] = ()
     referral_url: str = ""
 
 

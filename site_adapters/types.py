@@ -24,6 +24,7 @@ class Resources:
     gpu_cores_per_process: int | None = None
     exclusive_node_use: bool | None = None
     memory: int | None = None
+    units: Mapping[str, int] = field(default_factory=dict)  # what is counted, not timed, of each task: quantum shots
 
 
 @dataclass(frozen=True, slots=True)

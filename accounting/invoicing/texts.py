@@ -10,6 +10,7 @@ from babel.numbers import format_currency, format_decimal
 
 from accounting.invoicing.invoice import CORRECTIONS, Document, DocumentKind, Line, LineKind, Ordered
 from accounting.invoicing.tax import rate_text
+from accounting.ledger import PEOPLE_COUNT
 from accounting.minor_units import decimal_of
 
 LANGUAGES = ("en", "zh")
@@ -59,6 +60,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "amount_gpu_seconds": ("{n} GPU-hours", "{n} GPU 卡时"),
     "amount_node_seconds": ("{n} node-hours", "{n} 节点时"),
     "amount_memory_mib_seconds": ("{n} GiB-hours", "{n} GiB·小时"),
+    "amount_storage-mib-hours": ("{n} GiB-months of storage", "{n} GiB 月（存储）"),
     "amount_unit": ("{n} {unit}", "{n} {unit}"),
     "unbilled": (
         "{runs} more runs ({amount}) wait for the centre's record and are not part of this bill.",
@@ -117,9 +119,9 @@ def _described_order(line: Line, ordered: Ordered, lang: str) -> str:
 
 
 def quantity(ordered: Ordered, lang: str) -> str:
-    """How much was ordered, or given back: hours of cores and GPUs, whole units of all else."""
+    """How much was ordered, or given back: hours of cores and GPUs, GiB-months, whole units of all else."""
     if (key := f"amount_{ordered.commodity}") in TEXTS:
-        return say(key, lang, n=core_hours(abs(ordered.quantity), lang))
+        return say(key, lang, n=_hundredths(abs(ordered.quantity), PEOPLE_COUNT[ordered.commodity][1], lang))
     return say("amount_unit", lang, n=number(abs(ordered.quantity), lang), unit=ordered.commodity)
 
 
@@ -134,8 +136,12 @@ def number(value: int | str, lang: str) -> str:
 
 def core_hours(core_seconds: int, lang: str) -> str:
     """Core-hours with two places, half away from zero."""
-    sign = -1 if core_seconds < 0 else 1
-    hundredths = sign * ((abs(core_seconds) * 100 + 1800) // 3600)
+    return _hundredths(core_seconds, 3600, lang)
+
+
+def _hundredths(quantity: int, per: int, lang: str) -> str:
+    sign = -1 if quantity < 0 else 1
+    hundredths = sign * ((abs(quantity) * 100 + per // 2) // per)
     whole, part = divmod(abs(hundredths), 100)
     text = format_decimal(f"{whole}.{part:02d}", format="#,##0.00", locale=_LOCALES[lang])
     return f"-{text}" if hundredths < 0 else str(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -40,6 +41,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
         elapsed_s=elapsed,
         core_seconds=cores * elapsed,
         node_seconds=elapsed,
+        units=json.loads(fields.get("units") or "{}") if ran else {},
         tag=f"{fields['tag']}.{fields['attempt']}" if fields.get("tag") else "",
         raw=dict(fields),
     )

@@ -16,7 +16,7 @@ from defusedxml.common import DefusedXmlException
 
 from accounting.sources.figures import COUNT_MAX, SECONDS_MAX, between, moment, whole
 from accounting.sources.reading import Reading, read_rows
-from accounting.usage import Kind, Meter, Unreadable, UsageRecord
+from accounting.usage import UNIT, Kind, Meter, Unreadable, UsageRecord
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -106,11 +106,8 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
         cpus=whole(exact["cpus"]) if "cpus" in exact else None,
         threads_per_core=said("threads_per_core", 1, COUNT_MAX),
         estimated=bool(said("estimated", "Processors" not in fields and "core_seconds" not in exact)),
-        units={
-            name.removeprefix("unit:"): whole(text, QUANTITY_MAX)
-            for name, text in exact.items()
-            if name.startswith("unit:")
-        },
+        units={name[5:]: _sum(text) for name, text in fields.items() if name.startswith("unit:")}
+        | {name[5:]: whole(text, QUANTITY_MAX) for name, text in exact.items() if name.startswith("unit:")},
         raw=dict(fields),
     )
 
@@ -132,9 +129,17 @@ def _flat(element: Element) -> dict[str, str]:
             found.setdefault(f"{RESOURCE}{child.get(f'{_NS}description', '')}", (child.text or "").strip())
         elif name == "Charge":
             found |= {"Charge": (child.text or "").strip(), "ChargeUnit": child.get(f"{_NS}unit", "")}
+        elif name == "ConsumableResource" and UNIT.match(unit := child.get(f"{_NS}description", "")):
+            before = f"{found[f'unit:{unit}']}+" if f"unit:{unit}" in found else ""
+            found[f"unit:{unit}"] = before + (child.text or "").strip()
         elif child.text and child.text.strip() and name not in found:
             found[name] = child.text.strip()
     return found
+
+
+def _sum(text: str) -> int:
+    """A resource that is named more than once is taken so often; the schema makes floats of whole numbers."""
+    return sum(whole(re.sub(r"\.0*\Z", "", part)) for part in text.split("+"))
 
 
 def _duration(text: str) -> int:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from accounting.sources.figures import SECONDS_MAX, mib, moment, seconds, whole
 from accounting.sources.reading import Reading, read_rows
-from accounting.usage import RESIZING, Kind, Meter, UsageRecord
+from accounting.usage import RESIZING, UNIT, Kind, Meter, UsageRecord
 
 # Every word of `man sacct`, JOB STATE CODES; one that is missing here is quarantined, never dropped.
 LIVE = frozenset({"PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STOPPED"})
@@ -145,6 +145,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         # Suspension frees the CPUs only: accelerators and memory stay with the job (accounting.md, trap 10).
         gpu_seconds=tres.get("accelerators", 0) * (elapsed + suspended) if ran else 0,
         memory_mib_seconds=tres.get("mem", 0) * (elapsed + suspended) if ran else 0,
+        units=_licences(fields.get("AllocTRES", "")) if ran else {},
         tag=tags[0] if tags else "",
         # Slurm's elapsed time is the span without suspension, to the second: another figure is doubtful (trap 26).
         estimated=ran
@@ -216,6 +217,16 @@ def _tres(text: str) -> Mapping[str, int]:
             if kind in ACCELERATORS:
                 gres.setdefault(kind, {})[model] = whole(value)
     found["accelerators"] = sum(_counted(models) for models in gres.values())
+    return found
+
+
+def _licences(text: str) -> Mapping[str, int]:
+    """`license/shots=1000`: a centre sells what is counted, not timed, as Slurm's licences. What the run was given."""
+    found = {}
+    for item in filter(None, text.split(",")):
+        name, _, value = item.partition("=")
+        if name.startswith("license/") and UNIT.match(unit := name.removeprefix("license/")):
+            found[unit] = whole(value)
     return found
 
 

@@ -13,7 +13,15 @@ from sqlalchemy import Connection, func, insert, select
 from accounting import calendar
 from accounting.errors import AccountingError, CreditExhausted
 from accounting.ledger import EXPIRED, Entry, Posting, credit, grant_postings
-from accounting.store.holds import credit_line, give, leave_out_used, open_account, raise_limit, used_before
+from accounting.store.holds import (
+    assert_counted,
+    credit_line,
+    give,
+    leave_out_used,
+    open_account,
+    raise_limit,
+    used_before,
+)
 from accounting.store.journal import book
 from accounting.store.orders import (
     Order,
@@ -169,6 +177,7 @@ def allocate(conn: Connection, allocation: Allocation, *, now: datetime) -> bool
     a = allocation
     if a.amount <= 0 or (a.expires_at is not None and a.expires_at <= a.valid_from):
         raise AccountingError("an allocation is more than nothing, and ends after it begins")
+    assert_counted(a.amount, a.commodity)
     open_account(conn, a.project_id, a.commodity)
     key = f"allocation:{a.id}"
     postings = grant_postings(a.project_id, commodity=a.commodity, amount=a.amount)

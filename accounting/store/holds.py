@@ -12,8 +12,8 @@ from sqlalchemy import BigInteger, Connection, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from accounting.errors import AccountingError, CreditExhausted
-from accounting.ledger import CORE_SECONDS, GPU_SECONDS, Entry, credit, grant_postings, paid, receivable
+from accounting.errors import AccountingError, CreditExhausted, TooMuch
+from accounting.ledger import CORE_SECONDS, GPU_SECONDS, GRANTS, Entry, credit, grant_postings, paid, receivable
 from accounting.money import is_currency
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, BALANCES, ENTRIES, HOLDS, POSTINGS, lock, upsert
@@ -55,12 +55,19 @@ def grant_credit(
     """Raise what a project may use by a balanced entry; False where this key was booked before."""
     if amount <= 0:
         raise AccountingError("a grant is more than nothing")
+    assert_counted(amount, commodity)
     postings = grant_postings(project_id, commodity=commodity, amount=amount)
     if not book(conn, [Entry(idem_key, "grant", now, postings, reason)], now=now):
         return False
     leave_out_used(conn, project_id, commodity, now=now)
     give(conn, project_id=project_id, commodity=commodity, amount=amount)
     return True
+
+
+def assert_counted(amount: int, commodity: str) -> None:
+    """Before it is booked: sums of this and of what is counted already fit into 64 bits, so that they can be told."""
+    if abs(amount) > _COUNTED_MAX // 2:
+        raise TooMuch(f"{amount} {commodity} is more than can be counted")
 
 
 def open_account(conn: Connection, project_id: str, commodity: str, *, limit: int | None = None) -> None:
@@ -85,7 +92,9 @@ def give(conn: Connection, *, project_id: str, commodity: str, amount: int) -> N
     """Let a project use as much more, after the posting to its credit; one without a limit is limited from now on."""
     in_all = given(conn, project_id, commodity)
     if abs(in_all) > _COUNTED_MAX:
-        raise AccountingError(f"project {project_id} would have more {commodity} than can be counted")
+        raise TooMuch(f"project {project_id} would have more {commodity} than can be counted")
+    if abs(_granted(conn, commodity)) > _COUNTED_MAX:
+        raise TooMuch(f"all projects together would have more {commodity} than can be counted")
     known = func.coalesce(BALANCES.c.limit_amount + amount, in_all)
     if conn.execute(_balance(project_id, commodity).where(_counts(amount)).values(limit_amount=known)).rowcount != 1:
         raise _no_account(conn, project_id, commodity)
@@ -133,6 +142,16 @@ def given(conn: Connection, project_id: str, commodity: str) -> int:
     return -int(conn.scalar(query) or 0)
 
 
+def _granted(conn: Connection, commodity: str) -> int:
+    """What all projects were granted, on the account that every grant comes from."""
+    query = (
+        select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(ACCOUNTS.c.code == GRANTS, ACCOUNTS.c.commodity == commodity)
+    )
+    return int(conn.scalar(query) or 0)
+
+
 def raise_limit(conn: Connection, *, project_id: str, commodity: str, amount: int, check: bool = False) -> None:
     """Move what a project may use with a posting to its credit; with `check` never below what it used and holds.
 
@@ -160,7 +179,7 @@ def _no_account(conn: Connection, project_id: str, commodity: str) -> Accounting
     if conn.scalar(select(BALANCES.c.project_id).where(BALANCES.c.project_id == project_id,
                                                        BALANCES.c.commodity == commodity)) is None:  # fmt: skip
         return AccountingError(f"project {project_id} has no account in {commodity}")
-    return AccountingError(f"project {project_id} would have more {commodity} than can be counted")
+    return TooMuch(f"project {project_id} would have more {commodity} than can be counted")
 
 
 def credit_line(
@@ -168,6 +187,7 @@ def credit_line(
 ) -> None:
     """Set what a project may owe, up or down, beside what it was granted and has paid; the difference to its line
     before is a balanced entry."""
+    assert_counted(limit, commodity)
     lock(conn, {f"credit-line:{project_id}:{commodity}"})
     amount = limit - _line(conn, project_id, commodity)
     if amount == 0:
@@ -184,7 +204,9 @@ def _line(conn: Connection, project_id: str, commodity: str) -> int:
         select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
         .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
         .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
-        .where(ACCOUNTS.c.code == credit(project_id), ACCOUNTS.c.commodity == commodity, ENTRIES.c.kind == "credit_line")
+        .where(
+            ACCOUNTS.c.code == credit(project_id), ACCOUNTS.c.commodity == commodity, ENTRIES.c.kind == "credit_line"
+        )
     )
     return -int(conn.scalar(query) or 0)
 
@@ -271,12 +293,14 @@ def commodities(conn: Connection, project_id: str) -> frozenset[str]:
 
 
 def hold_amounts(
-    have: Collection[str], *, currency: str, micro: int, core_seconds: int, gpu_seconds: int = 0
-) -> dict[str, int]:
+    have: Collection[str], *, currency: str, micro: int, core_seconds: int, gpu_seconds: int = 0,
+    units: Mapping[str, int] | None = None,
+) -> dict[str, int]:  # fmt: skip
     """What to set aside, in each commodity that the project has an account in."""
     wanted = {currency: micro, CORE_SECONDS: core_seconds}
     if gpu_seconds:
         wanted[GPU_SECONDS] = gpu_seconds
+    wanted |= units or {}
     return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
 
 

@@ -16,7 +16,7 @@ from accounting.store.orders import Order
 from accounting.store.schema import ALLOCATIONS
 from gateway.api import billing_models as models
 from gateway.api import describe, order_schemas
-from gateway.api.billing import zone_of
+from gateway.api.billing import assert_payers, zone_of
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.openings import site_of
@@ -39,6 +39,7 @@ def place_order(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHe
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
+        assert_payers(conn, {"/payer": wanted.payer})
         site = None if wanted.site is None else site_of(services, wanted.site)
         order = Order(
             new_id("o", now), row.id, wanted.payer, wanted.kind,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from accounting import store as books
 from accounting.errors import PaymentRefused
+from accounting.invoicing.legal_entities import entities, entity
 from accounting.money import format_micro
 from accounting.payments.top_up_store import top_up as top_up_of
 from accounting.reconciling.confirmed import confirmed
@@ -208,6 +209,18 @@ def four_eyes_micro(conn: Connection, *, currency: str, now: datetime, charge_id
     """Above this a second person decides: by the agreements, or what holds without any."""
     agreed = adjustments.four_eyes_from(conn, charge_id=charge_id, currency=currency, now=now)
     return _FOUR_EYES_MICRO if agreed is None else agreed
+
+
+def assert_payers(conn: Connection, named: Mapping[str, str]) -> None:
+    """Raise `Invalid` for payers (by their place in the request) that nobody has entered: a bill could go to nobody."""
+    unknown = [(place, name) for place, name in named.items() if entity(conn, name) is None]
+    if not unknown:
+        return
+    known = [found.id for found, _ in entities(conn)]
+    shown = (", ".join(known[:10]) + (", …" if len(known) > 10 else "")) or "nobody"
+    remedy = f"Known: {shown}. Enter them first: POST /billing/entities."
+    problems = tuple(Problem(at, f"There is no payer {name!r}.", "unknown_payer", remedy) for at, name in unknown)
+    raise Invalid(problems[0].detail, problems=problems)
 
 
 def _may_see(person: Person, found: books.Explained) -> bool:

@@ -23,6 +23,7 @@ from accounting.tariff import Discount, Tariff, tariff_of
 from accounting.terms import not_understood
 from gateway.api import billing_models as models
 from gateway.api import describe
+from gateway.api.billing import assert_payers
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.projects import project_row
@@ -166,6 +167,7 @@ def set_terms(services: Svc, admin: Admin, name: Word, body: Body, idempotency_k
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, admin, name, Verb.SEE_PROJECT)
+        assert_payers(conn, {f"/payers/{place}/payer": p.payer for place, p in enumerate(wanted.payers)})
         payers = tuple((p.payer, p.weight) for p in wanted.payers)
         contracts.set_terms(conn, Terms(row.id, wanted.valid_from or now, wanted.user_class, payers), now=now)
         return {"id": row.id}

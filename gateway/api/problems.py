@@ -19,9 +19,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accounting.errors import AccountingError, FourEyes
+from accounting.errors import AccountingError, FourEyes, TooMuch
 from accounting.errors import CreditExhausted as NoCredit
-from accounting.ledger import CORE_SECONDS, GPU_SECONDS
+from accounting.ledger import PEOPLE_COUNT
 from accounting.money import format_micro, is_currency
 from gateway.errors import Conflict, CreditExhausted, Forbidden, GatewayError, Invalid, Problem, RateLimited
 
@@ -78,9 +78,9 @@ def of_validation(errors: Sequence[Any], *, skip: int = 0) -> tuple[Problem, ...
 
 def no_credit(error: NoCredit) -> CreditExhausted:
     """The books' refusal in people's units."""
-    if error.commodity in (CORE_SECONDS, GPU_SECONDS):
-        hours = error.commodity.replace("-seconds", "-hours")
-        detail = f"It may use {error.needed / 3600:.1f} {hours}, and {error.available / 3600:.1f} are left."
+    if error.commodity in PEOPLE_COUNT:
+        name, per = PEOPLE_COUNT[error.commodity]
+        detail = f"It may use {error.needed / per:.1f} {name}, and {error.available / per:.1f} are left."
     elif not is_currency(error.commodity):
         detail = f"It may use {error.needed} {error.commodity}, and {max(0, error.available)} are left."
     else:
@@ -106,6 +106,11 @@ def install(app: FastAPI, page: Page) -> None:
     @app.exception_handler(FourEyes)
     def _four_eyes(request: Request, exc: FourEyes) -> Response:
         return reply(request, Forbidden(str(exc), remedy="Ask another operator."))
+
+    @app.exception_handler(TooMuch)
+    def _too_much(request: Request, exc: TooMuch) -> Response:
+        problem = Problem("/amount", f"{exc}.", "over_limit", "Give less.")
+        return reply(request, Invalid("That is more than can be counted.", problems=(problem,)))
 
     @app.exception_handler(AccountingError)
     def _books(request: Request, exc: AccountingError) -> Response:

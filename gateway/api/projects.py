@@ -12,8 +12,8 @@ from sqlalchemy import Connection, or_, select
 from starlette.responses import Response
 
 from accounting import store as books
-from accounting.errors import AccountingError, TariffOverlap
-from accounting.ledger import CORE_SECONDS, GPU_SECONDS
+from accounting.errors import TariffOverlap
+from accounting.ledger import CORE_SECONDS, PEOPLE_COUNT
 from accounting.money import format_micro, is_currency, parse_amount
 from accounting.store import Exposure
 from accounting.store.prices import own_rule_problems
@@ -103,11 +103,8 @@ def grant(services: Svc, admin: Admin, name: Word, body: Body, idempotency_key: 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, admin, name, Verb.SEE_PROJECT)
         commodity, amount = _granted(wanted, row.currency)
-        try:
-            books.grant_credit(conn, project_id=row.id, commodity=commodity, amount=amount,
-                               idem_key=f"grant:{new_id('g', now)}", now=now, reason=wanted.reason)  # fmt: skip
-        except AccountingError as exc:
-            raise Conflict(str(exc)) from exc
+        books.grant_credit(conn, project_id=row.id, commodity=commodity, amount=amount,
+                           idem_key=f"grant:{new_id('g', now)}", now=now, reason=wanted.reason)  # fmt: skip
         return _project(conn, row)
 
     once = Once.of(admin, idempotency_key, f"POST /projects/{name}/credit", body)
@@ -184,25 +181,22 @@ def _project(conn: Connection, row: Any) -> dict[str, Any]:
 
 
 def exposure_json(e: Exposure) -> dict[str, Any]:
-    """Money, core-hours and GPU-hours as decimal strings, other units (shots) as they are counted."""
-    hours = _HOURS.get(e.commodity)
+    """Money, core-hours, GPU-hours and GiB-months as decimal strings, other units (shots) as they are counted."""
+    name, per = PEOPLE_COUNT.get(e.commodity, (e.commodity, 0))
 
     def shown(value: int | None) -> str | None:
         if value is None:
             return None
-        if hours is None:
+        if not per:
             return format_micro(value) if is_currency(e.commodity) else str(value)
-        sign, whole, rest = "-" * (value < 0), abs(value) // 3600, abs(value) % 3600
-        return f"{sign}{whole}.{rest * 100 // 3600:02d}"
+        sign, whole, rest = "-" * (value < 0), abs(value) // per, abs(value) % per
+        return f"{sign}{whole}.{rest * 100 // per:02d}"
 
     return {
-        "commodity": hours or e.commodity,
+        "commodity": name,
         "settled": shown(e.settled), "in_flight": shown(e.in_flight), "committed": shown(e.committed),
         "limit": shown(e.limit), "available": shown(e.available),
     }  # fmt: skip
-
-
-_HOURS = {CORE_SECONDS: "core-hours", GPU_SECONDS: "gpu-hours"}
 
 
 def _granted(wanted: CreditIn, currency: str) -> tuple[str, int]:

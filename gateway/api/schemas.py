@@ -92,6 +92,9 @@ class _In(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+UnitName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,31}$")]
+
+
 class ResourcesIn(_In):
     """How much: IRI / PSI/J names. Memory in bytes per node."""
 
@@ -102,6 +105,9 @@ class ResourcesIn(_In):
     gpu_cores_per_process: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_SMALL)] | None = None
     exclusive_node_use: bool | None = None
     memory: Bytes | None = None
+    units: dict[UnitName, Count] = Field(
+        default_factory=dict, max_length=8, description="Of each task, what is counted and not timed: {shots: 1000}"
+    )
 
 
 class AttributesIn(_In):

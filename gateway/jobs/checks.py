@@ -205,6 +205,7 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
         if "arrays" not in adapter.capabilities:
             problems.append(Problem("/array", f"{adapter.site_id} has no job arrays.", "unsupported"))
     problems += _over_share(spec, adapter, queue)
+    problems += _uncounted(spec, adapter)
     if queue is not None:
         over("/resources/node_count", nodes, queue.nodes_max or queue.nodes_total, "nodes")
         over("/attributes/duration", duration, queue.duration_max, "s")
@@ -221,6 +222,16 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
             problems.append(Problem("/attributes/account", detail, "invalid", f"It takes: {', '.join(allowed)}."))
     problems += _foreign_attributes(spec, adapter)
     return tuple(problems)
+
+
+def _uncounted(spec: JobSpec, adapter: SiteAdapter) -> list[Problem]:
+    """What the centre's meter does not tell could be held for, and never charged."""
+    counted = ", ".join(adapter.policy.countables) or "nothing"
+    return [
+        Problem(f"/resources/units/{name}", f"{adapter.site_id} does not count {name}.", "unsupported",
+                f"It counts: {counted}.")
+        for name in spec.resources.units if name not in adapter.policy.countables
+    ]  # fmt: skip
 
 
 def _over_share(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> list[Problem]:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from accounting import store as books
+from accounting.ledger import PEOPLE_COUNT, resource_of
 from accounting.money import Money, format_micro, is_currency
 from accounting.price import PriceBook
 from accounting.store import budgets, contracts
@@ -288,6 +289,8 @@ def at_its_price(
     core_seconds = cores * duration * (size or 1)
     gpus = checks.gpus_charged(spec, queue)
     more = checks.held_beside_cores(spec, queue, seconds=duration * (size or 1))
+    units = {name: count * (size or 1) for name, count in spec.resources.units.items()}
+    more |= {resource_of(name): count for name, count in units.items()}
     queue_name = queue_name_of(spec, queue)
     currency, account_id = site.currency, site.site_account_id
     assert account_id is not None  # seen by the caller
@@ -304,10 +307,11 @@ def at_its_price(
             "Ask the operator for a tariff, or choose another resource.",
         )
     each = f"{cores} cores" + (f" and {gpus} GPUs" if gpus else "")
-    basis = f"{each} × {duration} s" + (f" × {size} tasks" if size else "")
+    counted = "".join(f" and {count} {name}" for name, count in sorted(spec.resources.units.items()))
+    basis = f"{each} × {duration} s{counted}" + (f" × {size} tasks" if size else "")
     have = facts.commodities(project_id)
     holds = books.hold_amounts(have, currency=currency, micro=price, core_seconds=core_seconds,
-                               gpu_seconds=more.get(GPU_SECONDS, 0))  # fmt: skip
+                               gpu_seconds=more.get(GPU_SECONDS, 0), units=units)  # fmt: skip
     enforce = "enforces_walltime" not in adapter.capabilities
     estimate = Estimate(core_seconds, Money(price, currency), basis)
     return Prepared(
@@ -364,8 +368,9 @@ def _in_units(amount: int, commodity: str) -> str:
     """As people count it: money, not micro-units; hours, not seconds."""
     if is_currency(commodity):
         return f"{format_micro(amount)} {commodity}"
-    if commodity.endswith("-seconds"):
-        return f"{amount / 3600:.1f} {commodity.replace('-seconds', '-hours')}"
+    if commodity in PEOPLE_COUNT:
+        name, per = PEOPLE_COUNT[commodity]
+        return f"{amount / per:.1f} {name}"
     return f"{amount} {commodity}"
 
 

@@ -32,7 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _USAGE = {
     "run_key": "key", "native_id": "id", "task": "task", "tag": "tag", "attempt": "attempt", "username": "username",
     "cores": "cores", "start": "start_ns", "end": "end_ns", "exit_code": "exit_code", "signal": "signal",
-    "state": "state", "job_name": "name",
+    "state": "state", "job_name": "name", "units": "units",
 }  # fmt: skip
 
 

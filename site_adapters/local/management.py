@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pwd
 from collections import defaultdict
 from collections.abc import Sequence
@@ -86,6 +87,7 @@ class LocalManagement:
         common = {
             "id": submission.fence_name, "tag": submission.tag, "attempt": submission.attempt,
             "name": submission.site_name, "manifest": submission.manifest, "cores": cores, "script": rendered.script,
+            "units": json.dumps(dict(spec.resources.units)) if spec.resources.units else None,
             "walltime_s": spec.attributes.duration, "login": spec.inherit_environment,
             "directory": spec.directory or submission.account.home, "held": spec.attributes.submit_as_hold,
             "max_parallel": spec.array.max_parallel if spec.array is not None else None,

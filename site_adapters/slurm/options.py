@@ -93,13 +93,22 @@ def _custom(spec: JobSpec) -> list[str]:
     argv = []
     for key, value in sorted(spec.attributes.custom_attributes.items()):
         name = key.removeprefix("slurm.")
+        if name == "licenses" and spec.resources.units:
+            value = ",".join(filter(None, (value, _licences(spec))))  # of two options sbatch takes the last one alone
         if name not in PASSED:
             raise Refused(f"slurm.{name} cannot be set: it is no option that goes through", code="custom_attribute")
         if name in FLAGS and value:
             raise Refused(f"slurm.{name} takes no value", code="custom_attribute")
         # An option without its value would take the next one, a required one of the centre, for it.
         argv.append(f"--{name}" if name in FLAGS else f"--{name}={value}")
+    if spec.resources.units and "slurm.licenses" not in spec.attributes.custom_attributes:
+        argv.append(f"--licenses={_licences(spec)}")
     return argv
+
+
+def _licences(spec: JobSpec) -> str:
+    """What is counted, not timed, is a licence to Slurm: man sbatch, --licenses."""
+    return ",".join(f"{name}:{count}" for name, count in sorted(spec.resources.units.items()))
 
 
 def _allowed(config: SiteConfig, argv: tuple[str, ...]) -> None:

@@ -57,6 +57,11 @@ def show(name: str, as_json: bool) -> int:
     return report.OK
 
 
+# What people order, as the books count it.
+_COUNTED_IN = {"core-hours": ("core-seconds", 3600), "gpu-hours": ("gpu-seconds", 3600),
+               "gib-months": ("storage-mib-hours", 1024 * 730)}  # fmt: skip
+
+
 @orders.command()
 @click.argument("project")
 @click.argument("kind", type=click.Choice(["block", "subscription", "trial", "as-used"]))
@@ -65,20 +70,28 @@ def show(name: str, as_json: bool) -> int:
 @click.option("--price", default="0", help="Of a block, or of each month of a subscription", show_default=True)
 @click.option("--from", "starts", help="When it begins, RFC 3339; without it: now")
 @click.option("--until", help="When it ends, RFC 3339")
+@click.option(
+    "--of",
+    "commodity",
+    default="core-hours",
+    show_default=True,
+    help="core-hours, gpu-hours, gib-months (of storage), or a unit's name, as shots",
+)
 @click.option("--site", help="Also open an account with these core-hours there")
 @click.option("--agreement", help="Whose terms divide the price")
 @json_option
 def place(
     project: str, kind: str, amount: str, payer: str, price: str, starts: str | None, until: str | None,
-    site: str | None, agreement: str | None, as_json: bool,
+    commodity: str, site: str | None, agreement: str | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Order AMOUNT core-hours for PROJECT (of as-used: the credit line, in money) (operator)."""
+    """Order AMOUNT core-hours, or what --of says, for PROJECT (of as-used: the credit line, in money) (operator)."""
     if not amount.isdigit():
         raise click.UsageError(tr("Write the amount as a whole number."))
-    unit = 1_000_000 if kind == "as-used" else 3600
+    name, unit = _COUNTED_IN.get(commodity.lower(), (commodity, 1))
+    unit = 1_000_000 if kind == "as-used" else unit
     body: dict[str, Any] = {"project": project, "payer": payer, "kind": kind.replace("-", "_"), "price": price,
-                            "amount": int(amount) * unit, "starts_at": starts, "ends_at": until, "site": site,
-                            "agreement": agreement}  # fmt: skip
+                            "commodity": name, "amount": int(amount) * unit, "starts_at": starts, "ends_at": until,
+                            "site": site, "agreement": agreement}  # fmt: skip
     with client() as api:
         made = api.post("orders", {name: value for name, value in body.items() if value is not None})
     if as_json:

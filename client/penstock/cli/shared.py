@@ -101,10 +101,15 @@ def hours(core_seconds: int) -> str:
     return f"{sign}{thousandths // 1000:,}.{thousandths % 1000:03d}"
 
 
+_GIB_MONTH = 1024 * 730  # MiB-hours
+
+
 def amount_of(commodity: str, amount: int) -> tuple[str, str]:
     """What the books count in small units, as people do: money in its unit, seconds of a resource in hours."""
     if commodity.endswith("-seconds"):
         return hours(amount), tr(commodity.replace("-seconds", "-hours"))
+    if commodity == "storage-mib-hours":
+        return f"{amount / _GIB_MONTH:,.3f}", tr("GiB-months")
     if len(commodity) == 3 and commodity.isupper():  # an ISO 4217 code; the books have micro-units
         sign, micro = "-" * (amount < 0), abs(amount)
         digits = f"{micro % 1_000_000:06}".rstrip("0").ljust(2, "0")

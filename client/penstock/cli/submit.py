@@ -52,6 +52,7 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-t", "--time", "duration", help="Walltime, like 1h30m"),
         click.option("--mem", help="Memory of each node, like 4G"),
         click.option("--gpus", type=int, help="GPUs of each process"),
+        click.option("--units", multiple=True, help="NAME=NUMBER of what is counted, of each task: shots=1000"),
         click.option("--array", help="Task indices, like 0-9:2"),
         click.option("--max-parallel", type=int, help="Array tasks at a time"),
         click.option("--after", "dependencies", multiple=True, help="JOB or JOB:afterany … to wait for"),
@@ -71,7 +72,7 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def spec_of(o: dict[str, Any]) -> dict[str, Any]:
     """The job spec that the options describe; what was not said is left out."""
     resources = {"node_count": o["nodes"], "process_count": o["processes"], "cpu_cores_per_process": o["cores"],
-                 "gpu_cores_per_process": o["gpus"],
+                 "gpu_cores_per_process": o["gpus"], "units": _counted(o["units"]) or None,
                  "memory": memory_bytes(o["mem"]) if o["mem"] else None}  # fmt: skip
     attributes = {"duration": seconds(o["duration"]) if o["duration"] else None, "queue_name": o["queue"],
                   "account": o["account"], "qos": o["qos"], "service_grade": o["grade"],
@@ -203,6 +204,13 @@ def _pairs(words: tuple[str, ...], option: str) -> dict[str, str]:
     if wrong is not None:
         raise click.UsageError(tr("{option} {word}: write it as NAME=VALUE", option=option, word=wrong))
     return dict(word.split("=", 1) for word in words)
+
+
+def _counted(words: tuple[str, ...]) -> dict[str, int]:
+    wrong = next((word for word in words if not word.partition("=")[2].isdecimal()), None)
+    if wrong is not None:
+        raise click.UsageError(tr("{option} {word}: write it as NAME=NUMBER", option="--units", word=wrong))
+    return {name: int(number) for name, number in _pairs(words, "--units").items()}
 
 
 def _dependency(word: str) -> dict[str, str]:

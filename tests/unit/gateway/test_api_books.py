@@ -34,6 +34,11 @@ def ok(answer: httpx.Response, status: int = 200) -> Any:
     return answer.json()
 
 
+def payer(client: httpx.Client, operator: Headers, name: str = "inst") -> None:
+    """Somebody who may be named as the one who pays."""
+    ok(client.post("billing/entities", json={"id": name, "legal_name": name}, headers=operator), 201)
+
+
 def charge(gateway: Gateway, key: str = "1", **more: Any) -> None:
     """A run of an hour on four cores that the centre read."""
     values: dict[str, Any] = {"site_id": "local", "queue": "default", "elapsed": 3600} | more
@@ -94,6 +99,7 @@ def test_from_signatures_to_an_explained_charge(
 def test_allocations_budgets_and_vouchers_of_a_project(
     gateway: Gateway, client: httpx.Client, operator: Headers
 ) -> None:
+    payer(client, operator)
     key = {"Idempotency-Key": "once"}
     order = {"project": "demo", "payer": "inst", "kind": "trial", "amount": 36_000}
     first = ok(client.post("orders", json=order, headers=operator | key), 201)
@@ -125,6 +131,7 @@ def test_a_project_buys_a_second_block_before_the_first_is_used_up(
 ) -> None:
     """A bounded block, one that begins within it and ends after it, one without an end: each is given in its time."""
     now = gateway.services.clock()
+    payer(client, operator)
 
     def buys(price: str, begins: timedelta, ends: timedelta | None) -> None:
         block = {"project": "demo", "payer": "inst", "kind": "block", "amount": 36_000, "price": price}
@@ -156,6 +163,7 @@ def test_a_project_buys_a_second_block_before_the_first_is_used_up(
 def test_a_block_must_be_covered_and_names_the_agreement_that_divides_it(
     client: httpx.Client, operator: Headers
 ) -> None:
+    payer(client, operator)
     block = {"project": "demo", "payer": "inst", "kind": "block", "amount": 36_000, "price": "3000000.00"}
     refused = client.post("orders", json=block, headers=operator)
     assert (refused.status_code, refused.json()["code"]) == (402, "credit_exhausted")

@@ -27,6 +27,7 @@ from site_adapters.orders import NoOrders, Ordering
 from site_adapters.policy import Policy
 from site_adapters.types import AccountFacts, Attributes, JobSpec, Rejected, Submission, SubmitOutcome
 from tests.builders import Gateway, submitting_by
+from tests.unit.gateway.test_api_books import payer
 
 Headers = dict[str, str]
 
@@ -105,6 +106,7 @@ def tick(gateway: Gateway) -> None:
 def ordered(client: httpx.Client, operator: Headers) -> tuple[str, str]:
     """An order of 10 core-hours to be opened at the centre, and its opening."""
     wanted = {"project": "demo", "payer": "inst", "kind": "trial", "amount": 36_000, "site": "local"}
+    payer(client, operator)
     order = ok(client.post("orders", json=wanted, headers=operator), 201)["id"]
     (opening,) = ok(client.get(f"orders/{order}"))["openings"]
     assert (opening["state"], opening["pending"]) == ("new", True)

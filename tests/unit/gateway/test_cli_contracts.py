@@ -47,7 +47,10 @@ def test_a_party_needs_a_role_a_name_and_keys_with_an_id(type_: Type) -> None:
     assert "KEY_ID=PUBLIC" in type_("contracts", "party", "op", *words, fails=True)
 
 
-def test_a_block_of_core_hours_is_ordered(gateway: Gateway, type_: Type) -> None:
+def test_a_block_of_core_hours_is_ordered(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], type_: Type
+) -> None:
+    Billing(gateway, client, operator)
     number = type_("orders", "place", "demo", "block", "10", "--price", "8", "--payer", "uni").strip()
     [row] = [line.split() for line in type_("orders", "placed", "demo").splitlines() if line.startswith(number)]
     assert row[1:6] == ["block", "10.000", "core-hours", "8.00", "CNY"]
@@ -69,7 +72,10 @@ def test_a_month_is_exported_to_files(
     assert "general ledger" in type_(*refused, fails=True)
 
 
-def test_a_month_names_the_orders_that_no_invoice_has(type_: Type, gateway: Gateway) -> None:
+def test_a_month_names_the_orders_that_no_invoice_has(
+    type_: Type, gateway: Gateway, client: httpx.Client, operator: dict[str, str]
+) -> None:
+    Billing(gateway, client, operator)
     type_("orders", "place", "demo", "block", "10", "--price", "8", "--payer", "uni")
     month = f"{gateway.services.clock().astimezone(ZoneInfo('Asia/Shanghai')):%Y-%m}"
     assert "Ordered: 8.00 CNY (1), of which 8.00 not billed" in type_("month", month)

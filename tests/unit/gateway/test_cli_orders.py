@@ -14,6 +14,7 @@ from accounting.store.orders import Order
 from gateway.identity import service, tokens
 from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
+from tests.unit.gateway.test_api_books import payer
 
 Type = Callable[..., str]
 
@@ -21,6 +22,8 @@ Type = Callable[..., str]
 @pytest.fixture
 def order(client: httpx.Client, operator: dict[str, str]) -> Callable[..., str]:
     def place(**more: object) -> str:
+        if not client.get("billing/entities", headers=operator).json()["items"]:
+            payer(client, operator, "uni")
         body = {"project": "demo", "payer": "uni", "kind": "block", "amount": 36_000, "price": "8.00", **more}
         made = client.post("orders", json=body, headers=operator)
         assert made.status_code == 201, made.text
