@@ -531,6 +531,9 @@ def from_sunway_block(f):
         if before is not None and moment < before - 180 * 86400:  # New Year
             year += 1
             moment = in_zone(c_time(match[1], year), f.get("zone", "UTC"))
+        if before is not None and moment < before:  # the hour that a night has twice: its second time
+            second = in_zone(c_time(match[1], year).replace(fold=1), f.get("zone", "UTC"))
+            moment = second if second >= before else moment
         before = moment
         for name, pattern in (("start", "Started"), ("end", "(?i)(End|Exit|Done|Cancel|Term)")):
             if re.match(pattern, match[2]):
