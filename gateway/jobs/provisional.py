@@ -68,6 +68,7 @@ def _records(job: Any, username: str, runs: Sequence[Any]) -> list[UsageRecord]:
                 queue=job.queue, qos=spec.attributes.qos or "", cores=cores, nodes=0, elapsed_s=elapsed,
                 core_seconds=cores * elapsed, node_seconds=0, gpu_seconds=gpus * elapsed, start_time=run.start_time,
                 end_time=run.end_time, submit_time=run.submit_time, tag=tag,
+                cpus=run.cores,  # as the scheduler counts them: threads, where the agreement says so
                 raw={"native_state": run.native_state, "observed_at": run.observed_at.isoformat()},
             )
         )  # fmt: skip
