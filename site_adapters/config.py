@@ -138,10 +138,9 @@ class ErrorRuleConfig(Strict):
 
 
 class AccountingConfig(Strict):
-    """Whether the scheduler keeps accounting, and how cores are counted in it."""
+    """Whether the scheduler keeps accounting. How cores are counted in it is in the agreement, signed by both sides."""
 
     kept: bool = True
-    cpus_per_core: int = Field(default=1, ge=1, le=8)
 
 
 class DockConfig(Strict):

@@ -2,6 +2,7 @@
 
 `RemoteWallClockTime` of a job ad sums every run, suspension and evicted runs with it, while `CommittedTime` leaves
 evicted runs out; in an epoch ad it is the total *before* that run, so there the run is its own end minus its start.
+An attribute may be an expression that nothing was put into (`RequestCpus = ifThenElse(…)`), or undefined: no figure.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ FENCED_EXIT = 75
 # HTCondor manual, "Job ClassAd Attributes", JobStatus.
 _STATES = {1: "IDLE", 2: "RUNNING", 3: "REMOVED", 4: "COMPLETED", 5: "HELD", 6: "TRANSFERRING_OUTPUT", 7: "SUSPENDED"}
 _ENDED = frozenset({3, 4})
+_NUMBER = re.compile(r"(\d{1,17})(?:\.(\d*))?(?:[eE]\+?(\d{1,2}))?", re.ASCII)
 _ATTRIBUTE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(.*?)\s*\Z", re.DOTALL)
+# A blank line (`condor_history -long`), or the banner that the history file has behind each ad.
+_BETWEEN = re.compile(r"\n\s*\n|^\*\*\* .*$", re.MULTILINE)
+_UNDEFINED = frozenset({"undefined", "error"})
+# Two daemons' clocks, and what a shadow needs to say that it is done.
+SKEW_S = 2
 _TAG = re.compile(r"\bp[a-z0-9]{15}\.\d+\b")
 
 
@@ -39,7 +46,7 @@ def read_document(text: str, *, site_id: str, cpus_per_core: int = 1) -> Reading
 def frame(text: str) -> Iterator[dict[str, str]]:
     """One row for each ad, its values as JSON words."""
     if not re.search(r"(?m)^\s*[\[{]", text):
-        for block in re.split(r"\n\s*\n", text):
+        for block in _BETWEEN.split(text):
             if block.strip():
                 yield _long_form(block)
         return
@@ -56,6 +63,8 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
     """One ended job, or one run of it where the ad is an epoch ad; None while a job has not ended."""
     if "line" in fields:
         raise ValueError("no ClassAd")
+    if fields.get("ProcId") == "-1":
+        return None  # a cluster whose jobs are made later (late materialization): no job of its own
     status = _whole(fields["JobStatus"])
     if status not in _STATES:
         raise ValueError(f"unknown JobStatus {status}")
@@ -70,7 +79,9 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
     wall = _wall(fields, start, end, is_epoch=is_epoch)
     if suspended > wall:
         raise ValueError("it was suspended longer than it ran")
-    elapsed = wall - suspended
+    elapsed, several = wall - suspended, _whole(fields.get("NumShadowStarts", "0")) > 1
+    span = 0 if start is None else between(start, end)
+    asked = _count(fields, "RequestCpus")
     cores = -(-_whole(fields.get("CpusProvisioned", fields.get("RequestCpus", "1"))) // cpus_per_core)
     gpus = _whole(fields.get("GPUsProvisioned", "0"))
     memory = _whole(fields.get("MemoryProvisioned", "0"))
@@ -93,7 +104,7 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
         end_time=end,
         cores=cores,
         nodes=1 if elapsed > 0 else 0,
-        requested_cores=-(-_whole(fields["RequestCpus"]) // cpus_per_core) if "RequestCpus" in fields else None,
+        requested_cores=None if asked is None else -(-asked // cpus_per_core),
         threads_per_core=cpus_per_core,
         elapsed_s=elapsed,
         suspended_s=suspended,
@@ -102,6 +113,8 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1) -> 
         gpu_seconds=gpus * wall,
         memory_mib_seconds=memory * wall,
         tag=tags[0] if tags else "",
+        # More than there was time for; or accelerators of the last match, where there were others before.
+        estimated=(start is not None and wall > span + SKEW_S) or (several and not is_epoch and gpus > 0),
         raw=dict(fields),
     )
 
@@ -137,18 +150,33 @@ def _long_form(block: str) -> dict[str, str]:
     row: dict[str, str] = {}
     for line in block.split("\n"):
         match = _ATTRIBUTE.match(line)
-        if match is None or match[1] in row:
+        if match is None:
+            if line.strip():
+                return {"line": block}
+            continue
+        if match[1] in row:
             return {"line": block}
-        row[match[1]] = match[2]
-    return row
+        if match[2].lower() not in _UNDEFINED:
+            row[match[1]] = match[2]
+    return row or {"line": block}
 
 
 def _whole(text: str, limit: int = COUNT_MAX) -> int:
-    """ClassAds say `8` or `8.0` of whole seconds; part of a second is cut off, as the daemons do."""
-    match = re.fullmatch(r"(\d{1,17})(?:\.(\d*))?(?:[eE]\+?0+)?", text, re.ASCII)
-    if match is None or int(match[1]) > limit:
+    """ClassAds say `8`, `8.0` or `8.000000000000000E+00`; part of a second is cut off, as the daemons do."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         raise ValueError(f"{text!r} is no whole number")
-    return int(match[1])
+    shift = int(match[3] or 0)
+    found = int(match[1] + (match[2] or "").ljust(shift, "0")[:shift])
+    if found > limit:
+        raise ValueError(f"{text!r} is no whole number")
+    return found
+
+
+def _count(fields: Mapping[str, str], name: str) -> int | None:
+    """A figure that may be an expression; None where it is."""
+    text = fields.get(name, "")
+    return _whole(text) if _NUMBER.fullmatch(text) else None
 
 
 def _text(word: str) -> str:

@@ -47,6 +47,8 @@ def read_block(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 
     submit, start, end = _events(lines, zone, int(fields["year"]))
     if end is None:
         raise ValueError("no event line says when it ended")
+    if start is None and state == "DONE":
+        raise ValueError("it is done, and no event line says when it started")
     nodes, cgs = _core_groups(fields, " ".join(lines))
     elapsed = between(start, end) if start is not None else 0
     cores = cgs * whole(fields.get("cores_per_cg", str(CORES_PER_CG))) if start is not None else 0
@@ -136,7 +138,8 @@ def _report_rows(text: str) -> Iterator[dict[str, str]]:
 
 
 def _events(lines: list[str], zone: tzinfo, year: int) -> tuple[datetime | None, datetime | None, datetime | None]:
-    """Submit, start and end. Events are in order, so a month that falls back has passed New Year."""
+    """Submit, start and end. Events are in order, so a month that falls back has passed New Year, and an hour that
+    falls back is the second of the two in the night that has it twice."""
     submit = start = end = before = None
     for line in lines:
         match = _EVENT.match(line.strip())
@@ -146,6 +149,9 @@ def _events(lines: list[str], zone: tzinfo, year: int) -> tuple[datetime | None,
         if before is not None and at < before - timedelta(days=180):
             year += 1
             at = c_time(match[1], zone, year=year)
+        if before is not None and at < before:
+            second = at.astimezone(zone).replace(fold=1).astimezone(UTC)
+            at = second if second >= before else at
         before, what = at, match[2]
         if what.startswith("Submitted"):
             submit = at

@@ -531,6 +531,9 @@ def from_sunway_block(f):
         if before is not None and moment < before - 180 * 86400:  # New Year
             year += 1
             moment = in_zone(c_time(match[1], year), f.get("zone", "UTC"))
+        if before is not None and moment < before:  # the hour that a night has twice: its second time
+            second = in_zone(c_time(match[1], year).replace(fold=1), f.get("zone", "UTC"))
+            moment = second if second >= before else moment
         before = moment
         for name, pattern in (("start", "Started"), ("end", "(?i)(End|Exit|Done|Cancel|Term)")):
             if re.match(pattern, match[2]):
@@ -642,13 +645,17 @@ def from_lsf(f):
 CONDOR_STATES = ("?", "IDLE", "RUNNING", "REMOVED", "COMPLETED", "HELD", "TRANSFERRING_OUTPUT", "SUSPENDED")
 
 
+_AD_NUMBER = re.compile(r"(\d+)(?:\.(\d*))?(?:[eE]\+?(\d+))?")
+
+
 def ad_number(f, name, default="0"):
-    """Whole seconds and counts of a ClassAd, which also says `8.0`: part of a second is cut off."""
+    """Whole seconds and counts of a ClassAd, which also says `8.0` or `8.0E+00`: part of a second is cut off."""
     text = f.get(name, default)
-    match = re.fullmatch(r"(\d+)(?:\.\d*)?(?:[eE]\+?0+)?", text)
+    match = _AD_NUMBER.fullmatch(text)
     if match is None:
         raise ValueError(f"{name} is {text!r}")
-    return int(match[1])
+    shift = int(match[3] or 0)
+    return int(match[1] + (match[2] or "").ljust(shift, "0")[:shift])
 
 
 def from_condor(f):
@@ -662,7 +669,7 @@ def from_condor(f):
     else:
         wall, suspended = ad_number(f, "RemoteWallClockTime", ""), ad_number(f, "CumulativeSuspensionTime")
     cores = ad_number(f, "CpusProvisioned") if "CpusProvisioned" in f else ad_number(f, "RequestCpus", "1")
-    asked = ad_number(f, "RequestCpus") if "RequestCpus" in f else None
+    asked = ad_number(f, "RequestCpus") if _AD_NUMBER.fullmatch(f.get("RequestCpus", "")) else None
     found = usage(cores, 1 if wall > suspended else 0, wall - suspended, start, end,
                   CONDOR_STATES[ad_number(f, "JobStatus", "")], json.loads(f.get("AcctGroup", '""')),
                   suspended=suspended, gpus=ad_number(f, "GPUsProvisioned"), memory=ad_number(f, "MemoryProvisioned"),

@@ -90,6 +90,7 @@ def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Ru
         state="RUNNING", username="", queue=row.queue, cores=cores, nodes=0, elapsed_s=seconds,
         core_seconds=cores * seconds, node_seconds=held.get(NODE_SECONDS, 0), gpu_seconds=held.get(GPU_SECONDS, 0),
         memory_mib_seconds=held.get(MEMORY, 0), start_time=row.start_time, end_time=until,
+        cpus=row.cores,
     )  # fmt: skip
     agreement = agreed.agreement(row.site_id, until)
     where = agreed.where(

@@ -69,6 +69,7 @@ def _records(job: Any, username: str, runs: Sequence[Any]) -> list[UsageRecord]:
                 core_seconds=cores * elapsed, node_seconds=0, gpu_seconds=gpus * elapsed, start_time=run.start_time,
                 end_time=run.end_time, submit_time=run.submit_time, tag=tag,
                 units=dict(spec.resources.units),
+                cpus=run.cores,  # as the scheduler counts them: threads, where the agreement says so
                 raw={"native_state": run.native_state, "observed_at": run.observed_at.isoformat()},
             )
         )  # fmt: skip

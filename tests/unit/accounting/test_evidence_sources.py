@@ -82,6 +82,8 @@ def condor_rows() -> Iterator[Mapping[str, str]]:
         {"JobStatus": 3, "CpusProvisioned": None},
     ):
         yield from condor.frame(json.dumps([ad | changes]))
+    for row in condor.frame(json.dumps([ad | {"RequestCpus": "/Expr(x)/"}])):
+        yield {**row, "RemoteWallClockTime": "9.000000000000000E+00", "CumulativeSlotTime": "1.800000000000000E+01"}
 
 
 def ogf_rows() -> Iterator[Mapping[str, str]]:
