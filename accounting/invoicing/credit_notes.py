@@ -8,7 +8,7 @@ from datetime import datetime
 
 from accounting.errors import InvoiceRefused
 from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind
-from accounting.minor_units import plain, to_micro
+from accounting.minor_units import divide, plain, to_micro
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ def credit_note(
 ) -> Document:  # fmt: skip
     """The credit note; raises `InvoiceRefused` where a line has less left than is given back.
 
-    The tax goes back by cumulated share, so that crediting a line in any number of parts gives back its tax exactly.
+    The tax goes back by cumulated share, each rounded half up, so that crediting a line in any number of parts gives
+    back its tax exactly.
     """
     if invoice.kind is not DocumentKind.INVOICE:
         raise InvoiceRefused(f"{invoice.number} is no invoice: only an invoice is credited")
@@ -61,7 +62,7 @@ def _line(invoice: Document, billed: Line, credit: Credit, before: Credited) -> 
     if credit.net_minor <= 0 or after > billed.net_minor:
         left = plain(max(0, billed.net_minor - before.net_minor), invoice.currency)
         raise InvoiceRefused(f"line {billed.number} of {invoice.number} has {left} {invoice.currency} left to credit")
-    tax = billed.tax_minor * after // billed.net_minor - before.tax_minor
+    tax = divide(billed.tax_minor * after, billed.net_minor) - before.tax_minor
     micro = -to_micro(credit.net_minor + (tax if invoice.tax.inclusive else 0), invoice.currency)
     return replace(
         billed, kind=LineKind.CREDIT, runs=0, core_seconds=0, amount_micro=micro, text="",
