@@ -31,7 +31,7 @@ from accounting.store.settlement_sums import ITEMS, Summed, items_sha256, sums
 from accounting.store.settlements import ENDS, KIND, SETTLEMENTS, Settlement, of_centre, one, rate_on
 
 # Items that are written in one transaction: some 40 ms on SQLite (DESIGN: at most 50).
-AT_ONCE = 10_000
+AT_ONCE = 5_000
 _COUNTED_MAX = 2**62  # beyond it an amount leaves what a database counts
 
 
@@ -98,7 +98,7 @@ def take(conn: Connection, chosen: Chosen, part: tuple[int, int]) -> None:
     """Put one part on the statement."""
     agreement = chosen.agreement
     query = select(literal(chosen.id), ENTRIES.c.id).where(
-        ENTRIES.c.id.between(*part), *_open_entries(conn, agreement.centre_id, agreement.currency, chosen.end)
+        *_open_entries(conn, agreement.centre_id, agreement.currency, chosen.end, part)
     )
     query = query.where(ENTRIES.c.idem_key.not_in(chosen.disputed)) if chosen.disputed else query
     # In their order: else each finds its own place in the indices.
@@ -175,9 +175,11 @@ def _rate(conn: Connection, agreement: Agreement, end: datetime) -> Rate | None:
     return rate
 
 
-def _open_entries(conn: Connection, centre: str, currency: str, end: datetime) -> Iterator[Any]:
+def _open_entries(
+    conn: Connection, centre: str, currency: str, end: datetime, part: tuple[int, int] | None = None
+) -> Iterator[Any]:
     """Entries that earned (or took back) something for a centre, and that no live statement has. Items of a statement
-    that is not there (never completed) take nothing."""
+    that is not there (never completed) take nothing. `part`: of these numbers only, so that no other is looked at."""
     # The account's number, not a query for it: so PostgreSQL's planner knows that it is on half of all entries.
     account = select(ACCOUNTS.c.id).where(ACCOUNTS.c.code == payable(centre), ACCOUNTS.c.commodity == currency)
     taken = (
@@ -188,6 +190,9 @@ def _open_entries(conn: Connection, centre: str, currency: str, end: datetime) -
         .exists()
     )
     touched = select(POSTINGS.c.entry_id).where(POSTINGS.c.account_id.in_(conn.scalars(account).all()))
+    if part is not None:
+        touched = touched.where(POSTINGS.c.entry_id.between(*part))
+        yield ENTRIES.c.id.between(*part)
     yield from (ENTRIES.c.id.in_(touched), ENTRIES.c.kind != KIND, ENTRIES.c.effective_at < end, ~taken)
 
 
