@@ -7,8 +7,6 @@ from decimal import Decimal
 
 from babel.numbers import get_currency_precision
 
-from accounting.money import MICRO
-
 _MICRO_DIGITS = 6
 
 
@@ -63,5 +61,5 @@ def plain(minor: int, currency: str) -> str:
 
 
 def decimal_of(minor: int, currency: str) -> Decimal:
-    """For formatters at the edge."""
-    return Decimal(to_micro(minor, currency)) / MICRO
+    """For formatters at the edge, in the currency's own places: 140 CNY -> 1.40."""
+    return Decimal(minor).scaleb(-digits_of(currency))

@@ -119,9 +119,10 @@ def _through(services: Services, home: Path, times: Times) -> Any:
     recon_match.match = matched
     staff = Person("month", "month", scopes=frozenset({"submit", "read"}), staff_of=frozenset({made.SITE}))
     with times.of("settle"):
+        prepared = settle.prepare(services, centre_id="centre", start=NOVEMBER.start, end=NOVEMBER.end, disputed={},
+                                  now=NOW)  # fmt: skip
         with services.db.write() as conn:
-            drawn = settle.draw(services, conn, centre_id="centre", start=NOVEMBER.start, end=NOVEMBER.end, disputed={},
-                                now=NOW)  # fmt: skip
+            drawn = settle.draw(services, conn, prepared, now=NOW)
         signed = sign_jws(drawn.statement.encode(), private=KEYS["centre"].private_bytes_raw(), key_id="centre#1",
                           kind=settle.KIND)  # fmt: skip
         with services.db.write() as conn:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from accounting.errors import InvoiceRefused
 from accounting.invoicing.invoice import Document, DocumentKind, Line, LineKind
-from accounting.minor_units import plain, to_micro
+from accounting.minor_units import divide, plain, to_micro
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ def credit_note(
     """The credit note; raises `InvoiceRefused` where a line has less left than is given back. `beside`: net minor units
     of lines that were given back otherwise.
 
-    The tax goes back by cumulated share, so that crediting a line in any number of parts gives back its tax exactly.
+    The tax goes back by cumulated share, each rounded half up, so that crediting a line in any number of parts gives
+    back its tax exactly.
     """
     if invoice.kind is not DocumentKind.INVOICE:
         raise InvoiceRefused(f"{invoice.number} is no invoice: only an invoice is credited")
@@ -65,7 +66,7 @@ def left_of_line(billed: Line, before: Credited, beside: int) -> Credited:
 
 
 def _tax(billed: Line, before: Credited, net_minor: int) -> int:
-    return billed.tax_minor * (before.net_minor + net_minor) // billed.net_minor - before.tax_minor
+    return divide(billed.tax_minor * (before.net_minor + net_minor), billed.net_minor) - before.tax_minor
 
 
 def _line(invoice: Document, billed: Line, credit: Credit, before: Credited, beside: int) -> Line:

@@ -24,11 +24,12 @@ from accounting.tariff import Discount
 
 
 def free_of_charge(conn: Connection, order: Order, since: datetime, now: datetime) -> None:
-    """What a resource costs is paid with the order of it from a moment on, where no other order has done so.
+    """What a resource costs is paid with the order of it (nothing, with a trial) from a moment on, where no other order
+    has done so.
 
     What is charged already stays so: an order that begins in the past pays from the latest charged run on.
     """
-    if not order.price_micro:
+    if not order.price_micro and order.kind != "trial":
         return
     since = max(since, charged_until(conn, project_id=order.project_id) or since)
     if order.ends_at is not None and order.ends_at <= since:
@@ -84,12 +85,13 @@ def _reason(order: Order) -> str:
 
 
 def _canceled(conn: Connection, now: datetime) -> Iterator[tuple[Order, datetime]]:
-    """Priced orders that were canceled before their end, with when that was decided."""
+    """Priced orders and trials that were canceled before their end, with when that was decided."""
     query = (
         select(ORDERS, CANCELLATION_DECISIONS.c.recorded_at.label("decided_at"))
         .join(CANCELLATIONS, CANCELLATIONS.c.order_id == ORDERS.c.id)
         .join(CANCELLATION_DECISIONS, CANCELLATION_DECISIONS.c.cancellation_id == CANCELLATIONS.c.id)
-        .where(CANCELLATION_DECISIONS.c.decision == "posted", ORDERS.c.price_micro > 0,
+        .where(CANCELLATION_DECISIONS.c.decision == "posted",
+               or_(ORDERS.c.price_micro > 0, ORDERS.c.kind == "trial"),
                or_(ORDERS.c.ends_at.is_(None), ORDERS.c.ends_at > now))
     )  # fmt: skip
     for row in conn.execute(query).all():

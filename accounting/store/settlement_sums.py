@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,13 @@ def sums(conn: Connection, settlement_id: str, currency: str, start: datetime) -
             earned, int(row.borne), shared, tax, earned - shared - tax, int(row.core_seconds), int(row.entries)
         )
     return Summed(*graded, _credits(conn, settlement_id, currency))
+
+
+def items_sha256(conn: Connection, settlement_id: str) -> str:
+    """SHA-256 over the keys of the items, one on each line, in the order of their bytes."""
+    query = select(ENTRIES.c.idem_key).join(ITEMS, ITEMS.c.entry_id == ENTRIES.c.id)
+    keys = sorted(conn.scalars(query.where(ITEMS.c.settlement_id == settlement_id)))
+    return hashlib.sha256("".join(f"{key}\n" for key in keys).encode()).hexdigest()
 
 
 def _late_and_grade(start: datetime) -> tuple[Any, Any, Any]:

@@ -1,39 +1,35 @@
-"""Settlements in the database: what is still to be settled, statements drawn, signed, agreed or withdrawn, and paid."""
+"""Settlements in the database: statements signed, agreed or withdrawn, and paid (`drawing.py` draws them)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     Connection,
     func,
     insert,
-    literal,
     select,
 )
 
 from accounting import settle, tables
-from accounting.agreement import Agreement
 from accounting.errors import AccountingError
 from accounting.evidence.outbox import put
-from accounting.ledger import Entry, Posting, payable
+from accounting.ledger import Entry, Posting
 from accounting.money import format_micro
-from accounting.settle import Held, Rate, Sums
+from accounting.settle import Rate, Sums
 from accounting.store.journal import book
-from accounting.store.schema import ACCOUNTS, ENTRIES, POSTINGS, among, core, lock
-from accounting.store.settlement_sums import ITEMS, sums
+from accounting.store.schema import ACCOUNTS, POSTINGS, core, lock
+from accounting.store.settlement_sums import items_sha256, sums
 
 SETTLEMENTS = core(tables.SettlementRow)
 SIGNED, ENDS = core(tables.SettlementSignatureRow), core(tables.SettlementEndRow)
 PAID, RATES = core(tables.SettlementPaymentRow), core(tables.FxRateRow)
 KIND = "settlement"
-_COUNTED_MAX = 2**62  # beyond it an amount leaves what a database counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,107 +80,6 @@ def rates(conn: Connection, pair: Set[str], first: date, last: date) -> list[Rat
                                 RATES.c.day <= last)  # fmt: skip
     rows = conn.execute(query.order_by(RATES.c.day, RATES.c.base, RATES.c.source))
     return [Rate(r.base, r.quote, r.day, r.num, r.den, r.source) for r in rows]
-
-
-# ---------------------------------------------------------------- drawing a statement
-
-
-def draw(
-    conn: Connection, agreement: Agreement, *, settlement_id: str, start: datetime, end: datetime,
-    disputed: Mapping[str, str], now: datetime,
-) -> Settlement:  # fmt: skip
-    """Draw the statement of what a centre earned until `end` and nothing has settled yet.
-
-    `disputed`: keys of entries that are held back, with the reason; the next statement takes them up again. Raises
-    `AccountingError` while another statement of this centre and currency waits for its signatures.
-    """
-    centre, currency = agreement.centre_id, agreement.currency
-    lock(conn, {f"settle:{centre}:{currency}"})
-    earlier = of_centre(conn, centre, currency)
-    if waiting := next((s for s in earlier if s.state == "drawn"), None):
-        raise AccountingError(f"statement {waiting.id} waits for its signatures: sign or withdraw it first")
-    held = _held(conn, centre, currency, end, disputed) if disputed else []
-    _take_items(conn, settlement_id, centre, currency, end, sorted(disputed))
-    summed = sums(conn, settlement_id, currency, start)
-    pay_currency = agreement.payout.currency or currency
-    rate = None
-    if pay_currency != currency:
-        last_day = (end - timedelta(microseconds=1)).astimezone(ZoneInfo(agreement.zone)).date()
-        rate = rate_on(conn, currency, pay_currency, last_day)
-        if rate is None:
-            raise AccountingError(f"no rate of {currency} in {pay_currency} is known by {last_day}")
-    agreed = [s for s in earlier if s.state == "agreed"]
-    opening = int(agreed[-1].said["closing"]) if agreed else 0
-    unpaid = sum(int(s.said["pay"]) - s.paid for s in agreed)
-    revision = 1 + sum((s.start, s.end) == (start, end) for s in earlier)
-    draft = settle.Draft(
-        id=settlement_id, revision=revision, agreement=agreement, start=start, end=end, currency=currency,
-        grades=summed.grades, late=summed.late, disputed=held, credits=summed.credits, opening=opening,
-        paid=opening - unpaid, rate=rate, items_sha256=_items_sha256(conn, settlement_id), drawn_at=now,
-    )  # fmt: skip
-    said = settle.statement(draft)
-    if any(abs(int(amount)) >= _COUNTED_MAX for *_, amount in said["movements"]):
-        raise AccountingError(f"what it comes to cannot be counted: is the rate of {currency} in {pay_currency} right?")
-    text = settle.payload(said)
-    conn.execute(insert(SETTLEMENTS), [{
-        "id": settlement_id, "centre_id": centre, "currency": currency, "starts_at": start, "ends_at": end,
-        "revision": revision, "statement": text.decode(), "sha256": hashlib.sha256(text).hexdigest(), "drawn_at": now,
-    }])  # fmt: skip
-    return one(conn, settlement_id)
-
-
-def _open_entries(conn: Connection, centre: str, currency: str, end: datetime) -> Any:
-    """Entries that earned (or took back) something for a centre, and that no live statement has."""
-    # The account's number, not a query for it: so PostgreSQL's planner knows that it is on half of all entries.
-    account = select(ACCOUNTS.c.id).where(ACCOUNTS.c.code == payable(centre), ACCOUNTS.c.commodity == currency)
-    taken = (
-        select(ITEMS.c.entry_id)
-        .outerjoin(ENDS, ENDS.c.settlement_id == ITEMS.c.settlement_id)
-        .where(ITEMS.c.entry_id == ENTRIES.c.id, func.coalesce(ENDS.c.outcome, "") != "withdrawn")
-        .exists()
-    )
-    touched = select(POSTINGS.c.entry_id).where(POSTINGS.c.account_id.in_(conn.scalars(account).all()))
-    return [ENTRIES.c.id.in_(touched), ENTRIES.c.kind != KIND, ENTRIES.c.effective_at < end, ~taken]
-
-
-def _take_items(
-    conn: Connection, settlement_id: str, centre: str, currency: str, end: datetime, disputed: Sequence[str]
-) -> None:
-    query = select(literal(settlement_id), ENTRIES.c.id).where(*_open_entries(conn, centre, currency, end))
-    query = query.where(ENTRIES.c.idem_key.not_in(disputed)) if disputed else query
-    # In their order: else each finds its own place in the indices.
-    conn.execute(insert(ITEMS).from_select(["settlement_id", "entry_id"], query.order_by(ENTRIES.c.id)))
-    if conn.dialect.name == "postgresql":  # without it the planner takes a million items for a few
-        conn.exec_driver_sql(f"ANALYZE {ITEMS.name}")
-
-
-def still_open(conn: Connection, centre: str, currency: str, end: datetime, keys: Set[str]) -> set[str]:
-    """Which of these entries a statement until `end` would settle."""
-    query = select(ENTRIES.c.idem_key).where(*_open_entries(conn, centre, currency, end))
-    return set(conn.scalars(query.where(among(conn, ENTRIES.c.idem_key, keys))))
-
-
-def _held(conn: Connection, centre: str, currency: str, end: datetime, disputed: Mapping[str, str]) -> list[Held]:
-    mine = (ACCOUNTS.c.code == payable(centre)) & (ACCOUNTS.c.commodity == currency)
-    query = (
-        select(ENTRIES.c.idem_key, func.sum(-POSTINGS.c.amount))
-        .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
-        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
-        .where(*_open_entries(conn, centre, currency, end), mine, ENTRIES.c.idem_key.in_(sorted(disputed)))
-        .group_by(ENTRIES.c.idem_key)
-        .order_by(ENTRIES.c.idem_key)
-    )
-    found = [Held(key, int(amount), disputed[key]) for key, amount in conn.execute(query)]
-    if unknown := sorted(set(disputed) - {h.entry for h in found}):
-        raise AccountingError(f"not among what is to be settled: {', '.join(unknown)}")
-    return found
-
-
-def _items_sha256(conn: Connection, settlement_id: str) -> str:
-    """SHA-256 over the keys of the items, one on each line, in the order of their bytes."""
-    query = select(ENTRIES.c.idem_key).join(ITEMS, ITEMS.c.entry_id == ENTRIES.c.id)
-    keys = sorted(conn.scalars(query.where(ITEMS.c.settlement_id == settlement_id)))
-    return hashlib.sha256("".join(f"{key}\n" for key in keys).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- signatures, end, payment
@@ -323,7 +218,7 @@ def check_settlements(conn: Connection) -> list[str]:
         whole = sum((*summed.grades.values(), *summed.late.values()), Sums())
         if (whole.earned, whole.centre, whole.tax) != (
             int(said["earned"]), int(said["centre_share"]), int(said["tax"])
-        ) or _items_sha256(conn, s.id) != said["items_sha256"]:  # fmt: skip
+        ) or items_sha256(conn, s.id) != said["items_sha256"]:  # fmt: skip
             found.append(f"{s.id}: its items come to {whole}")
         kept = sum(int(fee["amount"]) for fee in said["fees"]) + int(said["withheld"]["amount"]) + int(said["net"])
         if kept + int(said["operator_keeps"]) + int(said["tax"]) != int(said["earned"]):

@@ -2325,7 +2325,7 @@ def check_credit(said, items, whole):
         n, net, tax = line["number"], -int(line["net_minor"]), -int(line["tax_minor"])
         before = whole.credited.setdefault((invoice["number"], n), [0, 0])
         of, after = billed.get(n, {"net_minor": 0, "tax_minor": 0}), before[0] + net
-        share = int(of["tax_minor"]) * after // int(of["net_minor"]) - before[1] if int(of["net_minor"]) else 0
+        share = away(int(of["tax_minor"]) * after, int(of["net_minor"])) - before[1] if int(of["net_minor"]) else 0
         exact = -(net + (tax if said["tax"]["inclusive"] else 0)) * minor(said)
         if net <= 0 or after > int(of["net_minor"]) or tax != share or int(line["amount_micro"]) != exact:
             whole.tell(f"{number}, line {n}: {net} + tax {tax} of {of['net_minor']} + {of['tax_minor']}, given back "

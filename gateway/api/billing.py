@@ -26,7 +26,7 @@ from gateway.api import billing_models as models
 from gateway.api import describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
-from gateway.api.projects import micro_of, project_row
+from gateway.api.projects import coins_of, micro_of, project_row
 from gateway.api.schemas import Instant
 from gateway.billing import closing
 from gateway.errors import Conflict, Invalid, NotFound, Problem
@@ -128,10 +128,10 @@ def top_up(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
     """
     wanted = read(models.TopUpIn, body)
     now = services.clock()
-    amount = micro_of(wanted.amount, "/amount")
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
+        amount = coins_of(wanted.amount, row.currency, "/amount")
         payment = Payment(new_id("y", now), wanted.payer, row.currency, amount, wanted.received_at, wanted.source,
                           wanted.reference)  # fmt: skip
         try:

@@ -74,12 +74,8 @@ class Once:
         with services.db.write() as conn:
             if self.key is None:
                 return make(conn)
-            row = _row(conn, self.person, self.key)
-            if row is not None:
-                if row.content_sha256 != self.key.content_sha256:
-                    raise _other_content()
-                answer: Mapping[str, Any] = json.loads(self._opened(row.body, seal))
-                return answer
+            if (before := self._before(conn, seal)) is not None:
+                return before
             answer = make(conn)
             text = json.dumps(answer)
             body = text if seal is None else b64encode(seal.seal(text, owner=self.key.key_sha256)).decode()
@@ -90,6 +86,20 @@ class Once:
             if taken is not None:  # the other one committed while we made ours: ours is rolled back
                 raise IdempotencyInFlight("The same request was answered just now.", remedy="Send it again.")
             return answer
+
+    def known(self, services: Services) -> Mapping[str, Any] | None:
+        """The answer that this key was given before, for who would work long for another one."""
+        with services.db.read() as conn:
+            return self._before(conn, None)
+
+    def _before(self, conn: Connection, seal: MasterKey | None) -> Mapping[str, Any] | None:
+        row = None if self.key is None else _row(conn, self.person, self.key)
+        if row is None or self.key is None:
+            return None
+        if row.content_sha256 != self.key.content_sha256:
+            raise _other_content()
+        answer: Mapping[str, Any] = json.loads(self._opened(row.body, seal))
+        return answer
 
     def _opened(self, body: str, seal: MasterKey | None) -> str:
         assert self.key is not None

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from accounting import store as books
 from accounting.errors import TariffOverlap
 from accounting.ledger import CORE_SECONDS, PEOPLE_COUNT
+from accounting.minor_units import micro_per_minor, plain
 from accounting.money import format_micro, is_currency, parse_amount
 from accounting.store import Exposure
 from accounting.store.prices import own_rule_problems
@@ -247,6 +248,17 @@ _FIELD_OF = (
 def _of_rule(text: str) -> Problem:
     pointer, remedy = next(((pointer, remedy) for word, pointer, remedy in _FIELD_OF if word in text), ("", ""))
     return Problem(pointer, text, "invalid", remedy)
+
+
+def coins_of(text: str, currency: str, pointer: str) -> int:
+    """Micro-units of money that moves: nobody transfers less than the smallest coin (a fen, a yen)."""
+    micro = micro_of(text, pointer)
+    if micro % micro_per_minor(currency):
+        problem = Problem(
+            pointer, f"{currency} has no such coin.", "invalid", f"Write it like {plain(1250, currency)}."
+        )
+        raise Invalid(f"{text} {currency} cannot be paid.", problems=(problem,))
+    return micro
 
 
 def _rule(r: PriceRule) -> dict[str, Any]:

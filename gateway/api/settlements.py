@@ -46,12 +46,16 @@ def draw(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = 
         raise Invalid("The period cannot be read.", problems=(problem,))
     disputed = {d.entry: d.reason for d in wanted.disputed}
 
-    def make(conn: Connection) -> Mapping[str, Any]:
-        drawn = settle.draw(services, conn, centre_id=wanted.centre, start=wanted.since, end=wanted.until,
-                            disputed=disputed, now=services.clock())  # fmt: skip
-        return settle.settlement_json(drawn)
+    once, now = Once.of(admin, idempotency_key, "POST /billing/settlements", body), services.clock()
+    if (before := once.known(services)) is not None:
+        return answer(before, 201)
+    prepared = settle.prepare(services, centre_id=wanted.centre, start=wanted.since, end=wanted.until,
+                              disputed=disputed, now=now)  # fmt: skip
 
-    return answer(Once.of(admin, idempotency_key, "POST /billing/settlements", body).made(services, make), 201)
+    def make(conn: Connection) -> Mapping[str, Any]:
+        return settle.settlement_json(settle.draw(services, conn, prepared, now=now))
+
+    return answer(once.made(services, make), 201)
 
 
 @router.get("/settlements/{settlement_id}", **describe.route(proof_answers.SignedStatement, refuses=(404,)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,13 +15,15 @@ from sqlalchemy import Connection
 from accounting.agreement import Agreement
 from accounting.errors import AccountingError
 from accounting.evidence.about import About
-from accounting.invoicing.dispute_store import entries_in_dispute
+from accounting.invoicing.dispute_store import disputes, entries_in_dispute
 from accounting.money import format_micro
 from accounting.parties import SigningKey
 from accounting.signing import BadSignature, key_id_of, sign_jws, verify_jws
-from accounting.store import contracts, settlements
+from accounting.store import contracts, drawing, settlements
+from accounting.store.drawing import Added
 from accounting.store.settlements import Settlement
 from gateway.billing import evidence, proofs
+from gateway.billing.cycles import no_search_for_cycles
 from gateway.errors import Conflict, Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
@@ -31,29 +34,65 @@ log = structlog.get_logger()
 KIND = "penstock-settlement"
 
 
-def draw(
-    services: Services, conn: Connection, *, centre_id: str, start: datetime, end: datetime,
-    disputed: Mapping[str, str], now: datetime,
-) -> Settlement:  # fmt: skip
-    """Draw a centre's statement and sign it for the operator; in a write transaction.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement that is added up, and the disputes of payers that it was added up with."""
+
+    added: Added
+    disputes: tuple[str, ...]
+
+
+@no_search_for_cycles()
+def prepare(
+    services: Services, *, centre_id: str, start: datetime, end: datetime, disputed: Mapping[str, str], now: datetime
+) -> Prepared:
+    """Put what a centre's statement settles on it, and add it up: nobody waits for longer than one part takes.
 
     What payers dispute is held back by itself, beside what `disputed` names; the next statement takes it up again.
     """
-    agreement = _agreement(conn, centre_id, end)
-    by_payers = entries_in_dispute(conn, agreement.site_ids)
-    waiting = settlements.still_open(conn, centre_id, agreement.currency, end, by_payers.keys())
-    disputed = {key: why for key, why in by_payers.items() if key in waiting} | dict(disputed)
     try:
-        drawn = settlements.draw(conn, agreement, settlement_id=new_id("s", now), start=start, end=end,
-                                 disputed=disputed, now=now)  # fmt: skip
+        with services.db.read() as conn:
+            agreement = _agreement(conn, centre_id, end)
+            live = _live_disputes(conn, agreement)
+            by_payers = entries_in_dispute(conn, agreement.site_ids)
+            waiting = drawing.still_open(conn, centre_id, agreement.currency, end, by_payers.keys())
+            disputed = {key: why for key, why in by_payers.items() if key in waiting} | dict(disputed)
+            chosen = drawing.choose(conn, agreement, settlement_id=new_id("s", now), start=start, end=end,
+                                    disputed=disputed)  # fmt: skip
+        for part in chosen.parts:
+            with services.db.write() as conn:
+                drawing.take(conn, chosen, part)
+        with services.db.read() as conn:
+            return Prepared(drawing.add_up(conn, chosen), live)
     except AccountingError as exc:
         raise Conflict(str(exc)) from exc
+
+
+def draw(services: Services, conn: Connection, prepared: Prepared, *, now: datetime) -> Settlement:
+    """Keep a statement that was added up and sign it for the operator; in a write transaction, which it holds shortly.
+
+    Raises `Conflict` where a dispute, the agreement or another statement came in between: it is to be drawn again.
+    """
+    chosen = prepared.added.chosen
+    agreement, centre_id = chosen.agreement, chosen.agreement.centre_id
+    now_agreed = _agreement(conn, centre_id, chosen.end)
+    if now_agreed != agreement or _live_disputes(conn, agreement) != prepared.disputes:
+        raise Conflict("A dispute or the agreement changed while this was added up.", remedy="Draw it again.")
+    try:
+        drawn = drawing.complete(conn, prepared.added, now=now)
+    except AccountingError as exc:
+        raise Conflict(str(exc), remedy="Draw it again." if isinstance(exc, drawing.Changed) else "") from exc
     key = evidence.operator_key(services, conn, "statement", agreement.operator_id, now)
     contracts.add_key(conn, agreement.operator_id, SigningKey(key.id, "Ed25519", key.public, now))
     jws = sign_jws(drawn.statement.encode(), private=key.private.private_bytes_raw(), key_id=key.id, kind=KIND)
     settlements.add_signature(conn, drawn.id, "operator", key_id=key.id, jws=jws, now=now)
     log.info("settlement_drawn", settlement=drawn.id, centre=centre_id, net=drawn.said["net"])
     return settlements.one(conn, drawn.id)
+
+
+def _live_disputes(conn: Connection, agreement: Agreement) -> tuple[str, ...]:
+    """What payers dispute of the work of the agreement's sites."""
+    return tuple(d.id for site in agreement.site_ids for d in disputes(conn, site_id=site) if d.live)
 
 
 def _agreement(conn: Connection, centre_id: str, end: datetime) -> Agreement:

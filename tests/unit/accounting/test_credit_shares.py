@@ -20,7 +20,7 @@ from accounting.invoicing.invoice import Document
 from accounting.ledger import CREDITS, Entry, payable
 from accounting.meter import CENTRE, OPERATOR, Bears
 from accounting.signing import sign_jws
-from accounting.store import settlements
+from accounting.store import drawing, settlements
 from accounting.usage import Meter
 from gateway.db import Database
 from tests.unit.accounting import test_settlement
@@ -66,8 +66,8 @@ def settle(db: Database, agreed: Agreement, number: int) -> settlements.Settleme
     """Draw and agree the statement until the end of November, as the gateway does."""
     with db.write() as conn:
         held = dispute_store.entries_in_dispute(conn, agreed.site_ids)
-        open_ = settlements.still_open(conn, "centre", "CNY", NOVEMBER.end, held.keys())
-        drawn = settlements.draw(conn, agreed, settlement_id=f"s{number}", start=OCTOBER.start, end=NOVEMBER.end,
+        open_ = drawing.still_open(conn, "centre", "CNY", NOVEMBER.end, held.keys())
+        drawn = drawing.draw(conn, agreed, settlement_id=f"s{number}", start=OCTOBER.start, end=NOVEMBER.end,
                                  disputed={k: w for k, w in held.items() if k in open_}, now=NOW)  # fmt: skip
         for side in ("operator", "centre"):
             key = Ed25519PrivateKey.from_private_bytes(side.encode().ljust(32))

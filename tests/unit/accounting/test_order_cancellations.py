@@ -266,6 +266,17 @@ def test_of_a_subscription_of_whole_months_those_to_come_are_not_given_and_this_
     db.dispose()
 
 
+def test_runs_within_a_trial_cost_nothing_and_those_after_it_do(db: Database) -> None:
+    place(db, replace(BLOCK, kind="trial", price_micro=0, ends_at=T0 + timedelta(days=1)))
+    with db.write() as conn:
+        books.add_tariff(conn, PriceRule(0, "CNY", 360_000, T0 - timedelta(days=99)), now=T0)
+        book(conn, range(3))
+    assert on(db, "project:p1:usage") == 0 and (left(db) or 0) < BLOCK.amount
+    with db.read() as conn:
+        [free] = discounts(conn)
+    assert (free.numerator, free.valid_from, free.valid_to) == (0, T0, T0 + timedelta(days=1))
+
+
 def test_a_trial_is_taken_back(db: Database) -> None:
     place(db, replace(BLOCK, kind="trial", price_micro=0))
     cancel(db)

@@ -25,7 +25,7 @@ from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
 from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.settle import Rate, Sums, legs
-from accounting.store import contracts, settlements
+from accounting.store import contracts, drawing, settlements
 from accounting.store.schema import ENTRIES
 from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint, open_books
@@ -70,7 +70,7 @@ def db(db_url: str) -> Iterator[Database]:
 
 
 def draw(conn: Connection, number: int, *, agreement: Agreement = AGREEMENT, **disputed: str) -> settlements.Settlement:
-    return settlements.draw(conn, agreement, settlement_id=f"s{number}", start=MONTH[0], end=MONTH[1],
+    return drawing.draw(conn, agreement, settlement_id=f"s{number}", start=MONTH[0], end=MONTH[1],
                             disputed=disputed, now=T0 + timedelta(days=30 + number))  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_nothing_is_settled_twice_and_late_corrections_come_with_the_next(db: Da
         first = agree(conn, draw(conn, 1)).said
         book(conn, [8], ElapsedRaw="50")  # a correction of November that comes in December
         december = (MONTH[1], MONTH[1] + timedelta(days=31))
-        second = settlements.draw(conn, AGREEMENT, settlement_id="s2", start=december[0], end=december[1], disputed={},
+        second = drawing.draw(conn, AGREEMENT, settlement_id="s2", start=december[0], end=december[1], disputed={},
                                   now=T0 + timedelta(days=70)).said  # fmt: skip
         assert second["grades"] == []
         assert [line["entries"] for line in second["corrections_of_earlier_periods"]] == ["1"]
@@ -263,7 +263,7 @@ def test_a_statement_under_which_nothing_is_paid_fits_as_well(db: Database, veri
     """All of it is disputed, or was in an earlier one: its entry has one line, of 0."""
     with db.write() as conn:
         keys = set(conn.scalars(select(ENTRIES.c.idem_key)))
-        waiting = settlements.still_open(conn, "c1", "CNY", MONTH[1], keys)
+        waiting = drawing.still_open(conn, "c1", "CNY", MONTH[1], keys)
         found = draw(conn, 1, **dict.fromkeys(waiting, "node n3"))
         assert found.said["movements"] == [["centre:c1:payable", "CNY", "0"]]
         agree(conn, found)

@@ -315,3 +315,15 @@ def test_a_discount_is_no_surcharge(client: httpx.Client, operator: dict[str, st
     refused = client.post("discounts", json=asked, headers=operator)
     assert refused.status_code == 422 and refused.json()["errors"][0]["pointer"] == "/numerator"
     assert client.post("discounts", json=asked | {"numerator": 10}, headers=operator).status_code == 201
+
+
+@pytest.mark.parametrize(("path", "more"), [
+    ("billing/top-ups", {"payer": "uni", "reference": "TT-9", "received_at": "2026-11-20T00:00:00Z"}),
+    ("billing/refunds", {"reason": "asked for it"}),
+])  # fmt: skip
+def test_no_money_of_less_than_a_coin_comes_in_or_goes_out(
+    client: httpx.Client, operator: dict[str, str], path: str, more: dict[str, str]
+) -> None:
+    refused = client.post(path, json={"project": "demo", "amount": "0.005"} | more, headers=operator)
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["errors"][0]["remedy"] == "Write it like 12.50."
