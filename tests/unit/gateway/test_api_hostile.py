@@ -56,6 +56,11 @@ BODIES: dict[str, bytes] = {
     "a start before all time": with_("attributes.start_time", "0001-01-01T00:00:00+14:00"),
     "a start after all time": with_("attributes.start_time", "9999-12-31T23:59:59-12:00"),
     "a start as a number": with_("attributes.start_time", 1e300),
+    "a moment beyond all calendars in a directive": json.dumps({
+        "script": "#!/bin/sh\n#SBATCH --begin=9999-12-31T23:59:59-14:00\ntrue\n", "attributes": {"duration": 60},
+    }).encode(),
+    "a task's output of a job without tasks": with_("stdout_path", "out.{task}"),
+    "an output under a sign of ours": with_("stderr_path", "out.{native}"),
     "a NUL in the name": with_("name", "a\0b"),
     "a NUL in a tag": with_("tags", {"k": "\0"}),
     "a NUL in a tag's key": with_("tags", {"k\0": "v"}),
