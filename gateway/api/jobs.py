@@ -190,7 +190,7 @@ async def log(
     """What it printed, by byte offset; with `follow` or `Accept: text/event-stream` as it comes.
 
     Events: `chunk` {data, offset, next}, `stale` (the site does not answer; it is tried again), `restart` (written
-    anew, from byte 0), `end`. The id of each is the byte to go on from.
+    anew, or shorter than the byte asked for: from byte 0), `end`. The id of each is the byte to go on from.
     """
     shared = streams.streams_of(request)
     try:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 AT_ONCE = 25
 # 64-bit columns hold what a job can cost and use at most, and sums of many of those.
 _HOLD_MAX = 2**56
+_CORES_MAX = 2**31 - 1  # of one task: a 32-bit column
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _ready(services: Services, facts: Facts, person: Person, body: bytes, key: I
         return earlier
     wish = _read(services, facts.conn, person, body)
     prepared = request.prepare(services, facts, person, wish.spec(), project=wish.project, now=services.clock())
-    if max(prepared.holds.values(), default=0) > _HOLD_MAX:
+    if max(prepared.holds.values(), default=0) > _HOLD_MAX or prepared.cores_charged > _CORES_MAX:
         problem = Problem("/resources", "This is more than any centre has.", "over_limit", "Ask for less.")
         raise Invalid("The job has 1 problem: it asks for more than can be counted.", problems=(problem,))
     return _Ready(Wanted(person, prepared, key))

@@ -72,6 +72,11 @@ def _texts(spec: JobSpec) -> list[Problem]:
                 problems.append(Problem(pointer, "A line break is not allowed here.", "invalid", "Remove it."))
             elif not text:
                 problems.append(Problem(pointer, "This is empty.", "invalid", "Leave the field out."))
+    for pointer in ("/stdout_path", "/stderr_path"):
+        path = named[pointer] or ""
+        if "{native}" in path or ("{task}" in path and spec.array is None):
+            detail = "{task} is of an array, and {native} is a sign of ours: the file could not be found again."
+            problems.append(Problem(pointer, detail, "invalid", "Choose another name."))
     if len(spec.name) > NAME_CHARS_MAX:
         problems.append(Problem("/name", f"The name is longer than {NAME_CHARS_MAX} characters.", "too_long"))
     for key in spec.environment:

@@ -92,10 +92,15 @@ class EventFeed:
                 self._watched.pop(job_id, None)
 
     async def follow(self, job_id: str, after: int) -> AsyncGenerator[list[dict[str, Any]]]:
-        """Batches of events behind the n-th, until the job has ended and all is told; empty ones are ticks."""
+        """Batches of events behind the n-th, until the job has ended and all is told; empty ones are ticks.
+
+        A number that the job has not reached is of another job, or of before a restore: all is told.
+        """
         with self.watching(job_id) as watched:
             while True:
                 news = watched.news
+                if watched.head is not None and after > watched.head.last_event:
+                    after = 0
                 batch = watched.after(after)
                 if batch is None:
                     batch = await self._run(lambda n=after: self._fetch(job_id, n))  # type: ignore[misc]

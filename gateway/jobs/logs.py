@@ -23,7 +23,7 @@ from gateway.jobs.lifecycle import FINAL
 from gateway.jobs.repository import ATTEMPTS, JOBS, Owner
 from gateway.services import Services
 from site_adapters.errors import NotFound as NoFile
-from site_adapters.errors import SiteClosed, SiteError
+from site_adapters.errors import Refused, SiteClosed, SiteError
 from site_adapters.transport import FileChunk
 from site_adapters.types import SiteAccount
 
@@ -101,6 +101,9 @@ class SiteReaders:
             return await asyncio.wait_for(asyncio.wrap_future(work), _DEADLINE_S)
         except NoFile as exc:
             raise NotFound("There is no output file.", remedy="The job may not have started.") from exc
+        except Refused as exc:
+            remedy = "Name an output that is a file of your own, and may be read."
+            raise NotFound(f"There is no output to read: {exc}", remedy=remedy) from exc
         except SiteClosed as exc:
             raise SiteClosedError(f"{place.site_id}: {exc}") from exc
         except TimeoutError as exc:
@@ -151,6 +154,7 @@ class _Tail:
     start: int = 0
     data: bytearray = field(default_factory=bytearray)
     round: int = 0
+    size: int = 0  # of the file, when it was last read
     opened: bool = False
     ended: bool = False
     trouble: str = ""
@@ -166,6 +170,7 @@ class _Tail:
 
     def take(self, chunk: FileChunk) -> bool:
         """Keep what was read; True where it was anything new."""
+        self.size = chunk.size
         if chunk.size < self.end:  # somebody truncated the file
             self.start, self.data, self.opened, self.round = 0, bytearray(), False, self.round + 1
             return True
@@ -252,6 +257,9 @@ class LogFeed:
                 news, ended = tail.news, tail.ended
                 if tail.round != began:
                     began, at = tail.round, 0
+                    yield Piece("restart", 0)
+                if tail.opened and at > tail.size:  # the id is of an earlier attempt, which wrote another file
+                    at = 0
                     yield Piece("restart", 0)
                 text, at = await self._piece(place, tail, at, last=ended)
                 if text:

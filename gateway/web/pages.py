@@ -1,7 +1,10 @@
-"""Pages for people: sign in with a token, see jobs, one job with its script, log and charge, sites and their lines."""
+"""Pages for people: sign in with a token, see jobs, one job with its script and charge, sites and their lines."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -35,6 +38,13 @@ _PAGES = Environment(
     lstrip_blocks=True, extensions=["jinja2.ext.i18n"],
 )  # fmt: skip
 _LIMIT = 50
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",  # who goes back after signing out sees nothing
+}  # fmt: skip
+# What changes the order or the look of the text around it, and shows nothing itself.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 
 
 @router.get("/static/{name}")
@@ -43,6 +53,12 @@ def static(name: str) -> Response:
     if name != "style.css":
         raise NotFound("There is no such file.")
     return FileResponse(_HERE / "static" / name, media_type="text/css")
+
+
+@router.get("/favicon.ico")
+def icon() -> Response:
+    """Browsers ask for one, and complain where there is none."""
+    return Response(status_code=204)
 
 
 @router.get("/")
@@ -58,6 +74,7 @@ def login_form(request: Request) -> Response:
 @router.post("/login")
 def login(request: Request, services: Svc, token: Annotated[str, Form(max_length=200)]) -> Response:
     """Keep the token in a cookie that scripts cannot read and other sites cannot send."""
+    _same_origin(request)  # nobody is signed in as somebody else by a page of theirs
     try:
         request.app.state.doorkeeper.person(token.strip())
     except GatewayError as exc:
@@ -153,6 +170,12 @@ def _same_origin(request: Request) -> None:
         raise Forbidden("This form was not sent from a page of ours.")
 
 
+def _called(job: Mapping[str, Any]) -> str:
+    """What a job is called on a page: its name, where there is anything to be seen of it."""
+    name = _UNSEEN.sub(" ", job["name"]).strip()
+    return name if any(unicodedata.category(sign)[0] not in "ZC" for sign in name) else str(job["id"])
+
+
 def _moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}" if at is not None else "–"
 
@@ -164,10 +187,9 @@ def _page(request: Request, name: str, person: Person | None, *, status: int = 2
     pages.install_gettext_callables(translate.gettext, translate.ngettext, newstyle=True)  # type: ignore[attr-defined]
     told = partial(said, translate=partial(texts.said, language=language))
     html = pages.get_template(name).render(
-        person=person, language=language, path=request.url.path, said=told, moment=_moment, **values
+        person=person, language=language, path=request.url.path, said=told, moment=_moment, called=_called, **values
     )
-    answer = HTMLResponse(html, status)
-    answer.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
+    answer = HTMLResponse(html, status, _HEADERS)
     if request.query_params.get("lang") == language:
         answer.set_cookie("penstock_lang", language, samesite="lax", max_age=31536000)
     return answer

@@ -41,7 +41,8 @@ def _known_pattern(path: str, submission: Submission) -> str:
     """Slurm's own signs in a path, as far as we can find the file again: %j %A %a %x %u %%."""
 
     def one(match: re.Match[str]) -> str:
-        signs = {"j": "{native}", "A": "{native}", "a": "{task}", "x": submission.site_name,
+        task = "{task}" if submission.spec.array is not None else "4294967294"  # as slurmd writes it then
+        signs = {"j": "{native}", "A": "{native}", "a": task, "x": submission.site_name,
                  "u": submission.account.username, "%": "%"}  # fmt: skip
         if match[1] or match[2] not in signs:
             raise Refused(f"{match[0]} in an output path cannot be followed; use %j, %A, %a, %x or %u", code="path")
@@ -51,7 +52,9 @@ def _known_pattern(path: str, submission: Submission) -> str:
 
 
 def _pattern(path: str) -> str:
-    """A path as sbatch reads it."""
+    """A path as sbatch reads it: a backslash makes it read no signs, and it is left out of the name."""
+    if "\\" in path:
+        raise Refused("sbatch takes no backslash in an output path", code="path")
     return path.replace("%", "%%").replace("{task}", "%a").replace("{native}", "%A")
 
 

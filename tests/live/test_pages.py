@@ -170,3 +170,45 @@ def test_the_reference_of_the_api_is_drawn_from_our_own_files(page: Page) -> Non
     page.get_by_text("/api/v2/jobs", exact=True).first.wait_for()
     assert len(asked) >= 4
     assert {urlsplit(url).netloc for url in asked if url.startswith("http")} == {urlsplit(page.url).netloc}
+
+
+def test_names_of_others_neither_hide_nor_widen_the_page(page: Page, gateway: Gateway) -> None:
+    """A name of 255 signs made the list 3,019 px wide; one of spaces alone was a link that nobody could click."""
+    page.set_viewport_size({"width": 360, "height": 640})
+    unseen = gateway.submit("local", name=" \u200b ")
+    turned = gateway.submit("local", name="turned \u202eround")
+    long = gateway.submit("local", name="x" * 255)
+    gateway.tick("dispatch")
+    sign_in(page, gateway.secret)
+    page.wait_for_url("**/jobs")
+
+    assert page.get_by_role("link", name=unseen).is_visible()
+    assert page.get_by_role("link", name="turned round").is_visible()
+    for path in ("/jobs", f"/jobs/{long}", f"/jobs/{turned}"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+
+
+def test_nobody_is_signed_in_by_a_form_of_another_site(page: Page, gateway: Gateway) -> None:
+    page.goto("/login")
+    target = page.url
+    page.goto("about:blank")
+    page.set_content(f"<form method=post action={target}><input name=token value={gateway.secret}><button>go</button>")
+    with page.expect_navigation():
+        page.get_by_role("button", name="go").click()
+
+    assert page.get_by_role("alert").inner_text()
+    assert page.context.cookies() == []
+
+
+def test_who_goes_back_after_signing_out_sees_nothing(page: Page, gateway: Gateway) -> None:
+    job_id = gateway.submit("local", name="secret wind")
+    sign_in(page, gateway.secret)
+    page.wait_for_url("**/jobs")
+    page.goto(f"/jobs/{job_id}")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/login")
+
+    page.go_back()
+
+    assert "secret wind" not in page.content()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from sqlalchemy import func, select
 from structlog.testing import capture_logs
 
 from gateway.jobs.repository import JOBS
-from tests.builders import Gateway
+from tests.builders import Gateway, api, compose_gateway, link, local_site, people
 from tests.lab.slurm import wait_for
 
 TRUE: dict[str, Any] = {"executable": "/bin/true", "attributes": {"duration": 60}}
@@ -56,6 +57,11 @@ BODIES: dict[str, bytes] = {
     "a start before all time": with_("attributes.start_time", "0001-01-01T00:00:00+14:00"),
     "a start after all time": with_("attributes.start_time", "9999-12-31T23:59:59-12:00"),
     "a start as a number": with_("attributes.start_time", 1e300),
+    "a moment beyond all calendars in a directive": json.dumps({
+        "script": "#!/bin/sh\n#SBATCH --begin=9999-12-31T23:59:59-14:00\ntrue\n", "attributes": {"duration": 60},
+    }).encode(),
+    "a task's output of a job without tasks": with_("stdout_path", "out.{task}"),
+    "an output under a sign of ours": with_("stderr_path", "out.{native}"),
     "a NUL in the name": with_("name", "a\0b"),
     "a NUL in a tag": with_("tags", {"k": "\0"}),
     "a NUL in a tag's key": with_("tags", {"k\0": "v"}),
@@ -83,6 +89,20 @@ BODIES: dict[str, bytes] = {
         "attributes": {"duration": 315_000_000},
     }).encode(),
 }  # fmt: skip
+
+
+def test_more_cores_than_a_column_holds_are_refused_though_they_could_be_paid(tmp_path: Path, db_url: str) -> None:
+    """At a centre whose queues nobody knows yet: neither a limit nor a price stands before the database."""
+    site = local_site(tmp_path)
+    gateway = people(compose_gateway(tmp_path, db_url, site), credit=10**9)
+    link(gateway, site)
+    body = json.dumps({**TRUE, "resources": {"process_count": 2**31 - 1, "cpu_cores_per_process": 2}})
+
+    with api(gateway) as client:
+        answer = client.post("/jobs", content=body)
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["code"] == "over_limit"
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/jobs:plan"])
