@@ -261,7 +261,7 @@ def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int 
 
 @billing.command()
 @click.argument("invoice")
-@click.argument("kind", type=click.Choice(("write-off", "deposit", "set-off", "refund")))
+@click.argument("kind", type=click.Choice(("write-off", "deposit", "voucher", "set-off", "refund")))
 @click.option("--amount", help="All that can be, if left out; of a write-off a negative one takes it back")
 @click.option("--source", help="Of a set-off: the document whose credit pays INVOICE")
 @click.option("--reason", required=True)
@@ -276,7 +276,7 @@ def clear(invoice: str, kind: str, amount: str | None, source: str | None, reaso
 @click.option("--invoice", help="Only those of this document")
 @json_option
 def clearings(invoice: str | None, as_json: bool) -> int:
-    """What was written off, paid by deposits, set off and paid back (operator)."""
+    """What was written off, paid by deposits and vouchers, set off and paid back (operator)."""
     return _list(_get("billing/clearings", invoice=invoice), as_json, {
         "id": "ID", "invoice": "INVOICE", "kind": "KIND", "amount": "AMOUNT", "currency": "", "source": "SOURCE",
         "state": "STATE", "reason": "REASON",
