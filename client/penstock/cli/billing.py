@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
@@ -26,13 +27,13 @@ def _get(path: str, **params: Any) -> dict[str, Any]:
         return api.get(path, **params)
 
 
-def _post(path: str, body: dict[str, Any], as_json: bool, told: str) -> int:
+def _post(path: str, body: dict[str, Any], as_json: bool, told: str, **more: str) -> int:
     with client() as api:
         made = api.post(path, {k: v for k, v in body.items() if v is not None})
     if as_json:
         emit(made)
     else:
-        click.echo(tr(told, **made))
+        click.echo(tr(told, **made | more))
     return report.OK
 
 
@@ -137,6 +138,28 @@ def _budget_row(b: dict[str, Any]) -> list[str]:
     span = month_in(b["span_start"], b["zone"]) if b["span"] == "month" else tr("all time")
     return [b["id"], b["amount"], b["commodity"], b["spent"], f"{percent:.1f}", span,
             ", ".join(map(str, b["thresholds"])), ", ".join(map(str, b["reached"])) or "–", end]  # fmt: skip
+
+
+@billing.command()
+@click.argument("code")
+@click.argument("amount")
+@click.option("--currency", default="CNY", show_default=True)
+@click.option("--core-hours", is_flag=True, help="The amount is core-hours")
+@click.option("--until", help="Until when it can be used, and what it gave is good, RFC 3339")
+@json_option
+def voucher(code: str, amount: str, currency: str, core_hours: bool, until: str | None, as_json: bool) -> int:
+    """A voucher CODE of 8 signs or more that is worth AMOUNT once (operator); `clear` lets money of it pay a bill."""
+    unit = 3600 if core_hours else 1_000_000
+    try:
+        whole = Decimal(amount) * unit
+    except InvalidOperation:
+        whole = Decimal("NaN")
+    if not whole.is_finite() or whole <= 0 or whole != whole.to_integral_value():
+        raise click.UsageError(tr("Write the amount as a number, like 50 or 12.50."))
+    body: dict[str, Any] = {"code": code, "amount": int(whole), "commodity": "core-seconds" if core_hours else currency}
+    shown = amount_of(body["commodity"], body["amount"])
+    return _post("vouchers", body | ({"expires_at": until} if until else {}), as_json, "{code}: {worth} {unit}",
+                 code=code, worth=shown[0], unit=shown[1])  # fmt: skip
 
 
 @billing.command()
