@@ -2,12 +2,13 @@
 
   write_off   a debt that nobody will pay      Dr operator:bad-debt         Cr payer:Y:receivable
   deposit     a top-up pays an invoice         Dr project:P:paid            Cr payer:Y:receivable
+  voucher     a voucher pays an invoice        Dr project:P:credit          Cr payer:Y:receivable
   set_off     a credit of the payer pays it    Dr payer:Y:receivable        Cr payer:Y:receivable
   refund      a credit is paid back            Dr payer:Y:receivable        Cr operator:cash
 
-A deposit, a set-off and a refund also move what is settled (`invoicing/postings.py`). A write-off does not: it is no
-new credit. A negative one takes a write-off back, so that what is paid after all finds its invoice. Tax stays as it was
-billed: what a tax office gives back of a bad debt is for the issuer's return, or a credit note.
+All but a write-off also move what is settled (`invoicing/postings.py`): a write-off is no new credit. A negative one
+takes a write-off back, so that what is paid after all finds its invoice. Tax stays as it was billed: what a tax office
+gives back of a bad debt is for the issuer's return, or a credit note.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from accounting.errors import FourEyes, PaymentRefused
 from accounting.invoicing.invoice import Document
 from accounting.invoicing.postings import payer_receivable, settled_micro, settled_postings
 from accounting.invoicing.store import load, may_spend_again
-from accounting.ledger import BAD_DEBT, CASH, Entry, Posting, paid
+from accounting.ledger import BAD_DEBT, CASH, Entry, Posting, credit, paid
 from accounting.minor_units import micro_per_minor, plain, to_micro
 from accounting.payments.store import lock_receivables, open_documents
+from accounting.payments.vouchers import keep_taken, shared_out, worth
 from accounting.store import book
 from accounting.store.alone import NEED_TWO, alone_micro
 from accounting.store.cleared import (
@@ -34,14 +36,15 @@ from accounting.store.cleared import (
     DEPOSIT,
     REFUND,
     SET_OFF,
+    VOUCHER,
     WRITE_OFF,
     written_off,
 )
 from accounting.store.payments import lock_prepaid, prepaid
-from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS
+from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS, lock
 from accounting.store.settled import DOCUMENTS, settled_minor
 
-KINDS = (WRITE_OFF, DEPOSIT, SET_OFF, REFUND)
+KINDS = (WRITE_OFF, DEPOSIT, VOUCHER, SET_OFF, REFUND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +126,11 @@ def set_off_open(conn: Connection, made: Document, *, new_id: Callable[[], str],
     credits = {d.number: -d.open_minor for d in found if d.open_minor < 0}
     for invoice in (d for d in found if d.open_minor > 0):
         left = invoice.open_minor
-        for source, credit in credits.items():
-            if amount := min(left, credit):
+        for source, there in credits.items():
+            if amount := min(left, there):
                 asked = Clearing(new_id(), SET_OFF, invoice.number, f"{source} gave it back", by, amount, source)
                 request_clearing(conn, asked, four_eyes_micro=0, now=now)
-                left, credits[source] = left - amount, credit - amount
+                left, credits[source] = left - amount, there - amount
 
 
 def clearings(conn: Connection, document: str | None = None) -> list[Any]:
@@ -169,7 +172,7 @@ def _checked(conn: Connection, wanted: Clearing) -> _Decided:
     if (wanted.kind == SET_OFF) != (wanted.source is not None):
         raise PaymentRefused("a set-off names the document with the credit, and nothing else does")
     if wanted.source is not None:
-        source, credit = _standing(conn, wanted.source)
+        source, its_credit = _standing(conn, wanted.source)
         if _parties(source) != _parties(document):
             raise PaymentRefused(f"{source.number} is not of the same issuer, payer and currency")
     low = 0
@@ -178,8 +181,12 @@ def _checked(conn: Connection, wanted: Clearing) -> _Decided:
     elif wanted.kind == DEPOSIT:
         lock_prepaid(conn, document.project_id, document.currency)
         high = min(left, deposit_left(conn, document))
+    elif wanted.kind == VOUCHER:
+        lock(conn, {"allocations"})
+        there = sum(voucher.micro for voucher in worth(conn, document.project_id, document.currency))
+        high = min(left, there // micro_per_minor(document.currency))
     elif source is not None:
-        high = min(left, -credit)
+        high = min(left, -its_credit)
     else:
         high = -left
     high = max(0, high)
@@ -218,11 +225,12 @@ def _post(conn: Connection, c: _Decided, now: datetime) -> int:
         return entry_id
     settled = _settled(conn, document, c.amount_minor)
     if c.source is None:
-        entry_id = _book(conn, c, "deposit_used", [(paid(document.project_id), micro), (owes, -micro)], (), now)
+        entry_id = _post_given(conn, c, settled, now)
         if settled:
             key = f"clearing:{c.id}:settled"
             moved = settled_postings(document, settled)
-            book(conn, [Entry(key, "deposit_settled", now, moved, document.number, linked_entry_id=entry_id)], now=now)
+            kind = f"{c.kind}_settled"
+            book(conn, [Entry(key, kind, now, moved, document.number, linked_entry_id=entry_id)], now=now)
         may_spend_again(conn, document, settled - micro)
         return entry_id
     back = _settled(conn, c.source, -c.amount_minor)
@@ -233,6 +241,21 @@ def _post(conn: Connection, c: _Decided, now: datetime) -> int:
     return entry_id
 
 
+def _post_given(conn: Connection, c: _Decided, settled: int, now: datetime) -> int:
+    """Book that a deposit, or vouchers, pay it: an entry for each voucher; the id of the first."""
+    owes, micro = payer_receivable(c.document.payer.id), to_micro(c.amount_minor, c.document.currency)
+    project = c.document.project_id
+    if c.kind == DEPOSIT:
+        return _book(conn, c, "deposit_used", [(paid(project), micro), (owes, -micro)], (), now)
+    ids = []
+    vouchers = worth(conn, project, c.document.currency)
+    for number, (voucher, part, net) in enumerate(shared_out(vouchers, micro, settled)):
+        legs = [(credit(project), part), (owes, -part)]
+        ids.append(_book(conn, c, "voucher_used", legs, (), now, more_key=f":{number}" if number else ""))
+        keep_taken(conn, ids[-1], voucher, part, net, now=now)
+    return ids[0]
+
+
 def _settled(conn: Connection, document: Document, minor: int) -> int:
     """What of the billed usage is settled (or no longer) by so much more."""
     before = settled_minor(conn, document.number)
@@ -240,9 +263,10 @@ def _settled(conn: Connection, document: Document, minor: int) -> int:
 
 
 def _book(
-    conn: Connection, c: _Decided, kind: str, legs: list[tuple[str, int]], more: tuple[Posting, ...], now: datetime
-) -> int:
-    key = f"clearing:{c.id}"
+    conn: Connection, c: _Decided, kind: str, legs: list[tuple[str, int]], more: tuple[Posting, ...], now: datetime,
+    *, more_key: str = "",
+) -> int:  # fmt: skip
+    key = f"clearing:{c.id}{more_key}"
     postings = (*(Posting(account, c.document.currency, amount) for account, amount in legs), *more)
     return book(conn, [Entry(key, kind, now, postings, f"{c.document.number}: {c.reason}"[:500])], now=now)[key]
 

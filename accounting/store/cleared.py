@@ -11,7 +11,8 @@ from accounting import tables
 from accounting.store.schema import core
 
 CLEARINGS, CLEARING_DECISIONS = core(tables.ClearingRow), core(tables.ClearingDecisionRow)
-WRITE_OFF, DEPOSIT, SET_OFF, REFUND = "write_off", "deposit", "set_off", "refund"
+WRITE_OFF, DEPOSIT, VOUCHER = "write_off", "deposit", "voucher"
+SET_OFF, REFUND = "set_off", "refund"
 
 
 def cleared_parts(as_of: datetime | None = None) -> Any:

@@ -204,10 +204,9 @@ def _line(conn: Connection, project_id: str, commodity: str) -> int:
         select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
         .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
         .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
-        .where(
-            ACCOUNTS.c.code == credit(project_id), ACCOUNTS.c.commodity == commodity, ENTRIES.c.kind == "credit_line"
-        )
-    )
+        .where(ENTRIES.c.kind == "credit_line", ACCOUNTS.c.code == credit(project_id),
+               ACCOUNTS.c.commodity == commodity)
+    )  # fmt: skip
     return -int(conn.scalar(query) or 0)
 
 

@@ -130,6 +130,7 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
             f"{money(charge.borne_micro)}, the centre is not paid "
             f"{money(charge.gross_micro - charge.amount_micro - charge.borne_micro)}"
         )
+    steps += [f"{payer} pays {money(part)} of it" for payer, part in (charge.payers or {}).items()]
     if charge.agreement_id is not None:
         steps.append(
             f"agreement {charge.agreement_id}/{charge.agreement_version}: "

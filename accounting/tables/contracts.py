@@ -191,7 +191,8 @@ class AllocationRow(Base):
 
 
 class AllocationEventRow(Base):
-    """What became of an allocation beyond use: `expired` (once), `transferred`, `canceled`."""
+    """What became of an allocation beyond use: `expired` (once), `transferred`, `canceled`, `paid` (an
+    invoice: `used` of its net, `amount` of its tax)."""
 
     __tablename__ = "allocation_event"
     __table_args__ = (Index("ix_allocation_event_allocation", "allocation_id"), HISTORY)

@@ -152,11 +152,12 @@ class Payments(_Out):
 
 
 class ClearingIn(_In):
-    """`write_off`: nobody will pay it (negative: taken back). `deposit`: the payer's top-ups pay it. `set_off`: the
-    credit of `source` pays it. `refund`: its credit is paid back. Without `amount`: all that can be."""
+    """`write_off`: nobody will pay it (negative: taken back). `deposit`: the payer's top-ups pay it. `voucher`: what
+    the project has redeemed pays it. `set_off`: the credit of `source` pays it. `refund`: its credit is paid back.
+    Without `amount`: all that can be."""
 
     invoice: Annotated[Plain, Field(min_length=1, max_length=32)]
-    kind: Literal["write_off", "deposit", "set_off", "refund"]
+    kind: Literal["write_off", "deposit", "voucher", "set_off", "refund"]
     amount: Annotated[Plain, Field(min_length=1, max_length=24)] | None = None
     source: Annotated[Plain, Field(min_length=1, max_length=32)] | None = None
     reason: Annotated[Plain, Field(min_length=3, max_length=500)]

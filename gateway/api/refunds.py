@@ -16,7 +16,7 @@ from gateway.api import describe
 from gateway.api.billing import four_eyes_micro
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Word, answer, read
 from gateway.api.idempotency import Once
-from gateway.api.projects import micro_of, project_row
+from gateway.api.projects import coins_of, project_row
 from gateway.identity.access import Verb
 from gateway.ids import new_id
 
@@ -30,10 +30,10 @@ def refund(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
     """Pay back what a project has neither used nor set aside (operator); of much a second operator decides."""
     wanted = read(models.RefundIn, body)
     now = services.clock()
-    amount = micro_of(wanted.amount, "/amount")
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = project_row(conn, admin, wanted.project, Verb.SEE_PROJECT)
+        amount = coins_of(wanted.amount, row.currency, "/amount")
         asked = DepositRefund(new_id("q", now), row.id, row.currency, amount, wanted.reason, admin.user_id)
         threshold = four_eyes_micro(conn, currency=row.currency, now=now)
         state = request_refund(conn, asked, four_eyes_micro=threshold, now=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
@@ -26,13 +27,13 @@ def _get(path: str, **params: Any) -> dict[str, Any]:
         return api.get(path, **params)
 
 
-def _post(path: str, body: dict[str, Any], as_json: bool, told: str) -> int:
+def _post(path: str, body: dict[str, Any], as_json: bool, told: str, **more: str) -> int:
     with client() as api:
         made = api.post(path, {k: v for k, v in body.items() if v is not None})
     if as_json:
         emit(made)
     else:
-        click.echo(tr(told, **made))
+        click.echo(tr(told, **made | more))
     return report.OK
 
 
@@ -99,6 +100,28 @@ def allocations(project: str, as_json: bool) -> int:
         rows.append((a["id"], amount, left, unit, a["source"], _cell(a["expires_at"])))
     table(rows, ("ALLOCATION", "AMOUNT", "LEFT", "IN", "FROM", "EXPIRES"))
     return report.OK
+
+
+@billing.command()
+@click.argument("code")
+@click.argument("amount")
+@click.option("--currency", default="CNY", show_default=True)
+@click.option("--core-hours", is_flag=True, help="The amount is core-hours")
+@click.option("--until", help="Until when it can be used, and what it gave is good, RFC 3339")
+@json_option
+def voucher(code: str, amount: str, currency: str, core_hours: bool, until: str | None, as_json: bool) -> int:
+    """A voucher CODE of 8 signs or more that is worth AMOUNT once (operator); `clear` lets money of it pay a bill."""
+    unit = 3600 if core_hours else 1_000_000
+    try:
+        whole = Decimal(amount) * unit
+    except InvalidOperation:
+        whole = Decimal("NaN")
+    if not whole.is_finite() or whole <= 0 or whole != whole.to_integral_value():
+        raise click.UsageError(tr("Write the amount as a number, like 50 or 12.50."))
+    body: dict[str, Any] = {"code": code, "amount": int(whole), "commodity": "core-seconds" if core_hours else currency}
+    shown = amount_of(body["commodity"], body["amount"])
+    return _post("vouchers", body | ({"expires_at": until} if until else {}), as_json, "{code}: {worth} {unit}",
+                 code=code, worth=shown[0], unit=shown[1])  # fmt: skip
 
 
 @billing.command()
@@ -241,7 +264,7 @@ def adjust(project: str, amount: str, reason: str, write_off: bool, charge: int 
 
 @billing.command()
 @click.argument("invoice")
-@click.argument("kind", type=click.Choice(("write-off", "deposit", "set-off", "refund")))
+@click.argument("kind", type=click.Choice(("write-off", "deposit", "voucher", "set-off", "refund")))
 @click.option("--amount", help="All that can be, if left out; of a write-off a negative one takes it back")
 @click.option("--source", help="Of a set-off: the document whose credit pays INVOICE")
 @click.option("--reason", required=True)
@@ -256,7 +279,7 @@ def clear(invoice: str, kind: str, amount: str | None, source: str | None, reaso
 @click.option("--invoice", help="Only those of this document")
 @json_option
 def clearings(invoice: str | None, as_json: bool) -> int:
-    """What was written off, paid by deposits, set off and paid back (operator)."""
+    """What was written off, paid by deposits and vouchers, set off and paid back (operator)."""
     return _list(_get("billing/clearings", invoice=invoice), as_json, {
         "id": "ID", "invoice": "INVOICE", "kind": "KIND", "amount": "AMOUNT", "currency": "", "source": "SOURCE",
         "state": "STATE", "reason": "REASON",

@@ -125,9 +125,10 @@ def invoices(
     if as_json:
         emit(found)
     elif number is None:
-        rows = [(d["number"], d["kind"].replace("_", " "), d["project"], month_that_begins(d["period_start"]),
-                 d["gross"], d["currency"], d["open"] or "–", local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
-        table(rows, ("NUMBER", "KIND", "PROJECT", "MONTH", "GROSS", "IN", "OPEN", "DUE"))
+        rows = [(d["number"], d["kind"].replace("_", " "), d["project"], d["payer"],
+                 month_that_begins(d["period_start"]), d["gross"], d["currency"], d["open"] or "–",
+                 local_time(d["due_at"])[:10]) for d in found]  # fmt: skip
+        table(rows, ("NUMBER", "KIND", "PROJECT", "PAYER", "MONTH", "GROSS", "IN", "OPEN", "DUE"))
     elif why is not None and bought:
         click.echo(bought)
     elif why is not None:
@@ -240,6 +241,7 @@ def _show(found: dict[str, Any]) -> None:
     kind = tr(found["kind"].replace("_", " "))
     corrects = tr(" for {invoice}", invoice=found["corrects"]) if found["corrects"] else ""
     click.echo(f"{found['number']}  {kind}{corrects}  {found['project']}  {found['reason']}".rstrip())
+    click.echo(tr("Billed to {payer}", payer=found["payer"]))
     rows = [(str(x["line"]), x["kind"], x["site"], x["user"], month_that_begins(x["service_start"]), str(x["runs"]),
              hours(x["core_seconds"]), x["net"], x["tax"]) for x in found["lines"]]  # fmt: skip
     table(rows, ("LINE", "KIND", "SITE", "USER", "MONTH", "RUNS", "CORE-HOURS", "NET", "TAX"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -67,9 +68,9 @@ def bill(month: str, project: str | None, as_json: bool) -> int:
     if as_json:
         emit(done)
         return report.OK
-    rows = [(d["number"], tr(d["kind"].replace("_", " ")), d["project"], d["net"], d["tax"], d["gross"], d["currency"])
-            for d in done["made"]]  # fmt: skip
-    table(rows, ("NUMBER", "KIND", "PROJECT", "NET", "TAX", "GROSS", "IN"))
+    rows = [(d["number"], tr(d["kind"].replace("_", " ")), d["project"], d["payer"], d["net"], d["tax"], d["gross"],
+             d["currency"]) for d in done["made"]]  # fmt: skip
+    table(rows, ("NUMBER", "KIND", "PROJECT", "PAYER", "NET", "TAX", "GROSS", "IN"))
     for refused in done["refused"]:
         click.echo(tr("Not billed: {project}: {why}", **refused))
     return report.FAILURE if done["refused"] else report.OK
@@ -127,6 +128,29 @@ def payer(project: str, entity: str, as_json: bool) -> int:
 
 
 @click.command()
+@click.argument("project")
+@click.argument("parts", nargs=-1, required=True, metavar="ENTITY=WEIGHT…")
+@click.option("--user-class", default="", help="Of prices that name a class of user")
+@click.option("--from", "since", help="From when on, RFC 3339; without it: now")
+@json_option
+def payers(project: str, parts: tuple[str, ...], user_class: str, since: str | None, as_json: bool) -> int:
+    """Share what PROJECT owes by weights, like uni=60 lab=40 (operator); each is billed for its part."""
+    weights = [(name, weight) for name, _, weight in (part.rpartition("=") for part in parts)]
+    if not all(name and weight.isdigit() for name, weight in weights):
+        raise click.UsageError(tr("Write each payer as ENTITY=WEIGHT, like uni=60."))
+    body: dict[str, Any] = {"payers": [{"payer": name, "weight": int(weight)} for name, weight in weights],
+                            "user_class": user_class}  # fmt: skip
+    with client() as api:
+        made = api.post(f"projects/{quote(project)}/terms", body | ({"valid_from": since} if since else {}))
+    if as_json:
+        emit(made)
+    else:
+        told = ", ".join(f"{name} {weight}" for name, weight in weights)
+        click.echo(tr("what {project} owes is shared: {parts}", project=project, parts=told))
+    return report.OK
+
+
+@click.command()
 @click.argument("kind", type=click.Choice(["focus", "ogf-ur", "general-ledger"]))
 @click.argument("month", metavar="YYYY-MM")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
@@ -144,4 +168,4 @@ def export(kind: str, month: str, output: Path, project: str | None, zone: str, 
         return fetched(api, f"billing/exports/{kind}", output, month=month, zone=zone, project=project, format=form)
 
 
-COMMANDS = (periods, period, bill, entity, tax_rule, payer, export)
+COMMANDS = (periods, period, bill, entity, tax_rule, payer, payers, export)

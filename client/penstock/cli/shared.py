@@ -176,8 +176,11 @@ def last_line(job: Job) -> str:
 def fetched(api: Client, path: str, file: Path, **params: Any) -> int:
     """Download to FILE, which is whole or not there, and say so on stderr."""
     part = file.with_name(file.name + ".part")
-    with part.open("wb") as out:
-        size = api.download(path, out, **params)
-    part.replace(file)
+    try:
+        with part.open("wb") as out:
+            size = api.download(path, out, **params)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
     print(tr("{file}: {size} bytes", file=file, size=size), file=sys.stderr)
     return 0

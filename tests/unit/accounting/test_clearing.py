@@ -26,6 +26,7 @@ from accounting.payments.clearing import Clearing, clearings, decide_clearing, r
 from accounting.payments.payment import BankTransaction
 from accounting.payments.store import import_payments, open_documents
 from accounting.payments.top_up_store import top_up
+from accounting.store import allocations
 from accounting.store.payments import Payment, refund
 from accounting.store.settled import PAID
 from gateway.db import Database
@@ -135,6 +136,46 @@ def test_a_deposit_pays_the_invoice_of_what_was_used_and_the_rest_goes_back(db: 
         found = trial_balance(conn)
         assert found["operator:cash"] == Decimal("38.16")
         assert found["project:r1:usage"] + found["project:r1:paid"] == 0
+
+
+def voucher(conn: Connection, code: str, micro: int, expires_at: datetime | None = None) -> None:
+    allocations.add_voucher(conn, code, commodity="CNY", amount=micro, expires_at=expires_at, now=NOW)
+    allocations.redeem(conn, code, project_id="r1", now=NOW)
+
+
+def test_a_voucher_pays_an_invoice_once_and_is_no_credit_line(db: Database) -> None:
+    with db.write() as conn:
+        before = available(conn)
+        voucher(conn, "WELCOME-1", 10_000_000)
+        voucher(conn, "WELCOME-2", 5_000_000, expires_at=LATER)
+        assert available(conn) == before + 15_000_000
+        assert clear(conn, "voucher", 1200) == "posted"
+        assert owed(conn) == {"PS-000001": 2616}
+        assert available(conn) == before + 15_000_000 - 12_000_000 + 11_320_754  # its tax is paid by it too
+        found = trial_balance(conn)
+        assert found["payer:uni:receivable"] == Decimal("26.16")
+        assert clear(conn, "voucher") == "posted"
+        assert owed(conn) == {"PS-000001": 2316}
+        with pytest.raises(PaymentRefused, match="can be cleared as voucher"):
+            clear(conn, "voucher", 1)
+    with pytest.raises(AccountingError), db.write() as conn:
+        refund(conn, project_id="r1", currency="CNY", amount_micro=1, idem_key="q1", reason="end", now=NOW)
+    with db.write() as conn:
+        left = available(conn)
+        assert allocations.expire_due(conn, now=LATER) == 1
+        assert available(conn) == left  # all of it was spent
+        assert books.check_books(conn) == []
+
+
+def test_what_of_a_voucher_has_lapsed_pays_nothing(db: Database) -> None:
+    with db.write() as conn:
+        voucher(conn, "WELCOME-3", 50_000_000, expires_at=LATER)
+        assert clear(conn, "voucher", 500) == "posted"
+        allocations.expire_due(conn, now=LATER)
+        used = 36_000_000  # of the 50.00, before tax; the 0.28 of tax in the 5.00 lapse no more
+        assert clear(conn, "voucher", now=LATER) == "posted"
+        assert owed(conn) == {"PS-000001": 3816 - 500 - (used - 4_716_981) // 10_000}
+        assert books.check_books(conn) == []
 
 
 def test_only_the_payers_own_deposit_pays_its_invoice_and_only_what_is_left(db: Database) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import httpx
+from sqlalchemy import select
 
+from accounting.store.schema import CHARGES
 from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
 
@@ -70,6 +72,30 @@ def test_a_month_is_exported_to_files(
         assert (tmp_path / kind).read_text().startswith(begins)
     refused = ("billing", "export", "focus", billing.month, "-o", str(tmp_path / "x"), "--format", "csv")
     assert "general ledger" in type_(*refused, fails=True)
+    type_("billing", "export", "focus", billing.month, "-o", str(tmp_path / "x"), "--project", "nobodys", fails=True)
+    assert not list(tmp_path.glob("x*"))  # nor a part of it
+
+
+def test_a_bill_shared_by_two_and_a_voucher_are_typed(
+    gateway: Gateway, client: httpx.Client, operator: dict[str, str], type_: Type
+) -> None:
+    billing = Billing(gateway, client, operator)
+    type_("billing", "payers", "demo", "uni=60", "lab=40", "--from", "2026-01-01T00:00:00Z")
+    billing.work(36_000)
+    with gateway.services.db.read() as conn:
+        [(number, parts)] = conn.execute(select(CHARGES.c.id, CHARGES.c.payers)).all()
+    assert parts == {"uni": 2_160_000, "lab": 1_440_000}
+    assert "uni pays 2.16 CNY of it\nlab pays 1.44 CNY of it" in type_("billing", "explain", str(number))
+    assert "ENTITY=WEIGHT" in type_("billing", "payers", "demo", "uni:60", fails=True)
+
+    assert "12.50 CNY" in type_("billing", "voucher", "WELCOME-2026", "12.50")
+    assert "3.000 core-hours" in type_("billing", "voucher", "HOURS-2026", "3", "--core-hours")
+    for wrong in ("-1", "x", "0.0000001", "nan"):
+        assert "number" in type_("billing", "voucher", "WELCOME-2027", "--", wrong, fails=True)
+    for code in ("WELCOME-2026", "HOURS-2026"):
+        type_("billing", "redeem", code, "demo")
+    shown = type_("billing", "allocations", "demo")
+    assert "12.50" in shown and "3.000" in shown
 
 
 def test_a_month_names_the_orders_that_no_invoice_has(

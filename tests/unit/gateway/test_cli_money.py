@@ -65,8 +65,9 @@ def test_owner_reads_an_invoice_and_why_a_line_is_there(
     billing: Billing, cli: Callable[..., Result], tmp_path: Path
 ) -> None:
     [row] = [line for line in said(cli("invoices")).splitlines() if line.startswith("PS-")]
-    assert row.split()[:6] == ["PS-000001", "invoice", "demo", billing.month, "4.58", "CNY"]
+    assert row.split()[:7] == ["PS-000001", "invoice", "demo", "uni", billing.month, "4.58", "CNY"]
     text = said(cli("invoices", "PS-000001", "--pdf", str(tmp_path / "x.pdf"), "--lang", "zh"))
+    assert "Billed to uni" in text
     assert "Net 4.32 CNY + tax 0.26 CNY = 4.58 CNY" in text and "Open 4.58 CNY" in text
     assert (tmp_path / "x.pdf").read_bytes().startswith(b"%PDF-")
     why = said(cli("invoices", "PS-000001", "--why", "1"))
