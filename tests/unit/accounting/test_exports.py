@@ -230,7 +230,7 @@ def readings(draw: st.DrawFn) -> UsageRecord:
         elapsed_s=elapsed, core_seconds=draw(st.one_of(st.just(cores * elapsed), MUCH)), node_seconds=draw(MUCH),
         gpu_seconds=draw(MUCH), memory_mib_seconds=draw(MUCH), suspended_s=draw(st.integers(0, 10**6)),
         queue="cpu", qos=draw(st.sampled_from(["", "high"])), start_time=end - timedelta(seconds=elapsed), end_time=end,
-        estimated=draw(st.booleans()), units=draw(st.dictionaries(st.sampled_from(["shots", "量子"]), MUCH)),
+        estimated=draw(st.booleans()), units=draw(st.dictionaries(st.sampled_from(["shots", "qpu.min-utes_2"]), MUCH)),
         exclusive=draw(st.booleans()), requested_cores=draw(st.none() | COUNTS),
         cpus=draw(st.none() | st.just(cores * threads)), threads_per_core=threads,
     )  # fmt: skip
