@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from accounting import store as books
+from accounting.store.budgets import Standing as BudgetStanding
 from gateway.errors import Invalid, Problem
 from gateway.jobs import checks, grades, repository, request
 from gateway.services import Services
@@ -23,11 +24,13 @@ _PRICED_BY = frozenset({"queue_name", "qos"})
 class Checked:
     """A change that may be made: the columns of the job's row with it, and what must be held for it.
 
-    `holds` are by commodity; `estimate` is the most the job can use and cost, None where that is what it was.
+    `holds` are by commodity; `stop`: the budget that more of them is held of; `estimate` is the most the job can use
+    and cost, None where that is what it was.
     """
 
     columns: Mapping[str, Any]
     holds: Mapping[str, int] = field(default_factory=dict)
+    stop: BudgetStanding | None = None
     estimate: Mapping[str, Any] | None = None
 
 
@@ -53,7 +56,8 @@ def checked(
     if priced is None:
         return Checked(columns)
     columns |= {"queue": priced.queue, "cores_charged": priced.cores_charged, "duration_max": priced.duration_max}
-    return Checked(columns, priced.holds, _the_more_of(job.estimate or {}, priced.estimate))
+    stop = priced.stop if _more(conn, job, priced) else None
+    return Checked(columns, priced.holds, stop, _the_more_of(job.estimate or {}, priced.estimate))
 
 
 def made(job: Any, asked: Mapping[str, Any], queues: Sequence[Queue]) -> Mapping[str, Any]:
@@ -90,11 +94,18 @@ def _at_site(
     pointer = f"/attributes/{moved[0] if moved else 'duration'}"
     if isinstance(priced, Problem):
         return (*problems, replace(priced, pointer=pointer)), None
-    held = books.held_for(conn, job.id)
-    if any(amount > held.get(commodity, 0) for commodity, amount in priced.holds.items()):
-        spent = facts.budget_problems(job.project_id, now)
-        problems += tuple(replace(problem, pointer=pointer) for problem in spent)
+    more = _more(conn, job, priced)
+    if priced.stop is not None and more > max(0, priced.stop.left):
+        problems += (replace(request.budget_spent(priced.stop, more), pointer=pointer),)
     return problems, priced
+
+
+def _more(conn: Connection, job: Any, priced: request.Prepared) -> int:
+    """How much more is held of what the project's budget with a stop is in; 0: nothing, or there is none."""
+    if priced.stop is None:
+        return 0
+    commodity = priced.stop.budget.commodity
+    return max(0, priced.holds.get(commodity, 0) - books.held_for(conn, job.id).get(commodity, 0))
 
 
 def _of_this(asked: Mapping[str, Any], problems: Sequence[Problem]) -> tuple[Problem, ...]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert
 
 from accounting import store as books
 from accounting.store import budgets
+from accounting.store.budgets import Standing as BudgetStanding
 from gateway.db import table_of
 from gateway.errors import Conflict, Forbidden, IdempotencyMismatch, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
@@ -89,16 +90,15 @@ def accept_all(services: Services, conn: Connection, wanted: Sequence[Wanted], *
     # The balance row is the one that all submissions of a project meet at: last, so that it is locked briefly.
     holds = [books.Hold(want.prepared.project_id, job_id, want.prepared.holds) for job_id, want in new]
     books.place_holds(conn, holds, now=now)
-    _stay_in_budget(conn, [want.prepared for _, want in new])
+    _stay_in_budget(conn, [(want.prepared.stop, want.prepared.holds) for _, want in new])
     return accepted
 
 
-def _stay_in_budget(conn: Connection, jobs: Sequence[Prepared]) -> None:
-    """Refuse jobs by whose holds more would be spent and held than a budget with a stop says."""
-    stops = {job.stop.budget.project_id: job for job in jobs if job.stop is not None}
-    for job in stops.values():
-        if job.stop is not None and budgets.passed_since(conn, job.stop):
-            problem = budget_spent(job.stop, job.holds.get(job.stop.budget.commodity, 0))
+def _stay_in_budget(conn: Connection, held: Sequence[tuple[BudgetStanding | None, Mapping[str, int]]]) -> None:
+    """Refuse holds by which more would be spent and held than a budget with a stop says."""
+    for stop, holds in {stop.budget.project_id: (stop, holds) for stop, holds in held if stop is not None}.values():
+        if budgets.passed_since(conn, stop):
+            problem = budget_spent(stop, holds.get(stop.budget.commodity, 0))
             raise Invalid(f"The job has 1 problem: {problem.detail}", problems=(problem,))
 
 
@@ -141,6 +141,7 @@ def modify(services: Services, conn: Connection, person: Person, job_id: str, ch
     checked = changes.checked(services, conn, job, wanted, now)
     # Before the site is asked: what it may do then was checked against credit, whenever it does it.
     books.raise_hold(conn, project_id=job.project_id, job_id=job_id, amounts=checked.holds, now=now)
+    _stay_in_budget(conn, [(checked.stop, checked.holds)])
     held = {} if checked.estimate is None else {"estimate": checked.estimate}
     if job.phase == Phase.WAITING.value:
         repository.set_columns(conn, job_id, **asked_now(None), **checked.columns, **held)

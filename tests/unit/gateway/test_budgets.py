@@ -55,6 +55,20 @@ def test_eight_submissions_at_once_stay_within_a_budget(gateway: Gateway, client
     assert budget(client)["held"] == "1.08"
 
 
+def test_a_change_holds_no_more_than_a_budget_has_left(gateway: Gateway, client: httpx.Client) -> None:
+    ok(client.post("billing/budgets", json={"project": "demo", "amount": "0.30", "stop": True}), 201)
+    half = HOUR | {"attributes": {"duration": 1800}}
+    job = ok(client.post("jobs", json=half), 202)["id"]
+    refused = client.patch(f"jobs/{job}", json={"attributes": {"duration": 3600}})
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "budget_spent")
+    assert refused.json()["errors"][0]["pointer"] == "/attributes/duration"
+    assert budget(client)["held"] == "0.18"
+    ok(client.patch(f"jobs/{job}", json={"attributes": {"duration": 2400}}), 202)
+    assert budget(client)["held"] == "0.24"
+    ok(client.post("billing/budgets", json={"project": "demo", "amount": "0.10", "stop": True}), 201)
+    ok(client.patch(f"jobs/{job}", json={"attributes": {"duration": 600}}), 202)
+
+
 def test_the_command_shows_what_is_held(client: httpx.Client, gateway: Gateway, type_: Callable[..., str]) -> None:
     alice = {"Authorization": str(client.headers["authorization"])}
     ok(client.post("jobs", json=HOUR), 202)
