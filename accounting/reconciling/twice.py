@@ -63,6 +63,8 @@ def _lines(matched: Matched, ids: set[int]) -> dict[int, int]:
 
 def _of_one_run(runs: list[Run], billed: Mapping[int, int], missing: set[int]) -> Iterator[Twin]:
     stays = next((run for run in sorted(runs, key=lambda run: run.id) if run.id in billed), None)
-    for run in runs if stays is not None else ():
+    if stays is None:
+        return
+    for run in runs:
         if run.id != stays.id and (run.id in billed or run.id in missing):
             yield Twin(run, stays.run_key, billed.get(run.id), billed[stays.id])

@@ -9,7 +9,6 @@ from sqlalchemy import Connection, select
 
 from accounting import store as books
 from accounting.reconciling.breaks import Cause, Refused
-from accounting.reconciling.statement_store import signer_of
 from accounting.store import USAGE
 from accounting.store.readings import record_of
 from accounting.store.schema import CHARGES
@@ -41,5 +40,5 @@ def reading(services: Services, conn: Connection, row: Any, now: datetime) -> bo
     sealed = vault.seal_raw(record.raw, person=old.user_id, key=key, ref=vault.ref_of(record))
     return books.Assigned(
         record, old.job_id, old.project_id, old.user_id, str(currency), old.ordered_grade or "",
-        statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id),
+        statement_id=row.statement_id,
     ).kept_as(sealed, old.username)  # fmt: skip
