@@ -76,6 +76,8 @@ def meter(record: UsageRecord, policy: MeteringPolicy) -> Metered:
     """Cores × time and all else the run held, or nothing where the policy (or the fence) says so."""
     if record.kind is Kind.FENCED_COPY:
         return Metered(_NOTHING, "a copy that the fence turned away is never charged")
+    if record.kind is Kind.TOLD_AGAIN:
+        return Metered(_NOTHING, "the centre told this run under another key too")
     if record.kind is Kind.NEVER_RAN:
         return Metered(_NOTHING, "it never had resources")
     if record.state == "REQUEUED" and not policy.bill_requeued:

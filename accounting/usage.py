@@ -36,6 +36,7 @@ class Kind(StrEnum):
     RUN = "run"  # had resources
     NEVER_RAN = "never_ran"  # canceled or refused before it had any
     FENCED_COPY = "fenced_copy"  # a late copy that the fence turned away; never charged
+    TOLD_AGAIN = "told_again"  # both sides have settled that it is another run, told under another key
 
 
 class UsageRecord(Struct, frozen=True, gc=False):

@@ -48,6 +48,7 @@ class Cause(StrEnum):
     TAX = "tax"  # tax or fee inside or outside
     OBSERVED = "observed"  # we only have the gateway's own observation of this run
     ACCOUNT = "account"  # the same person's run under another account
+    TWICE = "twice"  # one run that the centre's log told under two keys: to post it takes one of the two back
 
 
 CATEGORY_OF: dict[Cause, Category] = {
@@ -66,6 +67,7 @@ CATEGORY_OF: dict[Cause, Category] = {
     Cause.RATE: Category.EXCHANGE_RATE,
     Cause.TAX: Category.TAX,
     Cause.ACCOUNT: Category.IDENTITY,
+    Cause.TWICE: Category.DUPLICATE,
 }
 
 # Never by the machine alone, whatever a contract says.

@@ -98,6 +98,7 @@ class Known:
     kept_login: Callable[[str], str] = str
     kept_text: Callable[[str], str] = str
     opened: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    twins: Sequence[Any] = ()  # twice.Twin
 
 
 def drafts(matched: Matched, findings: Iterable[Finding], rules: Rules, known: Known) -> list[Draft]:
@@ -108,7 +109,9 @@ def drafts(matched: Matched, findings: Iterable[Finding], rules: Rules, known: K
     found += [_proposal(pair) for pair in matched.proposals]
     found += [_duplicate(line, before) for line, before in matched.duplicates]
     found += [_unknown(line, known) for line in matched.unknown]
-    found += [_missing(run, absorbed) for run in matched.missing]
+    twins = {twin.run.id for twin in known.twins}
+    found += [_twin(twin) for twin in known.twins]
+    found += [_missing(run, absorbed) for run in matched.missing if run.id not in twins]
     found += list(_sums(matched.sums, rules.tolerance))
     found.sort(key=lambda d: (d.line_no is None, d.line_no or 0, d.usage_record_id or 0))
     return _accept(found, rules)
@@ -235,6 +238,18 @@ def _missing(run: Any, absorbed: Mapping[int, int]) -> Draft:
         Category.MISSING_AT_CENTRE, "", text, causes, usage_record_id=run.id, native_id=run.native_id,
         username=run.username, job_id=run.job_id, project_id=run.project_id, ours_core_seconds=run.core_seconds,
         ours_micro=run.amount_micro, certain=bool(causes),
+    )  # fmt: skip
+
+
+def _twin(twin: Any) -> Draft:
+    """One run too many: posted, it is taken back. The centre's figure of it is nothing, whatever it bills twice."""
+    run = twin.run
+    category = Category.MISSING_AT_CENTRE if twin.line_no is None else Category.DUPLICATE
+    text = f"its log told this run also as {twin.other_key}, which line {twin.before} bills: to post this takes it back"
+    return Draft(
+        category, "", text, (Cause.TWICE,), line_no=twin.line_no, usage_record_id=run.id, native_id=run.native_id,
+        username=run.username, job_id=run.job_id, project_id=run.project_id, ours_core_seconds=run.core_seconds,
+        ours_micro=run.amount_micro, theirs_micro=0, certain=True,
     )  # fmt: skip
 
 

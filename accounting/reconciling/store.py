@@ -14,13 +14,25 @@ from sqlalchemy import Connection, String, cast, func, insert, literal, select, 
 from accounting import tables
 from accounting.calendar import Period
 from accounting.reconciling import match as recon_match
-from accounting.reconciling.breaks import CONTRACT, FINAL, TRANSITIONS, Act, Category, Event, Refused, State, act_on
+from accounting.reconciling.breaks import (
+    CONTRACT,
+    FINAL,
+    TRANSITIONS,
+    Act,
+    Category,
+    Cause,
+    Event,
+    Refused,
+    State,
+    act_on,
+)
 from accounting.reconciling.confirmed import Confirmation, prepare
 from accounting.reconciling.drafts import Draft, Known, Rules, drafts
 from accounting.reconciling.found import Matched
 from accounting.reconciling.sides import Run, Scope, same_jobs
 from accounting.reconciling.statement import Finding, Header, check_totals
 from accounting.reconciling.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
+from accounting.reconciling.twice import told_twice
 from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, USAGE, core, insert_all, upsert
 
 RECONCILIATIONS = core(tables.ReconciliationRow)
@@ -65,9 +77,11 @@ def compare(conn: Connection, statement_id: int, rules: Rules, known: Known) -> 
     rules = replace(rules, ground=replace(rules.ground, period=period.epochs))
     scope = Scope(statement_id, row.site_id, period, rules.basis, MARGIN_S, known.pseudonyms)
     matched = recon_match.match(conn, scope, rules.tolerance)
+    matched.duplicates = _without_taken_back(conn, statement_id, matched)
     known = replace(
-        known, siblings=_siblings(conn, scope, matched), tagged_lines=_tagged(conn, statement_id, matched, known)
-    )
+        known, siblings=_siblings(conn, scope, matched), tagged_lines=_tagged(conn, statement_id, matched, known),
+        twins=told_twice(conn, scope, matched),
+    )  # fmt: skip
     findings = [*_whole(conn, row, rules), *_replaced(conn, row)]
     found = [
         replace(d, username=known.kept_login(d.username), explanation=known.kept_text(d.explanation))
@@ -99,6 +113,15 @@ def _replaced(conn: Connection, row: Any) -> list[Finding]:
             text = f"statement {earlier} of this period was signed off, and this one says something else"
             return [Finding(Category.CHANGED_AFTER, text)]
     return []
+
+
+def _without_taken_back(conn: Connection, statement_id: int, matched: Matched) -> list[tuple[Any, int]]:
+    """Lines that bill a run twice, but for those of which both sides have settled that already."""
+    if not matched.duplicates:
+        return []
+    taken = {b.row.line_no for b in breaks(conn, statement_id=statement_id, state=State.POSTED)
+             if Cause.TWICE in b.row.causes}  # fmt: skip
+    return [(line, before) for line, before in matched.duplicates if line.line_no not in taken]
 
 
 def _siblings(conn: Connection, scope: Scope, matched: Matched) -> dict[tuple[str, int | None], list[Run]]:

@@ -32,6 +32,7 @@ from accounting.reconciling.terms import COLUMN
 from accounting.store import USAGE, contracts
 from accounting.store.schema import CHARGES, REVERSALS, refresh_statistics
 from accounting.usage import Kind, Meter, UsageRecord
+from gateway.billing import told_again
 from gateway.billing.cycles import no_search_for_cycles
 from gateway.billing.names import Names
 from gateway.billing.recon_rules import agreement_between, agreement_for
@@ -202,7 +203,9 @@ def _must_be_of_both_sides(conn: Connection, site_id: str, one: str, other: str)
 
 def _post(services: Services, conn: Connection, rows: Sequence[Any], *, by: str, now: datetime) -> list[Event]:
     """Book what breaks come to, each once: its number is the entry's key. New readings are priced in one call."""
-    readings = {row.id: _reading(services, conn, row, now) for row in rows}
+    readings = {
+        row.id: (told_again.reading if told_again.is_about(row) else _reading)(services, conn, row, now) for row in rows
+    }
     books.record_and_book(conn, [reading for reading in readings.values() if reading is not None], now=now)
     return [
         _post_money(conn, row, by=by, now=now)
