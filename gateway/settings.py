@@ -6,6 +6,7 @@ Order: arguments > environment (`PENSTOCK_*`) > secret files > `penstock.yaml`. 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, HttpUrl
 from pydantic_settings import (
@@ -44,6 +45,12 @@ class Settings(BaseSettings):
         default=None, description="What signs them; default: `home`/webhook.secret, made where it is missing"
     )
     webhook_timeout_s: float = Field(default=10.0, gt=0, le=60)
+    smtp_host: str | None = Field(default=None, description="The server that sends mail to owners; default: no mail")
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_username: str = ""
+    smtp_password_file: Path | None = None
+    mail_from: str = Field(default="penstock@localhost", pattern=r"^[^\s@]+@[^\s@]+$")
     good_looks: int = Field(default=3, description="Looks at both sources without a trace before a job is lost")
     unknown_wait_s: float = Field(default=5.0, description="First look-up of an unknown submission comes after this")
     dispatch_batch: int = Field(default=100, description="Jobs handed to one site in one batch")

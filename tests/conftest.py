@@ -106,8 +106,9 @@ def slurm_alpha(_slurm_root: Path) -> slurm_lab.SlurmLab:
 
 @pytest.fixture(scope="session")
 def slurm_beta(_slurm_root: Path) -> slurm_lab.SlurmLab:
-    """A second centre: 2 nodes x 64 cpus, a munge key of its own, limits enforced at submit."""
-    extra = ("--own-munge", "--extra-conf", "EnforcePartLimits=ALL")
+    """A second centre: 2 nodes x 64 cpus, a munge key of its own, limits enforced at submit, licences for shots."""
+    shots = "Licenses=shots:1000000\nAccountingStorageTRES=license/shots"
+    extra = ("--own-munge", "--extra-conf", f"EnforcePartLimits=ALL\n{shots}")
     lab = slurm_lab.SlurmLab(_slurm_root, "beta", PORTS + 110, PORTS + 230, nodes=2, cpus=64, extra=extra)
     lab.start()
     return lab

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from accounting import calendar
 from accounting.errors import AccountingError
@@ -93,8 +94,23 @@ def budgets(conn: Connection, project_id: str | None = None) -> list[Budget]:
     ]
 
 
-def spent(conn: Connection, budget: Budget, *, now: datetime) -> tuple[datetime, int]:
-    """The span that now is in, and what was used in it by what counts there."""
+def standing(conn: Connection, budget: Budget, *, now: datetime) -> Standing:
+    """Charged and held, by one statement: what is booked meanwhile is in all of it or in nothing.
+
+    A hold counts in the span that now is in, for nobody knows yet when its run will end.
+    """
+    start, spent = _spent(budget, now)
+    counted = select(spent.scalar_subquery().label("spent")).subquery()
+    at = (BALANCES.c.project_id == budget.project_id) & (BALANCES.c.commodity == budget.commodity)
+    row = conn.execute(select(counted.c.spent, BALANCES.c.posted, BALANCES.c.held)
+                       .select_from(counted.outerjoin(BALANCES, at))).one()  # fmt: skip
+    if row.held is None:
+        return Standing(budget, start, int(row.spent), 0, 0)
+    return Standing(budget, start, int(row.spent), int(row.held), int(row.posted) - int(row.spent))
+
+
+def _spent(budget: Budget, now: datetime) -> tuple[datetime, Select[Any]]:
+    """The beginning of the span that now is in, and a query for what was charged of what counts there."""
     start, end = _EVER, None
     if budget.span == "month":
         span = calendar.month_of(now, budget.zone)
@@ -106,20 +122,7 @@ def spent(conn: Connection, budget: Budget, *, now: datetime) -> tuple[datetime,
         .where(ACCOUNTS.c.commodity == budget.commodity, is_receivable(budget.project_id))
         .where(ENTRIES.c.effective_at >= start)
     )
-    if end is not None:
-        query = query.where(ENTRIES.c.effective_at < end)
-    return start, int(conn.scalar(query) or 0)
-
-
-def standing(conn: Connection, budget: Budget, *, now: datetime) -> Standing:
-    """Charged and held: a hold counts in the span that now is in, for nobody knows yet when its run will end."""
-    start, used = spent(conn, budget, now=now)
-    query = select(BALANCES.c.posted, BALANCES.c.held)
-    at = (BALANCES.c.project_id == budget.project_id) & (BALANCES.c.commodity == budget.commodity)
-    row = conn.execute(query.where(at)).one_or_none()
-    if row is None:
-        return Standing(budget, start, used, 0, 0)
-    return Standing(budget, start, used, int(row.held), int(row.posted) - used)
+    return start, query if end is None else query.where(ENTRIES.c.effective_at < end)
 
 
 def alert(conn: Connection, *, now: datetime) -> list[Alert]:

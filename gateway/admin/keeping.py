@@ -18,6 +18,7 @@ from gateway.errors import Invalid, NotFound
 from gateway.identity import service, vault
 from gateway.identity.keys import load_or_create
 from gateway.jobs import repository
+from gateway.notices import addresses
 from gateway.settings import Settings
 
 
@@ -76,6 +77,8 @@ def erase(args: argparse.Namespace) -> None:
     if not args.yes:
         raise Invalid(tr("Erasing cannot be undone; say --yes."))
     with closing(compose(Settings())) as services, services.db.write() as conn:
-        done = vault.erase(conn, service.user_id_of(conn, args.user), now=services.clock())
+        user_id = service.user_id_of(conn, args.user)
+        addresses.forget_address(conn, user_id)
+        done = vault.erase(conn, user_id, now=services.clock())
     told = "{user}: erased; every proof still holds" if done else "{user}: nothing to erase"
     print(tr(told, user=args.user))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from gateway.api import answers, describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
-from gateway.api.schemas import LinkIn, TokenIn, UserIn
+from gateway.api.schemas import LinkIn, MailIn, TokenIn, UserIn
 from gateway.errors import Forbidden, NotFound, SiteClosedError
 from gateway.identity import service, tokens
 from gateway.identity.access import Person, Verb, can
@@ -21,6 +21,7 @@ from gateway.identity.keys import MasterKey, load_or_create
 from gateway.identity.service import ACCOUNTS, USERS
 from gateway.identity.tokens import TOKENS
 from gateway.jobs import views
+from gateway.notices import addresses
 from gateway.services import Services
 from site_adapters.interfaces import SiteAdapter
 
@@ -34,6 +35,32 @@ def whoami(person: Who) -> Response:
         "id": person.user_id, "name": person.name, "operator_admin": person.operator_admin,
         "scopes": sorted(person.scopes), "projects": dict(person.roles), "staff_of": sorted(person.staff_of),
     })  # fmt: skip
+
+
+@router.get("/whoami/mail", **describe.route(answers.MailAddress))
+def mail_address(services: Svc, person: Who) -> Response:
+    """Where I am told of my projects' budgets; null: nowhere."""
+    with services.db.read() as conn:
+        return answer({"address": addresses.address_of(conn, person.user_id)})
+
+
+@router.put("/whoami/mail", **describe.route(answers.MailAddress, body=MailIn, refuses=(403, 422)))
+def set_mail_address(services: Svc, person: Who, body: Body) -> Response:
+    """Where I want to be told."""
+    _own(person)
+    wanted = read(MailIn, body)
+    with services.db.write() as conn:
+        addresses.set_address(conn, person.user_id, wanted.address, now=services.clock())
+    return answer({"address": wanted.address})
+
+
+@router.delete("/whoami/mail", **describe.route(status=204, refuses=(403,)))
+def forget_mail_address(services: Svc, person: Who) -> Response:
+    """Tell me no more."""
+    _own(person)
+    with services.db.write() as conn:
+        addresses.forget_address(conn, person.user_id)
+    return Response(status_code=204)
 
 
 # ---------------------------------------------------------------- tokens

@@ -322,6 +322,12 @@ class Sites(_Out):
     items: list[Site]
 
 
+class MailAddress(_Out):
+    """Where a person is told of budgets; null: nowhere."""
+
+    address: str | None
+
+
 class Whoami(_Out):
     id: str
     name: str

@@ -246,6 +246,14 @@ class DecideIn(_In):
     native_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+\[\]-]{1,64}$")] | None = None
 
 
+class MailIn(_In):
+    """One e-mail address, in ASCII, as mail servers everywhere take it."""
+
+    address: Annotated[
+        str, Field(max_length=254, pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,189}$")
+    ]
+
+
 class UserIn(_In):
     """A new person. `name` is what others call them here, and never changes."""
 

@@ -68,5 +68,6 @@ def _tell(services: Services, conn: Connection, alerts: Sequence[Alert], now: da
             "span": budget.span, "span_start": there.span_start.isoformat(), "zone": budget.zone,
             "stops_submissions": budget.stop and there.left == 0,
         }  # fmt: skip
-        news.append(outbox.News("budget.reached", budget.project_id, budget.id, data))
-    outbox.put(conn, news, to=deliver.ways(services), now=now)
+        to = deliver.ways(services, conn, budget.project_id)
+        news.append(outbox.News("budget.reached", budget.project_id, budget.id, data, to))
+    outbox.put(conn, news, now=now)

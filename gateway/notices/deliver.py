@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 import structlog
+from sqlalchemy import Connection
 
 from gateway.jobs import repository
-from gateway.notices import outbox, webhook
+from gateway.notices import addresses, mail, outbox, webhook
 from gateway.notices.outbox import Delivery
 from gateway.services import Lease, Services
 
@@ -16,9 +18,12 @@ log = structlog.get_logger()
 _AT_ONCE = 20
 
 
-def ways(services: Services) -> list[tuple[str, str]]:
-    """(channel, recipient) of what is put now."""
-    return [(outbox.WEBHOOK, "")] if services.settings.webhook_url is not None else []
+def ways(services: Services, conn: Connection, project_id: str) -> list[tuple[str, str]]:
+    """(channel, recipient) of what is put now about a project."""
+    found = [(outbox.WEBHOOK, "")] if services.settings.webhook_url is not None else []
+    if services.settings.smtp_host is not None:
+        found += [(outbox.MAIL, user_id) for user_id in addresses.owners_with_address(conn, project_id)]
+    return found
 
 
 def deliver(services: Services, lease: Lease, now: datetime) -> int:
@@ -56,6 +61,13 @@ def _carry(services: Services, lease: Lease, what: Delivery) -> bool:
 
 def _send(services: Services, what: Delivery) -> None:
     settings = services.settings
+    if what.channel == outbox.MAIL:
+        with services.db.read() as conn:
+            address = addresses.address_of(conn, what.recipient)
+        if address is None or settings.smtp_host is None:
+            raise webhook.NotDelivered("there is no address, or no mail server, any more")
+        mail.send(settings, address, json.loads(what.body)["data"], now=services.clock())
+        return
     if settings.webhook_url is None:
         raise webhook.NotDelivered("no webhook is configured any more")
     secret = webhook.load_or_create_secret(settings.effective_webhook_secret_file)

@@ -18,7 +18,7 @@ from gateway.ids import new_id
 from gateway.notices.tables import NoticeDeliveryRow, NoticeRow
 
 NOTICES, DELIVERIES = table_of(NoticeRow), table_of(NoticeDeliveryRow)
-WEBHOOK = "webhook"
+WEBHOOK, MAIL = "webhook", "mail"
 
 # After each try that failed; after the last one it is given up, three days on.
 WAITS = tuple(timedelta(seconds=s) for s in (10, 60, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400))
@@ -28,12 +28,14 @@ _CLAIM = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is to be told of a project; `subject` is what it is about, a budget's id."""
+    """What is to be told of a project; `subject` is what it is about, a budget's id. `to`: (channel, recipient), none
+    where it only stands in the list."""
 
     kind: str
     project_id: str
     subject: str
     data: Mapping[str, Any]
+    to: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,8 @@ class Delivery:
     tries: int
 
 
-def put(conn: Connection, news: Sequence[News], *, to: Sequence[tuple[str, str]], now: datetime) -> None:
-    """Keep notices in the transaction that found what they tell, to go out in this order.
-
-    `to`: (channel, recipient), none where they only stand in the list.
-    """
+def put(conn: Connection, news: Sequence[News], *, now: datetime) -> None:
+    """Keep notices in the transaction that found what they tell, to go out in this order."""
     ids = sorted(new_id("n", now) for _ in news)
     rows = [
         {"id": id_, "kind": n.kind, "project_id": n.project_id, "subject": n.subject, "recorded_at": now,
@@ -62,7 +61,7 @@ def put(conn: Connection, news: Sequence[News], *, to: Sequence[tuple[str, str]]
     ways = [
         {"notice_id": id_, "channel": channel, "recipient": recipient, "state": "waiting", "tries": 0, "next_at": now,
          "error": "", "done_at": None}
-        for id_ in ids for channel, recipient in to
+        for id_, n in zip(ids, news, strict=True) for channel, recipient in n.to
     ]  # fmt: skip
     if rows:
         conn.execute(insert(NOTICES), rows)

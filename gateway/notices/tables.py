@@ -39,3 +39,13 @@ class NoticeDeliveryRow(Base):
     next_at: Mapped[datetime] = mapped_column(UtcDateTime)
     error: Mapped[str] = mapped_column(String(300))
     done_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class MailAddressRow(Base):
+    """Where a person wants to be told, as they said it themselves."""
+
+    __tablename__ = "mail_addresses"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    address: Mapped[str] = mapped_column(String(254))
+    set_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "login": ("account", "Keep a gateway's address and a token"),
     "logout": ("account", "Forget them"),
     "whoami": ("account", "Who this token speaks for"),
+    "mail": ("account", "Where I am told of my budgets"),
     "token": ("account", "Issue, list and revoke tokens"),
     "account": ("account", "Link and verify logins at sites"),
     "run": ("submit", "Submit a command and follow it"),

@@ -53,6 +53,19 @@ def whoami(as_json: bool) -> int:
     return report.OK
 
 
+@click.command()
+@click.argument("address", required=False)
+@click.option("--forget", is_flag=True, help="Tell me no more")
+def mail(address: str | None, forget: bool) -> int:
+    """Where I am told of my projects' budgets: show it, or set ADDRESS."""
+    with client() as api:
+        if forget:
+            api.delete("whoami/mail")
+        found = api.put("whoami/mail", {"address": address}) if address else api.get("whoami/mail")
+    click.echo(found["address"] or tr("nowhere"))
+    return report.OK
+
+
 @click.group()
 def token() -> None:
     """Issue, list and revoke tokens."""

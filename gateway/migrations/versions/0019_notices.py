@@ -36,6 +36,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_notice_deliveries_due", "notice_deliveries", ["state", "next_at"], unique=False)
     op.create_table(
+        "mail_addresses",
+        sa.Column("user_id", sa.String(length=32), nullable=False),
+        sa.Column("address", sa.String(length=254), nullable=False),
+        sa.Column("set_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"]),
+        sa.PrimaryKeyConstraint("user_id"),
+    )
+    op.create_table(
         "deposit_refund",
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("project_id", sa.String(length=32), nullable=False),
@@ -64,5 +72,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("deposit_refund_decision")
     op.drop_table("deposit_refund")
+    op.drop_table("mail_addresses")
     op.drop_table("notice_deliveries")
     op.drop_table("notices")
