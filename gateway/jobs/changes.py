@@ -34,9 +34,7 @@ class Checked:
     estimate: Mapping[str, Any] | None = None
 
 
-def checked(
-    services: Services, conn: Connection, job: Any, asked: Mapping[str, Any], now: datetime
-) -> Checked:  # fmt: skip
+def checked(services: Services, conn: Connection, job: Any, asked: Mapping[str, Any], now: datetime) -> Checked:
     """The job with the change; raises `Invalid` with every problem."""
     queues = repository.site_facts(conn, job.site_id).queues
     columns = dict(made(job, asked, queues))

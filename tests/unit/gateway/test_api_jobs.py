@@ -191,7 +191,10 @@ def test_a_job_in_the_line_is_modified(client: httpx.Client) -> None:
     changed = client.patch(f"/jobs/{job_id}", json={"attributes": {"duration": "PT30S"}})
 
     assert changed.json()["job_spec"]["attributes"]["duration"] == 30
-    assert pointers(client.patch(f"/jobs/{job_id}", json={"attributes": {"duration": 600}})) == {"/attributes/duration"}
+    assert client.patch(f"/jobs/{job_id}", json={"attributes": {"duration": 600}}).status_code == 202  # held for
+    too_long = client.patch(f"/jobs/{job_id}", json={"attributes": {"duration": 300_000_000}})
+    assert (too_long.status_code, too_long.json()["code"]) == (402, "credit_exhausted")
+    assert pointers(client.patch(f"/jobs/{job_id}", json={"attributes": {"duration": -1}})) == {"/attributes/duration"}
 
 
 def test_many_jobs_are_accepted_each_on_its_own(client: httpx.Client, gateway: Gateway) -> None:
