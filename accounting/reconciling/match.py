@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from accounting.reconciling import sides
+from accounting.reconciling.by_key import Passed, by_key, line_numbers
 from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance
 from accounting.reconciling.sides import Run, Scope
 from accounting.reconciling.statement import Line
-from accounting.store.schema import Row
 
 _ROWS = 5_000
 _HUNDREDTH = 36  # core-seconds of a hundredth of a core-hour, as quantities are mostly printed
@@ -46,11 +46,16 @@ def _memory(conn: Connection) -> Iterator[None]:
 
 def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     found = Matched()
-    passed = _pass(conn, scope, tolerance, found)
-    rest_theirs = list(sides.lines_of(conn, scope, passed.lines_alone))
-    found.pairs += _really_different(conn, scope, tolerance, passed.different, found.agreeing)
+    again = sides.again(conn, scope.statement_id)
+    passed, numbers = by_key(conn, scope, tolerance, again), line_numbers(conn, scope)
+    found.runs, found.lines = passed.in_period, len(numbers)
+    found.duplicates = [(line, again[line.line_no]) for line in sides.lines_of(conn, scope, sorted(again))]
+    found.agreeing.add(passed.agreeing, passed.agreeing_lines)
+    alone = set(numbers).difference(passed.agreeing_lines, passed.different_lines, again)
+    rest_theirs = list(sides.lines_of(conn, scope, sorted(alone)))
+    found.pairs += _really_different(conn, scope, tolerance, passed, found.agreeing)
     single = [line for line in rest_theirs if not line.is_sum]
-    rest_ours = [*sides.runs_of(conn, scope, passed.runs_alone), *_like(conn, scope, single, passed.runs_beyond)]
+    rest_ours = [*sides.runs_of(conn, scope, passed.alone), *_like(conn, scope, single, passed.alone_beyond)]
     found.agreed = found.lines - len(found.duplicates) - len(found.pairs) - len(rest_theirs)
     second = list(_by_id_and_start(single, rest_ours, tolerance))
     found.pairs += [pair for pair in second if _differs(pair, tolerance)]
@@ -60,8 +65,8 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     single, rest_ours = _without(second, single, rest_ours)
     once_more = _billed_before(conn, scope, single, tolerance, second)
     found.duplicates += once_more
-    again = {line.line_no for line, _ in once_more}
-    single = [line for line in single if line.line_no not in again]
+    billed = {line.line_no for line, _ in once_more}
+    single = [line for line in single if line.line_no not in billed]
     found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
     found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
     summed = sides.Summed(conn, scope)
@@ -70,55 +75,11 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     return found
 
 
-class _Passed:
-    """What one pass by the key leaves over, in numbers: (run, line) that differ, runs in and beyond the period without
-    a line, lines without a run."""
-
-    __slots__ = ("different", "lines_alone", "runs_alone", "runs_beyond")
-
-    def __init__(self) -> None:
-        self.different, self.lines_alone = array("q"), array("q")
-        self.runs_alone, self.runs_beyond = array("q"), array("q")
-
-
-def _pass(conn: Connection, scope: Scope, tolerance: Tolerance, found: Matched) -> _Passed:
-    """Fills in what `found` says of everything: lines, runs, duplicates, and what agrees."""
-    passed = _Passed()
-    again = sides.again(conn, scope.statement_id)
-    billed: set[int] = set()
-    for rows in sides.by_key(conn, scope, tolerance):
-        some = [row for row in rows if row[1] not in again] if again else rows
-        agreeing = [row for row in some if row[2] == sides.IN_PERIOD and row[1] is not None]
-        found.runs += sum(code >> 1 for _, _, code in some)
-        if agreeing:
-            readings, lines, _ = zip(*agreeing, strict=True)
-            found.agreeing.add(readings, lines)
-            billed.update(lines)
-        if len(agreeing) < len(some):
-            billed.update(_left_over(some, passed))
-    for line in sides.numbers(conn, scope.statement_id):
-        found.lines += 1
-        if line not in billed and line not in again:
-            passed.lines_alone.append(line)
-    found.duplicates = [(line, again[line.line_no]) for line in sides.lines_of(conn, scope, sorted(again))]
-    return passed
-
-
-def _left_over(rows: Iterable[Row], passed: _Passed) -> Iterator[int]:
-    """Sorts what does not agree; yields the lines of it."""
-    for run, line, code in rows:
-        if line is None:
-            (passed.runs_alone if code & sides.IN_PERIOD else passed.runs_beyond).append(run)
-        elif code != sides.IN_PERIOD:
-            passed.different.extend((run, line))
-            yield line
-
-
 def _really_different(
-    conn: Connection, scope: Scope, tolerance: Tolerance, different: array[int], agreeing: Agreed
+    conn: Connection, scope: Scope, tolerance: Tolerance, passed: Passed, agreeing: Agreed
 ) -> Iterator[Pair]:
     """Pairs in the order of the lines; `agreeing` gets those that differed in nothing but how a person is kept."""
-    pairs = sorted(zip(different[1::2], different[::2], strict=True))
+    pairs = sorted(zip(passed.different_lines, passed.different, strict=True))
     for at in range(0, len(pairs), _ROWS):
         some = pairs[at : at + _ROWS]
         ours = {run.id: run for run in sides.runs_of(conn, scope, [run for _, run in some])}

@@ -1,7 +1,7 @@
 """Both sides of a comparison where they are kept: the governing reading of each run, and the lines of a statement.
 
-Nothing is copied. One pass over the books finds each run's line by its key and tells whether they differ, in numbers
-alone; whole rows are read of the few that do.
+Nothing is copied. One pass over the books (by_key.py) tells which differ, in numbers alone; whole rows are read here,
+of the few that do.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct, structs
-from sqlalchemy import Connection, Select, and_, case, false, func, or_, select
+from sqlalchemy import Connection, Select, and_, case, func, or_, select
 
 from accounting.calendar import Period
-from accounting.reconciling.found import Tolerance
 from accounting.reconciling.statement import Line
 from accounting.reports.usage_by_period import epoch_of
-from accounting.store.schema import CHARGES, REVERSALS, USAGE, Row, among, core, plain_rows
+from accounting.store.schema import CHARGES, REVERSALS, USAGE, among, core
 from accounting.tables import StatementLineRow
 
 LINES = core(StatementLineRow)
@@ -28,9 +27,6 @@ _AT_ONCE = 1000  # rows that are asked for by their numbers in one statement
 
 # The site where others tell which rows: SQLite takes the index on sites for the better one, and walks all of a site.
 _NO_INDEX = USAGE.c.site_id.concat("")
-
-# What the pass says of a run and its line.
-DIFFERS, IN_PERIOD = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,33 +95,6 @@ def governing(scope: Scope, columns: Sequence[Any], *, site: Any = USAGE.c.site_
     )  # fmt: skip
 
 
-def by_key(conn: Connection, scope: Scope, tolerance: Tolerance) -> Iterator[Sequence[Row]]:
-    """(run, line or None, DIFFERS | IN_PERIOD) of each run and each line with its key, some thousands at a time."""
-    # An amount that the line does not give (NULL) does not differ.
-    differs = case((func.coalesce(_differs(scope, tolerance), false()), DIFFERS), else_=0)
-    code = differs + case((scope.inside, IN_PERIOD), else_=0)
-    query = governing(scope, (USAGE.c.id, LINES.c.line_no, code))
-    of_run = and_(LINES.c.statement_id == scope.statement_id, LINES.c.run_key == USAGE.c.run_key, LINES.c.run_key != "")
-    return plain_rows(conn, query.outerjoin(LINES, of_run))
-
-
-def _differs(scope: Scope, tolerance: Tolerance) -> Any:
-    """Names are compared as they are kept: of two that are one person's, the rows tell.
-
-    A quantity may be what was metered, or what of it was billed.
-    """
-    billed = func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds)
-    quantity = and_(_apart(USAGE.c.core_seconds, tolerance), _apart(billed, tolerance))
-    money = func.abs(LINES.c.amount_micro - func.coalesce(CHARGES.c[scope.basis], 0)) > tolerance.micro
-    person = and_(LINES.c.username != "", USAGE.c.username != "", LINES.c.username != USAGE.c.username)
-    return or_(quantity, money, person)
-
-
-def _apart(ours: Any, tolerance: Tolerance) -> Any:
-    apart = func.abs(LINES.c.core_seconds - ours)
-    return and_(apart > tolerance.seconds * USAGE.c.cores, apart * 1_000_000 > tolerance.ppm * ours)
-
-
 def runs_of(conn: Connection, scope: Scope, ids: Sequence[int]) -> Iterator[Run]:
     """The runs of these readings as they were when they were found: another reading may have replaced them since."""
     priced = USAGE.outerjoin(CHARGES, CHARGES.c.usage_record_id == USAGE.c.id)
@@ -164,12 +133,6 @@ def lines_of(conn: Connection, scope: Scope, numbers: Sequence[int]) -> Iterator
         for row in conn.execute(some):
             line = Line(*row)
             yield structs.replace(line, username=scope.logins.get(line.username, line.username))
-
-
-def numbers(conn: Connection, statement_id: int) -> Iterator[int]:
-    """The number of each line."""
-    query = select(LINES.c.line_no).where(LINES.c.statement_id == statement_id)
-    return (number for rows in plain_rows(conn, query) for (number,) in rows)
 
 
 def again(conn: Connection, statement_id: int) -> dict[int, int]:
