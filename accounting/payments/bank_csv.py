@@ -33,6 +33,7 @@ RETURN_WORDS = (
     "PRDD", "RCDD", "RRTN", "rücklastschrift", "ruecklastschrift", "rückgabe", "rückbuchung", "rückläufer", "retoure",
     "退汇", "退票", "冲正",
 )  # fmt: skip
+_FEE_WORDS = ("fee", "fees", "charge", "charges", "commission", "gebühr", "gebuehr", "entgelt", "手续费", "费用")
 _AMOUNT = {True: _GROUPED.format(group=",", mark="."), False: _GROUPED.format(group=".", mark=",")}
 
 
@@ -142,7 +143,12 @@ def _signed(amount: str, debit: str, side: str | None, currency: str, mark: str)
 
 
 def _returned(said: str, words: Sequence[str]) -> bool:
-    """Whether a bank calls a debit a payment that went back: by a word of its own, not a part of another one."""
+    """Whether a bank calls a debit a payment that went back; what it takes for that itself is none."""
+    return _says(said, words) and not _says(said, _FEE_WORDS)
+
+
+def _says(said: str, words: Sequence[str]) -> bool:
+    """By a word of its own, not a part of another one; those of languages that join words are found within."""
     return any(
         re.search(rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])" if word.isascii() else re.escape(word), said, re.I)
         for word in words

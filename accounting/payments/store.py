@@ -38,6 +38,8 @@ from accounting.store.schema import TOP_UP_RECEIPTS, TRANSACTIONS, upsert
 from accounting.store.settled import DOCUMENTS, PAID, settled_minor
 
 _CHUNK = 200
+# A shorter number stands in bank details by chance.
+_ACCOUNT_MIN = 6
 BY_REFERENCE = "its bank reference"
 
 
@@ -230,7 +232,8 @@ def _owners(conn: Connection, accounts: set[str]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     payers = [entity for entity, _ in entities(conn) if not entity.prefix]
     for account in accounts:
-        found[account] = {e.id for e in payers if squeezed(account) in squeezed(e.bank_details)}
+        plain = squeezed(account)
+        found[account] = {e.id for e in payers if len(plain) >= _ACCOUNT_MIN and plain in squeezed(e.bank_details)}
     query = (
         select(TRANSACTIONS.c.payer_account, DOCUMENTS.c.payer_id)
         .join(PAID, PAID.c.transaction_id == TRANSACTIONS.c.id).join(DOCUMENTS, DOCUMENTS.c.number == PAID.c.document)

@@ -352,7 +352,8 @@ class DocumentSum(_Out):
 
 
 class MonthView(_Out):
-    """A month for the operator: charged by the centres' meters, provisional, billed, owed, disputed, not matched."""
+    """A month for the operator: charged by the centres' meters, provisional, billed, owed, disputed, not matched.
+    `disputes_overdue`: whose next answer was owed before now."""
 
     month: str
     charged: list[CurrencySum]
@@ -364,4 +365,5 @@ class MonthView(_Out):
     documents: list[DocumentSum]
     open: list[AgedInvoice]
     disputed: list[Amount]
+    disputes_overdue: int
     unallocated: list[Amount]

@@ -82,8 +82,9 @@ def spend(
 def show_month(services: Svc, _admin: Admin, name: Word, zone: Zone = ZONE) -> Response:
     """A month on one page (operator)."""
     wanted = _month(name, zone)
+    now = services.clock()
     with services.db.read() as conn:
-        found = month_view(conn, wanted, services.clock())
+        found = month_view(conn, wanted, now)
     disputed: dict[str, int] = defaultdict(int)
     for d in found["disputes"]:
         disputed[d.currency] += d.amount_minor
@@ -102,6 +103,7 @@ def show_month(services: Svc, _admin: Admin, name: Word, zone: Zone = ZONE) -> R
                       for c, kind, n, gross in found["documents"]],
         "open": views.ageing_json(found["open"], standings(found["open"]))["invoices"],
         "disputed": [{"amount": plain(m, c), "currency": c} for c, m in sorted(disputed.items())],
+        "disputes_overdue": sum(d.overdue(now) for d in found["disputes"]),
         "unallocated": [{"amount": plain(m, c), "currency": c} for c, m in sorted(waiting.items())],
     })  # fmt: skip
 

@@ -203,6 +203,9 @@ def _show_month(name: str, found: dict[str, Any], periods: list[dict[str, Any]],
     for key, label in (("disputed", "In dispute"), ("unallocated", "Received and not matched")):
         for x in found[key]:
             click.echo(f"{tr(label)}: {x['amount']} {x['currency']}")
+    if found["disputes_overdue"]:
+        click.echo(tr("{count} dispute(s) wait beyond the day of their answer: penstock disputes list",
+                      count=found["disputes_overdue"]))  # fmt: skip
     rows = [(x["number"], x["payer"], x["open"], x["currency"], x["disputed"], str(x["days_overdue"]),
              str(x["dunning_level"])) for x in found["open"]]  # fmt: skip
     table(rows, ("OPEN INVOICE", "PAYER", "OPEN", "IN", "DISPUTED", "DAYS OVERDUE", "REMINDER"))

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from accounting import store as books
+from accounting.agreement import PartialMonths
 from accounting.store import prices
 from accounting.store.holds import Hold, place_holds, release_hold
 from accounting.store.paid_spans import end_canceled
@@ -19,7 +20,7 @@ from gateway.db import Database
 from tests.unit.accounting.evidence_case import POLICY, T0, append_all, checkpoint, record
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_order_cancellations import CANCELED_AT, cancel, generous
-from tests.unit.accounting.test_orders import BLOCK, NOVEMBER, checked, evidence, monthly, place
+from tests.unit.accounting.test_orders import BLOCK, NOVEMBER, checked, evidence, monthly, opened, place
 
 _ = verifier, generous  # the fixtures
 HOUR = timedelta(hours=1)
@@ -108,11 +109,14 @@ def test_what_another_order_pays_for_stays_paid(priced: Database) -> None:
     assert costs(priced, 2, CANCELED_AT + 3 * HOUR) > 0
 
 
-def test_a_month_that_stays_is_used_to_its_end(priced: Database) -> None:
-    order = monthly()
-    place(priced, replace(order, commodity="core-seconds", id="s2", agreement_id=None, site_id=None), now=T0)
+def test_a_month_that_stays_is_used_to_its_end(db_url: str) -> None:
+    priced = opened(db_url, partial_months=PartialMonths.WHOLE)
+    with priced.write() as conn:
+        books.add_tariff(conn, PriceRule(0, "CNY", 360_000, T0 - timedelta(days=99)), now=T0)
+    place(priced, replace(monthly(), commodity="core-seconds", id="s2"), now=T0)
     cancel(priced, "s2")
     assert ends(priced, CANCELED_AT) == 0
     assert costs(priced, 1, CANCELED_AT + HOUR) == 0
     assert ends(priced, NOVEMBER.end) == 1
     assert costs(priced, 2, NOVEMBER.end + HOUR) > 0
+    priced.dispose()

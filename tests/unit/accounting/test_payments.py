@@ -159,6 +159,8 @@ def test_a_debit_that_the_bank_calls_a_return_is_money_that_went_back(
 @pytest.mark.parametrize(("head", "row", "profile"), [
     (HEAD, "b1,2026-11-21,-38.16,Uni,Refund PS-000001", {}),
     (HEAD, "b1,2026-11-21,-38.16,Uni,Returnable box", {}),
+    (HEAD, "b1,2026-11-21,-38.16,Bank,Fee for returned payment PS-000001", {}),
+    (HEAD, "b1,2026-11-21,-38.16,Bank,Rücklastschriftgebühr PS-000001", {}),
     (f"{HEAD},what", "b1,2026-11-21,-38.16,Uni,return of PS-000001,fee", {"kind": "what"}),
     (f"{HEAD},side", "b1,2026-11-21,38.16,Uni,PS-000001,DBIT", {"side": "side"}),
 ])  # fmt: skip

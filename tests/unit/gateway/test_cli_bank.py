@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from accounting.invoicing.dispute_store import raise_dispute
+from gateway.identity import service
 from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
 
@@ -176,3 +179,13 @@ def test_a_clearing_that_cannot_be_says_what_can_and_much_is_decided_by_two(bill
     assert billing.post("clearings", asked | {"invoice": "PS-000009"}, 404)["code"] == "not_found"
     assert billing.client.post("billing/clearings", json=asked).status_code == 403
     assert billing.post("clearings/w9/decide", {"approve": True}, 409)["detail"].startswith("nobody asked")
+
+
+def test_the_month_says_which_disputes_nobody_has_answered_in_time(type_: Type, billing: Billing) -> None:
+    services = billing.gateway.services
+    asked = {"invoice": "PS-000001", "line": 1, "reason": "node failed", "by": "alice"}
+    with services.db.write() as conn:
+        raise_dispute(conn, dispute_id="d1", now=services.clock() - timedelta(days=20), **asked)
+    assert "1 dispute(s) wait beyond the day of their answer" in type_("month", billing.month)
+    type_("disputes", "comment", "d1", "--text", "we look into it")
+    assert "dispute(s)" not in type_("month", billing.month)
