@@ -7,6 +7,7 @@ import sys
 
 from gateway.admin import commands
 from gateway.admin.texts import tr, use_catalogue
+from site_adapters.terminal import harmless
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,4 +21,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout, sys.stderr = harmless(sys.stdout), harmless(sys.stderr)
     sys.exit(main())

@@ -11,6 +11,8 @@ import structlog
 def configure(*, level: int = logging.INFO) -> None:
     """Plain key=value lines; libraries that log a line for each connection are kept to their warnings."""
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING)
+    # A tick that takes longer than its pace is left out once: no event, and thousands of lines a day.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

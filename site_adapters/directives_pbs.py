@@ -151,14 +151,14 @@ def _nodes(text: str, fields: dict[str, Any]) -> None:
 
 
 def _place(text: str, fields: dict[str, Any]) -> None:
-    words = set(text.split(":"))
-    if words <= {"scatter", "excl", "exclhost", "free"}:
-        if words & {"excl", "exclhost"}:
-            fields["resources.exclusive_node_use"] = True
-        if "scatter" in words and "resources.node_count" not in fields and "resources.process_count" in fields:
-            fields["resources.node_count"] = fields["resources.process_count"]
-        return
-    fields.setdefault(CUSTOM, {})["pbs.place"] = text
+    words = text.split(":")
+    if {"excl", "exclhost"} & set(words):
+        fields["resources.exclusive_node_use"] = True
+        words = [word for word in words if word not in ("excl", "exclhost")]
+    if not set(words) <= {"scatter", "free"}:
+        fields.setdefault(CUSTOM, {})["pbs.place"] = ":".join(words)
+    elif "scatter" in words and "resources.node_count" not in fields and "resources.process_count" in fields:
+        fields["resources.node_count"] = fields["resources.process_count"]
 
 
 def _pair(word: str, what: str) -> tuple[str, str]:

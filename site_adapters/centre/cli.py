@@ -23,6 +23,7 @@ from site_adapters.config import SITE_NAME
 from site_adapters.errors import SiteError
 from site_adapters.if2 import keys
 from site_adapters.if2.profile import PublicKey
+from site_adapters.terminal import harmless
 
 if TYPE_CHECKING:
     from site_adapters.centre.conformance.run import Result
@@ -39,6 +40,7 @@ _DEFAULT = Path("/etc/penstock-site")
 @click.pass_context
 def main(ctx: click.Context, home: Path) -> None:
     """Dock this centre to a Penstock gateway, by this centre's own rules."""
+    sys.stdout, sys.stderr = harmless(sys.stdout), harmless(sys.stderr)
     ctx.obj = Home(home)
 
 

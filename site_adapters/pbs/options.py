@@ -73,7 +73,7 @@ def directives(config: SiteConfig, submission: Submission) -> list[str]:
         lines.append(f"-l qos={_word(a.qos, 'qos')}")
     if spec.array is not None:
         lines.append(_array(spec.array, torque=torque))
-    return lines + _custom(spec)
+    return lines + _custom(spec, exclusive=_exclusive(config, spec))
 
 
 def job_name(submission: Submission, name_max: int) -> str:
@@ -128,9 +128,13 @@ def _chunk(words: str) -> str:
     return _word(words, "pbs.chunk")
 
 
-def _placement(config: SiteConfig, spec: JobSpec) -> list[str]:
+def _exclusive(config: SiteConfig, spec: JobSpec) -> bool:
     queue = config.queues.get(spec.attributes.queue_name or "")
-    exclusive = spec.resources.exclusive_node_use or (queue is not None and queue.exclusive)
+    return bool(spec.resources.exclusive_node_use) or (queue is not None and queue.exclusive)
+
+
+def _placement(config: SiteConfig, spec: JobSpec) -> list[str]:
+    exclusive = _exclusive(config, spec)
     if config.pbs.flavour == "torque":
         return ["-n"] if exclusive else []
     if "pbs.place" in spec.attributes.custom_attributes:
@@ -154,7 +158,7 @@ def _array(array: Array, *, torque: bool) -> str:
     return f"-J {array.indices}{most}"
 
 
-def _custom(spec: JobSpec) -> list[str]:
+def _custom(spec: JobSpec, *, exclusive: bool) -> list[str]:
     lines = []
     for key, value in sorted(spec.attributes.custom_attributes.items()):
         name = key.removeprefix("pbs.")
@@ -167,7 +171,8 @@ def _custom(spec: JobSpec) -> list[str]:
         if name.startswith("resource."):
             lines.append(f"-l {_word(name.removeprefix('resource.'), key)}={_word(value, key)}")
         elif name in PASSED:
-            lines.append(PASSED[name].format(_word(value, key)))
+            whole = ":excl" if name == "place" and exclusive else ""
+            lines.append(PASSED[name].format(_word(value, key) + whole))
         else:
             raise Refused(f"{key} cannot be set: it is no option that goes through", code="custom_attribute")
     return lines

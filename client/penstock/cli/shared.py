@@ -57,13 +57,18 @@ def find(api: Client, wanted: str) -> str:
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
     """Columns as wide as they need, under headings in the reader's language."""
-    lines = [[tr(cell) if cell else "" for cell in header], *rows]
+    lines = [[tr(cell) if cell else "" for cell in header], *([in_line(cell) for cell in row] for row in rows)]
     widths = [max(_width(row[i]) for row in lines) for i in range(len(header))]
     for row in lines:
         cells = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
     if not rows:
         click.echo(tr("(none)"))
+
+
+def in_line(text: str) -> str:
+    """Text of others within a line: a name that holds a line break would look like a line of ours."""
+    return " ".join(text.splitlines())
 
 
 def _width(text: str) -> int:
@@ -160,7 +165,7 @@ def _in_zone(stamp: str, zone: str) -> Any:
 
 def last_line(job: Job) -> str:
     """How it ended, what it used, what it costs."""
-    parts = [f"{job.name or job.id}: {job.status.state}"]
+    parts = [f"{in_line(job.name) or job.id}: {job.status.state}"]
     if job.status.reason:
         parts.append(job.status.reason)
     if job.status.exit_code is not None:

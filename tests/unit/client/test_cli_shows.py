@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from penstock.cli.recon import show_statements
-from penstock.cli.shared import span_of
+from penstock.cli.shared import span_of, table
 
 STATEMENT = {
     "id": 1, "site": "alpha", "period": "2026-11", "lines": 2, "agreed": 1, "open_breaks": 0, "open_amount": "0",
@@ -28,3 +28,10 @@ def test_a_month_is_called_by_its_name_and_another_span_by_its_days() -> None:
     assert span_of(begins, ends, "Asia/Shanghai") == "2026-11 (Asia/Shanghai)"
     assert span_of(begins, ends, "UTC") == "2026-10-31 to 2026-11-30 (UTC)"
     assert span_of(begins, "2026-11-15T16:00:00Z", "Asia/Shanghai") == "2026-11-01 to 2026-11-15 (Asia/Shanghai)"
+
+
+def test_a_name_with_a_line_break_is_no_second_row(capsys: pytest.CaptureFixture[str]) -> None:
+    table([["j1", "mine\nj2  yours", "failed"]], ["ID", "NAME", "STATE"])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["ID", "NAME", "STATE"], ["j1", "mine", "j2", "yours", "failed"]
+    ]  # fmt: skip

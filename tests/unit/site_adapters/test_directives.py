@@ -51,6 +51,8 @@ def test_a_usual_pbs_script_is_read_whole() -> None:
         ("-l walltime=10:30", {"duration": 630}),
         ("-P p7", {"custom_attributes": {"pbs.project": "p7"}}),
         ("-l matlab=1", {"custom_attributes": {"pbs.resource.matlab": "1"}}),
+        ("-l place=excl:group=rack", {"exclusive_node_use": True, "custom_attributes": {"pbs.place": "group=rack"}}),
+        ("-l qos=high", {"qos": "high"}),
         ("-l place=pack:shared", {"custom_attributes": {"pbs.place": "pack:shared"}}),
         ("-W umask=022", {"custom_attributes": {"pbs.umask": "022"}}),
         ("-o host-less/path -e :/abs/err", {"stdout_path": "host-less/path", "stderr_path": "/abs/err"}),

@@ -108,6 +108,8 @@ def test_a_chunk_has_no_second_chunk_and_no_second_size(words: str) -> None:
 def test_whole_nodes_are_not_taken_by_a_place() -> None:
     with pytest.raises(Refused):
         rendered("pbs", job(**{"pbs.place": "excl:group=rack"}))
+    argv = rendered("pbs", job(Resources(exclusive_node_use=True), **{"pbs.place": "group=rack"}))
+    assert "#PBS -l place=group=rack:excl" in argv
 
 
 def test_torque_drops_no_reservation() -> None:
