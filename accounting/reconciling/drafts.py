@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from accounting.money import format_micro
 from accounting.reconciling.breaks import NEVER_AUTOMATIC, Category, Cause
 from accounting.reconciling.explain import Explanation, Ground, Ours, Theirs, explain
 from accounting.reconciling.found import Matched, Pair, Tolerance, figures_differ, other_account
@@ -73,14 +74,20 @@ class Draft:
 
     @property
     def delta_micro(self) -> int:
-        """What the centre's figure is above ours; where it names no money, by our own price of a core-second."""
-        ours = self.ours_micro or 0
-        if self.theirs_micro is not None:
-            return self.theirs_micro - ours
-        if not self.ours_core_seconds:
-            return 0
-        more = ours * (self.theirs_core_seconds - self.ours_core_seconds)
-        return -(-abs(more) // self.ours_core_seconds) * (1 if more > 0 else -1)
+        """What the centre's figure is above ours."""
+        return apart_micro((self.ours_core_seconds, self.ours_micro), (self.theirs_core_seconds, self.theirs_micro))
+
+
+def apart_micro(ours: tuple[int, int | None], theirs: tuple[int, int | None]) -> int:
+    """How far (core-seconds, micro-units) of a centre are above ours, in money; where it names none, by our own price
+    of a core-second, and 0 where we have none."""
+    (our_seconds, our_micro), (their_seconds, their_micro) = ours, theirs
+    if their_micro is not None:
+        return their_micro - (our_micro or 0)
+    if not our_seconds:
+        return 0
+    more = (our_micro or 0) * (their_seconds - our_seconds)
+    return -(-abs(more) // our_seconds) * (1 if more > 0 else -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,8 @@ def _unexplained(pair: Pair) -> Draft:
         text = f"{t.core_seconds - o.core_seconds:+d} core-seconds, and no known cause gives them"
         return _draft(pair, Category.QUANTITY, text)
     if t.amount_micro is not None and o.amount_micro is not None and abs(t.amount_micro - o.amount_micro) > 1:
-        text = f"{t.amount_micro - o.amount_micro:+d} micro-units, and no known cause gives them"
+        more = t.amount_micro - o.amount_micro
+        text = f"{'+' * (more > 0)}{format_micro(more)} of money, and no known cause gives it"
         return _draft(pair, Category.PRICE, text)
     if t.amount_micro is not None and o.amount_micro is None:
         return _draft(pair, Category.PRICE, "we have no price for this run")

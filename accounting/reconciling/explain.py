@@ -258,12 +258,15 @@ def _amounts(
     if base is None:
         return
     steps: list[tuple[Cause | None, int, str]] = [(None, base, "")]
+    if ours.amount_micro == 0 and ours.core_seconds:
+        text = "by our prices it costs nothing, as in a block that was bought"
+        steps += [(Cause.PRICE, rate(quantity, price), text) for price in _prices(ground)]
+        if not ours.state.startswith("COMPLETED"):
+            text = f"the centre charges a run that ended {ours.state}"
+            steps += [(Cause.STATE, rate(quantity, price), text) for price in _prices(ground)]
     for label, price in ground.other_prices.items():
         if not _is_ours(price, ours):
             steps.append((Cause.PRICE, rate(quantity, price), f"price {label}"))
-    if ours.amount_micro == 0 and ours.core_seconds:
-        text = f"the centre charges a run that ended {ours.state}"
-        steps += [(Cause.STATE, rate(quantity, price), text) for price in _prices(ground)]
     rates = [Ratio("", 1), *ground.rates]
     taxes = [Ratio("", 1), *ground.taxes]
     for (cause, amount, text), fx, tax in product(steps, rates, taxes):

@@ -1,7 +1,8 @@
 """Match a statement with our books: one pass over the books, which finds each run's line by its key.
 
-T0 the run key; T1 the scheduler's id and start; T2 person, shape and time (a proposal for a person to accept);
-T3 sums, where the centre gives nothing else. What agrees is known by its numbers alone.
+T0 the run key; T1 the scheduler's id (also without its server) and start; T2 person, shape and time (a
+proposal for a person to accept); T3 sums, where the centre gives nothing else. What agrees is known by its numbers
+alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec import structs
 from sqlalchemy import Connection, text
 
 from accounting.reconciling import sides
@@ -56,6 +58,7 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     found.pairs += _really_different(conn, scope, tolerance, passed, found.agreeing)
     single = [line for line in rest_theirs if not line.is_sum]
     rest_ours = [*sides.runs_of(conn, scope, passed.alone), *_like(conn, scope, single, passed.alone_beyond)]
+    single = _named_in_full(single, rest_ours)
     found.agreed = found.lines - len(found.duplicates) - len(found.pairs) - len(rest_theirs)
     second = list(_by_id_and_start(single, rest_ours, tolerance))
     found.pairs += [pair for pair in second if differs(pair, tolerance)]
@@ -96,12 +99,23 @@ def _agree(agreeing: Agreed, pairs: Sequence[Pair]) -> None:
     agreeing.add([pair.ours.id for pair in pairs], [pair.theirs.line_no for pair in pairs])
 
 
+def _named_in_full(lines: Sequence[Line], ours: Sequence[Run]) -> list[Line]:
+    """Lines whose id leaves the server out (`7`, `8[]` for `7.pbs01`, `8[].pbs01`) with the id that our runs have;
+    a number that runs of two servers have stays as it is."""
+    full: dict[str, set[str]] = defaultdict(set)
+    for run in ours:
+        full[run.native_id.partition(".")[0]].add(run.native_id)
+    return [structs.replace(line, native_id=next(iter(named)))
+            if len(named := full.get(line.native_id, set())) == 1 else line for line in lines]  # fmt: skip
+
+
 def _like(conn: Connection, scope: Scope, lines: Sequence[Line], beyond: array[int]) -> Iterator[Run]:
     """Runs of other months that may be one of these lines: nobody asks for all of theirs."""
     ids = {(line.native_id, line.task) for line in lines}
     sizes = {(line.username, line.cores) for line in lines}
     for run in sides.runs_of(conn, scope, beyond) if lines else ():
-        if (run.native_id, run.task) in ids or (run.username, run.cores) in sizes:
+        short = run.native_id.partition(".")[0]
+        if (run.native_id, run.task) in ids or (short, run.task) in ids or (run.username, run.cores) in sizes:
             yield run
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from accounting.calendar import Period
+from accounting.money import format_micro
 from accounting.reconciling.breaks import Category
 
 
@@ -154,6 +155,7 @@ def check_totals(
         text = f"it says {header.core_seconds} core-seconds, and its lines sum to {core_seconds}"
         found.append(Finding(Category.CONTROL_TOTAL, text, delta_core_seconds=header.core_seconds - core_seconds))
     if header.amount_micro is not None and abs(header.amount_micro - amount_micro) > slack_micro:
-        text = f"it says {header.amount_micro} micro-{header.currency}, and its lines sum to {amount_micro}"
+        bills, sums_to = format_micro(header.amount_micro), format_micro(amount_micro)
+        text = f"it bills {bills} {header.currency}, and its lines sum to {sums_to}"
         found.append(Finding(Category.CONTROL_TOTAL, text, delta_micro=header.amount_micro - amount_micro))
     return found

@@ -65,7 +65,10 @@ def moment(text: str, zone: tzinfo = UTC) -> datetime | None:
         return None
     if text.isascii() and text.isdigit():
         return epoch(text)
-    parsed = datetime.fromisoformat(text.replace("/", "-"))
+    try:
+        parsed = datetime.fromisoformat(text.replace("/", "-"))
+    except ValueError:
+        raise ValueError(f"{text!r} is no time") from None
     return local(parsed, zone) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 

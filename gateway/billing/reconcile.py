@@ -23,7 +23,7 @@ from accounting.ledger import Entry, Posting, payable
 from accounting.reconciling import confirmed, statement_store
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import FINAL, Act, Category, Event, Refused, State
-from accounting.reconciling.drafts import Known, Rules
+from accounting.reconciling.drafts import Known, Rules, apart_micro
 from accounting.reconciling.statement import Header, Signed, Statement, Verify, check
 from accounting.reconciling.statement_formats import Profile, read_statement
 from accounting.reconciling.statement_store import sign_statement, signer_of, statement_row
@@ -345,10 +345,9 @@ def late(conn: Connection, site_id: str, starts_at: datetime, ends_at: datetime)
 
 
 def delta_micro(item: BreakNow) -> int:
-    """What the centre's figure is above ours; 0 where its statement names no money."""
-    if item.row.theirs_micro is None:
-        return -(item.row.ours_micro or 0) if item.row.category == Category.MISSING_AT_CENTRE else 0
-    return int(item.row.theirs_micro - (item.row.ours_micro or 0))
+    """What the centre's figure is above ours; by our own price where its statement names no money."""
+    row = item.row
+    return apart_micro((row.ours_core_seconds, row.ours_micro), (row.theirs_core_seconds, row.theirs_micro))
 
 
 __all__ = ["AccountingError", "Received", "Reconciled", "Standing", "State", "act", "delta_micro", "look", "receive",

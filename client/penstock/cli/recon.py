@@ -114,7 +114,7 @@ def breaks() -> None:
 @breaks.command("list")
 @click.option("--site")
 @click.option("--month", help="Like 2026-11")
-@click.option("--state", help="Like open, proposed, disputed, posted")
+@click.option("--state", help="Like open, proposed, disputed, posted, gone; without it: all but those that are gone")
 @json_option
 def list_breaks(site: str | None, month: str | None, state: str | None, as_json: bool) -> int:
     """Differences, oldest first, with their money and age."""
@@ -130,6 +130,7 @@ def list_breaks(site: str | None, month: str | None, state: str | None, as_json:
     if as_json:
         emit(items)
         return report.OK
+    items = [b for b in items if state or b["state"] != "gone"]
     rows = [(str(b["id"]), b["site"], b["period"], _kind(b["category"]), b["state"], b["delta_amount"], b["currency"],
              str(b["age_days"]), said(b["explanation"])) for b in items]  # fmt: skip
     table(rows, ("BREAK", "SITE", "MONTH", "KIND", "STATE", "THEIRS-OURS", "IN", "DAYS", "WHY"))

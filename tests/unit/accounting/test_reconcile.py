@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Connection, select
 
 from accounting import store as books
@@ -26,6 +27,7 @@ from accounting.reconciling.statement_formats import Profile, read_statement
 from accounting.reconciling.statement_store import statement_row
 from accounting.reconciling.terms import rules_of
 from accounting.sources import read_usage
+from accounting.tariff import Discount
 from accounting.usage import UsageRecord
 from gateway.billing import reconcile
 from gateway.billing.reconcile import Received, Reconciled
@@ -261,6 +263,20 @@ def test_without_run_keys_id_and_start_are_enough_and_without_ids_a_person_must_
     assert [(b.row.category, b.row.tier, b.state) for b in found] == [("B02", "T2", State.OPEN)]
 
 
+@pytest.mark.parametrize(("named", "number"), [("7.pbs01", "7"), ("8[].pbs01", "8[1]")])
+def test_a_centre_that_leaves_its_server_out_of_ids_is_understood(gateway: Gateway, named: str, number: str) -> None:
+    """And so is the line that bills the run once more."""
+    record = read_usage("sacct/1", row(1), site_id="local")
+    assert isinstance(record, UsageRecord)
+    named_so = structs.replace(record, native_id=named, task=1 if "[" in named else None)
+    with gateway.services.db.write() as conn:
+        books.record_and_book(conn, [books.Assigned(named_so, "j1", gateway.project_id, "u1", "CNY")], now=T0)
+    have(gateway, row(2))
+    bare = line(1, run_key="", native_id=number)
+    done, found = compare(gateway, receive(gateway, bare, bare | {"end": bare["end"] + 1}, line(2)))
+    assert (done.counts["agreed"], [b.row.category for b in found]) == (2, ["B06"])
+
+
 def test_sums_are_compared_with_sums(gateway: Gateway) -> None:
     have(gateway, row(1), row(2), row(3, Partition="gpu"))
     cpu = {"queue": "cpu", "quantity": 28_936, "amount": "2.8936"}
@@ -397,6 +413,32 @@ def test_a_break_that_a_late_record_explains_away_is_gone(gateway: Gateway) -> N
     have(gateway, row(1))
     _, found = compare(gateway, received)
     assert kinds(found) == [("B02", "", "gone")]
+
+
+def test_money_of_a_quantity_is_told_by_our_price_where_the_centre_names_none(gateway: Gateway) -> None:
+    have(gateway, row(1), row(2))
+    without = {"quantity": 14_868, "amount": None}
+    received = receive(gateway, line(1), {k: v for k, v in (line(2) | without).items() if v is not None})
+    _, [found] = compare(gateway, received)
+    assert (found.row.category, reconcile.delta_micro(found)) == ("B03", 40_000)
+    with gateway.services.db.read() as conn:
+        statement = statement_row(conn, received.statement_id)
+        assert reconcile.standing(conn, statement, now=gateway.services.clock()).open_micro == 40_000
+
+
+def test_what_costs_nothing_in_a_block_is_no_matter_of_how_it_ended(gateway: Gateway) -> None:
+    have(gateway, row(1))
+    with gateway.services.db.write() as conn:
+        books.add_discount(conn, Discount(0, gateway.project_id, 0, 1, T0 + timedelta(hours=3)), now=T0)
+    have(gateway, row(4))
+    _, [found] = compare(gateway, receive(gateway, line(1), line(4)))
+    assert (found.row.category, found.row.causes, found.row.ours_micro) == ("B04", ["price"], 0)
+    assert found.row.explanation == "by our prices it costs nothing, as in a block that was bought"
+
+
+def test_a_day_that_cannot_be_read_is_told_in_words(gateway: Gateway) -> None:
+    received = receive(gateway, line(1, start="10 of November"))
+    assert any(text.endswith("'10 of November' is no time") for text in received.findings)
 
 
 def test_ages_and_money_of_what_waits(gateway: Gateway) -> None:

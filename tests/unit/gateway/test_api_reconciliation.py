@@ -176,8 +176,29 @@ def test_what_the_centre_says_of_the_whole_is_given_beside_the_file(
     env = {"PENSTOCK_URL": address, "PENSTOCK_TOKEN": person(gateway, "staff", staff=True), "COLUMNS": "200"}
     done = CliRunner().invoke(penstock, words, env=env)
     assert done.exit_code == 0, done.output
-    assert "B14 its own totals: it says 2000000 micro-CNY, and its lines sum to 1446800" in done.output
+    assert "B14 its own totals: it bills 2.00 CNY, and its lines sum to 1.4468" in done.output
     assert done.output.count("B14") == 1
+
+
+def test_what_another_statement_settled_is_listed_where_it_is_asked_for(
+    gateway: Gateway, address: str, tmp_path: Path
+) -> None:
+    env = {"PENSTOCK_URL": address, "PENSTOCK_TOKEN": person(gateway, "admin", admin=True), "COLUMNS": "200"}
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(penstock, arguments, env=env)
+        assert done.exception is None, done.output
+        return done.output
+
+    for amount in ("9.99", "1.4468"):
+        (tmp_path / "bill.json").write_text(statement(amount=amount)["content"])
+        sent = run("statements", "send", str(tmp_path / "bill.json"), "--site", "local", "--month", "2026-11",
+                   "--currency", "CNY", "--format", "json", "--json")  # fmt: skip
+        run("statements", "compare", str(json.loads(sent)["id"]))
+    (first,) = json.loads(run("breaks", "list", "--state", "gone", "--json"))
+    shown = [row.split()[0] for row in run("breaks", "list").splitlines()[1:]]
+    assert shown and str(first["id"]) not in shown
+    assert str(first["id"]) in run("breaks", "list", "--state", "gone")
 
 
 def test_both_sides_settle_a_break_on_the_command_line(gateway: Gateway, address: str, tmp_path: Path) -> None:
@@ -261,7 +282,7 @@ def test_the_admins_commands(
     assert main(["admin", "statement", "local", "2026-11", str(file), "--format", "json", *said]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "! B14: it says 2 lines, and has 1", "! B14: it says 9 core-seconds, and its lines sum to 14468",
-        "! B14: it says 1500000 micro-CNY, and its lines sum to 1446800",
+        "! B14: it bills 1.50 CNY, and its lines sum to 1.4468",
     ]  # fmt: skip
     assert out[3].startswith("local 2026-11: 0 of 1 lines agree; 1 open (1 identity), 0.0468 CNY, oldest ")
 

@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from accounting.invoicing.dispute_store import raise_dispute
-from gateway.identity import service
 from tests.builders import Gateway
 from tests.unit.gateway.test_api_billing import Billing
 
