@@ -80,6 +80,7 @@ def test_a_bill_shared_by_two_and_a_voucher_are_typed(
     gateway: Gateway, client: httpx.Client, operator: dict[str, str], type_: Type
 ) -> None:
     billing = Billing(gateway, client, operator)
+    billing.post("entities", {"id": "lab", "legal_name": "Laboratory"}, 201)
     type_("billing", "payers", "demo", "uni=60", "lab=40", "--from", "2026-01-01T00:00:00Z")
     billing.work(36_000)
     with gateway.services.db.read() as conn:
