@@ -22,8 +22,8 @@ _DOMAIN = re.compile(r"([a-zA-Z0-9][a-zA-Z0-9'\-]*[a-zA-Z0-9]\.)*([a-zA-Z0-9][a-
 _ILLEGAL = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # GFD.98 section 7.1 knows few words; the scheduler's own stands in the description.
 _STATUS = {"COMPLETED": "completed", "CANCELLED": "aborted", "PREEMPTED": "aborted", "REQUEUED": "aborted"}
-# The states that a reader makes of those words, and the kind that it takes for granted.
-_PLAIN = frozenset({"COMPLETED", "CANCELLED", "FAILED", "run"})
+# The states that a reader makes of those words.
+_PLAIN = frozenset({"COMPLETED", "CANCELLED", "FAILED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _exact(run: ChargedRun) -> dict[str, str]:
         "kind": "" if run.kind == "run" else run.kind,
         "qos": run.qos,
     }
-    return found | {name: value for name, value in words.items() if value and value not in _PLAIN}
+    return found | {name: value for name, value in words.items() if value}
 
 
 def _add(parent: Element, name: str, text: str, *, always: bool = False) -> Element:

@@ -136,7 +136,7 @@ class _Page(FPDF):
             what = words.say("runs_of", lang, text=what, runs=words.number(line.runs, lang), hours=hours)
         return [
             str(line.number), self._cell(what), words.days(line.service_start, line.service_end, self._zone, lang),
-            price_words.quantity(line, steps, lang), price_words.unit_price(steps, doc.currency, lang),
+            self._cell(price_words.quantity(line, steps, lang)), price_words.unit_price(steps, doc.currency, lang),
             words.money(line.net_minor + (line.tax_minor if doc.tax.inclusive else 0), doc.currency, lang),
         ]  # fmt: skip
 
@@ -148,7 +148,7 @@ class _Page(FPDF):
             return []
         return [
             ["", self._cell(f"{words.say('of_which', lang)} {price_words.condition(s, lang)}"), "",
-             price_words.quantity_of(s.resource, s.quantity, lang) if s.quantity else "–",
+             self._cell(price_words.quantity_of(s.resource, s.quantity, lang)) if s.quantity else "–",
              price_words.price(s, currency, lang), price_words.amount(s, currency, lang)]
             for s in steps
         ]  # fmt: skip
