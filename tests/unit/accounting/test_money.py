@@ -314,4 +314,4 @@ def test_no_sum_of_credit_leaves_what_a_database_can_count(db: Database) -> None
             break
     with db.read() as conn:
         limit = next(e.limit for e in books.exposure(conn, PROJECT) if e.commodity == "shots")
-    assert limit == 2**62
+    assert limit == 2**62  # two of them, and the third was refused
