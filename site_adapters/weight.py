@@ -49,13 +49,17 @@ def weigh(submission: Submission, policy: Policy, queue: Queue | None = None) ->
     r, array = submission.spec.resources, submission.spec.array
     places = len(expand(array.indices)) if array is not None else 1
     at_once = min(places, array.max_parallel or places) if array is not None else 1
-    nodes = nodes_at_most(r)
+    duration = submission.spec.attributes.duration or policy.duration_max or _DURATION_S
+    return Weight(places, at_once, cores_at_most(r, queue), nodes_at_most(r), duration)
+
+
+def cores_at_most(r: Resources, queue: Queue | None) -> int:
+    """Of one task: those of its processes, or of all nodes that it may get whole."""
     processes = r.process_count or (r.node_count or 1) * (r.processes_per_node or 1)
     cores = processes * (r.cpu_cores_per_process or (queue.cores_per_process if queue is not None else 1))
     if queue is not None and (r.exclusive_node_use or queue.exclusive):
-        cores = max(cores, nodes * (queue.cores_per_node_max or 1))
-    duration = submission.spec.attributes.duration or policy.duration_max or _DURATION_S
-    return Weight(places, at_once, cores, nodes, duration)
+        cores = max(cores, nodes_at_most(r) * (queue.cores_per_node_max or 1))
+    return cores
 
 
 def nodes_at_most(r: Resources) -> int:

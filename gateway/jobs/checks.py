@@ -14,7 +14,7 @@ from site_adapters.interfaces import SiteAdapter
 from site_adapters.policy import admitted
 from site_adapters.states import PermissionModel
 from site_adapters.types import Attributes, JobSpec, Queue, Resources
-from site_adapters.weight import nodes_at_most, unweighed
+from site_adapters.weight import cores_at_most, nodes_at_most, unweighed
 
 NAME_CHARS_MAX = 255
 SCRIPT_BYTES_MAX = 4 * 1024 * 1024 - 64 * 1024  # sbatch's own limit is 4 MiB, ours leaves room for the prologue
@@ -175,7 +175,8 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
     """Limits of the queue and of the centre's policy: Slurm accepts by default what can never run."""
     policy, problems = adapter.policy, []
     nodes, per_node = node_shape(spec, queue)
-    cores, charged, most_nodes = nodes * per_node, cores_charged(spec, queue), nodes_at_most(spec.resources)
+    cores, most_nodes = nodes * per_node, nodes_at_most(spec.resources)
+    most_cores = max(cores_charged(spec, queue), cores_at_most(spec.resources, queue))
     duration = spec.attributes.duration
 
     def over(pointer: str, asked: int | None, most: int | None, what: str, remedy: str = "") -> None:
@@ -191,8 +192,8 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
 
     unnamed = "Name `node_count`: each process may get a node of its own." if spec.resources.node_count is None else ""
     over("/resources/node_count", most_nodes, policy.nodes_max, "nodes", unnamed)
-    over("/resources/process_count", charged, policy.cores_max, "cores")
-    over("/resources/process_count", charged, policy.cores_in_use_max, "cores")
+    over("/resources/process_count", most_cores, policy.cores_max, "cores")
+    over("/resources/process_count", most_cores, policy.cores_in_use_max, "cores")
     over("/resources/node_count", most_nodes, policy.nodes_in_use_max, "nodes", unnamed)
     if (option := unweighed(spec, policy)) is not None:
         pointer = f"/attributes/custom_attributes/{_escaped(option)}"

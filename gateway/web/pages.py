@@ -163,10 +163,14 @@ def _person(request: Request) -> Person | None:
 
 
 def _same_origin(request: Request) -> None:
-    """A form of another site must not act for a person (Fetch metadata, else the Origin header)."""
+    """A form of another site must not act for a person (Fetch metadata, else the Origin header).
+
+    Where a browser says it itself, a proxy before us may call us by another name.
+    """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    if site not in (None, "same-origin", "none") or (origin and urlsplit(origin).netloc != request.url.netloc):
+    foreign = bool(origin) and urlsplit(origin or "").netloc != request.url.netloc
+    if foreign if site is None else site not in ("same-origin", "none"):
         raise Forbidden("This form was not sent from a page of ours.")
 
 

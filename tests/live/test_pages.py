@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -199,6 +200,24 @@ def test_nobody_is_signed_in_by_a_form_of_another_site(page: Page, gateway: Gate
 
     assert page.get_by_role("alert").inner_text()
     assert page.context.cookies() == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 303),
+        ({"Origin": "https://gate.example", "Sec-Fetch-Site": "same-origin"}, 303),  # a proxy calls us otherwise
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_signing_in_asks_the_browser_whose_form_it_is(gateway: Gateway, headers: dict[str, str], status: int) -> None:
+    with served(gateway.services) as url:
+        answer = httpx.post(f"{url}/login", data={"token": gateway.secret}, headers=headers)
+
+    assert answer.status_code == status
+    assert ("set-cookie" in answer.headers) is (status == 303)
 
 
 def test_who_goes_back_after_signing_out_sees_nothing(page: Page, gateway: Gateway) -> None:

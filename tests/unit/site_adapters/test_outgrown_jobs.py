@@ -31,6 +31,9 @@ def job(resources: Resources | None = None, **custom: str) -> JobSpec:
 
 LARGER = {
     "a whole node": (Policy(cores_max=4), NODES_OF_16, job(Resources(exclusive_node_use=True))),
+    "whole nodes that it does not name": (
+        Policy(cores_max=16), NODES_OF_16, job(Resources(process_count=4, exclusive_node_use=True)),
+    ),
     "a node of a queue that gives whole ones": (
         Policy(cores_in_use_max=4), Queue("batch", open=True, default=True, cores_per_node_max=16, exclusive=True),
         job(Resources(process_count=1)),
