@@ -52,7 +52,7 @@ def test_a_month_is_opened_cut_off_billed_and_closed(type_: Type, last_month: st
     assert rows(type_("billing", "tax-rule", str(tmp_path / "vat")))[1] == ["vat", "6", "%", "no", "2020-01-01"]
     assert type_("billing", "payer", "demo", "uni") == "uni pays for demo\n"
     assert rows(type_("billing", "bill", last_month))[1] == [
-        "PS-000001", "invoice", "demo", "3.60", "0.22", "3.82", "CNY"]  # fmt: skip
+        "PS-000001", "invoice", "demo", "uni", "3.60", "0.22", "3.82", "CNY"]  # fmt: skip
     assert "(none)" in type_("billing", "bill", last_month)  # what is billed is not billed again
     assert "closed" in type_("billing", "period", last_month, "close")
     page = type_("month", last_month).splitlines()
