@@ -25,7 +25,7 @@ from accounting.store.holds import (
 from accounting.store.journal import book
 from accounting.store.orders import (
     Order,
-    agreement_for,
+    assert_for_a_centre,
     available,
     canceled,
     charge_price,
@@ -33,7 +33,7 @@ from accounting.store.orders import (
     month_part,
     order_of,
 )
-from accounting.store.paid_spans import free_of_charge
+from accounting.store.paid_spans import free_of_charge, pays_for_runs
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
     ALLOCATIONS,
@@ -76,8 +76,8 @@ def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
         raise AccountingError("a subscription says when it ends")
     if order.price_micro and order.kind in ("trial", "as_used"):
         raise AccountingError(f"an order of kind {order.kind} has no price of its own")
-    if order.price_micro:
-        agreement_for(conn, order, order.starts_at)  # raises before anything is kept
+    if pays_for_runs(order):
+        assert_for_a_centre(conn, order)
     conn.execute(insert(ORDERS).values(
         id=order.id, project_id=order.project_id, payer_id=order.payer_id, agreement_id=order.agreement_id,
         kind=order.kind, commodity=order.commodity, amount=order.amount, price_micro=order.price_micro,

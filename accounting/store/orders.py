@@ -69,6 +69,17 @@ def agreement_for(conn: Connection, order: Order, at: datetime) -> Agreement | N
     return found
 
 
+def assert_for_a_centre(conn: Connection, order: Order) -> None:
+    """An order that pays for runs says at whose: a centre that has no share of its price would work for nothing.
+
+    Raises `AccountingError` where it names neither agreement nor site, though centres are to be paid by agreements, and
+    where the agreement that it names is not signed by both for when it begins.
+    """
+    if order.agreement_id is None and order.site_id is None and in_force(conn):
+        raise AccountingError("name the agreement or the site of the centre whose resources are paid with the order")
+    agreement_for(conn, order, order.starts_at)
+
+
 def month_part(conn: Connection, order: Order, start: datetime, end: datetime) -> Order:
     """A subscription as [start, end) of one of its months gives and costs: by days, unless its agreement says whole."""
     if order.price_micro or order.agreement_id is None:

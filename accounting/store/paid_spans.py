@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, or_, select
 
 from accounting.ledger import resource_of
-from accounting.store.orders import Order, canceled, order_of
+from accounting.store.orders import Order, agreement_for, canceled, order_of
 from accounting.store.prices import add_discount, charged_until, discounts, end_discount
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
@@ -25,19 +25,33 @@ from accounting.tariff import Discount
 
 def free_of_charge(conn: Connection, order: Order, since: datetime, now: datetime) -> None:
     """What a resource costs is paid with the order of it (nothing, with a trial) from a moment on, where no other order
-    has done so.
+    has done so; at the sites of the centre that has a share of its price.
 
     What is charged already stays so: an order that begins in the past pays from the latest charged run on.
     """
-    if not order.price_micro and order.kind != "trial":
+    if not pays_for_runs(order):
         return
-    since = max(since, charged_until(conn, project_id=order.project_id) or since)
-    if order.ends_at is not None and order.ends_at <= since:
-        return
-    paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=resource_of(order.commodity),
-                        reason=_reason(order))  # fmt: skip
-    for start, end in _not_yet_paid(conn, paid_for):
-        add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
+    for site_id in _sites(conn, order, since):
+        begins = max(since, charged_until(conn, project_id=order.project_id, site_id=site_id) or since)
+        if order.ends_at is not None and order.ends_at <= begins:
+            continue
+        paid_for = Discount(0, order.project_id, 0, 1, begins, order.ends_at, site_id=site_id,
+                            resource=resource_of(order.commodity), reason=_reason(order))  # fmt: skip
+        for start, end in _not_yet_paid(conn, paid_for):
+            add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
+
+
+def pays_for_runs(order: Order) -> bool:
+    """Whether what an order gives costs nothing when it is used."""
+    return bool(order.price_micro) or order.kind == "trial"
+
+
+def _sites(conn: Connection, order: Order, at: datetime) -> Sequence[str | None]:
+    """Where an order pays; None: everywhere, as where no agreement is in force (orders.py, `assert_for_a_centre`)."""
+    if order.site_id is not None:
+        return (order.site_id,)
+    agreement = agreement_for(conn, order, at)
+    return (None,) if agreement is None else agreement.site_ids
 
 
 def _not_yet_paid(conn: Connection, wanted: Discount) -> list[tuple[datetime, datetime | None]]:

@@ -136,12 +136,12 @@ def test_a_block_is_divided_as_the_agreement_says(db: Database) -> None:
     assert on(db, "operator:revenue") == -(PRICE - tax - centre)
 
 
-def test_an_order_that_names_its_agreement_goes_by_that_one_and_one_without_a_centre_is_the_operators(
-    db: Database,
-) -> None:
+def test_an_order_that_names_its_agreement_goes_by_that_one_and_one_of_no_centre_is_refused(db: Database) -> None:
     place(db, replace(BLOCK, site_id=None, agreement_id="a1"))
     assert on(db, "centre:c1:payable") == -divided(PRICE)[1]
-    place(db, replace(BLOCK, id="o2", site_id=None))
+    for kind, price in (("block", PRICE), ("trial", 0)):
+        with pytest.raises(AccountingError, match="whose resources are paid"):
+            place(db, replace(BLOCK, id="o2", kind=kind, price_micro=price, site_id=None))
     assert on(db, "centre:c1:payable") == -divided(PRICE)[1]
     with pytest.raises(AccountingError, match="not signed by both"):
         place(db, replace(BLOCK, id="o3", agreement_id="a2"))

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from accounting import store as books
 from accounting.errors import CreditExhausted
@@ -19,7 +20,7 @@ from accounting.store.schema import CHARGES
 from accounting.tariff import MINIMUM, Discount, PriceRule
 from gateway.db import Database
 from tests.unit.accounting import makers
-from tests.unit.accounting.evidence_case import T0, append_all, book, checkpoint
+from tests.unit.accounting.evidence_case import POLICY, T0, append_all, book, checkpoint, record
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_orders import BLOCK, checked, db, evidence, place
 
@@ -57,6 +58,21 @@ def test_a_ratio_of_one_centre_does_not_make_a_paid_block_cost_again(db: Databas
     found = ran(db)
     assert [c.amount_micro for c in found] == [0, 0, 0]
     assert all(c.core_seconds > 0 for c in found)
+    assert_verified(db, verifier)
+
+
+@pytest.mark.parametrize("named", [{"site_id": "alpha"}, {"site_id": None, "agreement_id": "a1"}])
+@pytest.mark.parametrize("order", [{}, {"kind": "trial", "price_micro": 0}])
+def test_at_a_centre_that_has_no_share_of_an_order_runs_cost_what_they_cost(
+    db: Database, verifier: ModuleType, named: dict[str, Any], order: dict[str, Any]
+) -> None:
+    own_prices(db, PriceRule(0, "CNY", 360_000, LONG_AGO))
+    place(db, replace(BLOCK, **named, **order))
+    with db.write() as conn:
+        elsewhere = structs.replace(record(1), site_id="beta")
+        books.record_and_book(conn, [books.Assigned(elsewhere, "j1", "p1", "u1", "CNY")], policy=POLICY, now=T0)
+    [(there, here)] = [tuple(c.amount_micro for c in ran(db, range(2, 3)))]
+    assert there == elsewhere.core_seconds * 100 and here == 0
     assert_verified(db, verifier)
 
 
