@@ -78,7 +78,7 @@ _COUNTED_IN = {"core-hours": ("core-seconds", 3600), "gpu-hours": ("gpu-seconds"
     help="core-hours, gpu-hours, gib-months (of storage), or a unit's name, as shots",
 )
 @click.option("--site", help="Also open an account with these core-hours there")
-@click.option("--agreement", help="Whose terms divide the price")
+@click.option("--agreement", help="Whose terms divide the price, and at whose sites it pays for runs")
 @json_option
 def place(
     project: str, kind: str, amount: str, payer: str, price: str, starts: str | None, until: str | None,
