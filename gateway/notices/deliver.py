@@ -8,6 +8,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection
 
+from gateway.errors import Refused
 from gateway.jobs import repository
 from gateway.notices import addresses, mail, outbox, webhook
 from gateway.notices.outbox import Delivery
@@ -46,7 +47,7 @@ def _carry(services: Services, lease: Lease, what: Delivery) -> bool:
     error = ""
     try:
         _send(services, what)
-    except webhook.NotDelivered as exc:
+    except (webhook.NotDelivered, Refused) as exc:  # Refused: a file of the secret that holds none
         error = str(exc)
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)

@@ -100,7 +100,7 @@ def test_marks_that_cannot_be_told_apart_are_refused(wrong: dict[str, str]) -> N
 @pytest.mark.parametrize(
     ("totals", "told"),
     [({"core_seconds": 0}, "it says 0 core-seconds, and its lines sum to 800"),
-     ({"amount": 0}, "it says 0 micro-CNY, and its lines sum to 1500000"),
+     ({"amount": 0}, "it bills 0.00 CNY, and its lines sum to 1.50"),
      ({"lines": "3"}, "it says 3 lines, and has 1"), ({"lines": 0}, "it says 0 lines, and has 1")],
 )  # fmt: skip
 def test_each_total_of_a_json_statement_counts_also_nothing_and_a_text(totals: dict[str, Any], told: str) -> None:
