@@ -1,9 +1,9 @@
 """Jobs that a good look did not show: never finished because absent, lost only after repeated good looks and some time.
 
 Looks come seconds apart, and a controller that starts anew may know nothing for longer: so the first look that missed
-a job must also be `lost_after_s` ago, whatever came between. Before it is given up it is searched once more by its tag
-in both sources. What was forgotten before it ran (its fence is free) is handed over again; what ran and left no record
-is `failed`, reason `lost`, with a break.
+a job must also be `lost_after_s` ago, whatever came between. It is searched by its tag in both sources when enough looks
+have missed it, and once more before it is given up. What was forgotten before it ran (its fence is free) is handed over
+again; what ran and left no record is `failed`, reason `lost`, with a break.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ def settle_missing(
     if not (seen.queue.good and seen.accounting.good):
         return len(absent)
     given_up = [m for m in absent if _missed_enough(services, m.job, now)]
-    waiting = [m.job for m in absent if not _missed_enough(services, m.job, now)]
+    waiting = []
+    for m in absent:
+        if _missed_enough(services, m.job, now):
+            continue
+        # Some sources answer by tag alone: one search as soon as looks have missed it, and not with each look after.
+        searched = m.job.missing_looks + 1 == services.settings.good_looks
+        if not searched or _found(services, lease, m.job, accounts[m.job.site_account_id], now) is False:
+            waiting.append(m.job)
     if waiting:
         with services.db.write() as conn:
             repository.assert_served_by(conn, lease)
@@ -140,25 +147,7 @@ def _settle(
     services: Services, lease: Lease, gone: Seen, account: SiteAccount, seen: Observation, now: datetime
 ) -> None:
     job = gone.job
-    runs = _search(services, lease, job, account)
-    if runs is None:
-        return
-    if runs:
-        with services.db.write() as conn:
-            repository.assert_served_by(conn, lease)
-            native = {r.native_id for r in runs}
-            if job.native_id in native:
-                ours = tuple(r for r in runs if r.native_id == job.native_id)
-                apply_runs(conn, services, [Seen(job, ours)], now)
-            else:
-                # The site knows it under another id (its numbers were given anew).
-                first = min(runs, key=lambda r: (r.submit_time or now, r.native_id))
-                conn.execute(
-                    update(JOBS)
-                    .where(JOBS.c.id == job.id)
-                    .values(native_id=first.native_id, cluster=first.cluster, missing_looks=0, observed_digest="")
-                )
-                repository.note(conn, job.id, "adopted", {"native_id": first.native_id, "found_by": "tag"}, now=now)
+    if _found(services, lease, job, account, now) is not False:
         return
     lost = Lost(job.id, job.attempt, job.tag, job.wish, account, job.submitted_at, 0)
     fence = lookup.take(services.sites[lease.site_id], [lost])[lost.fence_name]
@@ -171,6 +160,29 @@ def _settle(
         else:
             message = "The site shows no trace of it, and its fence cannot be reached."
             lookup.ask_a_person(conn, job.id, job.site_id, message, now, expected=Phase.AT_SITE)
+
+
+def _found(services: Services, lease: Lease, job: Any, account: SiteAccount, now: datetime) -> bool | None:
+    """Search it by its tag, and note what that shows; None where no source can tell."""
+    runs = _search(services, lease, job, account)
+    if not runs:
+        return None if runs is None else False
+    with services.db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        native = {r.native_id for r in runs}
+        if job.native_id in native:
+            ours = tuple(r for r in runs if r.native_id == job.native_id)
+            apply_runs(conn, services, [Seen(job, ours)], now)
+        else:
+            # The site knows it under another id (its numbers were given anew).
+            first = min(runs, key=lambda r: (r.submit_time or now, r.native_id))
+            conn.execute(
+                update(JOBS)
+                .where(JOBS.c.id == job.id)
+                .values(native_id=first.native_id, cluster=first.cluster, missing_looks=0, observed_digest="")
+            )
+            repository.note(conn, job.id, "adopted", {"native_id": first.native_id, "found_by": "tag"}, now=now)
+    return True
 
 
 def _give_up(conn: Connection, services: Services, job: Any, fence: FenceTaken | FenceOwned, now: datetime) -> None:

@@ -110,7 +110,7 @@ def test_cancel_ends_waiting_and_running_work_and_may_be_asked_again(centre: Cen
 
 def test_canceled_work_is_asked_to_end_and_may_tidy_up(centre: Centre) -> None:
     work = centre.work()
-    tidy = f"sleep 0.5; echo tidy >>{work.path('tidy')}; exit 0"  # of a grace of 2 s and more
+    tidy = f"sleep 0.1; echo tidy >>{work.path('tidy')}; exit 0"  # of a grace of 2 s and more
     work.then = f"trap '{tidy}' TERM; echo ready >>'{work.mark}'; sleep 300 & wait"
     work.submit()
     wait_for(lambda: len(work.runs()) == 2, "the trap to be set", centre.until_s)
