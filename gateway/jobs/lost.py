@@ -1,9 +1,9 @@
 """Jobs that a good look did not show: never finished because absent, lost only after repeated good looks and some time.
 
 Looks come seconds apart, and a controller that starts anew may know nothing for longer: so the first look that missed
-a job must also be `lost_after_s` ago, whatever came between. It is searched by its tag in both sources when enough looks
-have missed it, and once more before it is given up. What was forgotten before it ran (its fence is free) is handed over
-again; what ran and left no record is `failed`, reason `lost`, with a break.
+a job must also be `lost_after_s` ago, whatever came between. It is searched by its tag in both sources when enough
+looks have missed it, and once more before it is given up. What was forgotten before it ran (its fence is free) is
+handed over again; what ran and left no record is `failed`, reason `lost`, with a break.
 """
 
 from __future__ import annotations
