@@ -195,7 +195,7 @@ class Agreement:
     credits_borne: Bears = CENTRE
     # Of the price of what is unused of a block or a month that has begun, so many millionths go back if it is canceled.
     unused_back_ppm: int = 0
-    partial_months: PartialMonths = PartialMonths.BY_DAY
+    partial_months: PartialMonths = PartialMonths.WHOLE
 
     def __post_init__(self) -> None:
         if {self.seller_of_record, self.collector} - {self.operator_id, self.centre_id}:
@@ -230,7 +230,7 @@ class Agreement:
 
 _AGREEMENT = TypeAdapter(Agreement)
 # Terms that came later are left out where they change nothing: what was signed before keeps its bytes.
-_LATER = (("unused_back_ppm", 0), ("partial_months", PartialMonths.BY_DAY.value))
+_LATER = (("unused_back_ppm", 0), ("partial_months", PartialMonths.WHOLE.value))
 
 
 def agreement_of(payload: bytes | str | Mapping[str, Any]) -> Agreement:

@@ -2183,13 +2183,18 @@ def check_month(said, agreed, tell):
     if month is None:
         return
     whole = (int(month["quantity"]), int(month["price_micro"]))
-    if agreed.get("partial_months", "by_day") == "by_day":
+    if is_by_day(agreed):
         first = day_of(said["service_start"], month["zone"]).replace(day=1)
         days = days_of(said["service_start"], said["service_end"], month["zone"])
         of = ((first + timedelta(days=31)).replace(day=1) - first).days
         whole = (max(1, whole[0] * days // of), (2 * whole[1] * days + of) // (2 * of))
     if (int(said["quantity"]), int(said["price_micro"])) != whole:
         tell(f"{said['quantity']} for {said['price_micro']} of a month, by the agreement it is {whole}")
+
+
+def is_by_day(agreed):
+    """Months go by days where no agreement divides their price; one that does not say so means whole ones."""
+    return not agreed or agreed.get("partial_months") == "by_day"
 
 
 def days_of(begin, finish, name):
@@ -2211,7 +2216,7 @@ def check_back(said, agreed, terms, tell, note):
         unused, whole = -int(said["quantity"]), int(first["quantity"]) * 10**6
         price = int(first["price_micro"])
         back = price * unused * int(agreed.get("unused_back_ppm", 0)) // whole
-        if first.get("month") and agreed.get("partial_months", "by_day") == "by_day":
+        if first.get("month") and is_by_day(agreed):
             name, finish = first["month"]["zone"], first["service_end"]
             left = max(0, (day_of(finish, name) - day_of(said["service_start"], name)).days - 1)
             by_day = price * left // days_of(first["service_start"], finish, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -23,13 +24,21 @@ from tests.unit.accounting.evidence_case import MICRO, append_all, checkpoint
 from tests.unit.accounting.makers import agreement
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_order_cancellations import cancel, left
-from tests.unit.accounting.test_orders import ZONE, billed, checked, db, evidence, on, opened, place, renew
+from tests.unit.accounting.test_orders import ZONE, billed, checked, evidence, on, opened, place, renew
 
-_ = verifier, db  # the fixtures
+_ = verifier  # the fixture
 NOVEMBER, DECEMBER = month("2026-11", ZONE), month("2026-12", ZONE)
 SIXTEENTH = NOVEMBER.start + timedelta(days=15, hours=10)  # 10:00 on 16 November in Shanghai
 UNTIL = DECEMBER.start + timedelta(days=9)  # the end of 9 December
 PRICE = 4_000 * MICRO
+
+
+@pytest.fixture
+def db(db_url: str) -> Iterator[Database]:
+    """Books whose agreement says that months go by days."""
+    found = opened(db_url, partial_months=PartialMonths.BY_DAY)
+    yield found
+    found.dispose()
 
 
 def subscription(**more: Any) -> Order:
@@ -54,8 +63,8 @@ def test_a_month_that_begins_late_and_one_that_ends_early_cost_the_part_of_their
     assert (line.amount_micro, line.service_start, line.service_end) == (nine_days, DECEMBER.start, UNTIL)
 
 
-def test_an_agreement_may_say_whole_months(db_url: str) -> None:
-    db = opened(db_url, partial_months=PartialMonths.WHOLE)
+def test_an_agreement_that_says_nothing_means_whole_months(db_url: str) -> None:
+    db = opened(db_url)
     place(db, subscription(), now=SIXTEENTH)
     assert (on(db, "project:p1:usage"), first_of(db)) == (PRICE, 7_200)
     cancel(db, "s1", now=SIXTEENTH + timedelta(days=4))  # December is not given, and November stays
@@ -95,9 +104,9 @@ def test_on_the_last_day_nothing_is_left(db: Database) -> None:
 
 
 def test_what_was_signed_before_keeps_its_bytes() -> None:
-    before, whole = agreement(), agreement(partial_months=PartialMonths.WHOLE)
-    assert b"partial_months" not in before.payload
-    assert b'"partial_months":"whole"' in whole.payload and agreement_of(whole.payload) == whole
+    before, by_day = agreement(), agreement(partial_months=PartialMonths.BY_DAY)
+    assert b"partial_months" not in before.payload and agreement_of(before.payload).partial_months == "whole"
+    assert b'"partial_months":"by_day"' in by_day.payload and agreement_of(by_day.payload) == by_day
 
 
 @pytest.fixture
