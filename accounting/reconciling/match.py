@@ -11,39 +11,25 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from msgspec import structs
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from accounting.reconciling import sides
 from accounting.reconciling.by_key import Passed, by_key, line_numbers
 from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance, differs
 from accounting.reconciling.sides import Run, Scope
 from accounting.reconciling.statement import Line
+from accounting.store.views import memory_for_hashes
 
 _ROWS = 5_000
-# PostgreSQL hashes a whole side, where it may use the memory for it.
-_SETTINGS = {"sqlite": (), "postgresql": ("SET work_mem = '256MB'",)}
-_RESET = {"sqlite": (), "postgresql": ("RESET work_mem",)}
 
 
 def match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     """Compare what is kept of a statement with the books."""
-    with _memory(conn):
+    with memory_for_hashes(conn):
         return _match(conn, scope, tolerance)
-
-
-@contextmanager
-def _memory(conn: Connection) -> Iterator[None]:
-    for setting in _SETTINGS[conn.dialect.name]:
-        conn.execute(text(setting))
-    try:
-        yield
-    finally:
-        for setting in _RESET[conn.dialect.name]:  # a pooled connection outlives its user
-            conn.execute(text(setting))
 
 
 def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:

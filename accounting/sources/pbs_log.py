@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from accounting.sources.figures import between, epoch, mib, seconds, whole
 from accounting.sources.pbs_frame import LINE as _LINE
@@ -88,21 +89,14 @@ def read(
     said, phase = pairs(match[3]), _phases(fields)
     if task is None and "[" in job:
         return None
-    silent = kind == "R" and not said
-    if silent:
-        said = _assigned(fields.get("S", ""))
-        if not said:
-            raise ValueError("it says nothing, and no S record says what ran")
-    start = epoch(fields.get("from") or said.get("start", ""))
-    end = epoch(fields.get("until", "") if silent or kind == "u" else said["end"])
-    if end is None:
-        raise ValueError("it has no end")
-    status = 0 if silent or kind == "u" else _status(said["Exit_status"])
-    if start is None:
-        if kind == "E" and "exec_vnode" not in said and "exec_host" not in said:
-            return None  # deleted before it had anything
-        raise ValueError("it has no start")
     began = _assigned(fields.get("S", ""))
+    silent = kind == "R" and not said
+    if silent and not began:
+        raise ValueError("it says nothing, and no S record says what ran")
+    said = began if silent else said
+    if not (span := _span(kind, fields, said, tells_its_end=not silent and kind != "u")):
+        return None
+    start, end, status = span
     took = taken(began if phase and kind != "u" else said, began, cores_per_node=cores_per_node)
     suspended = whole(fields.get("suspended_s", ""))
     before = sum(map(_walltime, phase)) if kind != "u" else 0  # only the end counts all phases
@@ -254,6 +248,22 @@ def _elapsed(said: Mapping[str, str], span: int, suspended: int, *, before: int)
         walltime = min(max(0, walltime - before), ran + SKEW_S)
     doubtful = abs(ran - walltime) > SKEW_S
     return (ran, True) if walltime == 0 and doubtful else (walltime, doubtful)
+
+
+def _span(
+    kind: str, fields: Mapping[str, str], said: Mapping[str, str], *, tells_its_end: bool
+) -> tuple[datetime, datetime, int] | None:
+    """Start, end and exit status of a run or a phase; None where it was deleted before it had anything."""
+    start = epoch(fields.get("from") or said.get("start", ""))
+    end = epoch(said["end"] if tells_its_end else fields.get("until", ""))
+    if end is None:
+        raise ValueError("it has no end")
+    status = _status(said["Exit_status"]) if tells_its_end else 0
+    if start is not None:
+        return start, end, status
+    if kind == "E" and "exec_vnode" not in said and "exec_host" not in said:
+        return None
+    raise ValueError("it has no start")
 
 
 def _phases(fields: Mapping[str, str]) -> list[str]:

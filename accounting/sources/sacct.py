@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 
 from accounting.sources.figures import SECONDS_MAX, mib, moment, seconds, whole
@@ -95,18 +95,10 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
     state = _state(fields["State"])
     if state not in STATES:
         raise ValueError(f"unknown state {fields['State']!r}")
-    if state in LIVE:
+    if state in LIVE or (state in FLAGS and moment(fields["End"], zone) is None):
         return None
-    submit, start, end = (moment(fields[name], zone) for name in ("Submit", "Start", "End"))
-    if state in FLAGS and end is None:
-        return None
-    elapsed = _elapsed(fields)
+    submit, start, end, elapsed = _times(fields, zone)
     cpus, nodes = whole(fields["AllocCPUS"]), whole(fields.get("AllocNodes", ""))
-    if start is not None and submit is not None and end is not None and submit > start:
-        elapsed = min(elapsed, max(0, int((end - submit).total_seconds())))  # resized: the row before has the rest
-        start = submit
-    if start is not None and end is not None and end < start:
-        raise ValueError("it ends before it starts")
     ran = _ran(start, cpus, fields.get("NodeList", ""))
     if ran and end is None:
         raise ValueError("it has no end")
@@ -154,6 +146,18 @@ def read(fields: Mapping[str, str], *, site_id: str, cpus_per_core: int = 1, zon
         and abs((end - start).total_seconds() - elapsed - suspended) > SKEW_S,
         raw=dict(fields),
     )
+
+
+def _times(fields: Mapping[str, str], zone: tzinfo) -> tuple[datetime | None, datetime | None, datetime | None, int]:
+    """Submission, start, end, and seconds that it ran; of a resized run's later rows, those since the row before."""
+    submit, start, end = (moment(fields[name], zone) for name in ("Submit", "Start", "End"))
+    elapsed = _elapsed(fields)
+    if start is not None and submit is not None and end is not None and submit > start:
+        elapsed = min(elapsed, max(0, int((end - submit).total_seconds())))
+        start = submit
+    if start is not None and end is not None and end < start:
+        raise ValueError("it ends before it starts")
+    return submit, start, end, elapsed
 
 
 def _state(text: str) -> str:

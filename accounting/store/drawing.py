@@ -62,18 +62,6 @@ class Added:
     items_sha256: str
 
 
-def draw(
-    conn: Connection, agreement: Agreement, *, settlement_id: str, start: datetime, end: datetime,
-    disputed: Mapping[str, str], now: datetime,
-) -> Settlement:  # fmt: skip
-    """All of it in one transaction, for what is small."""
-    lock(conn, {_lock_of(agreement)})
-    chosen = choose(conn, agreement, settlement_id=settlement_id, start=start, end=end, disputed=disputed)
-    for part in chosen.parts:
-        take(conn, chosen, part)
-    return complete(conn, add_up(conn, chosen), now=now)
-
-
 def choose(
     conn: Connection, agreement: Agreement, *, settlement_id: str, start: datetime, end: datetime,
     disputed: Mapping[str, str],

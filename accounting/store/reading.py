@@ -54,7 +54,7 @@ def charges_of_job(conn: Connection, job_id: str) -> list[ChargeLine]:
     ]  # fmt: skip
 
 
-def told_since(conn: Connection, job_id: str, since: datetime) -> set[int | None]:
+def tasks_told_since(conn: Connection, job_id: str, since: datetime) -> set[int | None]:
     """The tasks (None: not an array) of whose runs the centre gave a record since then; not what it requeued before."""
     query = select(USAGE.c.task).where(
         USAGE.c.job_id == job_id, USAGE.c.meter == "centre", USAGE.c.recorded_at >= since, USAGE.c.state != "REQUEUED"

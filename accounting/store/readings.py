@@ -156,7 +156,7 @@ def keep_reread(conn: Connection, site_id: str, found: Mapping[str, str], *, by:
         conn.execute(upsert(conn, REREADS).on_conflict_do_nothing(), rows)
 
 
-def told_since(conn: Connection, site_id: str, run_keys: Collection[str]) -> dict[str, datetime]:
+def last_told(conn: Connection, site_id: str, run_keys: Collection[str]) -> dict[str, datetime]:
     """When the centre last told each of these runs; one that it never told is not there."""
     query = (
         select(USAGE.c.run_key, func.max(USAGE.c.recorded_at, type_=UtcTime()).label("at"))

@@ -8,7 +8,20 @@ from contextlib import ExitStack, contextmanager
 from sqlalchemy import Connection, Table, func, select, text
 
 # PostgreSQL hashes a whole side of a join, where it may use the memory for it.
-_MEMORY = text("SET LOCAL work_mem = '256MB'")
+_MEMORY = "work_mem = '256MB'"
+
+
+@contextmanager
+def memory_for_hashes(conn: Connection) -> Iterator[None]:
+    """Let a large look use more memory while it lasts."""
+    if conn.dialect.name != "postgresql":
+        yield
+        return
+    conn.execute(text(f"SET {_MEMORY}"))
+    try:
+        yield
+    finally:
+        conn.execute(text("RESET work_mem"))  # a pooled connection outlives its user
 
 
 @contextmanager
@@ -33,7 +46,7 @@ def _lent(conn: Connection, _growing: Sequence[Table], opened: ExitStack) -> tup
     snapshot = first.scalar(text("SELECT pg_export_snapshot()"))
     second.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
     for each in (first, second):
-        each.execute(_MEMORY)
+        each.execute(text(f"SET LOCAL {_MEMORY}"))
     return first, second
 
 

@@ -26,17 +26,14 @@ def import_file(
     with services.db.write() as conn:
         assert_as_before(conn, transactions)
         put_source(conn, "bank_file", document, format=format_name)
-    new = known = unallocated = top_ups = proposed = 0
+    parts: list[Imported] = []
     allocated: Counter[str] = Counter()
     ordered = in_order(transactions)
     for at in range(0, len(ordered), _AT_ONCE):
         with services.db.write() as conn:
-            done = import_payments(conn, ordered[at : at + _AT_ONCE], now=now)
-        new, known = new + done.new, known + done.known
-        unallocated, top_ups, proposed = (
-            unallocated + done.unallocated,
-            top_ups + done.top_ups,
-            proposed + done.proposed,
-        )
-        allocated.update(done.allocated_minor)
-    return Imported(new, known, dict(allocated), unallocated, top_ups, proposed)
+            parts.append(import_payments(conn, ordered[at : at + _AT_ONCE], now=now))
+        allocated.update(parts[-1].allocated_minor)
+    return Imported(
+        sum(p.new for p in parts), sum(p.known for p in parts), dict(allocated), sum(p.unallocated for p in parts),
+        sum(p.top_ups for p in parts), sum(p.proposed for p in parts),
+    )  # fmt: skip

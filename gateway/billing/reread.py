@@ -16,7 +16,7 @@ from typing import Any
 from accounting import store as books
 from accounting.evidence.outbox import put_rows
 from accounting.sources import read_usage
-from accounting.store.readings import UNPRICED, keep_reread, kept_unread, told_since
+from accounting.store.readings import UNPRICED, keep_reread, kept_unread, last_told
 from accounting.usage import Unreadable, UsageRecord
 from gateway.billing.names import Names
 from gateway.billing.preparers import Preparers
@@ -54,7 +54,7 @@ def reread(services: Services, site_id: str, *, by: str, now: datetime) -> Rerea
     done = Reread()
     readable = list(_readable(services, site_id, done))
     with services.db.read() as conn:
-        told = told_since(conn, site_id, {kept.record.run_key for kept in readable if kept.record is not None})
+        told = last_told(conn, site_id, {kept.record.run_key for kept in readable if kept.record is not None})
     with Preparers(services, site_id, now) as preparers:
         for at in range(0, len(readable), _AT_ONCE):
             some = readable[at : at + _AT_ONCE]

@@ -57,7 +57,7 @@ def settle_recorded(services: Services, lease: Lease, now: datetime) -> int:
         back = [
             job
             for job in _lost(conn, lease.site_id)
-            if reading.told_since(conn, job.id, job.opened_at) - _ended_tasks(conn, job)
+            if reading.tasks_told_since(conn, job.id, job.opened_at) - _ended_tasks(conn, job)
         ]
     for job in back:
         with services.db.write() as conn:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, emit, json_option, local_time, month_in, table
+from penstock.cli.shared import client, emit, json_option, local_time, month_in, percent_of, table
 from penstock.cli.texts import tr
 
 
@@ -72,7 +72,7 @@ COMMANDS = (budget, alerts)
 
 
 def _row(b: dict[str, Any]) -> list[str]:
-    percent = 100 * (float(b["spent"]) + float(b["held"])) / float(b["amount"])
+    percent = percent_of(b)
     end = tr("stop") if b["stop"] else tr("go on")
     span = month_in(b["span_start"], b["zone"]) if b["span"] == "month" else tr("all time")
     return [b["id"], b["amount"], b["commodity"], b["spent"], b["held"], f"{percent:.1f}", span,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, core_hours, emit, find, json_option, last_line, local_time, table
+from penstock.cli.shared import client, core_hours, emit, find, json_option, last_line, local_time, percent_of, table
 from penstock.cli.texts import said, tr
 
 
@@ -214,7 +214,7 @@ def balance(as_json: bool) -> int:
     ]  # fmt: skip
     table(rows, ("PROJECT", "IN", "SETTLED", "IN FLIGHT", "COMMITTED", "LIMIT", "AVAILABLE"))
     for name, b in budgets:
-        percent = 100 * (float(b["spent"]) + float(b["held"])) / float(b["amount"])
+        percent = percent_of(b)
         if b["reached"]:
             end = tr(": nothing more can be submitted") if b["stop"] and percent >= 100 else ""
             click.echo(tr("! {project}: {percent} % of the budget of {amount} {commodity} is spent or held{end}",

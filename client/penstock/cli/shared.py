@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,17 @@ def hours(core_seconds: int) -> str:
 _GIB_MONTH = 1024 * 730  # MiB-hours
 
 
+def percent_of(budget: dict[str, Any]) -> Decimal:
+    """What of a budget is spent or held, exactly: at 100 it may stop."""
+    return 100 * (Decimal(budget["spent"]) + Decimal(budget["held"])) / Decimal(budget["amount"])
+
+
 def amount_of(commodity: str, amount: int) -> tuple[str, str]:
     """What the books count in small units, as people do: money in its unit, seconds of a resource in hours."""
     if commodity.endswith("-seconds"):
         return hours(amount), tr(commodity.replace("-seconds", "-hours"))
     if commodity == "storage-mib-hours":
-        return f"{amount / _GIB_MONTH:,.3f}", tr("GiB-months")
+        return f"{Decimal(amount) / _GIB_MONTH:,.3f}", tr("GiB-months")
     if len(commodity) == 3 and commodity.isupper():  # an ISO 4217 code; the books have micro-units
         sign, micro = "-" * (amount < 0), abs(amount)
         digits = f"{micro % 1_000_000:06}".rstrip("0").ljust(2, "0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from accounting import store as books
 from accounting.agreement import Agreement, Model, Share, Shares
 from accounting.parties import Party, Role, Signature, SigningKey
-from accounting.store import contracts
+from accounting.store import contracts, drawing
+from accounting.store.settlements import Settlement
 from accounting.tariff import PriceRule, Scope, Tariff
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway.db import Database
@@ -115,3 +116,14 @@ def kinds(db: Database) -> Sequence[str]:
     with db.read() as conn:
         seen = dict.fromkeys((row.entry_id, row.kind) for row in conn.execute(books.posting_lines()))
     return [kind for _, kind in seen]
+
+
+def draw(
+    conn: Connection, agreement: Agreement, *, settlement_id: str, start: datetime, end: datetime,
+    disputed: Mapping[str, str], now: datetime,
+) -> Settlement:  # fmt: skip
+    """A settlement's statement, all steps in one transaction."""
+    chosen = drawing.choose(conn, agreement, settlement_id=settlement_id, start=start, end=end, disputed=disputed)
+    for part in chosen.parts:
+        drawing.take(conn, chosen, part)
+    return drawing.complete(conn, drawing.add_up(conn, chosen), now=now)

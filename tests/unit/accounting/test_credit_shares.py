@@ -23,7 +23,7 @@ from accounting.signing import sign_jws
 from accounting.store import drawing, settlements
 from accounting.usage import Meter
 from gateway.db import Database
-from tests.unit.accounting import test_settlement
+from tests.unit.accounting import makers, test_settlement
 from tests.unit.accounting.evidence_case import append_all, checkpoint
 from tests.unit.accounting.invoicing import NOW, bill, charge, parties, run
 from tests.unit.accounting.makers import agree, agreement, standing
@@ -67,7 +67,7 @@ def settle(db: Database, agreed: Agreement, number: int) -> settlements.Settleme
     with db.write() as conn:
         held = dispute_store.entries_in_dispute(conn, agreed.site_ids)
         open_ = drawing.still_open(conn, "centre", "CNY", NOVEMBER.end, held.keys())
-        drawn = drawing.draw(conn, agreed, settlement_id=f"s{number}", start=OCTOBER.start, end=NOVEMBER.end,
+        drawn = makers.draw(conn, agreed, settlement_id=f"s{number}", start=OCTOBER.start, end=NOVEMBER.end,
                                  disputed={k: w for k, w in held.items() if k in open_}, now=NOW)  # fmt: skip
         for side in ("operator", "centre"):
             key = Ed25519PrivateKey.from_private_bytes(side.encode().ljust(32))

@@ -19,8 +19,9 @@ from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
 from accounting.ledger import Entry, Posting
 from accounting.settle import Rate
-from accounting.store import drawing, settlements
+from accounting.store import settlements
 from gateway.db import Database
+from tests.unit.accounting import makers
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_settlement import AGREEMENT, agree, db, draw, lines, public_keys, sign_agreement
@@ -89,7 +90,7 @@ def test_the_rate_of_the_day_after_a_period_is_not_the_periods(db: Database, ver
         sign_agreement(conn, agreement)
         for day, num in ((date(2026, 11, 30), 128_413), (date(2026, 12, 1), 999_999)):
             settlements.add_rate(conn, Rate("CNY", "EUR", day, num, 1_000_000, "ECB"), now=T0)
-        found = drawing.draw(conn, agreement, settlement_id="s1", start=period.start, end=period.end, disputed={},
+        found = makers.draw(conn, agreement, settlement_id="s1", start=period.start, end=period.end, disputed={},
                                  now=T0)  # fmt: skip
         assert found.said["rate"]["day"] == "2026-11-30"
         append_all(conn)
@@ -122,7 +123,7 @@ def test_what_was_owed_before_is_what_the_statement_before_closed_with(db: Datab
         first = agree(conn, draw(conn, 1))
         book(conn, [8], ElapsedRaw="50")
         period = month("2026-12", "UTC")
-        drawing.draw(conn, AGREEMENT, settlement_id="s2", start=period.start, end=period.end, disputed={}, now=T0)
+        makers.draw(conn, AGREEMENT, settlement_id="s2", start=period.start, end=period.end, disputed={}, now=T0)
         append_all(conn)
         checkpoint(conn)
         drawn = list(bundle(conn, About(period.start, period.end, settlement_id="s2"), log_key=LOG, seal=SEAL))

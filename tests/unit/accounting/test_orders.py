@@ -40,13 +40,14 @@ from accounting.invoicing.unbilled import waiting_to_be_billed
 from accounting.invoicing.unit_prices import steps_of
 from accounting.ledger import divide
 from accounting.payments.clearing import set_off_open
-from accounting.store import allocations, contracts, drawing, periods, prices, settlements
+from accounting.store import allocations, contracts, periods, prices, settlements
 from accounting.store.contracts import Terms, set_terms
 from accounting.store.orders import Order
 from accounting.store.schema import ORDER_PRICES, POSTINGS
 from accounting.tariff import PriceRule
 from gateway.billing import closing
 from gateway.db import Database
+from tests.unit.accounting import makers
 from tests.unit.accounting.evidence_case import LOG, MICRO, SEAL, T0, append_all, book, checkpoint
 from tests.unit.accounting.test_evidence_verifier import verifier
 from tests.unit.accounting.test_settlement import AGREEMENT, agree, public_keys, sign_agreement
@@ -364,7 +365,7 @@ def test_the_price_of_a_disputed_line_is_held_back_from_the_settlement(db: Datab
 
 def settled(conn: Connection) -> settlements.Settlement:
     held = contracts.in_force(conn)[0].agreement
-    return agree(conn, drawing.draw(conn, held, settlement_id="s1", start=NOVEMBER.start, end=NOVEMBER.end,
+    return agree(conn, makers.draw(conn, held, settlement_id="s1", start=NOVEMBER.start, end=NOVEMBER.end,
                                         disputed={}, now=BILLED_AT))  # fmt: skip
 
 

@@ -29,10 +29,11 @@ from accounting.reconciling.statement_store import statement_row
 from accounting.reconciling.terms import Narrower
 from accounting.settle import Rate
 from accounting.signing import sign_jws
-from accounting.store import contracts, drawing, settlements
+from accounting.store import contracts, settlements
 from accounting.store.schema import CHARGES, USAGE
 from gateway.billing.recon_rules import rules_for
 from tests.builders import Gateway
+from tests.unit.accounting import makers
 from tests.unit.accounting.makers import LONG_AGO, agree, agreement, standing
 from tests.unit.accounting.test_reconcile import act, compare, gateway, have, kinds, line, receive, row
 
@@ -64,7 +65,7 @@ def test_money_is_owed_to_the_centre_of_the_agreement_and_comes_into_its_settlem
     assert -standing(gateway.services.db, payable("centre")) == share + 1_012_760  # 70 % of the list price
     end = gateway.services.clock() + timedelta(days=1)
     with gateway.services.db.write() as conn:
-        drawn = drawing.draw(conn, settlement_id="s1", agreement=agreement(site_ids=("local",)), start=LONG_AGO,
+        drawn = makers.draw(conn, settlement_id="s1", agreement=agreement(site_ids=("local",)), start=LONG_AGO,
                                  end=end, disputed={}, now=end)  # fmt: skip
     assert [payable("centre"), "CNY", str(share + 1_012_760)] in drawn.said["movements"]
     gateway.check_books()

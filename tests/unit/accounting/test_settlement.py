@@ -28,6 +28,7 @@ from accounting.settle import Rate, Sums, legs
 from accounting.store import contracts, drawing, settlements
 from accounting.store.schema import ENTRIES
 from gateway.db import Database
+from tests.unit.accounting import makers
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint, open_books
 from tests.unit.accounting.test_evidence_verifier import verifier
 
@@ -70,7 +71,7 @@ def db(db_url: str) -> Iterator[Database]:
 
 
 def draw(conn: Connection, number: int, *, agreement: Agreement = AGREEMENT, **disputed: str) -> settlements.Settlement:
-    return drawing.draw(conn, agreement, settlement_id=f"s{number}", start=MONTH[0], end=MONTH[1],
+    return makers.draw(conn, agreement, settlement_id=f"s{number}", start=MONTH[0], end=MONTH[1],
                             disputed=disputed, now=T0 + timedelta(days=30 + number))  # fmt: skip
 
 
@@ -166,7 +167,7 @@ def test_nothing_is_settled_twice_and_late_corrections_come_with_the_next(db: Da
         first = agree(conn, draw(conn, 1)).said
         book(conn, [8], ElapsedRaw="50")  # a correction of November that comes in December
         december = (MONTH[1], MONTH[1] + timedelta(days=31))
-        second = drawing.draw(conn, AGREEMENT, settlement_id="s2", start=december[0], end=december[1], disputed={},
+        second = makers.draw(conn, AGREEMENT, settlement_id="s2", start=december[0], end=december[1], disputed={},
                                   now=T0 + timedelta(days=70)).said  # fmt: skip
         assert second["grades"] == []
         assert [line["entries"] for line in second["corrections_of_earlier_periods"]] == ["1"]
