@@ -136,6 +136,8 @@ class Federation:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait()
+        for log in sorted(self.folder.glob("process-*.log")):
+            print(f"--- {log.name}", log.read_text()[-20_000:], sep="\n")  # seen where the test failed
 
 
 @pytest.fixture

@@ -9,7 +9,18 @@ from dataclasses import replace
 from site_adapters.centre.conformance.kit import HELD, Check, Ran, Skipped, Target, expect, is_over
 from site_adapters.errors import NotFound
 from site_adapters.states import ObservedState
-from site_adapters.types import Accepted, ActionOutcome, Array, Change, Done, FenceOwned, FenceTaken, NotDone, Rejected
+from site_adapters.types import (
+    Accepted,
+    ActionOutcome,
+    Array,
+    Change,
+    Done,
+    FenceOwned,
+    FenceTaken,
+    NotDone,
+    Rejected,
+    Unfenced,
+)
 
 _S = ObservedState
 _HOLD = frozenset({"hold"})
@@ -207,19 +218,16 @@ def _fence_again(target: Target) -> None:
 
 
 def _fence_owner(target: Target) -> None:
-    job = _running(target)
-    outcome = target.adapter.management.take_fences(target.account, [job.submission.fence_name])[0]
-    for _ in range(20):  # it runs; that its script has reached its first line is seen a moment later
-        if isinstance(outcome, FenceOwned) or target.output(job):
-            break
-        time.sleep(0.2)
-        outcome = target.adapter.management.take_fences(target.account, [job.submission.fence_name])[0]
+    submission = target.submission(target.spec('echo runs >"$HOME/penstock-check.$PENSTOCK_JOB_TAG"; sleep 120\n'))
+    job = target.submit([submission])[0]
+    _ = job.native_id  # raises where it was refused
+    target.read_when_there(f"~/penstock-check.{submission.tag}")  # its script is past its first line, the fence
+    outcome = target.adapter.management.take_fences(target.account, [submission.fence_name])[0]
     target.cancel(job)
-    if isinstance(outcome, FenceTaken):
-        return  # we were quicker than its first line: then it must not run on, which `late landing` proves
-    if not isinstance(outcome, FenceOwned):
+    if isinstance(outcome, Unfenced):
         raise Skipped("this centre's jobs look at no fence")
-    expect(outcome.owner.endswith(f":{job.native_id}"), f"the owner is {outcome.owner}, the job {job.native_id}")
+    owned = isinstance(outcome, FenceOwned) and outcome.owner.endswith(f":{job.native_id}")
+    expect(owned, f"the fence of job {job.native_id} that runs: {outcome}")
 
 
 def _fence_many(target: Target) -> None:

@@ -199,6 +199,10 @@ class Target:
         """The whole output; shared storage may show it a little later than the queue shows the end."""
         path = (job.stderr if stderr else job.stdout).replace("{task}", str(task))
         _ = job.native_id
+        return self.read_when_there(path, seconds)
+
+    def read_when_there(self, path: str, seconds: float = 90.0) -> bytes:
+        """The whole file, once it is there; raises `Failed`."""
         end = time.monotonic() + seconds
         while True:
             try:
