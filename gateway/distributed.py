@@ -1,7 +1,7 @@
 """Many processes on PostgreSQL: a session advisory lock for each site names the worker that serves it.
 
 The lock dies with its connection (`kill -9`). A worker that is frozen keeps its connection, so it also leaves a
-heartbeat in the site's row: whoever sees it too old ends that backend and takes the site. A frozen worker that thaws
+heartbeat in the site's row: whoever sees it too old ends its sessions and takes the site. A frozen worker that thaws
 finds its lease stale: every transaction of a tick checks the fencing number.
 """
 
@@ -22,7 +22,7 @@ import psycopg
 import structlog
 
 from gateway import leases
-from gateway.db import Database, libpq_url
+from gateway.db import SESSIONS_OF_THIS_PROCESS, Database, libpq_url
 from gateway.services import Services
 from gateway.ticks import TICKS, run_tick
 
@@ -121,7 +121,13 @@ def _beat(lock: SiteLock, stop: threading.Event) -> None:
 def _connect(dsn: str) -> psycopg.Connection:
     """A connection that notices within seconds when the other side is gone."""
     return psycopg.connect(
-        dsn, autocommit=True, keepalives_idle=3, keepalives_interval=1, keepalives_count=3, tcp_user_timeout=6000
+        dsn,
+        autocommit=True,
+        application_name=SESSIONS_OF_THIS_PROCESS,
+        keepalives_idle=3,
+        keepalives_interval=1,
+        keepalives_count=3,
+        tcp_user_timeout=6000,
     )
 
 
@@ -162,8 +168,15 @@ class SiteLock:
         return any(n.payload == self._site_id for n in self._conn.notifies(timeout=seconds, stop_after=1))
 
     def _end_frozen_holder(self) -> None:
+        """End every session of the process that holds the lock and is frozen.
+
+        One that froze in the middle of a statement is not idle: no limit of the server ends it, and it keeps its locks.
+        """
         self._conn.execute(
-            "SELECT pg_terminate_backend(l.pid) FROM pg_locks l, sites s WHERE l.locktype = 'advisory' AND l.granted "
+            "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity h ON h.pid = l.pid "
+            "JOIN pg_stat_activity a ON a.pid = h.pid OR a.application_name = h.application_name "
+            "AND a.datname = h.datname AND h.application_name <> current_setting('application_name'), sites s "
+            "WHERE l.locktype = 'advisory' AND l.granted "
             "AND l.classid = %s AND l.objid = %s AND s.id = %s AND s.heartbeat_at < now() - %s",
             (self._number >> 32, self._number & 0xFFFFFFFF, self._site_id, FROZEN_AFTER),
         )

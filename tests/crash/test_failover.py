@@ -20,6 +20,7 @@ from sqlalchemy import select, text
 from gateway.jobs.ids import tag_of
 from gateway.jobs.repository import ATTEMPTS, JOBS, SITES
 from tests.builders import Gateway, make_gateway, slurm_site
+from tests.crash.failing_worker import SENDING
 from tests.crash.worker import POINTS
 from tests.lab.postgres import PostgresLab
 from tests.lab.slurm import SlurmLab, wait_for
@@ -172,9 +173,11 @@ def test_site_of_a_killed_worker_is_served_by_the_other(federation: Federation) 
     federation.all_ran_once()
 
 
-@pytest.mark.parametrize("point", ["dispatch: before commit", "dispatch: after submit", "watch: before commit"])
+@pytest.mark.parametrize(
+    "point", ["dispatch: before commit", "dispatch: after submit", "watch: before commit", SENDING]
+)
 def test_frozen_worker_is_replaced_and_writes_nothing_when_it_thaws(federation: Federation, point: str) -> None:
-    assert point in POINTS
+    assert point in (*POINTS, SENDING)
     frozen = federation.start("tests.crash.failing_worker", point)
     assert federation.until_served() is frozen
     federation.start("gateway", "worker")
