@@ -17,6 +17,10 @@ import httpx
 import pytest
 from sqlalchemy import select, text
 
+from gateway import leases
+from gateway.db import libpq_url
+from gateway.distributed import SiteLock
+from gateway.jobs import repository
 from gateway.jobs.ids import tag_of
 from gateway.jobs.repository import ATTEMPTS, JOBS, SITES
 from tests.builders import Gateway, make_gateway, slurm_site
@@ -196,6 +200,15 @@ def test_frozen_worker_is_replaced_and_writes_nothing_when_it_thaws(federation: 
     assert federation.site().fencing == fencing  # the thawed one took nothing back
     assert federation.serving() is not frozen
     assert frozen.poll() is None
+
+
+def test_a_heartbeat_waits_for_no_transaction_of_a_tick(federation: Federation) -> None:
+    db = federation.gateway.services.db
+    lease = leases.take(db, "alpha", "here")
+    with db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        with SiteLock(libpq_url(db) + "?options=-clock_timeout%3D2000", "alpha") as lock:
+            assert lock.take()
 
 
 def _is_stopped(pid: int) -> bool:
