@@ -31,6 +31,7 @@ REVENUE = "operator:revenue"
 USED = "operator:usage"  # of resources: what was delivered
 GRANTS = "operator:grants"
 BORNE = "operator:borne"  # what payers were let off at the operator's cost
+DIFFERENCES = "operator:reconciliation"  # what centres' figures come to beyond ours, as both sides agreed
 CREDITS = "operator:credits"  # what payers were given back of bills, as far as the operator bears it
 ADJUSTED = "operator:adjustments"
 BAD_DEBT = "operator:bad-debt"
@@ -38,6 +39,13 @@ CASH = "operator:cash"
 TAX = "operator:tax"
 EXPIRED = "operator:expired"
 ACCRUED = "operator:accrued"
+
+DIFFERENCE = "reconciliation"  # the kind of the entry of such a difference (reconciling/difference.py)
+
+
+def difference_key(break_id: int) -> str:
+    """The key of the entry that books the money of a break."""
+    return f"recon:{break_id}"
 
 
 def receivable(project_id: str, payer_id: str | None = None) -> str:

@@ -32,7 +32,9 @@ from accounting.evidence.leaves import Charged, entries
 from accounting.evidence.note import Verifier
 from accounting.evidence.outbox import ENTRY
 from accounting.evidence.terms import Named, terms
+from accounting.ledger import DIFFERENCE
 from accounting.signing import key_id_of
+from accounting.store.contracts import in_force
 from accounting.store.schema import CHARGES, ENTRIES, REVERSALS, USAGE
 from accounting.store.settlement_sums import ITEMS
 from accounting.store.settlements import one
@@ -188,11 +190,21 @@ def _terms(conn: Connection, about: About, size: int) -> tuple[set[Named], set[s
         named.add((agreement_id, int(version)))
         items = select(ITEMS.c.entry_id).where(ITEMS.c.settlement_id == about.settlement_id)
         query = select(*columns).where(CHARGES.c.entry_id.in_(items))
+        named |= _of_differences(conn, about.settlement_id)
     if about.billed:
         query = select(*columns).where(CHARGES.c.id.in_(billed.charges_of(about)))
     named |= ordered.agreements(conn, _ordered_by(about))
     rows = conn.execute(query.distinct()).all()
     return named | {(r.agreement_id, r.agreement_version) for r in rows if r.agreement_id}, {r.project_id for r in rows}
+
+
+def _of_differences(conn: Connection, settlement_id: str) -> set[Named]:
+    """By which the differences in a settlement may have been divided: every version that the centre signed."""
+    agreed = select(ENTRIES.c.id).join(ITEMS, ITEMS.c.entry_id == ENTRIES.c.id)
+    if conn.scalar(agreed.where(ITEMS.c.settlement_id == settlement_id, ENTRIES.c.kind == DIFFERENCE).limit(1)) is None:
+        return set()
+    centre = one(conn, settlement_id).centre_id
+    return {(i.agreement.id, i.agreement.version) for i in in_force(conn) if i.agreement.centre_id == centre}
 
 
 def _ordered_by(about: About) -> Select[Any]:

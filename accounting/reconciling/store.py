@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, String, cast, func, insert, literal, select, tuple_
+from sqlalchemy import Connection, func, insert, select, tuple_
 
 from accounting import tables
 from accounting.calendar import Period
@@ -33,7 +33,7 @@ from accounting.reconciling.sides import Run, Scope, same_jobs
 from accounting.reconciling.statement import Finding, Header, check_totals
 from accounting.reconciling.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
 from accounting.reconciling.twice import told_twice
-from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, USAGE, core, insert_all, upsert
+from accounting.store.schema import CHARGES, core, insert_all, upsert
 
 RECONCILIATIONS = core(tables.ReconciliationRow)
 BREAKS, EVENTS = core(tables.BreakRow), core(tables.BreakEventRow)
@@ -369,33 +369,6 @@ def rules_of_break(conn: Connection, row: Any) -> Mapping[str, Any]:
     query = select(RECONCILIATIONS.c.rules).where(RECONCILIATIONS.c.id == row.reconciliation_id)
     found: Mapping[str, Any] = conn.execute(query).scalar_one()
     return found
-
-
-def booked_before(conn: Connection, row: Any, line: Any | None, account: str) -> int:
-    """What the posted breaks of this centre about the same run have booked to its account: of another statement that
-    bills it once more, or of another look at this one. Micro-units in the centre's favour."""
-    of_break = literal("recon:") + cast(BREAKS.c.id, String)
-    query = (
-        select(func.coalesce(func.sum(-POSTINGS.c.amount), 0))
-        .select_from(BREAKS)
-        .join(ENTRIES, ENTRIES.c.idem_key == of_break)
-        .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
-        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
-        .where(BREAKS.c.site_id == row.site_id, BREAKS.c.currency == row.currency, BREAKS.c.id != row.id,
-               ACCOUNTS.c.code == account, ACCOUNTS.c.commodity == row.currency)
-    )  # fmt: skip
-    if row.usage_record_id is not None:
-        run_key = select(USAGE.c.run_key).where(USAGE.c.id == row.usage_record_id).scalar_subquery()
-        same = select(USAGE.c.id).where(USAGE.c.site_id == row.site_id, USAGE.c.run_key == run_key)
-        return int(conn.scalar(query.where(BREAKS.c.usage_record_id.in_(same))) or 0)
-    if line is None or not (line.run_key or line.native_id):
-        return 0
-    of_line = (LINES.c.statement_id == BREAKS.c.statement_id) & (LINES.c.line_no == BREAKS.c.line_no)
-    said = [
-        LINES.c[name].is_not_distinct_from(getattr(line, name)) for name in ("run_key", "native_id", "task", "started")
-    ]
-    other = BREAKS.c.statement_id != row.statement_id
-    return int(conn.scalar(query.join(LINES, of_line).where(BREAKS.c.usage_record_id.is_(None), other, *said)) or 0)
 
 
 def as_metered(conn: Connection, line: Any, old: Any) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 
+from accounting import tables
+from accounting.ledger import DIFFERENCES, difference_key
 from accounting.money import format_micro
-from accounting.store.schema import ACCOUNTS, CHARGES, DISCOUNTS, ENTRIES, POSTINGS, REVERSALS, USAGE
+from accounting.store.schema import ACCOUNTS, CHARGES, DISCOUNTS, ENTRIES, POSTINGS, REVERSALS, USAGE, core
+
+BREAKS = core(tables.BreakRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +141,30 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
             f"centre {money(charge.centre_micro)}, tax {money(charge.tax_micro)}, operator "
             f"{money(charge.amount_micro + charge.borne_micro - charge.centre_micro - charge.tax_micro)}"
         )
+    steps += _differences(conn, charge)
     if replaced is not None:
         steps.append(f"charge {replaced} has taken its place")
     return Explained(charge, reading, tuple(steps), replaced)
+
+
+def _differences(conn: Connection, charge: Any) -> Iterator[str]:
+    """What was agreed with the centre about a charge after it: money alone, which no payer is billed."""
+    of = func.sum(case((ACCOUNTS.c.code == DIFFERENCES, POSTINGS.c.amount), else_=0))
+    shared = func.sum(case((ACCOUNTS.c.code.startswith("centre:"), -POSTINGS.c.amount), else_=0))
+    about = select(BREAKS.c.id).where(BREAKS.c.usage_record_id == charge.usage_record_id)
+    query = (
+        select(ENTRIES.c.id, ENTRIES.c.idem_key, of.label("net"), shared.label("centre"))
+        .join(POSTINGS, POSTINGS.c.entry_id == ENTRIES.c.id)
+        .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
+        .where(ENTRIES.c.idem_key.in_([difference_key(number) for number in conn.scalars(about)]))
+        .group_by(ENTRIES.c.id, ENTRIES.c.idem_key)
+        .order_by(ENTRIES.c.id)
+    )
+    for row in conn.execute(query):
+        net, centre = (f"{format_micro(int(micro))} {charge.currency}" for micro in (row.net, row.centre))
+        rest = f"{format_micro(int(row.net) - int(row.centre))} {charge.currency}"
+        number = row.idem_key.partition(":")[2]
+        yield f"break {number} was agreed with the centre: {net} net, divided alike: centre {centre}, operator {rest}"
 
 
 def _arithmetic(s: Mapping[str, Any], currency: str, reason: str) -> str:

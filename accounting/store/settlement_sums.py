@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, case, func, insert, or_, select, text
 
 from accounting import tables
-from accounting.ledger import BORNE, CREDITS, TAX
+from accounting.ledger import BORNE, CREDITS, DIFFERENCES, TAX
 from accounting.settle import Sums
 from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, core
 
@@ -93,7 +93,8 @@ def _by_account(settlement_id: str, currency: str, start: datetime) -> Any:
 def _parts(currency: str) -> dict[str, Any]:
     """Which part of what an entry comes to an account holds, and its sign: 1 or -1, or 0 where it holds none.
 
-    What is taken off the operator's credits was given back to a payer, not earned (credit_share.py).
+    What is taken off the operator's credits was given back to a payer, not earned (credit_share.py); a difference that
+    was agreed with a centre no payer is billed, so that the operator bears it (reconciling/difference.py).
     """
     money = ACCOUNTS.c.commodity == currency
     of_project = ACCOUNTS.c.code.startswith("project:")
@@ -103,7 +104,7 @@ def _parts(currency: str) -> dict[str, Any]:
 
     return {
         "owed": sign(money & (of_project | (ACCOUNTS.c.code == CREDITS))),
-        "borne": sign(money & (ACCOUNTS.c.code == BORNE)),
+        "borne": sign(money & ACCOUNTS.c.code.in_((BORNE, DIFFERENCES))),
         "centre": sign(money & ACCOUNTS.c.code.startswith("centre:"), -1),
         "tax": sign(money & (ACCOUNTS.c.code == TAX), -1),
         "core_seconds": sign(of_project & (ACCOUNTS.c.commodity == "core-seconds")),

@@ -1338,6 +1338,23 @@ def check_entry(line, terms, about, tell, note):
     return made, parts, (leaf["link"] or leaf["key"], off), counted
 
 
+def check_difference(leaf, terms, tell):
+    """A difference that was agreed with a centre: its share of the net amount by a version of the agreement, to the two
+    micro-units by which the sum of two shares may be off the share of the sum."""
+    net, centres = 0, {}
+    for account, _, text in leaf["postings"]:
+        if account == "operator:reconciliation":
+            net += int(text)
+        elif account.startswith("centre:"):
+            centre = account.split(":")[1]
+            centres[centre] = centres.get(centre, 0) - int(text)
+    for centre, got in centres.items():
+        agreed = [a["shares"] for a in terms["agreements"].values() if a["centre_id"] == centre]
+        due = [shares(net, one).get(centre, 0) for one in agreed]
+        if not any(abs(got - share) <= 2 or (share == 0 and got == net) for share in due):
+            tell(f"a difference of {net} gives {got} to {centre}, by the agreement {' or '.join(map(str, due))}")
+
+
 def movement(leaf, charged, about):
     """What an entry moved, by the accounts of its postings: (key, link, late, grade, currency, sums)."""
     owed, bearing, centre, tax, seconds, currencies = 0, 0, 0, 0, 0, set()
@@ -1349,7 +1366,7 @@ def movement(leaf, charged, about):
         currencies.add(commodity)
         if account.startswith("project:") or account == "operator:credits":
             owed += int(text)
-        elif account == "operator:borne":
+        elif account in ("operator:borne", "operator:reconciliation"):
             bearing += int(text)
         elif account.startswith("centre:"):
             centre -= int(text)
@@ -1415,6 +1432,8 @@ def check_chunk(task):
                 tiers.append((line["seq"], *counted))
             if line["leaf"]["kind"] == "order":
                 check_order(line["leaf"], terms, about, said.append, note)
+            if line["leaf"]["kind"] == "reconciliation":
+                check_difference(line["leaf"], terms, said.append)
             if line["leaf"]["kind"] in ("charge", "correction") and not line["charges"]:
                 said.append("an entry of charges without any charge")
             if line["leaf"]["kind"] in ("invoice", "credit_note", "order", "adjustment", "write_off"):

@@ -16,26 +16,24 @@ from msgspec import structs
 from sqlalchemy import Connection, func, select
 
 from accounting import store as books
-from accounting.agreement import Agreement, Bills
 from accounting.calendar import month
 from accounting.errors import AccountingError
-from accounting.ledger import Entry, Posting, payable
-from accounting.reconciling import confirmed, statement_store
+from accounting.ledger import difference_key
+from accounting.reconciling import booking, confirmed, statement_store
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import FINAL, Act, Category, Event, Refused, State
 from accounting.reconciling.drafts import Known, Rules, apart_micro
 from accounting.reconciling.statement import Header, Signed, Statement, Verify, check
 from accounting.reconciling.statement_formats import Profile, read_statement
-from accounting.reconciling.statement_store import sign_statement, signer_of, statement_row
+from accounting.reconciling.statement_store import sign_statement, signer_of
 from accounting.reconciling.store import BreakNow, Compared
-from accounting.reconciling.terms import COLUMN
 from accounting.store import USAGE, contracts
 from accounting.store.schema import CHARGES, REVERSALS, refresh_statistics
 from accounting.usage import Kind, Meter, UsageRecord
 from gateway.billing import told_again
 from gateway.billing.cycles import no_search_for_cycles
 from gateway.billing.names import Names
-from gateway.billing.recon_rules import agreement_between, agreement_for
+from gateway.billing.recon_rules import agreement_between
 from gateway.billing.signing import by_keys_of
 from gateway.db import Database, table_of
 from gateway.identity import vault
@@ -43,9 +41,6 @@ from gateway.identity.tables import CentreStaffRow, UserRow
 from gateway.services import Services
 
 _USERS, _STAFF = table_of(UserRow), table_of(CentreStaffRow)
-
-# Where the difference between what a centre claims and what we rated stays until it is settled.
-DIFFERENCES = "operator:reconciliation"
 
 # Lines of a statement that are kept in one transaction: some 30 ms on SQLite (DESIGN: at most 50).
 _AT_ONCE = 2_000
@@ -210,7 +205,7 @@ def _post(services: Services, conn: Connection, rows: Sequence[Any], *, by: str,
     return [
         _post_money(conn, row, by=by, now=now)
         if readings[row.id] is None
-        else recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=f"recon:{row.id}",
+        else recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=difference_key(row.id),
                                     note="the centre's figure is the run's new reading")
         for row in rows
     ]  # fmt: skip
@@ -218,37 +213,13 @@ def _post(services: Services, conn: Connection, rows: Sequence[Any], *, by: str,
 
 def _post_money(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
     """Book the difference of a break between centre and operator."""
-    key = f"recon:{row.id}"
-    delta, account = _owed(conn, row, recon_store.line_of_break(conn, row), now)
-    if delta:
-        postings = (Posting(DIFFERENCES, row.currency, delta), Posting(account, row.currency, -delta))
-        memo = f"break {row.id} ({row.category}) of statement {row.statement_id}: {row.explanation}"
-        books.book(conn, [Entry(key, "reconciliation", now, postings, memo[:500])], now=now)
-    return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key if delta else "",
-                                  note="booked between centre and operator" if delta else "no money moved")  # fmt: skip
-
-
-def _owed(conn: Connection, row: Any, line: Any | None, now: datetime) -> tuple[int, str]:
-    """What is due to the centre beyond what earlier breaks about the run have booked, and on which account.
-
-    Raises `Refused` where nobody signed an agreement that says whom it is owed to.
-    """
-    delta = (row.theirs_micro or 0) - (row.ours_micro or 0)
-    agreement = agreement_for(conn, statement_row(conn, row.statement_id), now=now)
-    if agreement is None:
-        if delta:
-            raise Refused(f"no signed agreement says whom money for {row.site_id} is owed to: sign it first, or waive "
-                          "this")  # fmt: skip
-        return 0, ""
-    account = payable(agreement.centre_id)
-    return _due(conn, row, agreement, delta) - recon_store.booked_before(conn, row, line, account), account
-
-
-def _due(conn: Connection, row: Any, agreement: Agreement, delta: int) -> int:
-    """What of a difference is the centre's: its share, where its statement bills the list price."""
-    if recon_store.rules_of_break(conn, row)["basis"] != COLUMN[Bills.GROSS]:
-        return delta
-    return agreement.shares.split(delta - agreement.tax.within(delta)).get(agreement.centre_id, 0)
+    line = recon_store.line_of_break(conn, row)
+    entry = booking.entry_of(conn, row, line, now=now)
+    if entry is None:
+        return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, note=booking.why_nothing(row, line))
+    books.book(conn, [entry], now=now)
+    return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=entry.idem_key,
+                                  note="booked between centre and operator")  # fmt: skip
 
 
 def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> books.Assigned | None:

@@ -17,14 +17,14 @@ from accounting.agreement import Payout
 from accounting.calendar import month
 from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
-from accounting.ledger import Entry, Posting
+from accounting.ledger import DIFFERENCES, Entry, Posting
 from accounting.settle import Rate
 from accounting.store import settlements
 from gateway.db import Database
 from tests.unit.accounting import makers
 from tests.unit.accounting.evidence_case import LOG, SEAL, T0, append_all, book, checkpoint
 from tests.unit.accounting.test_evidence_verifier import verifier
-from tests.unit.accounting.test_settlement import AGREEMENT, agree, db, draw, lines, public_keys, sign_agreement
+from tests.unit.accounting.test_settlement import AGREEMENT, MONTH, agree, db, draw, lines, public_keys, sign_agreement
 
 _ = verifier, db  # the fixtures
 AWAY = (Posting("centre:c1:payable", "CNY", 5_000_000), Posting("operator:revenue", "CNY", -5_000_000))
@@ -63,7 +63,7 @@ def test_money_taken_off_a_centre_as_a_charge_that_charges_nothing_is_found(
     assert "(charge:9999): an entry of charges without any charge" in said
 
 
-@pytest.mark.parametrize("kind", ["reconciliation", "adjustment", "credit_share", "order"])
+@pytest.mark.parametrize("kind", ["adjustment", "credit_share", "order"])
 def test_an_entry_under_which_no_charge_stands_is_told_with_its_money(
     db: Database, verdict: Callable[[list[str]], tuple[int, str]], kind: str
 ) -> None:
@@ -73,6 +73,40 @@ def test_an_entry_under_which_no_charge_stands_is_told_with_its_money(
     assert f"UNDER NO CHARGE: 1 entries of kind {kind}, -5.000000 CNY to the centre" in said
     assert f"fix:1: {kind} under no charge, -5.000000 CNY to the centre: as agreed" in said
     assert "1 ENTRIES STAND UNDER NO CHARGE" in said
+
+
+def difference(net: int, centre: int) -> Entry:
+    """A difference of a break, as it is booked."""
+    postings = (Posting(DIFFERENCES, "CNY", net), Posting("centre:c1:payable", "CNY", -centre),
+                Posting("operator:revenue", "CNY", centre - net))  # fmt: skip
+    return Entry("recon:1", "reconciliation", T0, postings, "break 1 (B04) of statement 1: price")
+
+
+def test_a_difference_that_was_agreed_is_told_with_its_money_and_its_fee_is_taken(
+    db: Database, verdict: Callable[[list[str]], tuple[int, str]]
+) -> None:
+    with db.write() as conn:
+        without = int(draw(conn, 1).said["fees"][0]["amount"])
+        settlements.withdraw(conn, "s1", by="test", reason="", now=T0)
+        books.book(conn, [difference(80_000_001, 56_000_000)], now=T0)
+        found = agree(conn, draw(conn, 2))
+        assert int(found.said["fees"][0]["amount"]) - without in (1_000_000, 1_000_001)
+        append_all(conn)
+        checkpoint(conn)
+        about = About(*MONTH, settlement_id="s2")
+        code, said = verdict(list(bundle(conn, about, log_key=LOG, seal=SEAL, signers=public_keys())))
+    assert (code, "WRONG" in said) == (3, False)
+    assert "UNDER NO CHARGE: 1 entries of kind reconciliation, 56.000000 CNY to the centre" in said
+
+
+@pytest.mark.parametrize(("net", "centre"), [(80_000_000, 55_999_990), (80_000_000, 0), (0, -5_000_000)])
+def test_a_difference_of_which_the_centre_has_another_part_than_agreed_is_found(
+    db: Database, verdict: Callable[[list[str]], tuple[int, str]], net: int, centre: int
+) -> None:
+    with db.write() as conn:
+        code, said = verdict(settled(conn, difference(net, centre)))
+    assert code == 1
+    assert f"a difference of {net} gives {centre} to c1, by the agreement {net * 70 // 100}" in said
 
 
 def test_a_settlement_of_charges_alone_fits(db: Database, verdict: Callable[[list[str]], tuple[int, str]]) -> None:
