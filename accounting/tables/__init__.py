@@ -10,6 +10,7 @@ from accounting.tables.base import (
     append_only_tables,
     append_only_triggers,
     assert_append_only,
+    has_append_only_triggers,
     metadata,
 )
 from accounting.tables.books import (
@@ -104,7 +105,7 @@ APPEND_ONLY = append_only_tables()
 
 __all__ = [
     "Base", "Id", "UtcTime", "metadata", "APPEND_ONLY", "append_only_tables", "append_only_triggers",
-    "assert_append_only",
+    "assert_append_only", "has_append_only_triggers",
     "UsageRecordRow", "QuarantineRow",
     "PartyRow", "PartyKeyRow", "AgreementRow", "TariffRow", "SignatureRow", "PriceRuleRow", "DiscountRow",
     "ProjectTermsRow", "OrderRow", "OrderPriceRow", "OrderItemRow", "AllocationRow", "AllocationEventRow",

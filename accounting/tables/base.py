@@ -57,7 +57,10 @@ def _closed(entry: str) -> str:
 
 
 def append_only_triggers(dialect: str) -> list[str]:
-    """DDL that refuses UPDATE and DELETE on history, and entries in a closed period; safe to run again."""
+    """DDL that refuses UPDATE and DELETE on history, and entries in a closed period; safe to run again.
+
+    Written as the databases write it down, but for what makes it safe: `has_append_only_triggers` compares.
+    """
     history = append_only_tables()
     if dialect == "sqlite":
         return [
@@ -91,6 +94,23 @@ def append_only_triggers(dialect: str) -> list[str]:
         "REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION penstock_open_period()"
     )
     return [function, *triggers, in_open, guard]
+
+
+def has_append_only_triggers(connection: Connection) -> bool:
+    """Whether every one of them is there, enabled and word for word: nothing needs to be locked to define it again."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT sql FROM sqlite_master WHERE type = 'trigger'"
+    else:
+        query = (
+            "SELECT pg_get_triggerdef(oid, true) FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O' "
+            "UNION ALL SELECT 'CREATE FUNCTION ' || proname || '() RETURNS trigger LANGUAGE plpgsql AS $$' || prosrc "
+            "|| '$$' FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"
+        )
+    wanted = {
+        statement.replace(" IF NOT EXISTS", "").replace(" OR REPLACE", "")
+        for statement in append_only_triggers(connection.dialect.name)
+    }
+    return wanted <= set(connection.scalars(text(query)))
 
 
 def assert_append_only(connection: Connection) -> None:

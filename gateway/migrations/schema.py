@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
-from accounting.tables import append_only_triggers, assert_append_only
+from accounting.tables import append_only_triggers, assert_append_only, has_append_only_triggers
 from gateway.db import Database
 from gateway.errors import GatewayError
 
@@ -29,6 +29,7 @@ def config(connection: Connection | None) -> Config:
 def upgrade(db: Database) -> None:
     """Run what is missing, then (re)create the triggers: batch migrations on SQLite drop them silently.
 
+    Where they are as they should be, no table is locked: other processes of the gateway book while this one starts.
     Raises `GatewayError` for a database that another version wrote.
     """
     with db.write() as conn:
@@ -36,8 +37,9 @@ def upgrade(db: Database) -> None:
             conn.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _UPGRADE_LOCK})
         if not _is_newest(conn):
             command.upgrade(config(conn), "head")
-        for statement in append_only_triggers(conn.dialect.name):
-            conn.execute(text(statement))
+        if not has_append_only_triggers(conn):
+            for statement in append_only_triggers(conn.dialect.name):
+                conn.execute(text(statement))
         assert_append_only(conn)
 
 

@@ -28,17 +28,19 @@ def missing_reason() -> str | None:
     return None if _bin() else "PostgreSQL is not installed (tests/lab/install.sh)"
 
 
-# Whatever a test may have changed of the schema changes a row of these.
-_SHAPE = """
-    SELECT (SELECT sum(hashtext(a::text)) FROM pg_attribute a WHERE attrelid >= 16384),
-           (SELECT sum(hashtext(i::text)) FROM pg_index i WHERE indexrelid >= 16384),
-           (SELECT sum(hashtext(c::text)) FROM pg_constraint c WHERE oid >= 16384),
-           (SELECT sum(hashtext(t::text)) FROM pg_trigger t WHERE oid >= 16384),
-           (SELECT sum(hashtext(p::text)) FROM pg_proc p WHERE oid >= 16384)"""
+# Whatever a test may have changed of the schema wrote a row of these anew, with its transaction's number, or took one.
+_CATALOGUES = {
+    "pg_attribute": "attrelid", "pg_index": "indexrelid", "pg_constraint": "oid", "pg_trigger": "oid", "pg_proc": "oid",
+}  # fmt: skip
+_OF_A_CATALOGUE = "(SELECT (count(*), max(xmin::text::bigint)) FROM {} WHERE {} >= 16384)"
+_SHAPE = "SELECT " + ", ".join(_OF_A_CATALOGUE.format(*catalogue) for catalogue in _CATALOGUES.items())
 _SEQUENCES = """
     SELECT schemaname || '.' || sequencename, coalesce(last_value, start_value), last_value IS NOT NULL
     FROM pg_sequences"""
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
+_WRITTEN = """
+    SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+    AND pg_relation_size(oid) > 0"""
 _MANY_ROWS = 20_000  # after so many deletions a new database is cheaper than one full of dead rows
 
 
@@ -47,19 +49,17 @@ class _AsMade:
     """How a copy of a template looked before its first test."""
 
     shape: Sequence[Any]
-    tables: tuple[str, ...]
     rows: dict[str, bytes]  # of the tables that are not empty, as COPY writes them
     sequences: Sequence[Any]
 
     @classmethod
     def of(cls, conn: psycopg.Connection) -> _AsMade:
-        tables = tuple(name for (name,) in conn.execute(_TABLES))
         rows = {}
-        for name in tables:
+        for (name,) in conn.execute(_TABLES).fetchall():
             with conn.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(name))) as out:
                 rows[name] = b"".join(bytes(part) for part in out)
         sequences = conn.execute(_SEQUENCES).fetchall()
-        return cls(_one(conn, _SHAPE), tables, {name: data for name, data in rows.items() if data}, sequences)
+        return cls(_one(conn, _SHAPE), {name: data for name, data in rows.items() if data}, sequences)
 
     def again(self, conn: psycopg.Connection) -> bool:
         """Make a used copy what it was; False where that cannot be had, or costs more than a new one."""
@@ -68,15 +68,14 @@ class _AsMade:
         if _one(conn, _SHAPE) != self.shape:
             return False
         conn.execute("SET session_replication_role = replica")  # neither foreign keys nor the guards of the books
-        done = conn.execute(sql.SQL(";").join(sql.SQL("DELETE FROM {}").format(sql.Identifier(t)) for t in self.tables))
-        deleted = done.rowcount
-        while done.nextset():
-            deleted += done.rowcount
+        deleted = 0
+        for (name,) in conn.execute(_WRITTEN).fetchall():
+            deleted += conn.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name))).rowcount
         for name, data in self.rows.items():
             with conn.cursor().copy(sql.SQL("COPY {} FROM STDIN").format(sql.Identifier(name))) as into:
                 into.write(data)
-        for sequence in self.sequences:
-            conn.execute("SELECT setval(%s::regclass, %s, %s)", sequence)
+        again = sql.SQL("setval({}, {}, {})")
+        conn.execute(sql.SQL("SELECT ") + sql.SQL(", ").join(again.format(*sequence) for sequence in self.sequences))
         return deleted < _MANY_ROWS
 
 
