@@ -83,8 +83,8 @@ def payer_of(conn: Connection, project_id: str, at: datetime) -> str | None:
 def payer_times(
     conn: Connection, project_id: str, at: datetime, zone: str
 ) -> dict[str, tuple[tuple[datetime | None, datetime | None], ...]]:
-    """When who paid (from, until), up to the month of `zone` that begins at a moment: a month is paid by who pays at its
-    beginning, and what was done before anybody was named by the first one. Empty where nobody pays by then."""
+    """When who paid (from, until), up to the month of `zone` that begins at a moment: a month is paid by who pays at
+    its beginning, and what was done before anybody was named by the first one. Empty where nobody pays by then."""
     mine = select(PAYERS.c.valid_from).where(PAYERS.c.project_id == project_id, PAYERS.c.valid_from <= at)
     named = sorted(conn.scalars(mine.distinct()))
     begins = sorted({*named[:1], *(_next_month(since, zone) for since in named[1:])})
