@@ -32,8 +32,8 @@ class AdjustedPart:
 
 
 def unbilled_adjustments(
-    conn: Connection, project_id: str, currency: str, payer_id: str, *, whole: bool, sold_here: Callable[[str], bool],
-    before: datetime, zone: str,
+    conn: Connection, project_id: str, currency: str, payer_id: str, *, pays_whole: Callable[[datetime], bool],
+    sold_here: Callable[[str], bool], before: datetime, zone: str,
 ) -> list[AdjustedPart]:  # fmt: skip
     """Adjustments that count before a moment, as far as this payer owes them and no document has them, oldest first."""
     query = _posted(before).where(ADJUSTMENTS.c.project_id == project_id, ADJUSTMENTS.c.currency == currency)
@@ -45,7 +45,8 @@ def unbilled_adjustments(
     agreed = contracts(conn, project_id)
     found = []
     for row in conn.execute(query.order_by(ENTRIES.c.id)):
-        mine = _mine(row, agreed.terms(project_id, row.counts_at).payers, payer_id, whole=whole)
+        mine = _mine(row, agreed.terms(project_id, row.counts_at).payers, payer_id,
+                     whole=pays_whole(row.counts_at))  # fmt: skip
         if mine is None or not sold_here(row.site_id or "") or (row.id, mine[0]) in billed:
             continue
         month = month_of(row.counts_at, zone)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection, func, insert, select
 
-from accounting import tables
+from accounting import calendar, tables
 from accounting.errors import InvoiceRefused
 from accounting.invoicing.invoice import DocumentKind, LegalEntity
 from accounting.invoicing.tax import TaxKind, TaxRule
@@ -78,6 +78,29 @@ def payer_of(conn: Connection, project_id: str, at: datetime) -> str | None:
     query = select(PAYERS.c.payer_id).where(PAYERS.c.project_id == project_id, PAYERS.c.valid_from <= at)
     found = conn.scalar(query.order_by(PAYERS.c.valid_from.desc(), PAYERS.c.id.desc()).limit(1))
     return None if found is None else str(found)
+
+
+def payer_times(
+    conn: Connection, project_id: str, at: datetime, zone: str
+) -> dict[str, tuple[tuple[datetime | None, datetime | None], ...]]:
+    """When who paid (from, until), up to the month of `zone` that begins at a moment: a month is paid by who pays at
+    its beginning, and what was done before anybody was named by the first one. Empty where nobody pays by then."""
+    mine = select(PAYERS.c.valid_from).where(PAYERS.c.project_id == project_id, PAYERS.c.valid_from <= at)
+    named = sorted(conn.scalars(mine.distinct()))
+    begins = sorted({*named[:1], *(_next_month(since, zone) for since in named[1:])})
+    begins = [since for since in begins if since <= at]
+    found: dict[str, list[tuple[datetime | None, datetime | None]]] = {}
+    for number, since in enumerate(begins):
+        payer = payer_of(conn, project_id, since)
+        until = begins[number + 1] if number + 1 < len(begins) else None
+        found.setdefault(str(payer), []).append((since if number else None, until))
+    return {payer: tuple(times) for payer, times in found.items()}
+
+
+def _next_month(since: datetime, zone: str) -> datetime:
+    """The first beginning of a month from a moment on."""
+    span = calendar.month_of(since, zone)
+    return since if since == span.start else span.end
 
 
 def add_tax_rule(conn: Connection, rule: TaxRule, *, now: datetime) -> None:

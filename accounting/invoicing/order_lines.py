@@ -23,8 +23,8 @@ class PricePart:
 
 
 def unbilled_prices(
-    conn: Connection, project_id: str, currency: str, payer_id: str, *, whole: bool, sold_here: Callable[[str], bool],
-    before: datetime,
+    conn: Connection, project_id: str, currency: str, payer_id: str, *, pays_whole: Callable[[datetime], bool],
+    sold_here: Callable[[str], bool], before: datetime,
 ) -> list[PricePart]:  # fmt: skip
     """Prices that count before a moment, as far as this payer owes them and no document has them, oldest first."""
     query = _counting_before(before).where(ORDER_PRICES.c.project_id == project_id, ORDER_PRICES.c.currency == currency)
@@ -35,7 +35,7 @@ def unbilled_prices(
     )}  # fmt: skip
     found = []
     for row in conn.execute(query.order_by(ORDER_PRICES.c.entry_id)):
-        mine = part_of(row.payers, int(row.price_micro), payer_id, whole=whole)
+        mine = part_of(row.payers, int(row.price_micro), payer_id, whole=pays_whole(row.counts_at))
         if mine is None or not sold_here(row.site_id) or (row.allocation_id, mine[0]) in billed:
             continue
         ordered = Ordered(row.order_id, row.allocation_id, row.kind, row.commodity, int(row.quantity))
@@ -108,7 +108,7 @@ def priced_within(conn: Connection, start: datetime, end: datetime) -> list[tupl
 
 def _counting_before(moment: datetime) -> Select[Any]:
     return (
-        select(ORDER_PRICES)
+        select(ORDER_PRICES, ENTRIES.c.effective_at.label("counts_at"))
         .join(ENTRIES, ENTRIES.c.id == ORDER_PRICES.c.entry_id)
         .where(ENTRIES.c.effective_at < moment)
     )

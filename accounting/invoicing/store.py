@@ -17,12 +17,14 @@ from sqlalchemy import (
     and_,
     case,
     cast,
+    false,
     func,
     insert,
     literal,
     null,
     or_,
     select,
+    true,
     update,
 )
 
@@ -64,8 +66,8 @@ from accounting.tables import UtcTime
 class Wanted:
     """One invoice to be made: a project's usage at some sites (None: all but `not_sites`) up to the end of a month.
 
-    `people`: user id → name shown on the lines. `whole`: this payer also pays what has no payers of its own; the
-    payers of a charge that is shared get their parts each.
+    `people`: user id → name shown on the lines. `whole`: this payer also pays what has no payers of its own, of the
+    `times` (from, until; None: ever) in which it was the one who pays; those who share a charge get their parts each.
     """
 
     issuer_id: str
@@ -78,6 +80,11 @@ class Wanted:
     people: Mapping[str, str]
     whole: bool = True
     not_sites: tuple[str, ...] = ()
+    times: tuple[tuple[datetime | None, datetime | None], ...] = ((None, None),)
+
+    def pays_whole(self, at: datetime) -> bool:
+        """Whether this payer pays what was done then, where nobody shares it."""
+        return self.whole and any((a is None or a <= at) and (b is None or at < b) for a, b in self.times)
 
     def sells(self, site_id: str) -> bool:
         """Whether what is of this site (empty: of none) is billed here."""
@@ -114,10 +121,11 @@ def _issue(
     first, total = conn.execute(select(
         func.min(billable.c.end_time, type_=UtcTime()), func.sum(billable.c.amount_micro, type_=BigInteger)
     )).one()  # fmt: skip
-    prices = unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
-                             sold_here=wanted.sells, before=until)  # fmt: skip
-    adjusted = unbilled_adjustments(conn, wanted.project_id, wanted.currency, wanted.payer_id, whole=wanted.whole,
-                                    sold_here=wanted.sells, before=until, zone=issuer.zone)  # fmt: skip
+    prices = unbilled_prices(conn, wanted.project_id, wanted.currency, wanted.payer_id,
+                             pays_whole=wanted.pays_whole, sold_here=wanted.sells, before=until)  # fmt: skip
+    adjusted = unbilled_adjustments(conn, wanted.project_id, wanted.currency, wanted.payer_id,
+                                    pays_whole=wanted.pays_whole, sold_here=wanted.sells, before=until,
+                                    zone=issuer.zone)  # fmt: skip
     if first is None and not prices and not adjusted:
         return None
     if first is not None and first < tax.valid_from:
@@ -251,7 +259,7 @@ def _billable(wanted: Wanted, until: datetime) -> tuple[Any, Any]:
              CHARGES.c.meter == "centre", USAGE.c.end_time < until]  # fmt: skip
     scope.append(_sold_here(wanted))
     shared, mine = CHARGES.c.payers.is_not(null()), CHARGES.c.payers[wanted.payer_id].as_string()
-    scope.append(or_(mine.is_not(None), ~shared) if wanted.whole else mine.is_not(None))
+    scope.append(or_(mine.is_not(None), ~shared & _within(wanted.times)) if wanted.whole else mine.is_not(None))
     part = case((shared, literal(wanted.payer_id, String)), else_=literal("", String))
     amount = case((shared, cast(mine, BigInteger)), else_=CHARGES.c.amount_micro)
     billed, undone = ITEMS.alias("billed"), ITEMS.alias("undone")
@@ -282,6 +290,14 @@ def _billable(wanted: Wanted, until: datetime) -> tuple[Any, Any]:
         .where(undone.c.charge_id.is_(None), *scope)
     )  # fmt: skip
     return charges, reversals
+
+
+def _within(times: Sequence[tuple[datetime | None, datetime | None]]) -> Any:
+    """Usage that ended in one of these times."""
+    ended, found = USAGE.c.end_time, []
+    for since, until in times:
+        found.append(and_(true(), *([ended >= since] if since else []), *([ended < until] if until else [])))
+    return or_(false(), *found)
 
 
 def _sold_here(wanted: Wanted) -> Any:

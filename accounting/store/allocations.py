@@ -144,10 +144,11 @@ def _due(conn: Connection, order: Order, now: datetime) -> list[tuple[str, datet
     return found
 
 
-def renew_due(conn: Connection, *, now: datetime) -> int:
+def renew_due(conn: Connection, *, now: datetime, refused: dict[str, str] | None = None) -> int:
     """Give what of the orders has begun: a subscription's months, and blocks and trials that started later.
 
-    What is given late is free of charge from now on only: runs before were charged at the prices that held.
+    What is given late is free of charge from now on only: runs before were charged at the prices that held. An order
+    that cannot begin holds up no other: `refused` is told why, by order, and it is tried again.
     """
     lock(conn, {"allocations"})
     given = select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == ORDERS.c.id).exists()
@@ -157,10 +158,15 @@ def renew_due(conn: Connection, *, now: datetime) -> int:
     rows = conn.execute(select(ORDERS).where(live, monthly | begins, ORDERS.c.id.not_in(canceled()))).all()
     done = 0
     for order in map(order_of, rows):
-        if order.kind == "subscription":
-            done += renew(conn, order, now=now, free_since=now)
-        else:
-            done += _begin(conn, order, now=now, free_since=now)
+        try:
+            with conn.begin_nested():
+                if order.kind == "subscription":
+                    done += renew(conn, order, now=now, free_since=now)
+                else:
+                    done += _begin(conn, order, now=now, free_since=now)
+        except AccountingError as exc:
+            if refused is not None:
+                refused[order.id] = str(exc)
     return done
 
 

@@ -162,7 +162,10 @@ def _book(rules: tuple[PriceRule, ...], ratios: tuple[Discount, ...]) -> PriceBo
 
 def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     """A contract's ratio on prices from a moment on; refused where one of the same scope holds, or runs since then
-    are charged: no price is made afterwards (an adjustment gives back what was too much)."""
+    are charged: no price is made afterwards (an adjustment gives back what was too much).
+
+    What is paid otherwise (a ratio of 0) goes before any other (`PriceBook.discount`): the two are no rivals.
+    """
     if wrong := discount_problems(discount):
         raise AccountingError("; ".join(wrong))
     lock(conn, {f"discounts:{discount.project_id}"})
@@ -171,7 +174,8 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     for other in discounts(conn):
         ends = other.valid_to is not None and other.valid_to <= discount.valid_from
         begins = discount.valid_to is not None and discount.valid_to <= other.valid_from
-        if other.scope == discount.scope and not (ends or begins):
+        rivals = other.scope == discount.scope and (other.numerator == 0) == (discount.numerator == 0)
+        if rivals and not (ends or begins):
             raise TariffOverlap(f"discount {other.id} of the same scope holds from {other.valid_from.isoformat()}")
     values = _in_utc({k: v for k, v in asdict(discount).items() if k != "id"})
     query = insert(DISCOUNTS).values(**values, created_at=now).returning(DISCOUNTS.c.id)

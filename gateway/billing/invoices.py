@@ -65,12 +65,13 @@ def bill_month(
     refused: list[Refused] = []
     for row in projects:
         with services.db.read() as conn:
-            default = legal_entities.payer_of(conn, row.id, period.start)
-            payers = _payers(conn, row.id, default)
+            times = legal_entities.payer_times(conn, row.id, period.start, entity[0].zone)
+            payers = _payers(conn, row.id, set(times))
         if not payers:
             refused.append(Refused(row.name, "nobody is named who pays for it"))
         for payer in payers:
-            wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people, payer == default, but)
+            wanted = Wanted(issuer, payer, row.id, row.name, row.currency, period, only, people, payer in times, but,
+                            times.get(payer, ()))  # fmt: skip
             try:
                 made.extend(_issued(services, wanted, by, now))
             except AccountingError as exc:
@@ -133,12 +134,12 @@ def _month(name: str, zone: str) -> Period:
         raise Invalid(str(exc), problems=(Problem("/month", str(exc), "invalid", "Write it like 2026-11."),)) from exc
 
 
-def _payers(conn: Connection, project_id: str, default: str | None) -> list[str]:
-    """Who may have something to pay: the payer of the month, all who ever shared it, and all who were billed before."""
+def _payers(conn: Connection, project_id: str, whole: set[str]) -> list[str]:
+    """Who may have something to pay: who pays the whole or did, all who ever shared it or were billed before."""
     found = set(conn.scalars(select(DOCUMENTS.c.payer_id).where(DOCUMENTS.c.project_id == project_id).distinct()))
     for shares in conn.scalars(select(TERMS.c.payers).where(TERMS.c.project_id == project_id)):
         found |= {str(payer) for payer, _ in shares}
-    return sorted(found | {default} if default is not None else found)
+    return sorted(found | whole)
 
 
 def _sold_by(conn: Connection, issuer: str, at: datetime) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
