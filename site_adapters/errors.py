@@ -65,11 +65,17 @@ class NotFound(CommandFailed):
 
 
 class Refused(CommandFailed):
-    """The site will not accept this call as it stands; `code` is the class of the refusal."""
+    """The site will not accept this call as it stands; `code` is the class of the refusal.
 
-    def __init__(self, message: str, *, native_text: str = "", code: str = "refused") -> None:
+    `field`: the part of the job spec that it is about (`attributes`, `qos`), where it is about one.
+    """
+
+    def __init__(
+        self, message: str, *, native_text: str = "", code: str = "refused", field: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message, native_text=native_text)
         self.code = code
+        self.field = field
 
 
 class Unsupported(SiteError):

@@ -48,6 +48,10 @@ class Management(Protocol):
         """The script and argv for a submission: pure, no I/O."""
         ...
 
+    def assert_renders(self, submission: Submission) -> None:
+        """Raise what `render` would raise, without the work of writing the script: pure, no I/O."""
+        ...
+
     def submit(self, submissions: Sequence[Submission]) -> list[SubmitOutcome]:
         """Hand over attempts, one outcome each, in order; never raises for one of them.
 

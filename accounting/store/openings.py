@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from accounting.errors import AccountingError
 from accounting.store.schema import core
@@ -22,6 +22,12 @@ OVER = ("refused", "closed")
 KINDS = ("core_hours", "account", "queue_share")
 ASK_AGAIN = timedelta(seconds=10)
 LOOK_AGAIN = timedelta(minutes=5)  # whether what is open still is
+# Asked in every submission: building a statement costs as much as running it.
+_OPEN_AT = (
+    select(OPENINGS)
+    .where(OPENINGS.c.site_id == bindparam("site"), OPENINGS.c.state == "opened", OPENINGS.c.closing.is_(False))
+    .order_by(OPENINGS.c.opened_at.desc(), OPENINGS.c.id.desc())
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +148,7 @@ def of_project(conn: Connection, project_id: str) -> Sequence[Any]:
 
 def open_at(conn: Connection, site_id: str) -> Sequence[Any]:
     """What is open at a centre and not being closed, newest first."""
-    o = OPENINGS.c
-    query = select(OPENINGS).where(o.site_id == site_id, o.state == "opened", o.closing.is_(False))
-    return conn.execute(query.order_by(o.opened_at.desc(), o.id.desc())).all()
+    return conn.execute(_OPEN_AT, {"site": site_id}).all()
 
 
 def events(conn: Connection, opening_id: str) -> Sequence[Any]:

@@ -76,7 +76,11 @@ def _at_site(
     facts = request.Facts(conn)
     site = facts.standing(site_id=job.site_id, user_id=job.user_id, project_id=job.project_id)
     queue, problems = checks.queue_of(spec, site.queues, job.site_id)
-    problems = _of_this(asked, problems + checks.site_limits(spec, adapter, queue))
+    problems += checks.site_limits(spec, adapter, queue)
+    account = repository.site_account(conn, job.site_account_id)
+    problems += request.unwritable_there(facts, adapter, spec, account, project_id=job.project_id, queue=job.queue,
+                                         told=problems, now=now)  # fmt: skip
+    problems = _of_this(asked, problems)
     moved = sorted(_PRICED_BY & asked.keys())
     longer = asked.get("duration", 0) > job.duration_max
     if problems or not (moved or longer):

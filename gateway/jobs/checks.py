@@ -350,6 +350,11 @@ def merge_lifted(spec: JobSpec, lifted: Mapping[str, Any]) -> tuple[JobSpec, tup
     return merged, tuple(problems)
 
 
+def pointer_of(*names: str) -> str:
+    """The JSON pointer of a field; of none: the whole document."""
+    return "".join(f"/{_escaped(name)}" for name in names)
+
+
 def _escaped(key: str) -> str:
     """A key inside a JSON pointer (RFC 6901 section 3)."""
     return key.replace("~", "~0").replace("/", "~1")

@@ -80,7 +80,15 @@ _SITE_FACTS = select(SITES.c.facts, SITES.c.closed_reason).where(SITES.c.id == b
 _CURRENCY = select(_PROJECTS.c.currency).where(_PROJECTS.c.id == bindparam("project"))
 _LINKED = and_(ACCOUNTS.c.site_id == SITES.c.id, ACCOUNTS.c.user_id == bindparam("user"), ACCOUNTS.c.status == "linked")
 _STANDING = (
-    select(SITES.c.facts, SITES.c.closed_reason, ACCOUNTS.c.id.label("site_account_id"), _PROJECTS.c.currency)
+    select(
+        SITES.c.facts,
+        SITES.c.closed_reason,
+        ACCOUNTS.c.id.label("site_account_id"),
+        _PROJECTS.c.currency,
+        ACCOUNTS.c.username,
+        ACCOUNTS.c.home,
+        ACCOUNTS.c.uid,
+    )
     .select_from(SITES.join(_PROJECTS, _PROJECTS.c.id == bindparam("project")).outerjoin(ACCOUNTS, _LINKED))
     .where(SITES.c.id == bindparam("site"))
 )
@@ -129,6 +137,7 @@ class Standing:
     closed_reason: str | None
     site_account_id: str | None  # a proven login there
     currency: str
+    account: SiteAccount | None  # that login
 
 
 def standing(conn: Connection, *, site_id: str, user_id: str, project_id: str) -> Standing:
@@ -136,7 +145,8 @@ def standing(conn: Connection, *, site_id: str, user_id: str, project_id: str) -
     row = conn.execute(_STANDING, {"site": site_id, "user": user_id, "project": project_id}).one_or_none()
     if row is None:
         raise LookupError(f"no site {site_id} or no project {project_id}")
-    return Standing(_queues(row.facts), row.closed_reason, row.site_account_id, row.currency)
+    account = None if row.site_account_id is None else SiteAccount(row.username, row.home or "", row.uid)
+    return Standing(_queues(row.facts), row.closed_reason, row.site_account_id, row.currency, account)
 
 
 def site_account(conn: Connection, account_id: str) -> SiteAccount:

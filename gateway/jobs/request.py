@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -21,7 +21,7 @@ from accounting.usage import GPU_SECONDS
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
 from gateway.ids import new_id
-from gateway.jobs import checks, grades, repository
+from gateway.jobs import checks, grades, repository, unwritable
 from gateway.jobs.ids import site_name, tag_of
 from gateway.jobs.opened import open_there, under_its_opening
 from gateway.jobs.repository import Standing
@@ -47,6 +47,10 @@ def estimate_json(estimate: Estimate) -> Mapping[str, Any]:
     money = estimate.amount
     amount = None if money is None else {"micro": money.micro, "currency": money.currency}
     return {"core_seconds": estimate.core_seconds, "amount": amount, "basis": estimate.basis}
+
+
+# Why a site is none that the person may use now, whatever the job is.
+_NOT_THEIRS = frozenset({"site_closed", "referral", "not_admitted", "no_account"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class Facts:
         self._commodities: dict[str, frozenset[str]] = {}
         self._stops: dict[str, BudgetStanding | None] = {}
         self._contracts: dict[str, Contracts] = {}
+        self._opened: dict[str, list[Any]] = {}
 
     def standing(self, *, site_id: str, user_id: str, project_id: str) -> Standing:
         at = (site_id, user_id, project_id)
@@ -135,6 +140,12 @@ class Facts:
             self._contracts[project_id] = contracts.contracts(self.conn, project_id)
         return self._contracts[project_id]
 
+    def opened(self, site_id: str, now: datetime) -> list[Any]:
+        """What is open there by order."""
+        if site_id not in self._opened:
+            self._opened[site_id] = open_there(self.conn, site_id, now)
+        return self._opened[site_id]
+
     @cached_property
     def prices(self) -> PriceBook:
         return books.price_book(self.conn)
@@ -148,7 +159,7 @@ def prepare(
     problems, candidates = _consider(services, facts, person, spec, project_id, now)
     best = next((c.prepared for c in candidates if c.prepared is not None), None)
     if problems or best is None:
-        found = problems + (candidates[0].problems if candidates and best is None else ())
+        found = problems + (_why_none(spec, candidates) if best is None else ())
         count = f"{len(found)} problems" if len(found) != 1 else "1 problem"
         raise Invalid(f"The job has {count}: {found[0].detail}", problems=found)
     return best
@@ -161,8 +172,8 @@ def plan(
     project_id = _project(conn, person, project)
     problems, candidates = _consider(services, Facts(conn), person, spec, project_id, now)
     best = next((c.prepared for c in candidates if c.prepared is not None), None)
-    if best is None and candidates:
-        problems = problems + candidates[0].problems
+    if best is None:
+        problems = problems + _why_none(spec, candidates)
     asked = asdict(spec.resources) | {"duration": spec.attributes.duration, "queue_name": spec.attributes.queue_name}
     asked |= {"service_grade": spec.attributes.service_grade}
     if best is None or problems:
@@ -179,6 +190,13 @@ def plan(
     charged = {"cores": best.cores_charged, "core_seconds_max": best.estimate.core_seconds, "grade": best.grade}
     problems += more
     return Plan(not problems, problems, best.site_id, script, argv, best.estimate, candidates, asked, given, charged)
+
+
+def _why_none(spec: JobSpec, candidates: Sequence[Candidate]) -> tuple[Problem, ...]:
+    """What each site says, where none takes the job; of sites that nobody named, those that the person may use."""
+    usable = [c for c in candidates if not _NOT_THEIRS.intersection(p.code for p in c.problems)]
+    asked = candidates if spec.placement.resource_ids else usable or candidates[:1]
+    return tuple(dict.fromkeys(problem for candidate in asked for problem in candidate.problems))
 
 
 def _project(conn: Connection, person: Person, wanted: str | None) -> str:
@@ -265,12 +283,34 @@ def _at_site(
         spec.attributes.service_grade, site_id=adapter.site_id, queue=queue_name_of(spec, queue),
         currency=site.currency, agreement=agreement, prices=facts.prices, at=now,
     )  # fmt: skip
+    if sound:
+        assert site.account is not None  # as it has an id
+        problems += unwritable_there(facts, adapter, spec, site.account, project_id=project_id,
+                                     queue=queue_name_of(spec, queue), told=problems, now=now)  # fmt: skip
     if problems or not sound:
         return Candidate(adapter.site_id, problems, None)
     prepared = at_its_price(facts, adapter, spec, project_id, site, queue, now)
     if isinstance(prepared, Problem):
         return Candidate(adapter.site_id, (prepared,), None)
     return Candidate(adapter.site_id, (), prepared)
+
+
+def unwritable_there(
+    facts: Facts,
+    adapter: SiteAdapter,
+    spec: JobSpec,
+    account: SiteAccount,
+    *,
+    project_id: str,
+    queue: str,
+    told: Sequence[Problem],
+    now: datetime,
+) -> tuple[Problem, ...]:
+    """What the site's dialect would refuse at hand-over, and nobody has said yet."""
+    found = unwritable.problems_of(adapter, spec, account, facts.opened(adapter.site_id, now),
+                                   project_id=project_id, queue=queue)  # fmt: skip
+    said = {problem.pointer for problem in told}
+    return tuple(problem for problem in found if problem.pointer not in said)
 
 
 def at_its_price(

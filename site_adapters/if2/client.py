@@ -183,6 +183,9 @@ class RemoteManagement:
     def render(self, submission: Submission) -> RenderedJob:
         return self.docked.renderer().render(submission)
 
+    def assert_renders(self, submission: Submission) -> None:
+        self.docked.renderer().assert_renders(submission)
+
     def submit(self, submissions: Sequence[Submission]) -> list[SubmitOutcome]:
         try:
             outcomes: list[SubmitOutcome] = self.docked.call("management.submit", submissions)

@@ -25,7 +25,8 @@ WRITES = frozenset({
 # How long the caller waits. Submitting: a scheduler's own client may try for 120 s (see slurm/commands.py).
 _DEADLINES_S = {"management.submit": 180.0, "billing.usage": 180.0, "management.observe": 150.0}
 _DEADLINE_S = 90.0
-_LOCAL = frozenset({"management.render"})  # pure: the gateway renders by the profile that the centre told it
+# Pure: the gateway renders by the profile that the centre told it.
+_LOCAL = frozenset({"management.render", "management.assert_renders"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,9 @@ class LocalManagement:
                                output=own_output(spec, stdout, stderr))  # fmt: skip
         return RenderedJob(script, ("/bin/bash",), stdout, stderr)
 
+    def assert_renders(self, submission: Submission) -> None:
+        """A script of the shell says whatever a job says."""
+
     def submit(self, submissions: Sequence[Submission]) -> list[SubmitOutcome]:
         return [self._submit_one(submission) for submission in submissions]
 

@@ -87,7 +87,13 @@ class Dialect(Protocol):
         """Whether the scheduler answers, and what it says."""
         ...
 
-    def render(self, submission: Submission) -> RenderedJob: ...
+    def words(self, submission: Submission) -> RenderedJob:
+        """What is said beside the script (argv, output paths); raises `Refused` for what cannot be said."""
+        ...
+
+    def render(self, submission: Submission) -> RenderedJob:
+        """The same words, and the script."""
+        ...
 
     def submit(self, submission: Submission, rendered: RenderedJob) -> Command[SubmitOutcome]: ...
 
@@ -118,6 +124,10 @@ class Dialect(Protocol):
 
 class SubmitBackend(Protocol):
     """Another way to submit than the command line."""
+
+    def assert_takes(self, words: RenderedJob) -> None:
+        """Raise `Refused` for an option that cannot be given this way."""
+        ...
 
     def submit(self, jobs: Sequence[tuple[Submission, RenderedJob]]) -> list[SubmitOutcome]: ...
 
@@ -179,7 +189,16 @@ class LoginNodeManagement:
     # ------------------------------------------------------------ submit
 
     def render(self, submission: Submission) -> RenderedJob:
-        return self.dialect.render(submission)
+        rendered = self.dialect.render(submission)
+        self._assert_taken(rendered)
+        return rendered
+
+    def assert_renders(self, submission: Submission) -> None:
+        self._assert_taken(self.dialect.words(submission))
+
+    def _assert_taken(self, words: RenderedJob) -> None:
+        if self.backend is not None:
+            self.backend.assert_takes(words)
 
     def submit(self, submissions: Sequence[Submission]) -> list[SubmitOutcome]:
         groups: dict[str, list[int]] = defaultdict(list)

@@ -11,7 +11,7 @@ from site_adapters.config import SiteConfig
 from site_adapters.errors import NotFound, OutcomeUnknown, SiteError, SiteUnreachable, Unsupported
 from site_adapters.login_node.management import guarded, merged
 from site_adapters.northbound.commands import PAGE, Api
-from site_adapters.northbound.options import job_info, render
+from site_adapters.northbound.options import job_info, render, words
 from site_adapters.transport.http import HttpConnection
 from site_adapters.types import (
     Accepted,
@@ -60,7 +60,10 @@ class NorthboundManagement:
     # ------------------------------------------------------------ submit
 
     def render(self, submission: Submission) -> RenderedJob:
-        return render(self.config, submission)
+        return render(submission)
+
+    def assert_renders(self, submission: Submission) -> None:
+        words(submission)
 
     def submit(self, submissions: Sequence[Submission]) -> list[SubmitOutcome]:
         return [self._submit_one(submission) for submission in submissions]

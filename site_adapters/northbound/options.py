@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from site_adapters.config import SiteConfig
 from site_adapters.errors import Refused
 from site_adapters.quoting import quote
@@ -13,17 +15,24 @@ from site_adapters.types import JobSpec, RenderedJob, Submission
 PASSED = {"ndcu": "GAP_NDCU", "appname": "GAP_APPNAME", "scheduler_opt": "GAP_SCHEDULER_OPT_WEB"}
 
 
-def render(config: SiteConfig, submission: Submission) -> RenderedJob:
+def render(submission: Submission) -> RenderedJob:
     """The script of one attempt, and its output paths below the job's directory."""
+    spec = submission.spec
+    said = words(submission)
+    stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
+    script = render_script("northbound.sh.j2", submission, staging_root="", stdin=stdin, ntasks=processes(submission))
+    return replace(said, script=script)
+
+
+def words(submission: Submission) -> RenderedJob:
+    """What is said beside the script; every refusal is made here."""
     spec = submission.spec
     _supported(spec)
     stdout, stderr = output_paths(submission, _directory(submission))
     base = f"{_directory(submission)}/{submission.fence_name}"
     stdout = stdout if spec.stdout_path else f"{base}.out"
     stderr = stderr if spec.stderr_path else f"{base}.err"
-    stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
-    script = render_script("northbound.sh.j2", submission, staging_root="", stdin=stdin, ntasks=processes(submission))
-    return RenderedJob(script, ("POST", "/hpc/openapi/v2/apptemplates/BASIC/BASE/job"), stdout, stderr)
+    return RenderedJob("", ("POST", "/hpc/openapi/v2/apptemplates/BASIC/BASE/job"), stdout, stderr)
 
 
 def job_info(config: SiteConfig, submission: Submission, rendered: RenderedJob) -> dict[str, str]:
@@ -55,13 +64,17 @@ def _directory(submission: Submission) -> str:
 
 def _supported(spec: JobSpec) -> None:
     a = spec.attributes
-    lacks = {"array": spec.array is not None, "account": a.account is not None, "qos": a.qos is not None,
-             "reservation_id": a.reservation_id is not None, "priority": a.priority is not None,
-             "rerunnable": a.rerunnable}  # fmt: skip
-    if wrong := [name for name, asked in lacks.items() if asked]:
-        raise Refused(f"this centre's API has no word for {wrong[0]}", code=wrong[0])
-    if a.queue_name is None:
-        raise Refused("this centre's API needs a queue", code="queue")
+    lacks = {
+        ("array",): spec.array is not None, ("attributes", "account"): a.account is not None,
+        ("attributes", "qos"): a.qos is not None, ("attributes", "reservation_id"): a.reservation_id is not None,
+        ("attributes", "priority"): a.priority is not None, ("attributes", "rerunnable"): a.rerunnable,
+    }  # fmt: skip
+    if lacking := [field for field, asked in lacks.items() if asked]:
+        name = lacking[0][-1]
+        raise Refused(f"this centre's API has no word for {name}", code=name, field=lacking[0])
     for key in a.custom_attributes:
         if key.removeprefix("northbound.") not in PASSED:
-            raise Refused(f"{key} cannot be set: it is no member that goes through", code="custom_attribute")
+            text = f"{key} cannot be set: it is no member that goes through"
+            raise Refused(text, code="custom_attribute", field=("attributes", "custom_attributes", key))
+    if a.queue_name is None:
+        raise Refused("this centre's API needs a queue", code="queue", field=("attributes", "queue_name"))

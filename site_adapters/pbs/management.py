@@ -12,7 +12,7 @@ from site_adapters.errors import Refused, SiteError
 from site_adapters.login_node.errors import ErrorRule
 from site_adapters.pbs import commands
 from site_adapters.pbs.commands import Qstat
-from site_adapters.pbs.options import render
+from site_adapters.pbs.options import render, words
 from site_adapters.types import Change, JobRef, Look, RenderedJob, Submission, SubmitOutcome
 
 # Each id is a request of its own to the server; more of them are cheaper picked out of a listing.
@@ -34,6 +34,9 @@ class PbsDialect:
 
     def ping(self) -> Command[tuple[bool, str]]:
         return commands.ping(self.config.command("qstat"))
+
+    def words(self, submission: Submission) -> RenderedJob:
+        return words(self.config, submission)
 
     def render(self, submission: Submission) -> RenderedJob:
         return render(self.config, submission)

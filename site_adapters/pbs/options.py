@@ -7,6 +7,7 @@ opened by the script, behind its fence.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from site_adapters.config import SiteConfig
 from site_adapters.dialect_config import PbsConfig
@@ -26,18 +27,37 @@ _WORD = re.compile(r"[A-Za-z0-9_.:=+/@%-]+\Z")
 # Resources that a job says by its fields: said once more they would win over what was checked, priced and allowed.
 _SAID = frozenset({"select", "nodes", "nodect", "neednodes", "ncpus", "procs", "mpiprocs", "ngpus", "gpus", "mem",
                    "walltime", "place", "qos", "mppwidth", "mppnppn", "mppdepth", "size"})  # fmt: skip
+# The field that an option of qsub stands for.
+_FIELDS = {
+    "A": ("attributes", "account"), "q": ("attributes", "queue_name"), "p": ("attributes", "priority"),
+    "r": ("attributes", "rerunnable"), "J": ("array",), "t": ("array",),
+    "P": ("attributes", "custom_attributes", "pbs.project"),
+}  # fmt: skip
 _RANGE = re.compile(r"(\d+)-(\d+)(?::(\d+))?\Z")
 
 
 def render(config: SiteConfig, submission: Submission) -> RenderedJob:
     """Script and argv of one attempt; raises `Refused` for what this centre or PBS cannot do."""
+    lines, said = _lines_and_words(config, submission)
+    root = staging_root(config.staging_root, submission.account.home)
+    spec = submission.spec
+    stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
+    output = own_output(spec, said.stdout_path, said.stderr_path)
+    script = render_script("pbs.sh.j2", submission, staging_root=root, stdin=stdin, directives=lines,
+                           ntasks=processes(submission), output=output)  # fmt: skip
+    return replace(said, script=script)
+
+
+def words(config: SiteConfig, submission: Submission) -> RenderedJob:
+    """The argv and the output paths of one attempt, without its script; every refusal is made here."""
+    return _lines_and_words(config, submission)[1]
+
+
+def _lines_and_words(config: SiteConfig, submission: Submission) -> tuple[list[str], RenderedJob]:
     root = staging_root(config.staging_root, submission.account.home)
     stdout, stderr = output_paths(submission, root)
     lines = directives(config, submission)
     spec = submission.spec
-    stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
-    script = render_script("pbs.sh.j2", submission, staging_root=root, stdin=stdin, directives=lines,
-                           ntasks=processes(submission), output=own_output(spec, stdout, stderr))  # fmt: skip
     marks = f"PENSTOCK_FENCE={submission.fence_name}"
     marks += f",PENSTOCK_MANIFEST={submission.manifest}" if submission.manifest else ""
     # What PBS copies back at the end would replace what the first copy of this attempt printed (law 1).
@@ -45,7 +65,7 @@ def render(config: SiteConfig, submission: Submission) -> RenderedJob:
     out, err = (_path(f"{spool}.{which}", config, spec) for which in ("out", "err"))
     argv = (config.command("qsub"), "-o", out, "-e", err, "-v", marks, *config.submit.extra)
     _allowed(config, [*lines, *config.submit.extra])
-    return RenderedJob(script, argv, stdout, stderr)
+    return lines, RenderedJob("", argv, stdout, stderr)
 
 
 def directives(config: SiteConfig, submission: Submission) -> list[str]:
@@ -59,18 +79,20 @@ def directives(config: SiteConfig, submission: Submission) -> list[str]:
     queue = a.queue_name if a.queue_name is None else config.native_queue(a.queue_name)
     if a.reservation_id is not None and not torque:
         queue = a.reservation_id  # a reservation of PBS Pro is a queue of its own
-    lines += [f"-q {_word(queue, 'queue')}"] if queue is not None else []
-    lines += [f"-A {_word(a.account, 'account')}"] if a.account is not None else []
+    named = "queue_name" if a.reservation_id is None or torque else "reservation_id"
+    lines += [f"-q {_word(queue, 'queue', 'attributes', named)}"] if queue is not None else []
+    lines += [f"-A {_word(a.account, 'account', 'attributes', 'account')}"] if a.account is not None else []
     lines += [f"-p {a.priority}"] if a.priority is not None else []
     # Each on a line of its own: what reads #PBS lines beside PBS takes the rest of the line as part of the first.
     lines += [f"-l {wanted}" for wanted in _resources(config.pbs, spec)]
     lines += _placement(config, spec)
     if a.reservation_id is not None and torque:
-        raise Refused("Torque's reservations are its scheduler's own: qsub has no option for them", code="reservation")
+        text = "Torque's reservations are its scheduler's own: qsub has no option for them"
+        raise Refused(text, code="reservation", field=("attributes", "reservation_id"))
     if a.qos is not None:
         if not torque:
-            raise Refused("PBS has no QOS: choose a queue", code="qos")
-        lines.append(f"-l qos={_word(a.qos, 'qos')}")
+            raise Refused("PBS has no QOS: choose a queue", code="qos", field=("attributes", "qos"))
+        lines.append(f"-l qos={_word(a.qos, 'qos', 'attributes', 'qos')}")
     if spec.array is not None:
         lines.append(_array(spec.array, torque=torque))
     return lines + _custom(spec, exclusive=_exclusive(config, spec))
@@ -124,8 +146,9 @@ def _chunk(words: str) -> str:
     """More words of a chunk: none that the job's fields say, and no further chunk."""
     said = [word for word in words.split(":") if word.partition("=")[0] in _SAID or "+" in word or "=" not in word]
     if said:
-        raise Refused(f"pbs.chunk: {said[0]!r} is said by `resources`", code="custom_attribute")
-    return _word(words, "pbs.chunk")
+        text = f"pbs.chunk: {said[0]!r} is said by `resources`"
+        raise Refused(text, code="custom_attribute", field=_custom_field("pbs.chunk"))
+    return _word(words, "pbs.chunk", *_custom_field("pbs.chunk"))
 
 
 def _exclusive(config: SiteConfig, spec: JobSpec) -> bool:
@@ -154,33 +177,39 @@ def _array(array: Array, *, torque: bool) -> str:
         return f"-t {indices}{most}"
     match = _RANGE.match(array.indices)
     if match is None or match[1] == match[2]:
-        raise Refused(f"PBS arrays are one range of at least two tasks, not {array.indices!r}", code="array")
+        text = f"PBS arrays are one range of at least two tasks, not {array.indices!r}"
+        raise Refused(text, code="array", field=("array", "indices"))
     return f"-J {array.indices}{most}"
 
 
 def _custom(spec: JobSpec, *, exclusive: bool) -> list[str]:
     lines = []
     for key, value in sorted(spec.attributes.custom_attributes.items()):
-        name = key.removeprefix("pbs.")
+        name, field = key.removeprefix("pbs."), _custom_field(key)
         if name == "chunk":
             continue
         if name.startswith("resource.") and name.removeprefix("resource.") in _SAID:
-            raise Refused(f"{key} is said by a field of the job", code="custom_attribute")
+            raise Refused(f"{key} is said by a field of the job", code="custom_attribute", field=field)
         if name == "place" and "excl" in value:
-            raise Refused(f"{key}: whole nodes are said by exclusive_node_use", code="custom_attribute")
+            raise Refused(f"{key}: whole nodes are said by exclusive_node_use", code="custom_attribute", field=field)
         if name.startswith("resource."):
-            lines.append(f"-l {_word(name.removeprefix('resource.'), key)}={_word(value, key)}")
+            lines.append(f"-l {_word(name.removeprefix('resource.'), key, *field)}={_word(value, key, *field)}")
         elif name in PASSED:
             whole = ":excl" if name == "place" and exclusive else ""
-            lines.append(PASSED[name].format(_word(value, key) + whole))
+            lines.append(PASSED[name].format(_word(value, key, *field) + whole))
         else:
-            raise Refused(f"{key} cannot be set: it is no option that goes through", code="custom_attribute")
+            text = f"{key} cannot be set: it is no option that goes through"
+            raise Refused(text, code="custom_attribute", field=field)
     return lines
 
 
-def _word(value: str | None, what: str) -> str:
+def _custom_field(key: str) -> tuple[str, ...]:
+    return "attributes", "custom_attributes", key
+
+
+def _word(value: str | None, what: str, *field: str) -> str:
     if value is None or not _WORD.match(value):
-        raise Refused(f"{what} {value!r} cannot be written in a #PBS line", code="custom_attribute")
+        raise Refused(f"{what} {value!r} cannot be written in a #PBS line", code="custom_attribute", field=field)
     return value
 
 
@@ -195,6 +224,8 @@ def _path(path: str, config: SiteConfig, spec: JobSpec) -> str:
 def _allowed(config: SiteConfig, options: list[str]) -> None:
     names = {word.split()[0].lstrip("-") for word in options if word.startswith("-")}
     if wrong := sorted(names.intersection(config.submit.forbidden)):
-        raise Refused(f"{config.site} does not allow -{wrong[0]}", code="forbidden_option")
+        field = _FIELDS.get(wrong[0], ())
+        raise Refused(f"{config.site} does not allow -{wrong[0]}", code="forbidden_option", field=field)
     if missing := sorted(set(config.submit.required) - names):
-        raise Refused(f"{config.site} requires -{missing[0]}", code="required_option")
+        field = _FIELDS.get(missing[0], ())
+        raise Refused(f"{config.site} requires -{missing[0]}", code="required_option", field=field)

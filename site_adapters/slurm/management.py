@@ -11,7 +11,7 @@ from site_adapters.config import SiteConfig
 from site_adapters.errors import SiteError
 from site_adapters.login_node.errors import ErrorRule
 from site_adapters.slurm import commands
-from site_adapters.slurm.options import render
+from site_adapters.slurm.options import render, words
 from site_adapters.types import Change, JobRef, Look, RenderedJob, Submission, SubmitOutcome
 
 
@@ -30,6 +30,9 @@ class SlurmDialect:
 
     def ping(self) -> Command[tuple[bool, str]]:
         return commands.ping(self.config.command("scontrol"))
+
+    def words(self, submission: Submission) -> RenderedJob:
+        return words(self.config, submission)
 
     def render(self, submission: Submission) -> RenderedJob:
         return render(self.config, submission)

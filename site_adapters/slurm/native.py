@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from site_adapters.config import SiteConfig
-from site_adapters.errors import Unsupported
+from site_adapters.errors import Refused, Unsupported
+from site_adapters.slurm.options import field_of
 from site_adapters.types import Accepted, Rejected, RenderedJob, Submission, SubmitOutcome, Unknown
 
 # sbatch options as attributes of pyslurm.JobSubmitDescription (25.11, pyslurm/core/job/submission.pyx).
@@ -34,6 +35,9 @@ class NativeSubmit:
     config: SiteConfig
     module: Any
 
+    def assert_takes(self, words: RenderedJob) -> None:
+        _properties(words.argv)
+
     def submit(self, jobs: Sequence[tuple[Submission, RenderedJob]]) -> list[SubmitOutcome]:
         return [self._submit_one(rendered) for _, rendered in jobs]
 
@@ -41,13 +45,7 @@ class NativeSubmit:
         """Nothing is kept open."""
 
     def _submit_one(self, rendered: RenderedJob) -> SubmitOutcome:
-        wanted: dict[str, Any] = {"environment": "NONE", "is_requeueable": "--requeue" in rendered.argv}
-        for word in rendered.argv[1:]:
-            name, _, value = word.removeprefix("--").partition("=")
-            if name in _ATTRIBUTES:
-                wanted[_ATTRIBUTES[name]] = value
-            elif name not in ("parsable", "ignore-pbs", "export", "requeue", "no-requeue"):
-                return Rejected(f"--{name} cannot be given through pyslurm here", code="unsupported")
+        wanted = {"environment": "NONE", "is_requeueable": "--requeue" in rendered.argv, **_properties(rendered.argv)}
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
             script = Path(folder, "job.sh")
             script.write_text(rendered.script, "utf-8")
@@ -57,6 +55,19 @@ class NativeSubmit:
                 text = str(exc)
                 lost = re.search(r"timed out|Unable to contact|Zero Bytes", text)
                 return Unknown(text) if lost else Rejected(text)
+
+
+def _properties(argv: Sequence[str]) -> dict[str, Any]:
+    """sbatch's options as pyslurm names them; raises `Refused` for an option without a name there."""
+    found = {}
+    for word in argv[1:]:
+        name, _, value = word.removeprefix("--").partition("=")
+        if name in _ATTRIBUTES:
+            found[_ATTRIBUTES[name]] = value
+        elif name not in ("parsable", "ignore-pbs", "export", "requeue", "no-requeue"):
+            text = f"--{name} cannot be given through pyslurm here"
+            raise Refused(text, code="unsupported", field=field_of(name))
+    return found
 
 
 def load(config: SiteConfig, controller_version: str) -> NativeSubmit:

@@ -21,13 +21,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from site_adapters.config import RestConfig, SiteConfig
-from site_adapters.errors import CredentialRefused
+from site_adapters.errors import CredentialRefused, Refused
+from site_adapters.slurm.options import field_of
 from site_adapters.types import Accepted, Rejected, RenderedJob, Submission, SubmitOutcome, Unknown
 
 _TOKEN_LIFE_S = 600
 _CONNECT_S, _ANSWER_S = 10.0, 150.0
 _AT_ONCE = 8  # slurmrestd serves connections in parallel; more than this gained nothing
-# sbatch options that v0.0.38 takes as job properties; a job with any other is submitted by the command line.
+# sbatch options that v0.0.38 takes as job properties; a job with any other is refused in words.
 _PROPERTIES = {
     "job-name": "name", "comment": "comment", "chdir": "current_working_directory", "output": "standard_output",
     "error": "standard_error", "partition": "partition", "account": "account", "qos": "qos", "array": "array",
@@ -53,6 +54,9 @@ class RestSubmit:
     rest: RestConfig
     _tokens: dict[str, tuple[str, float]] = field(default_factory=dict)
 
+    def assert_takes(self, words: RenderedJob) -> None:
+        job_properties(words.argv)
+
     def submit(self, jobs: Sequence[tuple[Submission, RenderedJob]]) -> list[SubmitOutcome]:
         lanes = [jobs[lane::_AT_ONCE] for lane in range(min(_AT_ONCE, len(jobs)))]
         with ThreadPoolExecutor(len(lanes)) as pool:
@@ -74,8 +78,6 @@ class RestSubmit:
 
     def _submit_one(self, connection: HTTPConnection, submission: Submission, rendered: RenderedJob) -> SubmitOutcome:
         properties = job_properties(rendered.argv)
-        if isinstance(properties, Rejected):
-            return properties
         username = submission.account.username
         try:
             headers = {"X-SLURM-USER-NAME": username, "X-SLURM-USER-TOKEN": self._token(username)}
@@ -115,8 +117,8 @@ class RestSubmit:
         return token
 
 
-def job_properties(argv: Sequence[str]) -> dict[str, Any] | Rejected:
-    """sbatch's options as v0.0.38 names them; an option without a name there is a refusal in words."""
+def job_properties(argv: Sequence[str]) -> dict[str, Any]:
+    """sbatch's options as v0.0.38 names them; raises `Refused` for an option without a name there."""
     found: dict[str, Any] = {"environment": {"PATH": "/bin:/usr/bin"}, "requeue": False}
     for word in argv[1:]:
         name, _, value = word.removeprefix("--").partition("=")
@@ -135,7 +137,8 @@ def job_properties(argv: Sequence[str]) -> dict[str, Any] | Rejected:
         elif name == "mem":
             found["memory_per_node"] = -(-int(value.removesuffix("K")) // 1024)
         else:
-            return Rejected(f"--{name} cannot be given through slurmrestd at this centre", code="unsupported")
+            text = f"--{name} cannot be given through slurmrestd at this centre"
+            raise Refused(text, code="unsupported", field=field_of(name))
     return found
 
 

@@ -19,7 +19,7 @@ from site_adapters.script import staging_root
 from site_adapters.states import ObservedState, Reason
 from site_adapters.sunway import commands
 from site_adapters.sunway.commands import End
-from site_adapters.sunway.options import render, staged
+from site_adapters.sunway.options import render, staged, words
 from site_adapters.types import (
     ActionOutcome,
     Change,
@@ -56,6 +56,9 @@ class SunwayDialect:
 
     def ping(self) -> Command[tuple[bool, str]]:
         return commands.ping(self.config.command("bjobs"))
+
+    def words(self, submission: Submission) -> RenderedJob:
+        return words(self.config, submission)
 
     def render(self, submission: Submission) -> RenderedJob:
         return render(self.config, submission)

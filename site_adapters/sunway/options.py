@@ -7,7 +7,7 @@ it is. No fence can stand before it then: an answer that is lost needs a person'
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from site_adapters.config import SiteConfig
 from site_adapters.errors import Refused
@@ -41,30 +41,43 @@ class Shape:
 
 def render(config: SiteConfig, submission: Submission) -> RenderedJob:
     """Script and argv of one attempt; raises `Refused` for what Sunway cannot do."""
+    said = words(config, submission)
+    spec = submission.spec
+    if mode_of(config, spec) == "direct":
+        return said
+    root = staging_root(config.staging_root, submission.account.home)
+    stdin = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
+    output = own_output(spec, said.stdout_path, said.stderr_path)
+    script = render_script("sunway.sh.j2", submission, staging_root=root, default_interpreter="/bin/sh", stdin=stdin,
+                           output=output, ntasks=processes(submission),
+                           id_variable=config.sunway.job_id_variable)  # fmt: skip
+    return replace(said, script=script)
+
+
+def words(config: SiteConfig, submission: Submission) -> RenderedJob:
+    """The argv and the output paths of one attempt, without its script; every refusal is made here."""
     spec = submission.spec
     _supported(config, spec)
     root = staging_root(config.staging_root, submission.account.home)
     directory = spec.directory or f"{root}/work"
     for path in (root, directory):
         if any(path == base or path.startswith(f"{base}/") for base in config.sunway.refused_roots):
-            raise Refused(f"bsub submits nothing from {path}: use a shared file system as directory", code="path")
+            text = f"bsub submits nothing from {path}: use a shared file system as directory"
+            raise Refused(text, code="path", field=("directory",))
     stdout, stderr = output_paths(submission, root)
     direct = mode_of(config, spec) == "direct"
     if direct:
         stderr = stdout  # bsub knows no -e
     opened = stdout if direct else spool_path(submission, root)  # a script opens its own output, behind its fence
     if "%" in opened:
-        raise Refused("bsub reads % in an output path as its own sign", code="path")
+        field = ("stdout_path",) if direct and spec.stdout_path is not None else ()
+        raise Refused("bsub reads % in an output path as its own sign", code="path", field=field)
     options = (config.command("bsub"), "-J", submission.fence_name, "-o", opened, *_options(config, spec))
     if direct:
         stdin = ("-i", spec.stdin_path) if spec.stdin_path else ()
         assert spec.executable is not None
         return RenderedJob("", (*options, *stdin, spec.executable, *spec.arguments), stdout, stderr)
-    stdin_words = f" <{quote(spec.stdin_path)}" if spec.stdin_path else ""
-    script = render_script("sunway.sh.j2", submission, staging_root=root, default_interpreter="/bin/sh",
-                           stdin=stdin_words, output=own_output(spec, stdout, stderr), ntasks=processes(submission),
-                           id_variable=config.sunway.job_id_variable)  # fmt: skip
-    return RenderedJob(script, (*options, "/bin/sh", f"{root}/jobs/{submission.fence_name}.sh"), stdout, stderr)
+    return RenderedJob("", (*options, "/bin/sh", f"{root}/jobs/{submission.fence_name}.sh"), stdout, stderr)
 
 
 def staged(config: SiteConfig, submission: Submission, rendered: RenderedJob) -> Staged:
@@ -82,10 +95,11 @@ def mode_of(config: SiteConfig, spec: JobSpec) -> str:
     """`script` or `direct`: the job's own word, else the centre's; a script cannot be handed over as a binary."""
     asked = spec.attributes.custom_attributes.get("sunway.mode", config.sunway.mode)
     if asked not in ("script", "direct"):
-        raise Refused("sunway.mode is script or direct", code="custom_attribute")
+        raise Refused("sunway.mode is script or direct", code="custom_attribute", field=_custom_field("sunway.mode"))
     if asked == "direct" and spec.script is not None:
         if "sunway.mode" in spec.attributes.custom_attributes:
-            raise Refused("a script cannot be started without a shell: give an executable", code="custom_attribute")
+            text = "a script cannot be started without a shell: give an executable"
+            raise Refused(text, code="custom_attribute", field=_custom_field("sunway.mode"))
         return "script"
     return asked
 
@@ -110,7 +124,7 @@ def shape_of(config: SiteConfig, spec: JobSpec) -> Shape:
 def _options(config: SiteConfig, spec: JobSpec) -> list[str]:
     a, r, chip = spec.attributes, spec.resources, config.sunway.chip
     if a.queue_name is None:
-        raise Refused("bsub needs a queue", code="queue")
+        raise Refused("bsub needs a queue", code="queue", field=("attributes", "queue_name"))
     words = ["-q", config.native_queue(a.queue_name)]
     if r.node_count is not None:
         per_node = r.processes_per_node or -(-(r.process_count or r.node_count) // r.node_count)
@@ -122,7 +136,10 @@ def _options(config: SiteConfig, spec: JobSpec) -> list[str]:
         options["share_size"] = str(-(-r.memory // (1024**2 * chip.cgs_per_node)))
     share = options.get("share_size", "")
     if chip.share_size_max is not None and share.isdigit() and int(share) > chip.share_size_max:
-        raise Refused(f"share_size {share} MB is more than {chip.share_size_max} for a core group", code="resources")
+        own = "sunway.share_size" in a.custom_attributes
+        field = _custom_field("sunway.share_size") if own else ("resources", "memory")
+        text = f"share_size {share} MB is more than {chip.share_size_max} for a core group"
+        raise Refused(text, code="resources", field=field)
     if r.exclusive_node_use:
         options["exclu"] = ""
     for name, value in sorted(options.items()):
@@ -137,34 +154,46 @@ def _own(spec: JobSpec) -> dict[str, str]:
         if name == "mode":
             continue
         if name not in PASSED or not _VALUE.match(value):
-            raise Refused(f"{key} cannot be set: it is no option that goes through", code="custom_attribute")
+            text = f"{key} cannot be set: it is no option that goes through"
+            raise Refused(text, code="custom_attribute", field=_custom_field(key))
         if bool(value) == (name in _FLAGS):  # else bsub takes the next word for its value, or the value for the program
-            raise Refused(f"{key} takes {'no' if value else 'a'} value", code="custom_attribute")
+            text = f"{key} takes no value" if value else f"{key} takes a value"
+            raise Refused(text, code="custom_attribute", field=_custom_field(key))
         found[name] = value
     if not (found.get("mpecg") or "1").isdigit() or int(found.get("mpecg") or 1) < 1:
-        raise Refused("sunway.mpecg is a number of core groups", code="custom_attribute")
+        text = "sunway.mpecg is a number of core groups"
+        raise Refused(text, code="custom_attribute", field=_custom_field("sunway.mpecg"))
     return found
+
+
+def _custom_field(key: str) -> tuple[str, ...]:
+    return "attributes", "custom_attributes", key
 
 
 def _supported(config: SiteConfig, spec: JobSpec) -> None:
     """What bsub has no option for is refused, never dropped."""
     a, r = spec.attributes, spec.resources
     lacks = {
-        "array": spec.array is not None, "account": a.account is not None, "qos": a.qos is not None,
-        "reservation_id": a.reservation_id is not None, "priority": a.priority is not None,
-        "gpu_cores_per_process": bool(r.gpu_cores_per_process), "rerunnable": a.rerunnable,
-        "cpu_cores_per_process": r.cpu_cores_per_process not in (None, 1, config.sunway.chip.cores_per_cg),
+        ("array",): spec.array is not None, ("attributes", "account"): a.account is not None,
+        ("attributes", "qos"): a.qos is not None, ("attributes", "reservation_id"): a.reservation_id is not None,
+        ("attributes", "priority"): a.priority is not None, ("attributes", "rerunnable"): a.rerunnable,
+        ("resources", "gpu_cores_per_process"): bool(r.gpu_cores_per_process),
+        ("resources", "cpu_cores_per_process"):
+            r.cpu_cores_per_process not in (None, 1, config.sunway.chip.cores_per_cg),
     }  # fmt: skip
-    if wrong := [name for name, asked in lacks.items() if asked]:
-        raise Refused(f"Sunway's bsub has no option for {wrong[0]}", code=wrong[0])
+    if lacking := [field for field, asked in lacks.items() if asked]:
+        name = lacking[0][-1]
+        raise Refused(f"Sunway's bsub has no option for {name}", code=name, field=lacking[0])
     if mode_of(config, spec) == "direct":
         shells = {
             "environment": bool(spec.environment), "pre_launch": spec.pre_launch is not None,
             "post_launch": spec.post_launch is not None, "launcher": spec.launcher not in (None, "", "none"),
         }  # fmt: skip
         if wrong := [name for name, asked in shells.items() if asked]:
-            raise Refused(f"{wrong[0]} needs a shell: there is none in sunway.mode=direct", code=wrong[0])
+            text = f"{wrong[0]} needs a shell: there is none in sunway.mode=direct"
+            raise Refused(text, code=wrong[0], field=(wrong[0],))
     elif spec.script is not None:
         interpreter = script_parts(spec.script, "/bin/sh")[0].split()
         if interpreter and interpreter[0].rpartition("/")[2] == "bash":
-            raise Refused("the compute nodes of a Sunway have no bash: begin the script with #!/bin/sh", code="script")
+            text = "the compute nodes of a Sunway have no bash: begin the script with #!/bin/sh"
+            raise Refused(text, code="script", field=("script",))

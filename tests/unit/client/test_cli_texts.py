@@ -17,7 +17,11 @@ from penstock.cli.recon import KINDS
 from accounting import meters_watch
 from accounting.payments import bank_csv, camt
 from accounting.reconciling import drafts, explain, statement
-from gateway.jobs import request
+from gateway.jobs import checks, grades, request, unwritable
+from site_adapters.northbound import options as northbound
+from site_adapters.pbs import options as pbs
+from site_adapters.slurm import options as slurm
+from site_adapters.sunway import options as sunway
 from tests import catalogues
 
 CLIENT = Path(cli.__file__).parents[1]
@@ -71,7 +75,8 @@ def test_nothing_is_said_past_the_catalogue() -> None:
 
 def test_every_sentence_about_a_job_a_meter_or_a_difference_is_translated() -> None:
     """Those that the gateway makes, with values in them: why a job is refused, an alarm, why two figures differ."""
-    made = [request, meters_watch, drafts, explain, statement, bank_csv, camt]
+    made = [request, checks, grades, unwritable, slurm, pbs, sunway, northbound, meters_watch, drafts, explain,
+            statement, bank_csv, camt]  # fmt: skip
     asked = {text for module in made for text in catalogues.sentences(Path(str(module.__file__)))}
     assert len(asked) > 50
     assert sorted(t for t in asked - catalogues.translated(CATALOGUE).keys() if t != "one of: ") == []
@@ -121,6 +126,10 @@ def test_what_the_gateway_says_is_shown_in_the_readers_language() -> None:
     assert told == "作业有问题（1 problem）：项目的预算（month）已用完：已计费 3 CNY，占用 2 CNY，共 5 CNY。"
     step = "2026-11-01 00:00:00 UTC to 2026-11-01 00:00:10 UTC: 10 core-seconds × rule 1: 1 CNY per core-hour = 9 CNY"
     assert "10 核秒 × 价目 1：每核时 1 CNY = 9 CNY" in texts.said(step)
+    refused = "The job has 1 problem: jinan cannot run it so: PBS has no QOS: choose a queue."
+    assert texts.said(refused) == "作业有问题（1 problem）：jinan 不能这样运行它：PBS 没有 QOS：请选择队列。"
+    too_many = "64 cores of one process is more than alpha allows (16)."
+    assert texts.said(too_many) == "64 核（单进程）超过 alpha 所允许的（16）。"
     assert texts.said("what nobody knows") == "what nobody knows"
 
 

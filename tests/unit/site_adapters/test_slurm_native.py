@@ -14,7 +14,7 @@ import pytest
 
 from site_adapters import registry
 from site_adapters.config import SiteConfig, TransportConfig
-from site_adapters.errors import Unsupported
+from site_adapters.errors import Refused, Unsupported
 from site_adapters.slurm import native
 from site_adapters.slurm.options import render
 from site_adapters.types import (
@@ -146,12 +146,12 @@ def test_refusal_is_a_refusal() -> None:
 
 
 def test_option_without_a_name_there_is_refused_in_words() -> None:
-    asked = Attributes(custom_attributes={"slurm.wckey": "x"})
+    asked = submission(attributes=Attributes(custom_attributes={"slurm.wckey": "x"}))
+    backend = native.NativeSubmit(config(), FakePyslurm("22.5.0"))
 
-    refused = outcome(FakePyslurm("22.5.0"), attributes=asked)
-
-    assert isinstance(refused, Rejected)
-    assert "--wckey" in refused.message
+    with pytest.raises(Refused, match="--wckey") as refused:
+        backend.assert_takes(render(config(), asked))
+    assert refused.value.field == ("attributes", "custom_attributes", "slurm.wckey")
 
 
 def test_site_that_asks_for_it_without_an_observer_is_closed_with_the_reason() -> None:
