@@ -8,6 +8,12 @@ from decimal import Decimal
 from babel.numbers import get_currency_precision
 
 _MICRO_DIGITS = 6
+# Decimals by ISO 4217, where they are not 2 (table A.1, "minor unit").
+_ISO_4217 = {
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3), **dict.fromkeys(("CLF", "UYW"), 4),
+    **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV",
+                     "XAF", "XOF", "XPF"), 0),
+}  # fmt: skip
 
 
 def digits_of(currency: str) -> int:
@@ -18,6 +24,12 @@ def digits_of(currency: str) -> int:
 def micro_per_minor(currency: str) -> int:
     """Micro-units in one minor unit: 10,000 in a fen."""
     return int(10 ** (_MICRO_DIGITS - digits_of(currency)))
+
+
+def coin_of(currency: str) -> int:
+    """Micro-units in the smallest coin that ISO 4217 gives a currency: 10,000 of CNY. Banks pay in these; what people
+    write (`micro_per_minor`) has fewer places in some: 0 of LBP."""
+    return int(10 ** (_MICRO_DIGITS - _ISO_4217.get(currency, 2)))
 
 
 def divide(numerator: int, denominator: int) -> int:

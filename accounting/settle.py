@@ -2,7 +2,8 @@
 
 earned = amount owed by payers + what the operator bears = centre's share + tax + operator's share, as it was posted
 run by run. On the whole period come tiers of the share, fees and tax withheld, each cut towards zero; whatever cutting
-leaves stays with the centre, who is paid the rest. Then the exchange, once.
+leaves stays with the centre. What it gets is paid in whole coins of the currency of payment, once exchanged; what is
+less than a coin is carried forward to the next statement, in the agreement's currency, on an account of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from accounting.agreement import Agreement, Payout, Shares
 from accounting.evidence.canonical import canonical
 from accounting.evidence.documents import stamp
 from accounting.ledger import CASH, REVENUE, Posting, payable
+from accounting.minor_units import coin_of, divide
 
 FX_CLEARING = "operator:fx-clearing"
 FX_RESULT = "operator:fx-gain-loss"
@@ -26,6 +28,11 @@ _PER_MILLION = 1_000_000
 def settled(centre_id: str) -> str:
     """The account of what was agreed to be paid to a centre and is not paid yet."""
     return f"centre:{centre_id}:settled"
+
+
+def carried(centre_id: str) -> str:
+    """The account of what a centre has earned that is less than a coin: the next statement takes it up."""
+    return f"centre:{centre_id}:carried"
 
 
 def fees_of(party_id: str) -> str:
@@ -48,10 +55,13 @@ class Rate:
         if self.num <= 0 or self.den <= 0 or self.base == self.quote:
             raise ValueError("a rate is a positive ratio between two currencies")
 
-    def convert(self, micro: int) -> int:
-        """Micro-units of `quote` for micro-units of `base`, rounded half away from zero, once."""
-        sign = -1 if micro < 0 else 1
-        return sign * ((2 * abs(micro) * self.num + self.den) // (2 * self.den))
+    def coins(self, micro: int) -> int:
+        """Micro-units of whole coins of `quote` that micro-units of `base` are enough for, cut towards zero, once."""
+        return _whole(micro * self.num, self.den * coin_of(self.quote)) * coin_of(self.quote)
+
+    def worth(self, micro: int) -> int:
+        """Micro-units of `base` that micro-units of `quote` are worth, rounded half away from zero."""
+        return divide(micro * self.den, self.num)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,32 @@ class Legs:
 
     def total(self, tax: int) -> int:
         return sum(self.fees.values()) + self.withheld + self.net + self.operator + tax
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What of a centre's net amount is paid: `pay` in whole coins of the currency of payment, which is `worth` in the
+    agreement's; `carried` is left of it and of what was carried before: less than a coin."""
+
+    pay: int
+    worth: int
+    carried: int
+
+
+def payment(net: int, carried_before: int, currency: str, rate: Rate | None) -> Payment:
+    """Divide what is due into coins and the rest; over many statements nothing is lost: worth and rest sum to it."""
+    due = net + carried_before
+    if rate is None:
+        pay = worth = _whole(due, coin_of(currency)) * coin_of(currency)
+    else:
+        pay = rate.coins(due)
+        worth = rate.worth(pay)
+    return Payment(pay, worth, due - worth)
+
+
+def _whole(numerator: int, denominator: int) -> int:
+    sign = -1 if numerator < 0 else 1
+    return sign * (abs(numerator) // denominator)
 
 
 def legs(sums: Sums, agreement: Agreement) -> Legs:
@@ -140,6 +176,7 @@ class Draft:
     credits: int
     opening: int
     paid: int
+    carried_before: int
     rate: Rate | None
     items_sha256: str
     drawn_at: datetime
@@ -149,6 +186,10 @@ class Draft:
         return sum((*self.grades.values(), *self.late.values()), Sums())
 
     @property
+    def payment(self) -> Payment:
+        return payment(legs(self.sums, self.agreement).net, self.carried_before, self.currency, self.rate)
+
+    @property
     def pay_currency(self) -> str:
         return self.agreement.payout.currency or self.currency
 
@@ -156,7 +197,7 @@ class Draft:
 def statement(draft: Draft) -> dict[str, Any]:
     """The statement as it is signed; each total names the accounts whose movement it is (I10)."""
     a, sums, parts = draft.agreement, draft.sums, legs(draft.sums, draft.agreement)
-    pay = parts.net if draft.rate is None else draft.rate.convert(parts.net)
+    due = draft.payment
     return {
         "v": 1, "t": "settlement", "id": draft.id, "revision": draft.revision, "operator": a.operator_id,
         "centre": a.centre_id, "sites": list(a.site_ids), "agreement": f"{a.id}/{a.version}",
@@ -171,7 +212,8 @@ def statement(draft: Draft) -> dict[str, Any]:
         "withheld": {"name": a.payout.withheld_name, "amount": str(parts.withheld)},
         "operator_keeps": str(parts.operator), "net": str(parts.net),
         "rate": None if draft.rate is None else _rate_json(draft.rate),
-        "pay_currency": draft.pay_currency, "pay": str(pay), "closing": str(draft.opening - draft.paid + pay),
+        "pay_currency": draft.pay_currency, "pay": str(due.pay), "closing": str(draft.opening - draft.paid + due.pay),
+        "carried_before": str(draft.carried_before), "pay_worth": str(due.worth), "carried": str(due.carried),
         "disputed": [{"entry": h.entry, "centre": str(h.centre), "reason": h.reason} for h in draft.disputed],
         "items_sha256": draft.items_sha256,
         "movements": [[p.account, p.commodity, str(p.amount)] for p in postings(draft)],
@@ -200,14 +242,15 @@ def postings(draft: Draft) -> tuple[Posting, ...]:
     centre, parts, commodity = draft.agreement.centre_id, legs(draft.sums, draft.agreement), draft.currency
     lines = [Posting(payable(centre), commodity, draft.sums.centre), Posting(REVENUE, commodity, parts.tier_adjustment)]
     lines += [Posting(fees_of(party), commodity, -amount) for party, amount in sorted(parts.fees.items())]
-    lines.append(Posting(WITHHELD, commodity, -parts.withheld))
+    due = draft.payment
+    lines += (Posting(WITHHELD, commodity, -parts.withheld),
+              Posting(carried(centre), commodity, draft.carried_before - due.carried))  # fmt: skip
     if draft.rate is None:
-        lines.append(Posting(settled(centre), commodity, -parts.net))
+        lines.append(Posting(settled(centre), commodity, -due.pay))
     else:
-        pay = draft.rate.convert(parts.net)
         lines += (
-            Posting(FX_CLEARING, commodity, -parts.net), Posting(FX_CLEARING, draft.rate.quote, pay),
-            Posting(settled(centre), draft.rate.quote, -pay),
+            Posting(FX_CLEARING, commodity, -due.worth), Posting(FX_CLEARING, draft.rate.quote, due.pay),
+            Posting(settled(centre), draft.rate.quote, -due.pay),
         )  # fmt: skip
     return tuple(line for line in lines if line.amount) or (Posting(payable(centre), commodity, 0),)
 

@@ -13,7 +13,7 @@ from itertools import compress
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, String, and_, case, cast, false, func, or_, select
+from sqlalchemy import Connection, String, and_, case, cast, false, func, null, or_, select
 
 from accounting.reconciling.found import Tolerance
 from accounting.reconciling.sides import LINES, Scope, governing
@@ -94,7 +94,9 @@ def _differs(scope: Scope, tolerance: Tolerance) -> Any:
     money = func.abs(LINES.c.amount_micro - func.coalesce(CHARGES.c[scope.basis], 0)) > tolerance.micro
     person = and_(LINES.c.username != "", USAGE.c.username != "", LINES.c.username != USAGE.c.username)
     account = and_(LINES.c.account != "", USAGE.c.account != "", LINES.c.account != USAGE.c.account)
-    return or_(quantity, money, person, account) if tolerance.accounts else or_(quantity, money, person)
+    counted = LINES.c.units.is_not(null())  # units are compared row by row: few centres name any
+    found = or_(quantity, money, person, counted)
+    return or_(found, account) if tolerance.accounts else found
 
 
 def _apart(ours: Any, tolerance: Tolerance) -> Any:

@@ -12,7 +12,15 @@ from typing import Any
 from accounting.money import format_micro
 from accounting.reconciling.breaks import NEVER_AUTOMATIC, Category, Cause
 from accounting.reconciling.explain import Explanation, Ground, Ours, Theirs, explain
-from accounting.reconciling.found import Matched, Pair, Tolerance, figures_differ, other_account
+from accounting.reconciling.found import (
+    Matched,
+    Pair,
+    Tolerance,
+    figures_differ,
+    other_account,
+    time_differs,
+    units_apart,
+)
 from accounting.reconciling.statement import Finding
 
 # The centre's meter is the reference for how long and how much; for price, unit, tax and persons the contract is.
@@ -132,6 +140,24 @@ def _of_statement(finding: Finding) -> Draft:
 
 
 def _of_pair(pair: Pair, rules: Rules, known: Known) -> Draft:
+    apart = units_apart(pair)
+    if not apart:
+        return _of_one_run(pair, rules, known)
+    text = "; ".join(f"{theirs} {name} by the centre, {ours} by ours" for name, (theirs, ours) in sorted(apart.items()))
+    if not time_differs(pair, rules.tolerance) and not _of_another(pair, rules.tolerance):
+        return _draft(pair, Category.QUANTITY, text)  # the money that goes with it is that of the units
+    draft = _of_one_run(pair, rules, known)  # the units are a second difference: no contract lets both stand
+    return replace(draft, explanation=f"{draft.explanation}; {text}", certain=False, mixed=True)
+
+
+def _of_another(pair: Pair, tolerance: Tolerance) -> bool:
+    """Whether a line is about another person, account or month than the run."""
+    t, o = pair.theirs, pair.ours
+    another = t.username and o.username and t.username != o.username
+    return bool(another or other_account(pair, tolerance) or not o.in_period)
+
+
+def _of_one_run(pair: Pair, rules: Rules, known: Known) -> Draft:
     t, o = pair.theirs, pair.ours
     if t.username and o.username and t.username != o.username:
         return _draft(pair, Category.IDENTITY, f"billed to {t.username}, and run by {o.username}")

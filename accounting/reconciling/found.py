@@ -72,7 +72,8 @@ def differs(pair: Pair, tolerance: Tolerance) -> bool:
     """Whether a line says something else of a run than the books."""
     t, o = pair.theirs, pair.ours
     another = t.username and o.username and t.username != o.username
-    return bool(figures_differ(pair, tolerance) or another or other_account(pair, tolerance) or not o.in_period)
+    figures = figures_differ(pair, tolerance) or units_apart(pair)
+    return bool(figures or another or other_account(pair, tolerance) or not o.in_period)
 
 
 def other_account(pair: Pair, tolerance: Tolerance) -> bool:
@@ -81,12 +82,25 @@ def other_account(pair: Pair, tolerance: Tolerance) -> bool:
     return bool(tolerance.accounts and theirs and ours and theirs != ours)
 
 
+def units_apart(pair: Pair) -> dict[str, tuple[int, int]]:
+    """The centre's and our count of each unit (shots, licences) that a line names, where they differ."""
+    ours = pair.ours.units or {}
+    return {name: (count, ours.get(name, 0)) for name, count in (pair.theirs.units or {}).items()
+            if count != ours.get(name, 0)}  # fmt: skip
+
+
 def figures_differ(pair: Pair, tolerance: Tolerance) -> bool:
     """Whether quantity or money are apart: of what was metered, and of what of it is billed by the agreement (threads
     as cores, whole nodes, cores asked for)."""
     t, o = pair.theirs, pair.ours
     money_differs = t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro
-    return money_differs or all(
+    return money_differs or time_differs(pair, tolerance)
+
+
+def time_differs(pair: Pair, tolerance: Tolerance) -> bool:
+    """The same of core-seconds alone."""
+    t, o = pair.theirs, pair.ours
+    return all(
         _apart(t.core_seconds, ours, o.cores, tolerance) and not _printed(t, ours)
         for ours in {o.core_seconds, o.billed_core_seconds}
     )

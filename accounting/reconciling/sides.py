@@ -76,6 +76,7 @@ class Run(Struct, frozen=True, gc=False):
     project_id: str | None
     in_period: int
     billed_core_seconds: int  # as they were priced by the agreement's policy
+    units: dict[str, int] | None = None
 
 
 def governing(scope: Scope, columns: Sequence[Any], *, site: Any = USAGE.c.site_id) -> Select[Any]:
@@ -111,6 +112,7 @@ def _run(scope: Scope) -> Sequence[Any]:
         USAGE.c.nodes, epoch_of(USAGE.c.start_time), epoch_of(USAGE.c.end_time), USAGE.c.elapsed_s, USAGE.c.suspended_s,
         USAGE.c.core_seconds, CHARGES.c[scope.basis], USAGE.c.job_id, USAGE.c.project_id,
         case((scope.inside, 1), else_=0), func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds),
+        USAGE.c.units,
     )  # fmt: skip
 
 
@@ -125,7 +127,7 @@ def lines_of(conn: Connection, scope: Scope, numbers: Sequence[int]) -> Iterator
     query = select(
         LINES.c.line_no, LINES.c.core_seconds, LINES.c.run_key, LINES.c.native_id, LINES.c.task, LINES.c.username,
         LINES.c.account, LINES.c.queue, LINES.c.state, LINES.c.cores, LINES.c.nodes, LINES.c.started, LINES.c.ended,
-        LINES.c.elapsed_s, LINES.c.suspended_s, LINES.c.gpu_seconds, LINES.c.amount_micro,
+        LINES.c.elapsed_s, LINES.c.suspended_s, LINES.c.gpu_seconds, LINES.c.amount_micro, LINES.c.units,
     )  # fmt: skip
     query = query.where(LINES.c.statement_id == scope.statement_id).order_by(LINES.c.line_no)
     for at in range(0, len(numbers), _AT_ONCE):

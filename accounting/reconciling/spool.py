@@ -15,7 +15,7 @@ from accounting.reconciling.statement import Line
 # The columns of a stored line; `raw` last, as JSON text.
 COLUMNS = ("line_no", "run_key", "native_id", "task", "username", "account", "queue", "state", "cores", "nodes",
            "started", "ended", "elapsed_s", "suspended_s", "core_seconds", "gpu_seconds", "amount_micro",
-           "raw")  # fmt: skip
+           "units", "raw")  # fmt: skip
 _WIDTHS = {"run_key": 100, "native_id": 64, "username": 64, "account": 100, "queue": 64, "state": 32}
 _LONG = tuple((COLUMNS.index(name), width) for name, width in _WIDTHS.items())
 _USERNAME, _CORE_SECONDS, _AMOUNT = (COLUMNS.index(name) for name in ("username", "core_seconds", "amount_micro"))

@@ -48,6 +48,7 @@ class Line(Struct, frozen=True, gc=False):
     suspended_s: int = 0
     gpu_seconds: int = 0
     amount_micro: int | None = None
+    units: Mapping[str, int] | None = None  # None: it names none, so that nothing is compared
     raw: Mapping[str, str] = {}
 
     @property

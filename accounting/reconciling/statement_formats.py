@@ -23,7 +23,7 @@ from accounting.reconciling.statement_numbers import BETWEEN_THOUSANDS, Numbers,
 from accounting.sources import apel, condor, lsb_acct, ogf_ur, pbs_log, sacct, sunway
 from accounting.sources.figures import SECONDS_MAX, moment, seconds, whole
 from accounting.sources.reading import Reading
-from accounting.usage import UsageRecord
+from accounting.usage import UNIT, UsageRecord
 
 _SECONDS_OF = {"core_seconds": 1, "core_minutes": 60, "core_hours": 3600, "core_days": 86400}
 # Lines of a CSV that are read at once.
@@ -42,7 +42,8 @@ class Unreadable(Exception):
 class Profile:
     """How one centre writes its CSV: our field -> its column.
 
-    Fields: run_key native_id task username account queue state cores nodes start end elapsed quantity amount.
+    Fields: run_key native_id task username account queue state cores nodes start end elapsed quantity amount, and
+    `unit:NAME` for each unit that is counted (shots, licences).
     `zone` is that of times without one. `total_marker`: a row whose first cell is this holds the totals.
     `thousands`: what stands between groups of three digits (a blank: also one that does not break); without it
     nothing may. `states`: the centre's word -> ours.
@@ -59,7 +60,7 @@ class Profile:
     states: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        unknown = set(self.columns) - _FIELDS
+        unknown = {name for name in self.columns if name not in _FIELDS and _unit(name) is None}
         if unknown or self.quantity_unit not in _SECONDS_OF or len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise ValueError(f"no such fields: {sorted(unknown)}" if unknown else "unit or delimiter not known")
         if len(self.decimal) != 1 or self.decimal == self.thousands or self.thousands not in BETWEEN_THOUSANDS:
@@ -68,6 +69,15 @@ class Profile:
             ZoneInfo(self.zone)
         except OSError as exc:  # a part of a name, like `America`
             raise ValueError(f"{self.zone!r} is no time zone like Asia/Shanghai") from exc
+
+
+_UNIT = "unit:"
+
+
+def _unit(field_name: str) -> str | None:
+    """The unit that a field counts; None of other fields."""
+    named = field_name.removeprefix(_UNIT)
+    return named if named != field_name and UNIT.match(named) and not named.endswith("-seconds") else None
 
 
 # In the order in which `_Meaning.line` takes them.
@@ -114,21 +124,22 @@ RECORD_FORMATS: dict[str, Callable[[str, str], Reading]] = {
 
 def _csv(lines: Spool, document: bytes, given: Profile | None, header: Header) -> tuple[list[BadLine], Header]:
     """By a profile each of its columns must be there; without one the columns are called as our fields are."""
-    profile = given or Profile({name: name for name in _FIELDS})
     required = {"quantity"} if given is None else {"quantity", *given.columns}
     try:
-        return _csv_lines(lines, document, profile, header, required)
+        return _csv_lines(lines, document, given, header, required)
     except (UnicodeDecodeError, LookupError) as exc:
-        raise Unreadable(f"no {profile.encoding} text: {exc}") from exc
+        raise Unreadable(f"no {'utf-8-sig' if given is None else given.encoding} text: {exc}") from exc
 
 
 def _csv_lines(
-    lines: Spool, document: bytes, profile: Profile, header: Header, required: Collection[str]
+    lines: Spool, document: bytes, given: Profile | None, header: Header, required: Collection[str]
 ) -> tuple[list[BadLine], Header]:
     """Line by line: a month of a big centre as one text would take four bytes for each letter."""
+    profile = given or Profile({})
     text = io.TextIOWrapper(io.BytesIO(document), encoding=profile.encoding, newline="")
     reader = csv.reader(text, delimiter=profile.delimiter)
     names = [name.strip() for name in next(reader, [])]
+    profile = given or Profile({name: name for name in (*_FIELDS, *filter(_unit, names))})
     _check_columns(names, profile, required)
     problems: list[BadLine] = []
     meaning = _Meaning(profile, names)
@@ -198,6 +209,8 @@ class _Meaning:
         place = {name: at for at, name in enumerate(names)}
         # Where each field stands; -1, which is an empty word, where no column has it.
         self._at = tuple(place.get(profile.columns[name], -1) if name in profile.columns else -1 for name in _ORDER)
+        units = [(unit, place.get(column, -1)) for name, column in profile.columns.items() if (unit := _unit(name))]
+        self._units = tuple((unit, at) for unit, at in units if at >= 0)
         self._zone = ZoneInfo(profile.zone)
         self._unit = _SECONDS_OF[profile.quantity_unit]
         self._numbers = Numbers(profile.decimal, profile.thousands)
@@ -232,7 +245,13 @@ class _Meaning:
             each(suspended, seconds, nothing=0), self._quantities(quantity),
             each(gpu_seconds, lambda word: whole(word, SECONDS_MAX), nothing=0),
             self._amounts(amount),
+            [self._counted(row) for row in cells] if self._units else [None] * len(rows),
         ]  # fmt: skip
+
+    def _counted(self, cells: Sequence[str]) -> dict[str, int] | None:
+        """The units that a line names; an empty cell names none."""
+        named = {unit: self._numbers.plain(cells[at].strip()) for unit, at in self._units if cells[at].strip()}
+        return {unit: whole(word) for unit, word in named.items()} or None
 
     def _epochs(self, column: Sequence[str]) -> list[Any]:
         plain = are_ten_digits(column)
@@ -275,6 +294,7 @@ class _Meaning:
             suspended_s=seconds(suspended) if suspended else 0,
             gpu_seconds=whole(gpu_seconds, SECONDS_MAX),
             amount_micro=scaled(self._numbers.plain(amount), MICRO, signed=True) if amount else None,
+            units=self._counted(cells),
             raw=raw,
         )
 
@@ -326,8 +346,10 @@ def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine],
         raise Unreadable(f"no JSON: {exc}") from exc
     if not isinstance(found, dict) or not isinstance(found.get("lines"), list):
         raise Unreadable("it has no list `lines`")
-    profile = Profile({name: name for name in _FIELDS})
-    meaning = _Meaning(profile, _ORDER)
+    units = sorted({name for item in found["lines"] if isinstance(item, dict) for name in item if _unit(name)})
+    order = (*_ORDER, *units)
+    profile = Profile({name: name for name in order})
+    meaning = _Meaning(profile, order)
     problems: list[BadLine] = []
     for number, item in enumerate(found["lines"], 1):
         try:
@@ -336,7 +358,7 @@ def _json(lines: Spool, document: bytes, header: Header) -> tuple[list[BadLine],
             words = {str(k): "" if v is None else str(v) for k, v in item.items()}
             if any("\0" in word for word in (*words, *words.values())):
                 raise ValueError("a NUL character cannot be kept")
-            lines.add(meaning.line(number, [words.get(name, "") for name in _ORDER], words))
+            lines.add(meaning.line(number, [words.get(name, "") for name in order], words))
         except (ValueError, KeyError, OverflowError) as exc:
             problems.append(BadLine(number, json.dumps(item)[:2000], _in_words(exc)))
     totals = found.get("totals")
@@ -378,7 +400,7 @@ def line_of(number: int, record: UsageRecord) -> Line:
         started=int(record.start_time.timestamp()) if record.start_time else None,
         ended=int(record.end_time.timestamp()) if record.end_time else None,
         elapsed_s=record.elapsed_s, suspended_s=record.suspended_s, gpu_seconds=record.gpu_seconds,
-        amount_micro=_charge(charge), raw=record.raw,
+        amount_micro=_charge(charge), units=dict(record.units) or None, raw=record.raw,
     )  # fmt: skip
 
 

@@ -109,19 +109,23 @@ def complete(conn: Connection, added: Added, *, now: datetime) -> Settlement:
     earlier = _earlier(conn, agreement)
     if tuple((s.id, s.state) for s in earlier) != chosen.earlier:
         raise Changed(f"the statements with {agreement.centre_id} changed while this one was added up: draw it again")
+    pay_currency = agreement.payout.currency or agreement.currency
     agreed = [s for s in earlier if s.state == "agreed"]
+    carried = int(agreed[-1].said["carried"]) if agreed else 0
+    agreed = [s for s in agreed if s.said["pay_currency"] == pay_currency]  # what is owed in another is beside this
     opening = int(agreed[-1].said["closing"]) if agreed else 0
     unpaid = sum(int(s.said["pay"]) - s.paid for s in agreed)
     revision = 1 + sum((s.start, s.end) == (chosen.start, chosen.end) for s in earlier)
     draft = settle.Draft(
         id=chosen.id, revision=revision, agreement=agreement, start=chosen.start, end=chosen.end,
         currency=agreement.currency, grades=added.summed.grades, late=added.summed.late, disputed=chosen.held,
-        credits=added.summed.credits, opening=opening, paid=opening - unpaid, rate=_rate(conn, agreement, chosen.end),
+        credits=added.summed.credits, opening=opening, paid=opening - unpaid, carried_before=carried,
+        rate=_rate(conn, agreement, chosen.end),
         items_sha256=added.items_sha256, drawn_at=now,
     )  # fmt: skip
     said = settle.statement(draft)
     if any(abs(int(amount)) >= _COUNTED_MAX for *_, amount in said["movements"]):
-        pair = f"{agreement.currency} in {draft.pay_currency}"
+        pair = f"{agreement.currency} in {pay_currency}"
         raise AccountingError(f"what it comes to cannot be counted: is the rate of {pair} right?")
     text = settle.payload(said)
     conn.execute(insert(SETTLEMENTS), [{

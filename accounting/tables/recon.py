@@ -60,7 +60,8 @@ class StatementSignatureRow(Base):
 
 
 class StatementLineRow(Base):
-    """A line as the centre wrote it, beside what was read in it. Times are epoch seconds."""
+    """A line as the centre wrote it, beside what was read in it. Times are epoch seconds; `units` as of a usage record,
+    None where the line names none."""
 
     __tablename__ = "centre_statement_line"
     __table_args__ = (Index("ix_centre_statement_line_key", "statement_id", "run_key"), HISTORY)
@@ -83,6 +84,7 @@ class StatementLineRow(Base):
     core_seconds: Mapped[int] = mapped_column(BigInteger)
     gpu_seconds: Mapped[int] = mapped_column(BigInteger)
     amount_micro: Mapped[int | None] = mapped_column(BigInteger)
+    units: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
     raw: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 

@@ -2475,6 +2475,13 @@ def check_sums(said, whole, tell):
         tell("there are entries in another currency than the statement's")
 
 
+def coin_of(currency):
+    """Micro-units in the smallest coin of a currency, by ISO 4217."""
+    places = {"BHD IQD JOD KWD LYD OMR TND": 3, "CLF UYW": 4,
+              "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF": 0}  # fmt: skip
+    return 10 ** (6 - next((n for names, n in places.items() if currency in names.split()), 2))
+
+
 def cut(amount, numerator, denominator):
     return sign(amount) * (abs(amount) * numerator // denominator)
 
@@ -2497,27 +2504,32 @@ def check_legs(said, agreed, tell):
     withheld = cut(rest, int(payout["withheld_numerator"]), int(payout["withheld_denominator"]))
     net, adjustment = rest - withheld, share - centre
     keeps = int(said["operator_share"]) - adjustment
-    pay, currency = net, payout["currency"] or agreed["currency"]
+    currency = payout["currency"] or agreed["currency"]
     lines = [
         [f"centre:{said['centre']}:payable", said["currency"], centre],
         ["operator:revenue", said["currency"], adjustment],
     ]
     lines += [[f"party:{party}:fees", said["currency"], -amount] for party, amount in fees.items()]
     lines.append(["operator:withheld", said["currency"], -withheld])
+    coin, due = coin_of(currency), net + int(said["carried_before"])
+    pay = worth = sign(due) * (abs(due) // coin * coin)
     if said["rate"] is not None:
         rate_said = said["rate"]
-        pay = sign(net) * (
-            (2 * abs(net) * int(rate_said["num"]) + int(rate_said["den"])) // (2 * int(rate_said["den"]))
-        )
+        num, den = int(rate_said["num"]), int(rate_said["den"])
+        pay = sign(due) * (abs(due) * num // (den * coin) * coin)
+        worth = away(pay * den, num)
         other = (rate_said["base"], rate_said["quote"]) != (said["currency"], currency)
         if other or rate_said["day"] > last_day(said["to"], said["zone"]):
             tell("the exchange rate is of other currencies, or of a day after the period")
-        lines += [["operator:fx-clearing", said["currency"], -net], ["operator:fx-clearing", currency, pay]]
+        lines += [["operator:fx-clearing", said["currency"], -worth], ["operator:fx-clearing", currency, pay]]
     elif currency != said["currency"]:
         tell("an exchange without a rate")
+    carried = due - worth
+    lines.append([f"centre:{said['centre']}:carried", said["currency"], int(said["carried_before"]) - carried])
     lines.append([f"centre:{said['centre']}:settled", currency, -pay])
     expected = {
         "tier_adjustment": adjustment, "operator_keeps": keeps, "net": net, "pay": pay,
+        "pay_worth": worth, "carried": carried,
         "closing": int(said["opening"]) - int(said["paid"]) + pay,
     }  # fmt: skip
     for name, value in expected.items():
@@ -2541,6 +2553,8 @@ def check_legs(said, agreed, tell):
 def check_opening(said, before, tell, note):
     """What was owed before is what the statement before closed with; that is not in the bundle."""
     if before is None:
+        if int(said["carried_before"]):
+            note("less than a coin is taken up from the statement before: compare that with it (--before FILE)")
         if int(said["opening"]):
             owed, paid = money(int(said["opening"])), money(int(said["paid"]))
             note(
@@ -2553,6 +2567,8 @@ def check_opening(said, before, tell, note):
             tell(f"the statement before is of {name} {before[name]}, this one of {said[name]}")
     if said["opening"] != before["closing"]:
         tell(f"it opens with {said['opening']}, the statement before closed with {before['closing']}")
+    if said["carried_before"] != before["carried"]:
+        tell(f"it takes up {said['carried_before']}, the statement before left {before['carried']} to it")
 
 
 def last_day(end, name):

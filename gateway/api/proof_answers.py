@@ -91,7 +91,9 @@ class Settlement(_Out):
     fees: str
     withheld: str
     net: str
-    pay: str = Field(description="The net amount in the currency of payment")
+    carried_before: str = Field(description="Less than a coin, which the statement before did not pay: it is due now")
+    carried: str = Field(description="Less than a coin, which this one does not pay: the next takes it up")
+    pay: str = Field(description="What is due, in whole coins of the currency of payment")
     pay_currency: str
     opening: str
     closing: str

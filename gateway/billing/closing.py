@@ -79,7 +79,8 @@ def _going(conn: Connection, at: datetime) -> list[Any]:
 
 
 def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Running | None:
-    """What a run has cost by then, priced as its record will be: cut wherever a price changes, accelerators with it."""
+    """What a run has cost by then, priced as its record will be: cut wherever a price changes, accelerators and units
+    (shots, licences) with it; threads as cores where the agreement says so."""
     seconds = capped_seconds(row.start_time, at, limit_s=row.duration_max)
     spec = repository.spec_from_json(row.spec)
     held = checks.held_beside_cores(spec, None, seconds=seconds)
@@ -90,7 +91,7 @@ def _running(prices: PriceBook, agreed: Contracts, row: Any, at: datetime) -> Ru
         state="RUNNING", username="", queue=row.queue, cores=cores, nodes=0, elapsed_s=seconds,
         core_seconds=cores * seconds, node_seconds=held.get(NODE_SECONDS, 0), gpu_seconds=held.get(GPU_SECONDS, 0),
         memory_mib_seconds=held.get(MEMORY, 0), start_time=row.start_time, end_time=until,
-        cpus=row.cores,
+        cpus=row.cores, units=dict(spec.resources.units),  # those asked for: they are taken when it begins
     )  # fmt: skip
     agreement = agreed.agreement(row.site_id, until)
     where = agreed.where(

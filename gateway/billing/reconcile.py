@@ -245,6 +245,7 @@ def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> b
         meter=Meter.CENTRE, kind=Kind.RUN, cores=cores, nodes=line.nodes or old.nodes,
         elapsed_s=elapsed or old.elapsed_s, core_seconds=line.core_seconds,
         node_seconds=(line.nodes or old.nodes) * (elapsed or old.elapsed_s), start_time=start, end_time=end,
+        units={**(old.units or {}), **(line.units or {})},
         raw={**{str(k): str(v) for k, v in opened.items()}, "statement": str(row.statement_id),
              "statement_line": str(line.line_no), "break": str(row.id)},
         **{name: getattr(old, name) for name in same},

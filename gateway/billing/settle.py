@@ -203,8 +203,10 @@ def settlement_json(found: Settlement) -> dict[str, Any]:
         "currency": found.currency,
         "earned": _shown(said["earned"]), "centre_share": _shown(said["centre_share"]), "tax": _shown(said["tax"]),
         "fees": _shown(str(sum(int(fee["amount"]) for fee in said["fees"]))),
-        "withheld": _shown(said["withheld"]["amount"]), "net": _shown(said["net"]), "pay": _shown(said["pay"]),
-        "pay_currency": said["pay_currency"], "opening": _shown(said["opening"]), "closing": _shown(said["closing"]),
+        "withheld": _shown(said["withheld"]["amount"]), "net": _shown(said["net"]),
+        "carried_before": _shown(said["carried_before"]), "carried": _shown(said["carried"]),
+        "pay": _shown(said["pay"]), "pay_currency": said["pay_currency"], "opening": _shown(said["opening"]),
+        "closing": _shown(said["closing"]),
         "paid": format_micro(found.paid), "disputed": len(said["disputed"]), "entries": int(said["entries"]),
         "sha256": found.sha256, "signed_by": sorted(found.signatures), "drawn_at": said["drawn_at"],
     }  # fmt: skip

@@ -25,7 +25,11 @@ from penstock.cli.texts import said as in_words
 from penstock.cli.texts import tr
 
 _ZONE = "Asia/Shanghai"
-_LABELS = {"opening": "owed before", "paid": "paid of that", "closing": "owed now"}
+_LABELS = {"carried_before": "from before", "carried": "carried on", "opening": "owed before", "paid": "paid of that",
+           "closing": "owed now"}  # fmt: skip
+# From what was earned to what is paid; the last of them are in the currency of payment.
+_AMOUNTS = ("earned", "tax", "centre_share", "fees", "withheld", "net", "carried_before", "carried")
+_PAID = ("pay", "opening", "paid", "closing")
 
 
 @click.group()
@@ -163,8 +167,8 @@ def show(settlement_id: str, as_json: bool) -> int:
                           hours=hours(int(line["core_seconds"]))))  # fmt: skip
     # As the statement has them, so that they add up: `paid` of the answer is what came of this one since.
     amounts = found | {"paid": amount_of(found["pay_currency"], int(said["paid"]))[0]}
-    for name in ("earned", "tax", "centre_share", "fees", "withheld", "net", "pay", "opening", "paid", "closing"):
-        currency = found["pay_currency" if name in ("pay", "opening", "paid", "closing") else "currency"]
+    for name in (*_AMOUNTS, *_PAID):
+        currency = found["pay_currency" if name in _PAID else "currency"]
         label = tr(_LABELS.get(name, name.replace("_", " ")))
         click.echo(f"  {label:13} {amounts[name]:>24} {currency}")
     for held in said["disputed"]:

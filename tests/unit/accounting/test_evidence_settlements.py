@@ -175,4 +175,6 @@ def test_what_was_owed_before_is_what_the_statement_before_closed_with(db: Datab
     assert any(
         "the statement before closed with" in f for f in told(first.statement.replace(closed, '"closing":"7"'))[0]
     )
+    left = f'"carried":"{first.said["carried"]}"'
+    assert any("left 9999 to it" in f for f in told(first.statement.replace(left, '"carried":"9999"'))[0])
     assert any("of centre" in f for f in told(first.statement.replace('"centre":"c1"', '"centre":"c2"'))[0])

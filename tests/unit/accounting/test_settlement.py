@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import random
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, localcontext
 from types import ModuleType
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +25,7 @@ from accounting.errors import AccountingError
 from accounting.evidence import note
 from accounting.evidence.about import About
 from accounting.evidence.bundle import bundle
+from accounting.ledger import Entry
 from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.settle import Rate, Sums, legs
 from accounting.store import contracts, drawing, settlements
@@ -129,12 +132,63 @@ def test_tiers_fees_and_tax_agree_with_decimal_arithmetic() -> None:
     assert (parts.net, parts.fees["op"], parts.withheld) == (share - fee - held, fee, held)
 
 
-@given(_AMOUNT, st.integers(1, 10**9), st.integers(1, 10**9))
-def test_exchange_rounds_half_away_from_zero_once(micro: int, num: int, den: int) -> None:
-    rate = Rate("CNY", "EUR", date(2026, 11, 30), num, den, "ECB")
-    exact = Decimal(micro) * num / den
-    if abs(exact) < 10**20:  # what Decimal's 28 digits can hold
-        assert rate.convert(micro) == exact.to_integral_value(ROUND_HALF_UP)
+@given(_AMOUNT, st.integers(1, 10**9), st.integers(1, 10**9), st.sampled_from([("EUR", 2), ("JPY", 0), ("KWD", 3)]))
+def test_exchange_gives_whole_coins_that_are_worth_what_they_cost(
+    micro: int, num: int, den: int, quote: tuple[str, int]
+) -> None:
+    currency, places = quote
+    rate = Rate("CNY", currency, date(2026, 11, 30), num, den, "ECB")
+    with localcontext(prec=60):
+        coins = (Decimal(micro) * num / den / 10**6).quantize(Decimal(10) ** -places, ROUND_DOWN)
+        assert rate.coins(micro) == coins * 10**6
+        assert rate.worth(rate.coins(micro)) == (coins * 10**6 * den / num).to_integral_value(ROUND_HALF_UP)
+
+
+@pytest.mark.parametrize("paid_in", ["CNY", "EUR", "JPY", "KWD"])
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_a_thousand_months_are_paid_in_whole_coins_and_lose_nothing(paid_in: str, seed: int) -> None:
+    """Less than a coin is carried, always; what was paid is worth what was earned but for that. Each month has a rate
+    of its own, each entry is even, the clearing account too once it is paid: the bank's gain or loss is all that stays.
+    """
+    chance = random.Random(seed)
+    months = [(chance.randint(-(10**9), 10 ** chance.randint(1, 12)), chance.randint(1, 10**6)) for _ in range(1000)]
+    agreement = replace(AGREEMENT, payout=replace(AGREEMENT.payout, currency="" if paid_in == "CNY" else paid_in))
+    coin = Decimal(10) ** (6 - {"CNY": 2, "EUR": 2, "JPY": 0, "KWD": 3}[paid_in])
+    carried, earned, accounts = 0, 0, defaultdict[tuple[str, str], int](int)
+    for month, (net, num) in enumerate(months):
+        rate = None if paid_in == "CNY" else Rate("CNY", paid_in, date(2026, 11, 30), num, 10**6, "ECB")
+        plain = replace(agreement, fees=(), payout=Payout(currency=agreement.payout.currency))
+        draft = a_draft(plain, Sums(earned=net, centre=net), rate, carried)
+        said = settle.statement(draft)
+        pay, worth, earned = int(said["pay"]), int(said["pay_worth"]), earned + net
+        assert pay % coin == 0
+        rest = abs(int(said["carried"]))
+        assert rest < coin if rate is None else Decimal(rest) * num / 10**6 < coin + 1
+        assert net + carried == worth + int(said["carried"])
+        carried = int(said["carried"])
+        lines = [*Entry(f"s{month}", "settlement", T0, settle.postings(draft)).postings]
+        if pay:
+            cost = worth - worth % 10_000  # what the bank took: whole fen
+            lines += Entry(f"p{month}", "payment", T0, settle.payment_postings(
+                "c1", currency=paid_in, pay=pay, cost=cost if rate else pay, cost_currency="CNY", carried=worth,
+            )).postings  # fmt: skip
+        for line in lines:
+            accounts[line.account, line.commodity] += line.amount
+    assert accounts["centre:c1:carried", "CNY"] == -carried
+    assert accounts["centre:c1:payable", "CNY"] == earned
+    assert accounts["centre:c1:settled", paid_in] == accounts["operator:fx-clearing", paid_in] == 0
+    assert accounts["operator:fx-clearing", "CNY"] == 0
+    assert accounts["operator:cash", "CNY"] % 10_000 == 0
+    assert accounts["operator:cash", "CNY"] == carried - earned - accounts["operator:fx-gain-loss", "CNY"]
+
+
+def a_draft(agreement: Agreement, sums: Sums, rate: Rate | None, carried_before: int) -> settle.Draft:
+    return settle.Draft(
+        id="s1", revision=1, agreement=agreement, start=MONTH[0], end=MONTH[1], currency="CNY", grades={"": sums},
+        late={}, disputed=(), credits=0, opening=0, paid=0, carried_before=carried_before, rate=rate, items_sha256="",
+        drawn_at=T0,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- statements
@@ -148,18 +202,22 @@ def test_a_statement_is_the_sum_of_its_entries_and_books_its_movements(db: Datab
         assert int(said["credits"]) < 0
         before = {k: v for (k, c), v in books.balances(conn).items() if c == "CNY"}
         assert before["centre:c1:payable"] == 0  # all of it is settled
-        assert before["centre:c1:settled"] == -int(said["net"]) == -int(said["closing"])
+        assert before["centre:c1:settled"] == -int(said["pay"]) == -int(said["closing"])
+        assert before["centre:c1:carried"] == -int(said["carried"]) == int(said["pay"]) - int(said["net"])
+        assert 0 < int(said["carried"]) < 10_000, "less than a fen, and this month not nothing"
         assert before["party:op:fees"] == -int(said["fees"][0]["amount"])
         assert before["operator:withheld"] == -int(said["withheld"]["amount"])
         assert -before["operator:revenue"] == int(said["operator_keeps"])
         assert settlements.check_settlements(conn) == []
         assert books.check_books(conn) == []
-        paid = settlements.pay(conn, found.id, amount=int(said["net"]), cost=int(said["net"]), reference="b1",
+        with pytest.raises(AccountingError, match=r"0\.000001 CNY is no whole coins"):
+            settlements.pay(conn, found.id, amount=1, cost=1, reference="b0", paid_at=T0, now=T0)
+        paid = settlements.pay(conn, found.id, amount=int(said["pay"]), cost=int(said["pay"]), reference="b1",
                                paid_at=T0 + timedelta(days=45), now=T0 + timedelta(days=45))  # fmt: skip
-        assert paid.paid == int(said["net"])
+        assert paid.paid == int(said["pay"])
         assert books.balances(conn)["centre:c1:settled", "CNY"] == 0
         with pytest.raises(AccountingError, match=r"s1 is agreed, and 0\.00 CNY of it is still to be paid"):
-            settlements.pay(conn, found.id, amount=1, cost=1, reference="b2", paid_at=T0, now=T0)
+            settlements.pay(conn, found.id, amount=10_000, cost=10_000, reference="b2", paid_at=T0, now=T0)
 
 
 def test_nothing_is_settled_twice_and_late_corrections_come_with_the_next(db: Database) -> None:
@@ -173,7 +231,9 @@ def test_nothing_is_settled_twice_and_late_corrections_come_with_the_next(db: Da
         assert [line["entries"] for line in second["corrections_of_earlier_periods"]] == ["1"]
         assert int(second["opening"]) == int(first["closing"])
         assert second["paid"] == "0"
-        assert int(second["closing"]) == int(first["closing"]) + int(second["net"])
+        assert int(second["closing"]) == int(first["closing"]) + int(second["pay"])
+        assert second["carried_before"] == first["carried"]
+        assert int(second["pay"]) + int(second["carried"]) == int(second["net"]) + int(first["carried"])
 
 
 def test_what_is_in_dispute_is_carried_forward(db: Database) -> None:
@@ -220,16 +280,20 @@ def test_a_centre_paid_in_another_currency_gains_or_loses_through_clearing_accou
         settlements.add_rate(conn, Rate("CNY", "EUR", date(2026, 11, 27), 128_413, 1_000_000, "ECB"), now=T0)
         found = agree(conn, draw(conn, 1, agreement=abroad))
         pay, net = int(found.said["pay"]), int(found.said["net"])
-        assert pay == (2 * net * 128_413 + 10**6) // (2 * 10**6)
+        assert pay == net * 128_413 // (10**6 * 10_000) * 10_000
+        worth = int(found.said["pay_worth"])
         now = T0 + timedelta(days=45)
-        settlements.pay(conn, "s1", amount=pay // 3, cost=net // 3 + 500, reference="1", paid_at=now, now=now)
-        rest = pay - pay // 3
-        settlements.pay(conn, "s1", amount=rest, cost=net - net // 3 - 2_000, reference="2", paid_at=now, now=now)
+        part, cost = pay // 30_000 * 10_000, worth // 10_000 * 10_000
+        settlements.pay(conn, "s1", amount=part, cost=cost // 30_000 * 10_000, reference="1", paid_at=now, now=now)
+        with pytest.raises(AccountingError, match="CNY is no whole coins"):
+            settlements.pay(conn, "s1", amount=pay - part, cost=12_345, reference="2", paid_at=now, now=now)
+        settlements.pay(conn, "s1", amount=pay - part, cost=cost - cost // 30_000 * 10_000 - 20_000, reference="2",
+                        paid_at=now, now=now)  # fmt: skip
         after = books.balances(conn)
         for account in ("operator:fx-clearing", "centre:c1:settled", "centre:c1:payable"):
             assert after.get((account, "CNY"), 0) == after.get((account, "EUR"), 0) == 0, account
-        assert after["operator:fx-gain-loss", "CNY"] == -1_500  # 500 lost, 2,000 gained
-        assert after["operator:cash", "CNY"] == -(net - 1_500)
+        assert after["operator:fx-gain-loss", "CNY"] == cost - 20_000 - worth
+        assert after["operator:cash", "CNY"] == -(cost - 20_000)
         assert books.check_books(conn) == []
         assert settlements.check_settlements(conn) == []
 
@@ -254,7 +318,7 @@ def test_the_verifier_re_adds_a_settlement_and_both_signatures(
         checkpoint(conn)
         agreed = lines(conn)
     assert check(verifier, agreed) == []
-    for name in ("net", "pay", "closing", "earned", "centre_share", "credits"):
+    for name in ("net", "pay", "pay_worth", "carried", "closing", "earned", "centre_share", "credits"):
         value = found.said[name]
         forged = [line.replace(f'"{name}":"{value}"', f'"{name}":"{int(value) + 1}"') for line in agreed]
         assert check(verifier, forged), name

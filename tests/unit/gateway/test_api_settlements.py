@@ -20,10 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from penstock import cli
 from sqlalchemy import insert
 
+from accounting import store as books
 from accounting.agreement import Agreement, Model, Share, Shares
 from accounting.evidence import note
 from accounting.parties import Party, Role, Signature, SigningKey
 from accounting.store import contracts, settlements
+from accounting.tariff import PriceRule
 from gateway.billing import evidence
 from gateway.billing.signing import verify
 from gateway.db import table_of
@@ -70,6 +72,8 @@ def centre(gateway: Gateway, login: Callable[..., dict[str, str]], key: tuple[Pa
         for party in ("op", "c1"):
             signature = FIRST[party].sign(agreement.payload)
             contracts.sign(conn, agreement.sha256, Signature(party, f"{party}-first", signature, START), verify)
+        # So dear that a second of one core comes to coins: nothing less is paid.
+        books.add_tariff(conn, PriceRule(0, "CNY", 360_000_000, START, site_id="local"), now=START)
         contracts.add_key(conn, "c1", SigningKey("c1-2026", "Ed25519", base64.b64decode(key[1]), START))
         user_id = service.user_id_of(conn, "staff")
         conn.execute(insert(table_of(CentreStaffRow)), [{"user_id": user_id, "site_id": "local"}])
@@ -315,12 +319,12 @@ def test_a_payment_that_is_recorded_again_is_the_same_payment(
     signed = run("penstock_witness.py", "sign", "--statement", str(tmp_path / "statement"), "--key", str(key[0]),
                  "--key-id", "c1-2026")  # fmt: skip
     assert client.post(f"{where}/sign", json={"jws": signed.stdout.strip()}, headers=centre).status_code == 200
-    part = {"amount": "0.000001", "reference": "b1"}
+    part = {"amount": "0.01", "reference": "b1"}
     for _ in range(2):
         paid = client.post(f"{where}/payments", json=part, headers=operator)
-        assert (paid.status_code, paid.json()["paid"]) == (201, "0.000001"), paid.text
-    assert client.post(f"{where}/payments", json=part | {"amount": "0.000002"}, headers=operator).status_code == 409
-    for broken in ("-1", "0", "1e3", "x", "9" * 30):
+        assert (paid.status_code, paid.json()["paid"]) == (201, "0.01"), paid.text
+    assert client.post(f"{where}/payments", json=part | {"amount": "0.02"}, headers=operator).status_code == 409
+    for broken in ("-1", "0", "0.000001", "0.015", "1e3", "x", "9" * 30):
         refused = client.post(f"{where}/payments", json={"amount": broken, "reference": "b2"}, headers=operator)
         assert refused.status_code in (409, 422), refused.text
     gateway.check_books()
