@@ -17,7 +17,7 @@ from msgspec import structs
 from sqlalchemy import Connection
 
 from accounting.reconciling import sides
-from accounting.reconciling.by_key import Passed, by_key, line_numbers
+from accounting.reconciling.by_key import Passed, by_key
 from accounting.reconciling.found import Agreed, Matched, Pair, Tolerance, differs
 from accounting.reconciling.sides import Run, Scope
 from accounting.reconciling.statement import Line
@@ -34,13 +34,12 @@ def match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
 
 def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     found = Matched()
-    again = sides.again(conn, scope.statement_id)
-    passed, numbers = by_key(conn, scope, tolerance, again), line_numbers(conn, scope)
-    found.runs, found.lines = passed.in_period, len(numbers)
-    found.duplicates = [(line, again[line.line_no]) for line in sides.lines_of(conn, scope, sorted(again))]
+    passed = by_key(conn, scope, tolerance)
+    found.runs, found.lines = passed.in_period, sides.line_count(conn, scope.statement_id)
     found.agreeing.add(passed.agreeing, passed.agreeing_lines)
-    alone = set(numbers).difference(passed.agreeing_lines, passed.different_lines, again)
-    rest_theirs = list(sides.lines_of(conn, scope, sorted(alone)))
+    rest_theirs, once_more = _alone(conn, scope, passed)
+    again = passed.again | once_more
+    found.duplicates = [(line, again[line.line_no]) for line in sides.lines_of(conn, scope, sorted(again))]
     found.pairs += _really_different(conn, scope, tolerance, passed, found.agreeing)
     single = [line for line in rest_theirs if not line.is_sum]
     rest_ours = [*sides.runs_of(conn, scope, passed.alone), *_like(conn, scope, single, passed.alone_beyond)]
@@ -52,9 +51,9 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     found.agreed += len(alike)
     _agree(found.agreeing, alike)
     single, rest_ours = _without(second, single, rest_ours)
-    once_more = _billed_before(conn, scope, single, tolerance, second)
-    found.duplicates += once_more
-    billed = {line.line_no for line, _ in once_more}
+    before = _billed_before(conn, scope, single, tolerance, second)
+    found.duplicates += before
+    billed = {line.line_no for line, _ in before}
     single = [line for line in single if line.line_no not in billed]
     found.proposals = list(_by_person_and_time(single, rest_ours, tolerance))
     found.unknown, rest_ours = _without(found.proposals, single, rest_ours)
@@ -62,6 +61,20 @@ def _match(conn: Connection, scope: Scope, tolerance: Tolerance) -> Matched:
     found.sums = [(line, *summed.like(line)) for line in rest_theirs if line.is_sum]
     found.missing = [] if found.sums else [run for run in rest_ours if run.in_period]
     return found
+
+
+def _alone(conn: Connection, scope: Scope, passed: Passed) -> tuple[list[Line], dict[int, int]]:
+    """Lines whose key no run has; and those whose key an earlier one of these has, with that."""
+    numbers = range(1, sides.last_line(conn, scope.statement_id) + 1)
+    alone = set(numbers).difference(passed.agreeing_lines, passed.different_lines, passed.again)
+    first: dict[str, int] = {}
+    rest, again = [], {}
+    for line in sides.lines_of(conn, scope, sorted(alone)):
+        if line.run_key and (before := first.setdefault(line.run_key, line.line_no)) != line.line_no:
+            again[line.line_no] = before
+        else:
+            rest.append(line)
+    return rest, again
 
 
 def _really_different(

@@ -19,9 +19,9 @@ from accounting.calendar import Period
 from accounting.reconciling.statement import Line
 from accounting.reports.usage_by_period import epoch_of
 from accounting.store.schema import CHARGES, REVERSALS, USAGE, among, core
-from accounting.tables import StatementLineRow
+from accounting.tables import StatementLineRow, StatementRow
 
-LINES = core(StatementLineRow)
+LINES, _STATEMENTS = core(StatementLineRow), core(StatementRow)
 _NEWER = USAGE.alias("newer")
 _AT_ONCE = 1000  # rows that are asked for by their numbers in one statement
 
@@ -137,21 +137,14 @@ def lines_of(conn: Connection, scope: Scope, numbers: Sequence[int]) -> Iterator
             yield structs.replace(line, username=scope.logins.get(line.username, line.username))
 
 
-def again(conn: Connection, statement_id: int) -> dict[int, int]:
-    """Lines whose run key was there before, each with the first line that has it."""
-    of_statement = (LINES.c.statement_id == statement_id, LINES.c.run_key != "")
-    several = select(LINES.c.run_key).where(*of_statement).group_by(LINES.c.run_key).having(func.count() > 1)
-    keys = list(conn.scalars(several))
-    found: dict[int, int] = {}
-    for at in range(0, len(keys), _AT_ONCE):
-        first: dict[str, int] = {}
-        query = select(LINES.c.run_key, LINES.c.line_no).where(
-            *of_statement, LINES.c.run_key.in_(keys[at : at + _AT_ONCE])
-        )
-        for run_key, line_no in sorted(conn.execute(query), key=lambda row: row.line_no):
-            if (before := first.setdefault(run_key, line_no)) != line_no:
-                found[line_no] = before
-    return found
+def last_line(conn: Connection, statement_id: int) -> int:
+    """The highest number of a line."""
+    return int(conn.scalar(select(func.max(LINES.c.line_no)).where(LINES.c.statement_id == statement_id)) or 0)
+
+
+def line_count(conn: Connection, statement_id: int) -> int:
+    """How many lines there are, as they were counted when the statement was received."""
+    return int(conn.scalar(select(_STATEMENTS.c.lines).where(_STATEMENTS.c.id == statement_id)) or 0)
 
 
 class Summed:
@@ -185,9 +178,10 @@ class Summed:
 
 
 def runs_named(conn: Connection, scope: Scope, native_ids: Collection[str]) -> Iterator[Run]:
-    """Every run with one of these numbers at the centre; by one walk over its runs, however many are asked for."""
+    """Every run with one of these numbers at the centre."""
     if native_ids:
-        yield from _runs(conn, scope, governing(scope, _run(scope)).where(among(conn, USAGE.c.native_id, native_ids)))
+        of_these = among(conn, USAGE.c.native_id, native_ids)
+        yield from _runs(conn, scope, governing(scope, _run(scope), site=_NO_INDEX).where(of_these))
 
 
 def billed_by_key(conn: Connection, scope: Scope, run_keys: Collection[str]) -> dict[str, int]:

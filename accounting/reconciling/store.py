@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from accounting.reconciling import match as recon_match
 from accounting.reconciling.breaks import (
     CONTRACT,
     FINAL,
-    TRANSITIONS,
     Act,
     Category,
     Cause,
@@ -33,16 +31,15 @@ from accounting.reconciling.sides import Run, Scope, same_jobs
 from accounting.reconciling.statement import Finding, Header, check_totals
 from accounting.reconciling.statement_store import LINES, STATEMENTS, signer_of, statement_problems, statement_row
 from accounting.reconciling.twice import told_twice
-from accounting.store.schema import CHARGES, core, insert_all, upsert
+from accounting.store.schema import CHARGES, core
 
 RECONCILIATIONS = core(tables.ReconciliationRow)
 BREAKS, EVENTS = core(tables.BreakRow), core(tables.BreakEventRow)
 
 # Runs that ended this long before or after a period may be billed in it: they are looked at too.
 MARGIN_S = 35 * 86400
-_MACHINE = "engine"
-_REPLACED = "replaced-by:"
-_OF_THE_WHOLE = frozenset({Category.SIGNATURE, Category.CONTROL_TOTAL})
+MACHINE = "engine"
+REPLACED = "replaced-by:"
 
 
 # ---------------------------------------------------------------- comparing
@@ -108,7 +105,7 @@ def _whole(conn: Connection, row: Any, rules: Rules) -> list[Finding]:
 
 def _replaced(conn: Connection, row: Any) -> list[Finding]:
     """Another text for a period whose breaks were all settled before: agreed is agreed."""
-    for earlier in _earlier(conn, row):
+    for earlier in earlier_statements(conn, row):
         if is_signed_off(conn, earlier):
             text = f"statement {earlier} of this period was signed off, and this one says something else"
             return [Finding(Category.CHANGED_AFTER, text)]
@@ -153,87 +150,12 @@ def _tagged(conn: Connection, statement_id: int, matched: Matched, known: Known)
 # ---------------------------------------------------------------- breaks
 
 
-def save_comparison(
-    conn: Connection, compared: Compared, *, rules_json: Mapping[str, Any], by: str, now: datetime
-) -> tuple[int, list[int]]:
-    """Keep what was found: new breaks are opened (and explained), those that are there no more are gone.
-
-    Returns the comparison's id, and the ids of new breaks that the contract lets stand, still to be posted.
-    """
-    row = compared.row
-    made = {"statement_id": row.id, "site_id": row.site_id, "period": row.period, "rules": dict(rules_json),
-            "counts": compared.counts, "by": by, "at": now}  # fmt: skip
-    run_id = int(conn.execute(insert(RECONCILIATIONS).returning(RECONCILIATIONS.c.id), made).scalar_one())
-    keys = {_key(row.id, draft): draft for draft in compared.drafts}
-    fresh: dict[int, Draft] = {}
-    items = [_break_row(run_id, row, key, draft, now) for key, draft in keys.items()]
-    for at in range(0, len(items), 1000):
-        opened = upsert(conn, BREAKS).on_conflict_do_nothing().returning(BREAKS.c.id, BREAKS.c.break_key)
-        fresh |= {r.id: keys[r.break_key] for r in conn.execute(opened, items[at : at + 1000])}
-    events = [e for break_id, draft in fresh.items() for e in _first_events(break_id, draft, now)]
-    insert_all(conn, EVENTS, events)
-    fresh |= _gone_and_back(conn, row.id, keys, now)
-    if not _in_doubt(conn, row.id):
-        _take_the_place_of_earlier(conn, row, now)
-    return run_id, [break_id for break_id, draft in fresh.items() if draft.accepted]
-
-
-def _key(statement_id: int, draft: Draft) -> str:
-    """The same difference found again has the same key; other figures make another, as a break's facts never change.
-
-    One of the statement as a whole is told by its words.
-    """
-    if draft.line_no is None and draft.usage_record_id is None:
-        return f"{statement_id}:{draft.category}:{draft.explanation}"[:120]
-    figures = (draft.ours_core_seconds, draft.theirs_core_seconds, draft.ours_micro, draft.theirs_micro)
-    told = hashlib.sha256(repr(figures).encode()).hexdigest()[:12]
-    return f"{statement_id}:{draft.category}:{draft.line_no}:{draft.usage_record_id}:{told}"
-
-
-def _break_row(run_id: int, row: Any, key: str, draft: Draft, now: datetime) -> dict[str, Any]:
-    return {
-        "break_key": key, "reconciliation_id": run_id, "statement_id": row.id, "site_id": row.site_id,
-        "period": row.period, "category": draft.category.value, "tier": draft.tier, "line_no": draft.line_no,
-        "usage_record_id": draft.usage_record_id, "native_id": draft.native_id, "username": draft.username,
-        "job_id": draft.job_id, "project_id": draft.project_id, "currency": row.currency,
-        "ours_core_seconds": draft.ours_core_seconds, "theirs_core_seconds": draft.theirs_core_seconds,
-        "ours_micro": draft.ours_micro, "theirs_micro": draft.theirs_micro,
-        "causes": [cause.value for cause in draft.causes], "explanation": draft.explanation[:1000], "opened_at": now,
-    }  # fmt: skip
-
-
-def _first_events(break_id: int, draft: Draft, now: datetime) -> list[dict[str, Any]]:
-    rows = [_event_row(break_id, 1, Event(Act.EXPLAIN, State.OPEN, _MACHINE, now), act="open")]
-    if draft.certain:
-        rows.append(_event_row(break_id, 2, Event(Act.EXPLAIN, State.EXPLAINED, _MACHINE, now, draft.explanation)))
-    return rows
-
-
-def _event_row(break_id: int, seq: int, event: Event, *, act: str = "", entry_key: str = "") -> dict[str, Any]:
+def event_row(break_id: int, seq: int, event: Event, *, act: str = "", entry_key: str = "") -> dict[str, Any]:
+    """An act on a break as it is kept."""
     return {
         "break_id": break_id, "seq": seq, "act": act or event.act.value, "state": event.state.value, "by": event.by,
         "note": event.note[:1000], "resolution": event.resolution, "entry_key": entry_key, "at": event.at,
     }  # fmt: skip
-
-
-def _gone_and_back(conn: Connection, statement_id: int, found: Mapping[str, Draft], now: datetime) -> dict[int, Draft]:
-    """What is found no more is gone; what was gone and is found again is open as at first. Returns the latter."""
-    back = {}
-    for item in breaks(conn, statement_id=statement_id):
-        break_id, draft = item.row.id, found.get(item.row.break_key)
-        if draft is None and item.state in (State.OPEN, State.EXPLAINED):
-            record_act(conn, break_id, Act.VANISH, by=_MACHINE, now=now, note="a later look finds it no more")
-        if draft is not None and item.state is State.GONE:
-            record_act(conn, break_id, Act.RETURN, by=_MACHINE, now=now, note="a later look finds it again")
-            if draft.certain:
-                record_act(conn, break_id, Act.EXPLAIN, by=_MACHINE, now=now, note=draft.explanation)
-            back[break_id] = draft
-    return back
-
-
-def _in_doubt(conn: Connection, statement_id: int) -> bool:
-    """Whether its signature or its totals are wrong, and nobody has settled that."""
-    return any(b.row.category in _OF_THE_WHOLE and not b.is_final for b in breaks(conn, statement_id=statement_id))
 
 
 def _successor(conn: Connection, row: Any) -> int | None:
@@ -245,20 +167,7 @@ def _successor(conn: Connection, row: Any) -> int | None:
     return next((int(number) for number in later if is_signed_off(conn, number)), None)
 
 
-def _take_the_place_of_earlier(conn: Connection, row: Any, now: datetime) -> None:
-    """A statement is of its whole month: what nobody has begun to settle of an earlier one is asked no more.
-
-    Not by one that is in doubt itself: whoever sends an unreadable file does not make a good one void.
-    """
-    note = f"statement {row.id} has taken the place of this one"
-    gone = Event(Act.VANISH, State.GONE, _MACHINE, now, note)
-    for earlier in _earlier(conn, row):
-        waiting = [b for b in breaks(conn, statement_id=earlier) if (b.state, Act.VANISH) in TRANSITIONS]
-        rows = [_event_row(b.row.id, b.row.seq + 1, gone, entry_key=f"{_REPLACED}{row.id}") for b in waiting]
-        insert_all(conn, EVENTS, rows)
-
-
-def _earlier(conn: Connection, row: Any) -> list[int]:
+def earlier_statements(conn: Connection, row: Any) -> list[int]:
     """Statements of the same centre, month and currency that came before."""
     query = select(STATEMENTS.c.id).where(*_of_the_same_month(row), STATEMENTS.c.id < row.id)
     return [int(found) for found in conn.scalars(query)]
@@ -289,13 +198,13 @@ def breaks(
     conn: Connection, *, statement_id: int | None = None, site_ids: Iterable[str] | None = None, period: str = "",
     ids: Sequence[int] | None = None, state: State | None = None, after: int = 0, limit: int | None = None,
 ) -> list[BreakNow]:  # fmt: skip
-    """Breaks with their states, oldest first."""
+    """Breaks with their states, oldest first; those of a comparison that is not whole yet are not among them."""
     last = select(EVENTS.c.break_id, func.max(EVENTS.c.seq).label("seq")).group_by(EVENTS.c.break_id).subquery("last")
     query = (
         select(BREAKS, EVENTS.c.state, EVENTS.c.seq, EVENTS.c.at.label("since"))
         .join(last, last.c.break_id == BREAKS.c.id)
         .join(EVENTS, (EVENTS.c.break_id == last.c.break_id) & (EVENTS.c.seq == last.c.seq))
-        .where(BREAKS.c.id > after)
+        .where(BREAKS.c.id > after, BREAKS.c.reconciliation_id.in_(select(RECONCILIATIONS.c.id)))
         .order_by(BREAKS.c.id)
     )
     if statement_id is not None:
@@ -329,7 +238,7 @@ def record_act(
     """Do one thing to a break; raises `Refused` where it may not be done, IntegrityError where somebody was first."""
     done = history(conn, break_id)
     event = act_on(done, act, by=by, at=now, note=note, resolution=resolution)
-    conn.execute(insert(EVENTS), _event_row(break_id, len(done) + 1, event, entry_key=entry_key))
+    conn.execute(insert(EVENTS), event_row(break_id, len(done) + 1, event, entry_key=entry_key))
     return event
 
 
@@ -349,7 +258,7 @@ def is_signed_off(conn: Connection, statement_id: int) -> bool:
 def is_replaced(conn: Connection, statement_id: int) -> bool:
     """Whether another statement of the month made differences of this one void."""
     void = select(func.count()).select_from(EVENTS.join(BREAKS, BREAKS.c.id == EVENTS.c.break_id)).where(
-        BREAKS.c.statement_id == statement_id, EVENTS.c.entry_key.startswith(_REPLACED, autoescape=True)
+        BREAKS.c.statement_id == statement_id, EVENTS.c.entry_key.startswith(REPLACED, autoescape=True)
     )  # fmt: skip
     return bool(conn.scalar(void))
 

@@ -28,6 +28,7 @@ from accounting.tables.books import (
     TierCountRow,
 )
 from accounting.tables.clearings import ClearingDecisionRow, ClearingRow
+from accounting.tables.comparisons import ComparisonStageRow
 from accounting.tables.confirmations import ConfirmedPartRow
 from accounting.tables.contracts import (
     AgreementRow,
@@ -120,7 +121,7 @@ __all__ = [
     "DisputeRow", "DisputeEventRow", "BankTransactionRow", "InvoicePaymentRow",
     "OutboxRow", "LeafRow", "NodeRow", "CheckpointRow", "CosignatureRow", "SigningKeyRow", "PersonKeyRow",
     "StatementRow", "StatementSignatureRow", "StatementLineRow", "StatementProblemRow",
-    "ReconciliationRow", "BreakRow", "BreakEventRow",
+    "ReconciliationRow", "BreakRow", "BreakEventRow", "ComparisonStageRow",
     "FxRateRow", "SettlementRow", "SettlementItemRow", "SettlementSignatureRow", "SettlementEndRow",
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",

@@ -27,7 +27,20 @@ class UsageRecordRow(Base):
         UniqueConstraint("site_id", "run_key", "meter", "revision", name="uq_usage_record_reading"),
         Index("ix_usage_record_job", "job_id"),
         Index("ix_usage_record_project", "project_id", "end_time"),
-        Index("ix_usage_record_site", "site_id", "end_time"),
+        # A centre's runs by time, with what a comparison asks of each: it reads no row of those that agree.
+        Index(
+            "ix_usage_record_site",
+            "site_id",
+            "end_time",
+            "kind",
+            "meter",
+            "run_key",
+            "cores",
+            "core_seconds",
+            "username",
+            "account",
+        ),
+        Index("ix_usage_record_native", "native_id"),
         # Few readings take the place of another.
         Index("ix_usage_record_supersedes", "supersedes", **_WHERE_NOT_NULL),
         HISTORY,

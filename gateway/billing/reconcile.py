@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import structs
 from sqlalchemy import Connection, func, select
@@ -19,7 +19,7 @@ from accounting import store as books
 from accounting.calendar import month
 from accounting.errors import AccountingError
 from accounting.ledger import difference_key
-from accounting.reconciling import booking, confirmed, statement_store
+from accounting.reconciling import booking, confirmed, keeping, statement_store
 from accounting.reconciling import store as recon_store
 from accounting.reconciling.breaks import FINAL, Act, Category, Event, Refused, State
 from accounting.reconciling.drafts import Known, Rules, apart_micro
@@ -40,10 +40,14 @@ from gateway.identity import vault
 from gateway.identity.tables import CentreStaffRow, UserRow
 from gateway.services import Services
 
+_T = TypeVar("_T")
 _USERS, _STAFF = table_of(UserRow), table_of(CentreStaffRow)
 
 # Lines of a statement that are kept in one transaction: some 30 ms on SQLite (DESIGN: at most 50).
 _AT_ONCE = 2_000
+
+# Breaks that are posted in one transaction: each is a reading or an entry of its own.
+_POSTED_AT_ONCE = 25
 
 # So many lines change what the database has to expect.
 _MANY = 10_000
@@ -135,16 +139,59 @@ def reconcile(services: Services, statement_id: int, *, rules: Rules, by: str) -
     """Compare, keep the breaks, and post what the contract lets stand. A second call finds nothing new to do."""
     now = services.clock()
     compared = look(services.db, statement_id, rules, known=partial(_known, services))
+    found = keeping.keyed(compared)
+    number = _keep(services.db, compared, found, rules, by=by, now=now)
     with services.db.write() as conn:
-        run_id, accepted = recon_store.save_comparison(
-            conn, compared, rules_json=rules_json(rules), by=by, now=now
-        )  # fmt: skip
-        confirmed.confirm(conn, compared.row, compared.matched.agreeing, compared.confirmation, run_id=run_id)
-        rows = [item.row for item in recon_store.breaks(conn, ids=accepted)] if accepted else []
-        for row in rows:
-            recon_store.accept_by_contract(conn, row.id, version=rules.version, now=now)
-        _post(services, conn, rows, by="contract", now=now)
-    return Reconciled(run_id, compared.counts, len(accepted))
+        confirmed.confirm(conn, compared.row, compared.matched.agreeing, compared.confirmation, run_id=number)
+    posted = _settle(services, number, compared.row, found, rules, now=now)
+    return Reconciled(number, compared.counts, posted)
+
+
+def _keep(db: Database, compared: Compared, found: keeping.Keyed, rules: Rules, *, by: str, now: datetime) -> int:
+    """Some hundred breaks in each transaction: whoever books waits for no more than that. It counts at the end."""
+    with db.write() as conn:
+        number = keeping.begin(conn, compared.row.id, now=now)
+    for some in _cut(list(found.items()), keeping.AT_ONCE):
+        with db.write() as conn:
+            keeping.open_breaks(conn, number, compared.row, some, now=now)
+    with db.write() as conn:
+        keeping.complete(conn, number, compared, rules_json=rules_json(rules), by=by, now=now)
+    return number
+
+
+def _settle(services: Services, number: int, row: Any, found: keeping.Keyed, rules: Rules, *, now: datetime) -> int:
+    """What a comparison that counts brings with it, some at a time; how many breaks the contract let stand."""
+    db, posted = services.db, 0
+    with db.read() as conn:
+        left = keeping.left(conn, number, row, found)
+    for returned in _cut(list(left.back.items()), _POSTED_AT_ONCE):
+        with db.write() as conn:
+            posted += _let_stand(services, conn, keeping.come_back(conn, returned, now=now), rules, now)
+    for some in _cut(left.accepted, _POSTED_AT_ONCE):
+        with db.write() as conn:
+            posted += _let_stand(services, conn, some, rules, now)
+    for some in _cut(left.gone, keeping.AT_ONCE):
+        with db.write() as conn:
+            keeping.vanish(conn, some, now=now)
+    for some in _cut(left.replaced, keeping.AT_ONCE):
+        with db.write() as conn:
+            keeping.replace(conn, some, row, now=now)
+    with db.write() as conn:
+        keeping.settled(conn, number, row, now=now)
+    return posted
+
+
+def _cut(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def _let_stand(services: Services, conn: Connection, some: Sequence[int], rules: Rules, now: datetime) -> int:
+    """Accept and post what the contract lets stand, unless somebody was faster; how many."""
+    rows = keeping.still_explained(conn, some)
+    for row in rows:
+        recon_store.accept_by_contract(conn, row.id, version=rules.version, now=now)
+    _post(services, conn, rows, by="contract", now=now)
+    return len(rows)
 
 
 def look(
