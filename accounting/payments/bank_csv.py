@@ -13,6 +13,7 @@ from decimal import Decimal
 from accounting.errors import PaymentRefused
 from accounting.minor_units import digits_of
 from accounting.payments.payment import WENT_OUT, BankStatement, BankTransaction, LeftOut, Problem
+from accounting.payments.references import NONE, own_of, referenced
 
 # Ends the reference of a returned payment.
 WENT_BACK = "/returned"
@@ -79,6 +80,7 @@ def read_csv(data: bytes, profile: CsvProfile) -> BankStatement:
     found: list[BankTransaction] = []
     problems: list[Problem] = []
     left_out: list[LeftOut] = []
+    rows_of: dict[str, int] = {}
     try:
         for n, row in enumerate(rows, 2):
             if n > _ROWS_MAX:
@@ -90,11 +92,15 @@ def read_csv(data: bytes, profile: CsvProfile) -> BankStatement:
                 continue
             if isinstance(transaction, LeftOut):
                 left_out.append(replace(transaction, where=f"row {n}"))
-            else:
-                found.append(transaction)
+                continue
+            before = rows_of.setdefault(transaction.bank_ref, n)
+            if before != n and transaction.bank_ref != NONE:  # the second one would be taken for the first
+                why = f"{transaction.bank_ref!r} is the reference of row {before} too: is it the bank's own?"
+                problems.append(Problem(f"row {n}", why))
+            found.append(transaction)
     except csv.Error as exc:
         raise PaymentRefused(f"the file is no CSV: {exc}") from exc
-    return BankStatement(tuple(found), tuple(problems), tuple(left_out))
+    return BankStatement(tuple(referenced(found)), tuple(problems), tuple(left_out))
 
 
 def _transaction(row: Mapping[str | None, object], profile: CsvProfile) -> BankTransaction | LeftOut:
@@ -116,8 +122,9 @@ def _transaction(row: Mapping[str | None, object], profile: CsvProfile) -> BankT
         if not _returned(text(profile.kind) if profile.kind else remittance, profile.return_words):
             return LeftOut("", WENT_OUT, minor, currency, remittance)
         # Many banks give it the reference of the payment that went back, which is in the books already.
-        reference = f"{reference}{WENT_BACK}" if reference else ""
+        reference = f"{reference}{WENT_BACK}" if own_of(reference) else reference
     booked = datetime.strptime(text(profile.booked_on), profile.date_format).replace(tzinfo=UTC)
+    reference = reference if own_of(reference) or not reference else NONE
     return BankTransaction(
         profile.account, reference, booked, currency, minor, text(profile.payer_name)[:200], remittance, "csv",
         text(profile.payer_account)[:64] if profile.payer_account else "",

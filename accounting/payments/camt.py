@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from xml.etree.ElementTree import Element, ParseError
 
@@ -15,6 +13,7 @@ from accounting.errors import PaymentRefused
 from accounting.minor_units import plain
 from accounting.payments.bank_csv import minor_of
 from accounting.payments.payment import WENT_OUT, BankStatement, BankTransaction, LeftOut, Problem
+from accounting.payments.references import NONE, own_of, referenced, told_apart
 
 # Bank transaction codes (ISO 20022 external code set) of debits that undo a credit: unpaid, reversed or recalled direct
 # debits, returned credit transfers.
@@ -39,6 +38,7 @@ def read_camt(data: bytes) -> BankStatement:
     for number, statement in enumerate(statements, 1):
         account = _account(statement)
         problems += _control(statement, number)
+        here: list[BankTransaction] = []
         for n, entry in enumerate(_children(statement, "Ntry"), 1):
             where = f"statement {number}, entry {n}"
             try:
@@ -47,8 +47,9 @@ def read_camt(data: bytes) -> BankStatement:
             except (PaymentRefused, ValueError) as exc:
                 problems.append(Problem(where, str(exc)))
                 continue
-            found += transactions
-    return BankStatement(tuple(_referenced(found)), tuple(problems), tuple(left_out))
+            here += transactions
+        found += told_apart(here)
+    return BankStatement(tuple(referenced(found)), tuple(problems), tuple(left_out))
 
 
 def _left_out(entry: Element, where: str) -> LeftOut:
@@ -95,19 +96,22 @@ def _entry(entry: Element, account: str) -> list[BankTransaction]:
     if minor < 0 and not _returned(entry, details):
         return []
     booked = _day(_text(entry, "BookgDt", "Dt") or _text(entry, "BookgDt", "DtTm"))
-    reference = _own(_text(entry, "AcctSvcrRef"))
+    reference = own_of(_text(entry, "AcctSvcrRef"))
     parts = [_detail(t, currency) for t in details]
     if len(parts) < 2 or any(amount is None for amount, *_ in parts):
         _, own, payer, remittance, payer_account = parts[0] if parts else (None, "", "", "", "")
         if not remittance:
             remittance = _text(entry, "AddtlNtryInf")
-        return [BankTransaction(account, reference or own or "?", booked, currency, minor, payer[:200],
+        return [BankTransaction(account, reference or own or NONE, booked, currency, minor, payer[:200],
                                 remittance[:1000], "camt.053", payer_account)]  # fmt: skip
     if sum(amount or 0 for amount, *_ in parts) != abs(minor):
         raise PaymentRefused("the transactions of a batch do not sum to its entry")
     sign = -1 if minor < 0 else 1
+    named = [own for _, own, *_ in parts if own]
+    if len(set(named)) < len(named):  # each repeats that of the batch
+        reference, parts = reference or named[0], [(part[0], "", *part[2:]) for part in parts]
     return [
-        BankTransaction(account, own or (f"{reference}/{n}" if reference else "?"), booked, currency,
+        BankTransaction(account, own or (f"{reference}/{n}" if reference else NONE), booked, currency,
                         sign * (amount or 0), payer[:200], remittance[:1000], "camt.053", payer_account)
         for n, (amount, own, payer, remittance, payer_account) in enumerate(parts, 1)
     ]  # fmt: skip
@@ -139,30 +143,11 @@ def _detail(detail: Element, currency: str) -> tuple[int | None, str, str, str, 
         purpose.append(end_to_end)
     return (
         minor,
-        _own(_text(detail, "Refs", "AcctSvcrRef")),
+        own_of(_text(detail, "Refs", "AcctSvcrRef")),
         payer,
         " ".join(p.strip() for p in purpose if p.strip()),
         account[:64],
     )
-
-
-def _own(reference: str) -> str:
-    """The bank's reference; empty where it only says that there is none (German banks: NONREF)."""
-    return "" if reference.upper() in ("NONREF", "NOTPROVIDED", "NOREF") else reference
-
-
-def _referenced(found: list[BankTransaction]) -> Iterator[BankTransaction]:
-    """A bank that gives no reference: what the transaction says, and which of several equal ones it is."""
-    seen: Counter[str] = Counter()
-    for t in found:
-        if t.bank_ref != "?":
-            yield t
-            continue
-        said = "\x1f".join((t.content_sha256, t.account, t.payer_name, t.remittance))
-        seen[said] += 1
-        digest = hashlib.sha256(said.encode()).hexdigest()[:32]
-        yield BankTransaction(t.account, f"sha256:{digest}/{seen[said]}", t.booked_on, t.currency, t.amount_minor,
-                              t.payer_name, t.remittance, t.source, t.payer_account)  # fmt: skip
 
 
 def _signed(element: Element) -> tuple[int, str]:

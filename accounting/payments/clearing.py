@@ -73,7 +73,8 @@ class _Decided:
 
 
 def request_clearing(conn: Connection, wanted: Clearing, *, four_eyes_micro: int, now: datetime) -> str:
-    """Ask for it; `posted` at once, or `waiting` where so much is written off or paid back that a second one decides.
+    """Ask for it; `posted` at once, or `waiting` where so much is written off, paid back or paid by a voucher that a
+    second one decides.
 
     What the person has given up or paid out alone of late counts, also by adjustments (`store/alone.py`). Raises
     `PaymentRefused` for more than there is.

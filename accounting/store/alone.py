@@ -1,7 +1,7 @@
 """What one person has given up or paid out alone lately, through whichever door: small pieces are one large one.
 
 Counted together for all projects that have a payer in common: adjustments, write-offs and credits paid back, deposits
-paid back.
+paid back, vouchers that pay.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, func, select
 
 from accounting.minor_units import to_micro
-from accounting.store.cleared import CLEARINGS, REFUND, WRITE_OFF
+from accounting.store.cleared import CLEARINGS, REFUND, VOUCHER, WRITE_OFF
 from accounting.store.schema import ADJUSTMENTS, DEPOSIT_REFUNDS, PAYERS, TERMS, lock
 
 # What one person may post alone, up to the threshold, is counted over so long.
 ALONE_FOR = timedelta(days=30)
-NEED_TWO = (WRITE_OFF, REFUND)  # of a document: money is given up or goes out
+NEED_TWO = (WRITE_OFF, REFUND, VOUCHER)  # of a document: money is given up, goes out, or never came
 
 
 def alone_micro(conn: Connection, person: str, *, project_id: str, currency: str, now: datetime) -> int:

@@ -273,6 +273,18 @@ def test_a_batch_is_split_into_its_transactions() -> None:
     assert "do not sum" in read_camt(camt(wrong)).problems[0].why
 
 
+def test_movements_that_a_bank_gives_one_reference_are_each_booked() -> None:
+    """A batch whose parts repeat its reference; two entries of a day and amount with one: the balances count them."""
+    parts = [detail("10.00", payer, ref="B1") for payer in ("a", "b")]
+    batch = entry("20.00", details=f"<NtryDtls>{''.join(parts)}</NtryDtls>")
+    sums = balance("OPBD", "0.00") + balance("CLBD", "34.00")
+    found = read_camt(camt(batch, entry("7.00", ref="X"), entry("7.00", ref="X"), balances=sums))
+    assert found.problems == ()
+    assert [(t.bank_ref, t.amount_minor) for t in found.transactions] == [
+        ("B1/1", 1000), ("B1/2", 1000), ("X", 700), ("X/2", 700)
+    ]  # fmt: skip
+
+
 def test_debits_and_pending_entries_are_no_payments_but_returned_payments_are() -> None:
     found = read_camt(camt(entry("1.00", side="DBIT", ref="a"), entry("2.00", ref="b", status="<Sts>PDNG</Sts>"),
                            entry("3.00", side="DBIT", ref="c", more="<RvslInd>true</RvslInd>")))  # fmt: skip
@@ -671,3 +683,25 @@ def test_a_transaction_of_nothing_cannot_be_built() -> None:
     for changes in ({"amount_minor": 0}, {"bank_ref": ""}, {"account": ""}, {"amount_minor": 10**16}):
         with pytest.raises(PaymentRefused):
             replace(paid(1), **changes)
+
+
+def test_two_payments_of_one_amount_without_a_reference_are_two(db: Database) -> None:
+    """NONREF, as many exports write, was one reference: of two payments of a day and amount one was lost."""
+    head = "date,reference,amount,payer,remittance\n"
+    rows = "2026-11-05,NONREF,20.00,Lab A,monthly\n2026-11-05,NONREF,20.00,Lab B,monthly\n"
+    twice = "2026-11-05,nonref,20.00,Lab B,monthly\n2026-11-06,NONREF,-20.00,Lab B,returned monthly\n"
+    statement = read_csv((head + rows + twice).encode(), CsvProfile("ACC"))
+    assert (statement.problems, [t.amount_minor for t in statement.transactions]) == ((), [2000, 2000, 2000, -2000])
+    with db.write() as conn:
+        assert import_payments(conn, statement.transactions, now=NOW).new == 4
+        assert import_payments(conn, statement.transactions, now=NOW).known == 4
+        assert books.balances(conn)["bank:ACC", "CNY"] == 40_000_000
+
+
+def test_a_reference_that_two_rows_of_a_file_have_is_none_of_the_banks() -> None:
+    head = "date,reference,amount,payer,remittance\n"
+    rows = "2026-11-05,PS,20.00,Lab A,\n2026-11-05,PS,20.00,Lab B,\n2026-11-06,PS,-20.00,Lab B,returned\n"
+    found = read_csv((head + rows).encode(), CsvProfile("ACC"))
+    assert [(p.where, p.why) for p in found.problems] == [
+        ("row 3", "'PS' is the reference of row 2 too: is it the bank's own?")
+    ]

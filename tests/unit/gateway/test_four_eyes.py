@@ -54,6 +54,26 @@ def test_small_pieces_through_two_doors_are_one_large_one(billing: Billing) -> N
     assert (adjust(billing, "-200"), clear(billing, "0.01")) == ("posted", "waiting")
 
 
+def test_a_large_gift_by_voucher_pays_after_two_have_said_so(
+    billing: Billing, client: httpx.Client, other: Headers
+) -> None:
+    """Else whoever makes a voucher and owns a project pays its bills with nothing."""
+    billing.work(20_000_000)  # 2 000 CNY, and 120 of tax
+    billing.bill()
+    voucher = {"code": "FROM-ME-TO-ME", "commodity": "CNY", "amount": 5_000_000_000}
+    assert client.post("vouchers", json=voucher, headers=billing.operator).status_code == 201
+    assert client.post("vouchers/redeem", json={"code": "FROM-ME-TO-ME", "project": "demo"}).status_code == 201
+    body = {"invoice": "PS-000001", "kind": "voucher", "reason": "a gift"}
+    small = billing.post("clearings", body | {"amount": "900"}, 201)
+    assert (small["state"], adjust(billing, "-200")) == ("posted", "waiting")
+    rest = billing.post("clearings", body, 201)
+    assert (rest["state"], billing.get("invoices/PS-000001")["open"]) == ("waiting", "1220.00")
+    billing.post(f"clearings/{rest['id']}/decide", {"approve": True}, 403)
+    billing.post(f"clearings/{rest['id']}/decide", {"approve": True}, headers=other)
+    assert billing.get("invoices/PS-000001")["open"] == "0.00"
+    billing.gateway.check_books()
+
+
 def test_projects_of_one_payer_are_counted_together(billing: Billing, client: httpx.Client) -> None:
     for name, payer in (("second", "uni"), ("third", "else")):
         made = client.post("projects", json={"name": name, "currency": "CNY"}, headers=billing.operator)
