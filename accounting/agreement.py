@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, TypeAdapter
 
-from accounting.meter import CENTRE, Bears, MeteringPolicy
+from accounting.meter import CENTRE, OPERATOR, Bears, MeteringPolicy
 
 
 class Model(StrEnum):
@@ -196,6 +196,9 @@ class Agreement:
     # Of the price of what is unused of a block or a month that has begun, so many millionths go back if it is canceled.
     unused_back_ppm: int = 0
     partial_months: PartialMonths = PartialMonths.WHOLE
+    # Who bears what the operator gives off the list price (discounts, trials, own prices). `centre`: each loses its
+    # share of that part; `operator`: the centre's share is of the price before it.
+    discounts_borne: Bears = OPERATOR
 
     def __post_init__(self) -> None:
         if {self.seller_of_record, self.collector} - {self.operator_id, self.centre_id}:
@@ -204,10 +207,17 @@ class Agreement:
             raise ValueError("charges are shared between the parties of the agreement")
         if self.credits_borne.payer or not self.credits_borne.centre + self.credits_borne.operator:
             raise ValueError("what a payer is given back the centre or the operator bears")
+        if self.discounts_borne.payer:
+            raise ValueError("what a payer is let off the centre or the operator bears")
         if not 0 <= self.unused_back_ppm <= 10**6:
             raise ValueError("what goes back of an order is a part of the whole")
         if self.valid_to is not None and self.valid_to <= self.valid_from:
             raise ValueError("an agreement ends after it begins")
+
+    def borne_of_discount(self, given_micro: int) -> int:
+        """What the operator bears of what was given off the list price; the rest nobody has earned."""
+        weights = self.discounts_borne
+        return given_micro - given_micro * weights.centre // (weights.centre + weights.operator)
 
     def grade_of(self, queue: str) -> str:
         return self.grades.get(queue) or self.grades.get("*", "")
@@ -230,7 +240,8 @@ class Agreement:
 
 _AGREEMENT = TypeAdapter(Agreement)
 # Terms that came later are left out where they change nothing: what was signed before keeps its bytes.
-_LATER = (("unused_back_ppm", 0), ("partial_months", PartialMonths.WHOLE.value))
+_LATER = (("unused_back_ppm", 0), ("partial_months", PartialMonths.WHOLE.value),
+          ("discounts_borne", {"payer": 0, "centre": 0, "operator": 1}))  # fmt: skip
 
 
 def agreement_of(payload: bytes | str | Mapping[str, Any]) -> Agreement:

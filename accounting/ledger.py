@@ -146,12 +146,18 @@ class Division(Struct, frozen=True, gc=False):
 NOTHING = Division(0, 0, 0, 0, 0)
 
 
-def divide(gross: int, bears: Bears, agreement: Agreement | None) -> Division:
-    """Divide the price of a run among those who bear it and those who earn it; each sum is exact."""
+def divide(gross: int, bears: Bears, agreement: Agreement | None, *, charged: int | None = None) -> Division:
+    """Divide the price of a run among those who bear it and those who earn it; each sum is exact.
+
+    `charged`: what the payer's price is of it, where the operator gave some off: it bears the rest of the payer's part.
+    """
     if bears.payer and not (bears.centre or bears.operator):
         amount, unearned, borne = gross, 0, 0
     else:
         amount, unearned, borne = split(gross, (bears.payer, bears.centre, bears.operator))
+    if charged is not None and charged != gross:
+        owed = split(charged, (bears.payer, bears.centre, bears.operator))[0]
+        amount, borne = owed, borne + amount - owed
     if agreement is None:
         return Division(gross, amount, borne, 0, 0)
     earned = gross - unearned

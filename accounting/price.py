@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
 
 from accounting.calendar import month_edges, month_of
-from accounting.meter import PAYER, Bears, Metered
-from accounting.tariff import MINIMUM, Discount, PriceRule, Scope, rule_at, tiers_of
+from accounting.charge import Charge, Listed, Segment
+from accounting.meter import Metered
+from accounting.tariff import MINIMUM, Discount, PriceRule, Scope, list_rule_at, rule_at, tiers_of
+from accounting.tier_counts import TierCounts
 from accounting.usage import UsageRecord
 
 # As much as an order or an invoice may name: sums of dozens of them still fit into 64 bits.
 CHARGE_MICRO_MAX = 10**17
+# In place of a discount's number: the count of what was charged otherwise than at a tiered list price.
+LIST = "list"
 
 
 class NoPrice(Exception):
     """No rule of the tariff prices a moment of this run."""
-
-
-class Segment(Struct, frozen=True, gc=False):
-    """`quantity` of `resource` in [start, end) at one price; `amount_micro` is rounded half up, once.
-
-    `tier_key` names the count that a tiered price goes by: `amount_micro` is then what the month's total rose by.
-    """
-
-    start: datetime
-    end: datetime
-    resource: str
-    quantity: int
-    rule_id: int
-    price_micro: int
-    per: int
-    amount_micro: int
-    numerator: int = 1
-    denominator: int = 1
-    discount_id: int | None = None
-    tier_key: str = ""
-    count_before: int | None = None
-
-
-class Charge(Struct, frozen=True, gc=False):
-    """The price of one run: the sum of its segments, whose quantities sum to what was metered."""
-
-    currency: str
-    amount_micro: int
-    core_seconds: int
-    segments: tuple[Segment, ...]
-    rule: str
-    bears: Bears = PAYER
 
 
 def rate(quantity: int, price_micro: int, per: int = 3600) -> int:
@@ -105,9 +77,9 @@ class PriceBook:
         return found
 
     def discount(self, where: Scope, resource: str, at: datetime) -> Discount | None:
-        """The contract's discount at a moment: what is paid otherwise (a ratio of 0) first, then the narrowest."""
+        """The contract's discount at a moment: what an order paid first, then what is free, then the narrowest."""
         valid = [d for d in self.discounts(where, resource) if d.valid_at(at)]
-        return max(valid, key=lambda d: (d.numerator == 0, [part is not None for part in d.scope], d.id), default=None)
+        return max(valid, key=Discount.precedence, default=None)
 
     def timelines(self, where: Scope) -> dict[str, Timeline | None]:
         """The prices there by resource, as far as they were asked for: to be filled by `timeline`."""
@@ -153,59 +125,6 @@ class PriceBook:
         return tiered(quantity, *found)
 
 
-class TierCounts:
-    """What a project used and owes under each tiered price in each month.
-
-    What the month costs is a function of its total alone, and each charge is by how much the total rose. So the sum
-    of the charges is the price of the month, in whatever order records and corrections come.
-    `load` brings (quantity, micro) of a count that is not known yet.
-    """
-
-    def __init__(self, project_id: str, load: Callable[[str, str], list[int]] | None = None) -> None:
-        self.project_id = project_id
-        self.load = load or (lambda _project, _key: [0, 0])
-        self.counts: dict[tuple[str, str], list[int]] = {}
-        self.touched: set[tuple[str, str]] = set()
-
-    def _at(self, key: str) -> list[int]:
-        where = (self.project_id, key)
-        if where not in self.counts:
-            self.counts[where] = self.load(*where)
-        return self.counts[where]
-
-    def count(self, key: str) -> int:
-        return self._at(key)[0]
-
-    def add(self, key: str, quantity: int, book: PriceBook) -> int:
-        """Count a quantity; by how much the month's price rises over what is charged so far."""
-        at = self._at(key)
-        at[0] += quantity
-        rise = book.month_price(key, at[0]) - at[1]
-        at[1] += rise
-        self.touched.add((self.project_id, key))
-        return rise
-
-    def remove(self, key: str, quantity: int, micro: int) -> None:
-        """Take back a charge that is replaced."""
-        at = self._at(key)
-        at[0] -= quantity
-        at[1] -= micro
-        self.touched.add((self.project_id, key))
-
-    def snapshot(self) -> dict[tuple[str, str], list[int]]:
-        """The counts of this project as they stand."""
-        return {k: list(v) for k, v in self.counts.items() if k[0] == self.project_id}
-
-    def restore(self, before: Mapping[tuple[str, str], list[int]]) -> None:
-        """Back to a snapshot."""
-        for key in [k for k in self.counts if k[0] == self.project_id]:
-            if key in before:
-                self.counts[key] = list(before[key])
-            else:
-                del self.counts[key]
-                self.touched.discard(key)
-
-
 def tiered(quantity: int, tiers: Sequence[PriceRule], numerator: int = 1, denominator: int = 1) -> int:
     """The price of a month's total: each tier's part at its own price, each rounded half up once."""
     total = 0
@@ -218,9 +137,13 @@ def tiered(quantity: int, tiers: Sequence[PriceRule], numerator: int = 1, denomi
 
 
 def price(
-    record: UsageRecord, metered: Metered, book: PriceBook, where: Scope, *, counts: TierCounts | None = None
-) -> Charge:
-    """Charge a run; raises `NoPrice` where some of it has none. `counts` is moved on where prices have tiers."""
+    record: UsageRecord, metered: Metered, book: PriceBook, where: Scope, *, counts: TierCounts | None = None,
+    listed: bool = False,
+) -> Charge:  # fmt: skip
+    """Charge a run; raises `NoPrice` where some of it has none. `counts` is moved on where prices have tiers.
+
+    `listed`: by an agreement, so that the list price counts beside what is charged.
+    """
     if not metered.quantities:
         return Charge(where.currency, 0, 0, (), metered.rule)
     start, end = record.start_time, record.end_time
@@ -238,8 +161,9 @@ def price(
         except NoPrice as exc:
             raise NoPrice(f"{where.site_id}/{where.queue}, {where.currency}: {exc}") from None
     segments = [
-        s for resource, quantity, found in spans for s in _segments(resource, quantity, found, book, end, counts)
-    ]
+        s for resource, quantity, found in spans
+        for s in _segments(resource, quantity, found, book, end, counts, listed)
+    ]  # fmt: skip
     if not segments:
         raise NoPrice(
             f"{where.site_id}/{where.queue} has no {where.currency} price for {', '.join(metered.quantities)}"
@@ -248,12 +172,23 @@ def price(
     if book.prices(MINIMUM) and (least := _minimum(book, where, start, end, segments)) is not None:
         segments.append(least)
         total += least.amount_micro
-    if total > CHARGE_MICRO_MAX:
+    at_list = max(total, list_total(book, where, start, segments)) if listed else total
+    if at_list > CHARGE_MICRO_MAX:
         for s in segments:
             if s.tier_key:
                 counts.remove(s.tier_key, s.quantity, s.amount_micro)
-        raise NoPrice(f"{total} micro-{where.currency} is no price of a run: look at the tariff, or at the record")
-    return Charge(where.currency, total, metered.core_seconds, tuple(segments), metered.rule, metered.bears)
+            if s.listed is not None and s.listed.tier_key:
+                counts.remove(s.listed.tier_key, s.quantity, s.listed.amount_micro)
+        raise NoPrice(f"{at_list} micro-{where.currency} is no price of a run: look at the tariff, or at the record")
+    return Charge(where.currency, total, metered.core_seconds, tuple(segments), metered.rule, metered.bears, at_list)
+
+
+def list_total(book: PriceBook, where: Scope, start: datetime, segments: Sequence[Segment]) -> int:
+    """What segments cost at the list price, and no less than a run does there; what an order paid costs nothing."""
+    priced = [s for s in segments if s.resource != MINIMUM]
+    total = sum(s.amount_micro if s.listed is None else s.listed.amount_micro for s in priced)
+    least = list_rule_at(book.rules(where, MINIMUM), start) if book.prices(MINIMUM) else None
+    return total if least is None or any(s.is_paid for s in priced) else max(total, least.price_micro)
 
 
 def quote(book: PriceBook, where: Scope, quantities: dict[str, int], at: datetime, *, runs: int = 1) -> int | None:
@@ -304,15 +239,16 @@ def boundaries(
 
 
 def _segments(
-    resource: str, quantity: int, spans: Sequence[Span], book: PriceBook, end: datetime, counts: TierCounts
-) -> list[Segment]:
+    resource: str, quantity: int, spans: Sequence[Span], book: PriceBook, end: datetime, counts: TierCounts,
+    listed: bool,
+) -> list[Segment]:  # fmt: skip
     if len(spans) == 1:
-        return [_segment(resource, quantity, spans[0][1], book, spans[0][0], end, counts)]
+        return [_segment(resource, quantity, spans[0][1], book, spans[0][0], end, counts, listed)]
     begins = [begin for begin, _ in spans]
     ends = [*begins[1:], end]
     shares = split(quantity, [_microseconds(a, b) for a, b in zip(begins, ends, strict=True)])
     return [
-        _segment(resource, share, priced, book, begin, finish, counts)
+        _segment(resource, share, priced, book, begin, finish, counts, listed)
         for (begin, priced), finish, share in zip(spans, ends, shares, strict=True)
     ]
 
@@ -372,11 +308,14 @@ class Timeline:
 
 
 class Price(Struct, frozen=True, gc=False):
-    """What holds at a moment; `tier_key` where it goes by a month's count."""
+    """What holds at a moment; `tier_key` where it goes by a month's count. `listed`: the list price, where it is
+    another one (and its count)."""
 
     rule: PriceRule
     discount: Discount | None
     tier_key: str
+    listed: PriceRule | None = None
+    list_key: str = ""
 
 
 Span = tuple[datetime, Price]  # from when on which price holds
@@ -387,15 +326,23 @@ def _price_at(rules: Sequence[PriceRule], book: PriceBook, where: Scope, resourc
     if rule is None:
         return None
     discount = book.discount(where, resource, at)
-    key = ""
-    if len(book.tiers(rule.id)) > 1:
-        key = f"{rule.id}:{'' if discount is None else discount.id}:{month_of(at, rule.zone).start.isoformat()}"
-    return Price(rule, discount, key)
+    key = _tier_key(book, rule, "" if discount is None else str(discount.id), at)
+    if discount is not None and discount.order_id is not None:
+        return Price(rule, discount, key)
+    listed = list_rule_at(rules, at) or rule
+    if discount is None and listed is rule:
+        return Price(rule, discount, key)
+    return Price(rule, discount, key, listed, _tier_key(book, listed, LIST, at))
+
+
+def _tier_key(book: PriceBook, rule: PriceRule, of: str, at: datetime) -> str:
+    """The count that a price goes by at a moment; empty where it has no tiers."""
+    return f"{rule.id}:{of}:{month_of(at, rule.zone).start.isoformat()}" if len(book.tiers(rule.id)) > 1 else ""
 
 
 def _segment(
     resource: str, quantity: int, priced: Price, book: PriceBook, begin: datetime, finish: datetime,
-    counts: TierCounts,
+    counts: TierCounts, listed: bool,
 ) -> Segment:  # fmt: skip
     rule, ratio = priced.rule, priced.discount
     numerator, denominator = (1, 1) if ratio is None else (ratio.numerator, ratio.denominator)
@@ -406,7 +353,18 @@ def _segment(
     else:
         amount = rate(quantity, rule.price_micro * numerator, rule.per * denominator)
     return Segment(begin, finish, resource, quantity, rule.id, rule.price_micro, rule.per, amount, numerator,
-                   denominator, None if ratio is None else ratio.id, priced.tier_key, before)  # fmt: skip
+                   denominator, None if ratio is None else ratio.id, priced.tier_key, before,
+                   _listed(quantity, priced, book, counts) if listed else None)  # fmt: skip
+
+
+def _listed(quantity: int, priced: Price, book: PriceBook, counts: TierCounts) -> Listed | None:
+    rule, key = priced.listed, priced.list_key
+    if rule is None:
+        return None
+    if not key:
+        return Listed(rule.id, rule.price_micro, rule.per, rate(quantity, rule.price_micro, rule.per))
+    before = counts.count(key)
+    return Listed(rule.id, rule.price_micro, rule.per, counts.add(key, quantity, book), key, before)
 
 
 def _minimum(
@@ -423,16 +381,3 @@ def _minimum(
 def _microseconds(a: datetime, b: datetime) -> int:
     delta = b - a
     return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
-
-
-def segment_json(s: Segment) -> dict[str, Any]:
-    """A segment as it is kept on the charge: the arithmetic of the bill."""
-    found: dict[str, Any] = {
-        "start": s.start.isoformat(), "end": s.end.isoformat(), "resource": s.resource, "quantity": s.quantity,
-        "rule": s.rule_id, "price_micro": s.price_micro, "per": s.per, "amount_micro": s.amount_micro,
-    }  # fmt: skip
-    if s.discount_id is not None:
-        found |= {"discount": s.discount_id, "numerator": s.numerator, "denominator": s.denominator}
-    if s.tier_key:
-        found |= {"tier_key": s.tier_key, "count_before": s.count_before}
-    return found

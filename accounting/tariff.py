@@ -91,7 +91,10 @@ class Scope(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Discount:
-    """A contract's prices are `numerator`/`denominator` of the tariff's in [valid_from, valid_to)."""
+    """A contract's prices are `numerator`/`denominator` of the tariff's in [valid_from, valid_to).
+
+    `order_id`: of the priced order that has paid for what costs nothing here.
+    """
 
     id: int
     project_id: str
@@ -103,6 +106,7 @@ class Discount:
     grade: str | None = None
     resource: str | None = None
     reason: str = ""
+    order_id: str | None = None
 
     def __post_init__(self) -> None:
         if self.numerator < 0 or self.denominator <= 0:
@@ -120,8 +124,17 @@ class Discount:
         return self.valid_from <= at and (self.valid_to is None or at < self.valid_to)
 
     @property
-    def scope(self) -> tuple[Any, ...]:
+    def place(self) -> tuple[str | None, ...]:
         return self.project_id, self.site_id, self.grade, self.resource
+
+    @property
+    def scope(self) -> tuple[Any, ...]:
+        """What makes two of them rivals; one that an order paid goes before one that nobody did."""
+        return *self.place, self.order_id is not None
+
+    def precedence(self) -> tuple[Any, ...]:
+        """The largest of those that hold at a moment counts."""
+        return self.numerator == 0, self.order_id is not None, [part is not None for part in self.place], self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +200,13 @@ def rule_at(rules: Sequence[PriceRule], at: datetime) -> PriceRule | None:
     """The rule that prices a moment, among rules that apply, in its lowest tier; None where there is no price."""
     valid = [rule for rule in rules if rule.valid_at(at)]
     return max(valid, key=lambda rule: (rule.specificity, -rule.tier_from, rule.id), default=None)
+
+
+def list_rule_at(rules: Sequence[PriceRule], at: datetime) -> PriceRule | None:
+    """The list price of a moment, of which a centre has its share: by what it signed, else by the operator's price for
+    everybody; None where there is neither."""
+    signed = rule_at([rule for rule in rules if rule.tariff_id is not None], at)
+    return signed or rule_at([rule for rule in rules if rule.project_id is None], at)
 
 
 def tiers_of(rules: Sequence[PriceRule], first: PriceRule) -> list[PriceRule]:

@@ -63,7 +63,10 @@ def bundle(
         start, end = billed.span(issued)
         about = replace(about, start=start, end=end, payer_id=issued[0][0].payer_id)
     entry_ids = _entry_ids(conn, about, checkpoint.size)
-    documents = [*terms(conn, checkpoint.size, *_terms(conn, about, checkpoint.size))]
+    named, projects = _terms(conn, about, checkpoint.size)
+    paying = ordered.paying(conn, named, projects, about.end)
+    named |= ordered.agreements(conn, paying)
+    documents = [*terms(conn, checkpoint.size, named, projects)]
     head = {
         "t": "bundle", "v": 1, "log": log_key.vkey, "witnesses": [w.vkey for w in witnesses], "size": checkpoint.size,
         "about": {"project": about.project_id, "site": about.site_id, "settlement": about.settlement_id,
@@ -77,7 +80,7 @@ def bundle(
     if about.settlement_id is not None:
         documents.append(_statement(conn, about.settlement_id, checkpoint.size, signers))
     documents += billed.lines(conn, issued)
-    documents += ordered.orders(conn, _ordered_by(about), checkpoint.size)
+    documents += ordered.orders(conn, checkpoint.size, _ordered_by(about), paying)
     yield from (_line(document) for document in documents)
     indices = [document["seq"] for document in documents if "leaf" in document]
     for wanted in _batches(entry_ids):

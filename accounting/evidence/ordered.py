@@ -1,32 +1,49 @@
 """What was ordered, for a bundle: the orders whose prices stand on its documents, in its settlement or in its period,
-with their leaves, so that each price can be divided again."""
+and those that have paid for its runs, with their leaves, so that each price can be divided again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, String, cast, select
+from sqlalchemy import Connection, Select, String, cast, or_, select
 
 from accounting.evidence import log
 from accounting.evidence.about import About
 from accounting.evidence.documents import order_price
 from accounting.evidence.outbox import ENTRY
-from accounting.store.schema import ENTRIES, ORDER_PRICES
+from accounting.store.orders import CANCELED
+from accounting.store.schema import AGREEMENTS, DISCOUNTS, ENTRIES, ORDER_PRICES
 
 
-def orders(conn: Connection, entry_ids: Select[Any], size: int) -> Iterator[dict[str, Any]]:
+def orders(conn: Connection, size: int, *entry_ids: Select[Any]) -> Iterator[dict[str, Any]]:
     """The order of each of these entries that is one's price, as far as a tree of this size knows it."""
-    for row in map(dict[str, Any], _prices(conn, entry_ids)):
+    for row in map(dict[str, Any], _prices(conn, *entry_ids)):
         leaf = log.find(conn, "order", row["allocation_id"])
         if leaf is not None and leaf.seq < size:
             yield {"t": "leaf", "seq": leaf.seq, "leaf": json.loads(leaf.payload), "content": order_price(row)}
 
 
-def agreements(conn: Connection, entry_ids: Select[Any]) -> set[tuple[str, int]]:
+def paying(
+    conn: Connection, agreements: Set[tuple[str, int]], projects: Set[str], until: datetime
+) -> Select[Any]:  # fmt: skip
+    """The entries of the prices that have paid for runs of these projects at the sites of these agreements."""
+    rows = conn.execute(select(AGREEMENTS.c.id, AGREEMENTS.c.version, AGREEMENTS.c.payload))
+    sites = {site for r in rows if (r.id, r.version) in agreements for site in json.loads(r.payload)["site_ids"]}
+    paid = select(DISCOUNTS.c.order_id).where(
+        DISCOUNTS.c.order_id.is_not(None), DISCOUNTS.c.project_id.in_(sorted(projects)),
+        DISCOUNTS.c.site_id.in_(sorted(sites)),
+    )  # fmt: skip
+    query = select(ORDER_PRICES.c.entry_id).where(ORDER_PRICES.c.order_id.in_(paid))
+    query = query.where(ORDER_PRICES.c.service_start < until)
+    return query.where(~ORDER_PRICES.c.allocation_id.endswith(CANCELED))
+
+
+def agreements(conn: Connection, *entry_ids: Select[Any]) -> set[tuple[str, int]]:
     """(id, version) of the agreements that divided these prices."""
-    return {(r["agreement_id"], int(r["agreement_version"])) for r in _prices(conn, entry_ids) if r["agreement_id"]}
+    return {(r["agreement_id"], int(r["agreement_version"])) for r in _prices(conn, *entry_ids) if r["agreement_id"]}
 
 
 def entries_of(conn: Connection, about: About, size: int) -> list[tuple[int, int]]:
@@ -56,7 +73,8 @@ def billed(conn: Connection, about: About, size: int) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
-def _prices(conn: Connection, entry_ids: Select[Any]) -> list[Any]:
+def _prices(conn: Connection, *entry_ids: Select[Any]) -> list[Any]:
     query = select(ORDER_PRICES, ENTRIES.c.idem_key.label("entry"))
-    query = query.join(ENTRIES, ENTRIES.c.id == ORDER_PRICES.c.entry_id).where(ORDER_PRICES.c.entry_id.in_(entry_ids))
+    among = or_(*(ORDER_PRICES.c.entry_id.in_(some) for some in entry_ids))
+    query = query.join(ENTRIES, ENTRIES.c.id == ORDER_PRICES.c.entry_id).where(among)
     return list(conn.execute(query.order_by(ORDER_PRICES.c.entry_id)).mappings())

@@ -23,6 +23,7 @@ from accounting.store.holds import (
     used_before,
 )
 from accounting.store.journal import book
+from accounting.store.order_floor import assert_not_below_list
 from accounting.store.orders import (
     Order,
     assert_for_a_centre,
@@ -78,6 +79,7 @@ def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
         raise AccountingError(f"an order of kind {order.kind} has no price of its own")
     if pays_for_runs(order):
         assert_for_a_centre(conn, order)
+        assert_not_below_list(conn, order)
     conn.execute(insert(ORDERS).values(
         id=order.id, project_id=order.project_id, payer_id=order.payer_id, agreement_id=order.agreement_id,
         kind=order.kind, commodity=order.commodity, amount=order.amount, price_micro=order.price_micro,

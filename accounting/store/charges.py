@@ -11,9 +11,10 @@ from msgspec import structs
 from sqlalchemy import Connection, bindparam, select
 
 from accounting.agreement import Agreement
+from accounting.charge import Charge, Listed, Segment
 from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
 from accounting.meter import PAYER, MeteringPolicy, meter
-from accounting.price import Charge, NoPrice, PriceBook, Segment, TierCounts, price
+from accounting.price import NoPrice, PriceBook, list_total, price
 from accounting.store.contracts import Contracts, Terms, contracts
 from accounting.store.overlaps import charge_again
 from accounting.store.posting import Draft, post
@@ -22,6 +23,7 @@ from accounting.store.readings import UNPRICED, Assigned, quarantine, record, re
 from accounting.store.replacing import Standing
 from accounting.store.schema import TIER_COUNTS, among, insert_rows, lock, lock_projects
 from accounting.tariff import Scope
+from accounting.tier_counts import TierCounts
 from accounting.usage import Meter, Unreadable
 
 DEFAULT_POLICY = MeteringPolicy()
@@ -119,8 +121,8 @@ def _priced(
     rules = policy if agreement is None else agreement.metering
     where = agreed.where(agreement, terms, site_id=r.site_id, queue=r.queue, qos=r.qos, currency=item.currency,
                          grade=item.grade)  # fmt: skip
-    charge = counts.priced(item, meter(r, rules), where, replaced)
-    division = divide(charge.amount_micro, charge.bears, agreement)
+    charge = counts.priced(item, meter(r, rules), where, replaced, listed=agreement is not None)
+    division = _divided(charge, agreement)
     before = _sum(replaced)
     division, reason = _capped(division, before, item, agreement, now)
     if not reason and charge.bears is not PAYER and charge.bears != PAYER:
@@ -132,6 +134,15 @@ def _priced(
         policy_version=rules.version, grade=where.grade, user_class=where.user_class, reason=reason,
         payers=_payers(division, terms),
     )  # fmt: skip
+
+
+def _divided(charge: Charge, agreement: Agreement | None) -> Division:
+    """What was given off the list price without the centre's word is the operator's cost: the centre has its share."""
+    given = charge.list_micro - charge.amount_micro
+    if agreement is None or given <= 0:
+        return divide(charge.amount_micro, charge.bears, agreement)
+    gross = charge.amount_micro + agreement.borne_of_discount(given)
+    return divide(gross, charge.bears, agreement, charged=charge.amount_micro)
 
 
 def _capped(
@@ -188,38 +199,53 @@ class _Counts:
         self._counts = TierCounts("", self._load)
         self._stored: dict[tuple[str, str], list[int]] = {}
 
-    def priced(self, item: Assigned, metered: Any, where: Scope, replaced: Sequence[Any]) -> Charge:
+    def priced(self, item: Assigned, metered: Any, where: Scope, replaced: Sequence[Any], *, listed: bool) -> Charge:
         """Price a reading with what it replaces taken back first."""
         if not self._book.has_tiers:
-            return price(item.record, metered, self._book, where)
+            return price(item.record, metered, self._book, where, listed=listed)
         self._counts.project_id = item.project_id
-        kept = [s for c in replaced for s in c.segments if s.get("tier_key")]
+        kept = [s for c in replaced for s in c.segments if s.get("tier_key") or s.get("list", {}).get("tier_key")]
         before = self._counts.snapshot() if kept else None
         for s in kept:
-            self._counts.remove(s["tier_key"], s["quantity"], s["amount_micro"])
+            for of in (s, s.get("list", {})):
+                if of.get("tier_key"):
+                    self._counts.remove(of["tier_key"], s["quantity"], of["amount_micro"])
         try:
-            charge = price(item.record, metered, self._book, where, counts=self._counts)
+            charge = price(item.record, metered, self._book, where, counts=self._counts, listed=listed)
         except NoPrice:
             if before is not None:
                 self._counts.restore(before)
             raise
-        return self._settled(charge, kept)
+        return self._settled(charge, kept, where, item.record.start_time, listed)
 
-    def _settled(self, charge: Charge, kept: Sequence[Mapping[str, Any]]) -> Charge:
+    def _settled(
+        self, charge: Charge, kept: Sequence[Mapping[str, Any]], where: Scope, start: datetime | None, listed: bool
+    ) -> Charge:
         """A count that a correction left without adding to it again is brought to what its total costs."""
-        again = {s.tier_key for s in charge.segments}
-        extra = []
-        for s in {s["tier_key"]: s for s in kept if s["tier_key"] not in again}.values():
-            rise = self._counts.add(s["tier_key"], 0, self._book)
-            if rise:
-                start, end = datetime.fromisoformat(s["start"]), datetime.fromisoformat(s["end"])
-                count = self._counts.count(s["tier_key"])
-                extra.append(Segment(start, end, s["resource"], 0, s["rule"], s["price_micro"], s["per"], rise,
-                                     tier_key=s["tier_key"], count_before=count))  # fmt: skip
-        if not extra:
+        again = {key for s in charge.segments for key in (s.tier_key, s.listed.tier_key if s.listed else "")}
+        extra = [found for s in _each_count(kept, again) if (found := self._brought(s)) is not None]
+        if not extra or start is None:
             return charge
+        segments = (*charge.segments, *extra)
         amount = charge.amount_micro + sum(s.amount_micro for s in extra)
-        return structs.replace(charge, amount_micro=amount, segments=(*charge.segments, *extra))
+        at_list = max(amount, list_total(self._book, where, start, segments)) if listed else amount
+        return structs.replace(charge, amount_micro=amount, segments=segments, list_micro=at_list)
+
+    def _brought(self, of: _Counted) -> Segment | None:
+        """A segment of nothing that says by how much the month's price changed; None where it did not."""
+        rise = self._counts.add(of.key, 0, self._book)
+        if not rise:
+            return None
+        s, count = of.segment, self._counts.count(of.key)
+        start, end = datetime.fromisoformat(s["start"]), datetime.fromisoformat(s["end"])
+        plain = (start, end, s["resource"], 0, s["rule"], s["price_micro"], s["per"])
+        at_list = None
+        if listed := s.get("list"):
+            more = (rise, of.key, count) if of.listed else (0,)
+            at_list = Listed(listed["rule"], listed["price_micro"], listed["per"], *more)
+        if of.listed:
+            return Segment(*plain, 0, listed=at_list)
+        return Segment(*plain, rise, tier_key=of.key, count_before=count, listed=at_list)
 
     def preload(self, project_ids: Collection[str]) -> None:
         """The counts of projects as they stand, held until this transaction ends."""
@@ -245,6 +271,26 @@ class _Counts:
         if rows:
             self._conn.execute(_SET_COUNT, rows)
         insert_rows(self._conn, TIER_COUNTS, ("project_id", "tier_key", "quantity", "amount_micro"), new)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A segment that moved a count of a tiered price: its own, or that of the list price."""
+
+    key: str
+    segment: Mapping[str, Any]
+    listed: bool
+
+
+def _each_count(kept: Sequence[Mapping[str, Any]], again: Collection[str]) -> list[_Counted]:
+    """Each count that these segments moved and that none moves `again`, once."""
+    found: dict[str, _Counted] = {}
+    for s in kept:
+        for of, listed in ((s, False), (s.get("list", {}), True)):
+            key = of.get("tier_key")
+            if key and key not in again:
+                found[key] = _Counted(key, s, listed)
+    return list(found.values())
 
 
 _SET_COUNT = (

@@ -159,6 +159,7 @@ def _misrated(conn: Connection) -> list[str]:
         (func.json_array_length(CHARGES.c.segments) == 1)
         & CHARGES.c.segments[0]["discount"].as_string().is_(None)
         & CHARGES.c.segments[0]["tier_key"].as_string().is_(None)
+        & CHARGES.c.segments[0]["list", "rule"].as_string().is_(None)
         & (whole("per") == 3600)
     )
     query = select(CHARGES.c.id, CHARGES.c.gross_micro).where(plain)
@@ -179,9 +180,10 @@ def _tiers_off(conn: Connection) -> list[str]:
     sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for project_id, segments in conn.execute(query):
         for s in segments:
-            if s.get("tier_key"):
-                sums[project_id, s["tier_key"]][0] += s["quantity"]
-                sums[project_id, s["tier_key"]][1] += s["amount_micro"]
+            for of in (s, s.get("list", {})):
+                if of.get("tier_key"):
+                    sums[project_id, of["tier_key"]][0] += s["quantity"]
+                    sums[project_id, of["tier_key"]][1] += of["amount_micro"]
     return [
         f"{project}/{key}: count {kept[project, key]}, charges {tuple(sums[project, key])}"
         for project, key in kept

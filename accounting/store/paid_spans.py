@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, or_, select
 
+from accounting.agreement import Agreement
 from accounting.ledger import resource_of
 from accounting.store.orders import Order, agreement_for, canceled, order_of
 from accounting.store.prices import add_discount, charged_until, discounts, end_discount
@@ -31,12 +32,15 @@ def free_of_charge(conn: Connection, order: Order, since: datetime, now: datetim
     """
     if not pays_for_runs(order):
         return
-    for site_id in _sites(conn, order, since):
+    agreement = agreement_for(conn, order, since)
+    paid_with = order.id if order.price_micro and agreement is not None else None
+    for site_id in _sites(order, agreement):
         begins = max(since, charged_until(conn, project_id=order.project_id, site_id=site_id) or since)
         if order.ends_at is not None and order.ends_at <= begins:
             continue
         paid_for = Discount(0, order.project_id, 0, 1, begins, order.ends_at, site_id=site_id,
-                            resource=resource_of(order.commodity), reason=_reason(order))  # fmt: skip
+                            resource=resource_of(order.commodity), reason=_reason(order),
+                            order_id=paid_with)  # fmt: skip
         for start, end in _not_yet_paid(conn, paid_for):
             add_discount(conn, replace(paid_for, valid_from=start, valid_to=end), now=now)
 
@@ -46,17 +50,18 @@ def pays_for_runs(order: Order) -> bool:
     return bool(order.price_micro) or order.kind == "trial"
 
 
-def _sites(conn: Connection, order: Order, at: datetime) -> Sequence[str | None]:
+def _sites(order: Order, agreement: Agreement | None) -> Sequence[str | None]:
     """Where an order pays; None: everywhere, as where no agreement is in force (orders.py, `assert_for_a_centre`)."""
     if order.site_id is not None:
         return (order.site_id,)
-    agreement = agreement_for(conn, order, at)
     return (None,) if agreement is None else agreement.site_ids
 
 
 def _not_yet_paid(conn: Connection, wanted: Discount) -> list[tuple[datetime, datetime | None]]:
-    """The spans of an order in which no earlier order of the project has made core-hours cost nothing more."""
-    paid = [d for d in discounts(conn) if d.scope == wanted.scope and d.numerator == 0]
+    """The spans of an order in which no earlier order of the project has made core-hours cost nothing more; what a
+    trial has, which nobody paid, is paid with a priced order."""
+    paid = [d for d in discounts(conn) if d.place == wanted.place and d.numerator == 0
+            and (d.order_id is not None or wanted.order_id is None)]  # fmt: skip
     spans: list[tuple[datetime, datetime | None]] = []
     start = wanted.valid_from
     for other in sorted(paid, key=lambda d: d.valid_from):

@@ -11,9 +11,9 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Connection, bindparam, select, update
 
 from accounting.agreement import Agreement
+from accounting.charge import Charge, segment_json
 from accounting.errors import AccountingError
 from accounting.ledger import CORE_SECONDS, Division, Entry, parts_of, usage_postings
-from accounting.price import Charge, segment_json
 from accounting.store.accruals import take_back
 from accounting.store.journal import book
 from accounting.store.readings import Assigned

@@ -210,7 +210,7 @@ def discounts(conn: Connection) -> list[Discount]:
     """Every contract's ratio, also those that have ended."""
     return [
         Discount(r.id, r.project_id, r.numerator, r.denominator, r.valid_from, _first(r.valid_to, r.ends_at), r.site_id,
-                 r.grade, r.resource, r.reason)
+                 r.grade, r.resource, r.reason, r.order_id)
         for r in conn.execute(_DISCOUNTS)
     ]  # fmt: skip
 

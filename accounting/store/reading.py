@@ -112,6 +112,7 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
         .where(REVERSALS.c.charge_id == charge_id)
     )  # fmt: skip
     why = _reasons(conn, charge.segments)
+    priced = sum(s["amount_micro"] for s in charge.segments)
 
     def money(micro: int) -> str:
         return f"{format_micro(micro)} {charge.currency}"
@@ -126,9 +127,14 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
             else []
         ),
         *(_arithmetic(s, charge.currency, why.get(s.get("discount"), "")) for s in charge.segments),
-        f"together {money(charge.gross_micro)}",
+        f"together {money(priced)}",
     ]
-    if charge.amount_micro != charge.gross_micro:
+    if charge.gross_micro != priced:
+        steps.append(
+            f"{money(charge.gross_micro - priced)} was given off the list price, and the operator bears it: "
+            f"the centre's share is of {money(charge.gross_micro)}"
+        )
+    if charge.amount_micro != priced:
         steps.append(
             f"{charge.reason}: the project owes {money(charge.amount_micro)}, the operator bears "
             f"{money(charge.borne_micro)}, the centre is not paid "
@@ -176,13 +182,19 @@ def _arithmetic(s: Mapping[str, Any], currency: str, reason: str) -> str:
         price += f" × {s['numerator']}/{s['denominator']} ({reason or 'discount'})"
     if s["resource"] == "minimum":
         return f"{price}: the least a run costs, {amount} more"
+    at_list = ""
+    if listed := s.get("list"):
+        per = f"per {unit.removesuffix('-seconds')}-hour" if listed["per"] == 3600 else f"for {listed['per']} {unit}"
+        of_rule = f"rule {listed['rule']}: {format_micro(listed['price_micro'])} {currency} {per}"
+        tiers = " and its tiers" if listed.get("tier_key") else ""
+        at_list = f"; at the list price ({of_rule}{tiers}) {format_micro(listed['amount_micro'])} {currency}"
     where = f"{_clock(s['start'])} to {_clock(s['end'])}"
     if s.get("tier_key"):
         return (
             f"{where}: {s['quantity']} {unit} on top of {s['count_before']} in the month, "
-            f"{price} and its tiers: the month rises by {amount}"
+            f"{price} and its tiers: the month rises by {amount}{at_list}"
         )
-    return f"{where}: {s['quantity']} {unit} × {price} = {amount}"
+    return f"{where}: {s['quantity']} {unit} × {price} = {amount}{at_list}"
 
 
 def _clock(stamp: str) -> str:

@@ -113,7 +113,7 @@ class PriceRuleRow(Base):
 
 
 class DiscountRow(Base):
-    """A contract's ratio on the prices of a project."""
+    """A contract's ratio on the prices of a project; `order_id`: of the priced order that has paid instead."""
 
     __tablename__ = "discount"
     __table_args__ = (Index("ix_discount_project", "project_id"),)
@@ -129,6 +129,7 @@ class DiscountRow(Base):
     valid_from: Mapped[datetime] = mapped_column(UtcTime)
     valid_to: Mapped[datetime | None] = mapped_column(UtcTime)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
+    order_id: Mapped[str | None] = mapped_column(String(32))
 
 
 class ProjectTermsRow(Base):

@@ -868,13 +868,52 @@ def check_charge(charge, record, terms, project, seq, tell, note):
                 tell("a minimum is charged for a run of which a part is paid otherwise")
             check_minimum(segments, total, where, read, terms, tell)
         else:
-            check_segments(resource, segments, where, read, terms, tell, note)
-    if total != gross:
-        tell(f"the segments sum to {total}, the charge says {gross}")
-    check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell, note)
+            check_segments(resource, segments, where, read, terms, charge["agreement"] is not None, tell, note)
+    before = total + given_off(charge, total, where, read, terms, agreed, tell, note)
+    if before != gross:
+        tell(f"the segments come to {before} before what the operator gave off, the charge says {gross}")
+    check_borne(charge, total, gross, amount, bearing, centre, tax, read, policy, tell, note)
     if terms["bought"] or charge["payers"] is not None or charge["user_class"]:
         check_payers(charge, amount, bought_on(terms, project, read["end"], seq), tell)
     check_shares(charge, amount + bearing, centre, tax, agreed, tell)
+
+
+def given_off(charge, total, where, read, terms, agreed, tell, note):
+    """What the operator bears of what it gave off the list price: all of it, unless both signed something else."""
+    if charge["agreement"] is None:
+        return 0
+    timed = [s for s in charge["segments"] if s["resource"] != "minimum"]
+    at_list = sum(int(s.get("list", s)["amount_micro"]) for s in timed)
+    paid = [s for s in timed if str(s.get("numerator", 1)) == "0" and "list" not in s]
+    for s in paid:
+        check_paid(s, charge, terms, tell, note)
+    if timed and read["start"] and not paid:
+        if terms["incomplete"]:
+            note("charges whose list price was not derived again: a tariff's signatures are not in the bundle")
+        least = list_rule(applying("minimum", where, terms), micros(read["start"]))
+        at_list = max(at_list, int(terms["rules"][least.ref]["price_micro"]) if least else 0)
+    off = max(0, at_list - total)
+    if off:
+        note("charges below the list price: the centre's share is of the price before it, as far as was agreed")
+    if off and agreed is not None:
+        borne = agreed.get("discounts_borne", {"centre": 0, "operator": 1})
+        off -= off * int(borne["centre"]) // (int(borne["centre"]) + int(borne["operator"]))
+    return off
+
+
+def check_paid(s, charge, terms, tell, note):
+    """What costs nothing and has no list price was paid with an order, of whose price its centre has a share."""
+    given = terms["discounts"].get(str(s.get("discount")))
+    if given is None:
+        return
+    if given.get("order") is None:
+        tell(f"discount {s['discount']} was paid with no order, and the centre has no share of the list price")
+        return
+    prices = [o for o in terms["orders"].values() if o["order_id"] == given["order"] and int(o["price_micro"]) > 0]
+    centres = [terms["agreements"].get(ref, {}).get("centre_id") for ref in (charge["agreement"],
+               *(o["agreement"] for o in prices))]  # fmt: skip
+    if not centres[0] or centres[0] not in centres[1:]:
+        tell(f"order {given['order']} paid for a run at a centre that has no share of its price")
 
 
 # ---------------------------------------------------------------- what is billed of a run (docs/metering-rules.md)
@@ -950,6 +989,8 @@ def check_segment(s, charge, terms, project, tell, note):
             tell(f"discount {s['discount']} is {given['numerator']}/{given['denominator']}, the segment {up}/{down}")
     elif (up, down) != (1, 1):
         tell("a price is cut without a contract's discount")
+    if "list" in s:
+        check_listed(s["list"], quantity, s["resource"], charge["currency"], terms, tell, note)
     rule = terms["rules"].get(s["rule"])
     if rule is None:
         note("segments whose price rule is not in the bundle: the price itself was not compared")
@@ -959,30 +1000,48 @@ def check_segment(s, charge, terms, project, tell, note):
         tell(f"rule {s['rule']} has {said}, the segment {price} for {per} {s['resource']}")
 
 
-def check_segments(resource, segments, where, read, terms, tell, note):
+def check_listed(listed, quantity, resource, currency, terms, tell, note):
+    """The list price of a segment that is charged otherwise, by the rule that it names."""
+    price, per, amount = (int(listed[name]) for name in ("price_micro", "per", "amount_micro"))
+    if not listed.get("tier_key") and amount != rate(quantity, price, per):
+        tell(f"{quantity} at the list price of {price} for {per} are {rate(quantity, price, per)}, not {amount}")
+    rule = terms["rules"].get(listed["rule"])
+    if rule is None:
+        note("segments whose price rule is not in the bundle: the price itself was not compared")
+        return
+    said = (rule["price_micro"], rule["per"], rule["resource"], rule["currency"])
+    if said != (listed["price_micro"], listed["per"], resource, currency):
+        tell(f"rule {listed['rule']} has {said}, the list price is {price} for {per} {resource}")
+
+
+def check_segments(resource, segments, where, read, terms, agreed, tell, note):
     """Derive again how the run is split: which rule holds at each moment, and how much falls to each part."""
     start, end = micros(read["start"]), micros(read["end"])
     s = segments[0]
     if len(segments) == 1 and s["rule"] == plain(resource, where, start, end, terms) and not s.get("discount") and (
-        (s["start"], s["end"], s.get("tier_key")) == (read["start"], read["end"], None)
+        (s["start"], s["end"], s.get("tier_key"), s.get("list")) == (read["start"], read["end"], None, None)
     ):  # fmt: skip
         return
     said, edges = [], []
     for s in segments:
-        if s.get("tier_key") and s["quantity"] == "0":
+        listed = s.get("list", {})
+        if (s.get("tier_key") or listed.get("tier_key")) and s["quantity"] == "0":
             continue  # brings a month's total to its price after a correction
         begin, off = micros(s["start"]), str(s.get("discount") or "")
-        said.append((begin, s["rule"], off, int(s["quantity"]), s.get("tier_key", "")))
+        at_list = (listed.get("rule", ""), listed.get("tier_key", ""))
+        said.append((begin, s["rule"], off, int(s["quantity"]), s.get("tier_key", ""), *at_list))
         edges.append((begin, micros(s["end"])))
     follow = [a for a, _ in edges[1:]] == [b for _, b in edges[:-1]] and all(a < b for a, b in edges)
     if edges and not (follow and (edges[0][0], edges[-1][1]) == (start, end)):
         tell(f"the segments of {resource} do not cover the run from {read['start']} to {read['end']} without a gap")
         return
     try:
-        expected = derived(resource, sum(q for _, _, _, q, _ in said), start, end, where, terms)
+        expected = derived(resource, sum(part[3] for part in said), start, end, where, terms)
     except Unknown as exc:
         note(str(exc))
         return
+    if not agreed:  # no centre has a share: nothing is beside what is charged
+        expected = [(*part[:5], "", "") for part in expected]
     if said and said != expected:
         tell(f"{resource} is priced in parts {told(said)}, by the prices that held it is {told(expected)}")
 
@@ -997,7 +1056,10 @@ def plain(resource, where, start, end, terms):
 
 
 def told(parts):
-    return ", ".join(f"{q} from {at} by rule {r}" + (f" less {d}" if d else "") for at, r, d, q, _ in parts)
+    return ", ".join(
+        f"{q} from {at} by rule {r}" + (f" less {d}" if d else "") + (f", by the list {rule}" if rule else "")
+        for at, r, d, q, _, rule, _ in parts
+    )
 
 
 class Unknown(Exception):
@@ -1005,7 +1067,7 @@ class Unknown(Exception):
 
 
 def derived(resource, quantity, start, end, where, terms):
-    """[(from, rule, discount, quantity, tier key)] as the published rules split a run."""
+    """[(from, rule, discount, quantity, tier key, list rule, its tier key)] as the published rules split a run."""
     rules = applying(resource, where, terms)
     if terms["incomplete"]:
         raise Unknown("segments whose price was not derived again: a tariff's signatures are not in the bundle")
@@ -1024,11 +1086,21 @@ def derived(resource, quantity, start, end, where, terms):
         cut_by = [(ref, d) for ref, d in discounts if in_force(d, moment)]
         off = max(cut_by, key=narrowest)[0] if cut_by else ""
         key = f"{rule.ref}:{off}:{month_start(moment, rule.zone)}" if rule.tiered else ""
-        if not spans or spans[-1][1:] != (rule.ref, off, key):
-            spans.append((moment, rule.ref, off, key))
+        at_list = ("", "")
+        listed = list_rule(rules, moment) or rule
+        if (off or listed is not rule) and not (off and terms["discounts"][off].get("order")):
+            at_list = (listed.ref, f"{listed.ref}:list:{month_start(moment, listed.zone)}" if listed.tiered else "")
+        if not spans or spans[-1][1:] != (rule.ref, off, key, *at_list):
+            spans.append((moment, rule.ref, off, key, *at_list))
     ends = [at for at, *_ in spans[1:]] + [end]
     shares = apportion(quantity, [b - a for (a, *_), b in zip(spans, ends)])  # noqa: B905 - Python 3.8
-    return [(at, ref, off, q, key) for (at, ref, off, key), q in zip(spans, shares)]  # noqa: B905
+    return [(at, ref, off, q, *keys) for (at, ref, off, *keys), q in zip(spans, shares)]  # noqa: B905
+
+
+def list_rule(rules, moment):
+    """The list price of a moment: what both signed, else the operator's price for everybody."""
+    signed = first_of([r for r in rules if r.signed], moment)
+    return signed or first_of([r for r in rules if r.scope[6] is None], moment)
 
 
 def first_of(rules, moment):
@@ -1038,9 +1110,9 @@ def first_of(rules, moment):
 
 
 def narrowest(discount):
-    """What is paid otherwise (a ratio of nothing) goes before all others."""
+    """What an order paid goes first, then what is free (a ratio of nothing), then what names more."""
     named = [discount[1][name] is not None for name in ("project_id", "site_id", "grade", "resource")]
-    return int(discount[1]["numerator"]) == 0, named, int(discount[0])
+    return int(discount[1]["numerator"]) == 0, discount[1].get("order") is not None, named, int(discount[0])
 
 
 def fits(discount, resource, where):
@@ -1073,6 +1145,7 @@ class Price:
         self.scope, self.begin, self.end = tuple(rule[name] for name in SCOPE), begin, end
         self.specific = tuple(rule[name] is not None for name in SPECIFIC)
         self.window, self.tier_from, self.tiered = rule["window"], int(rule["tier_from"]), tiered
+        self.signed = rule["tariff_sha256"] is not None
 
     def valid(self, start, end):
         return self.begin <= start and (self.end is None or end <= self.end)
@@ -1167,7 +1240,7 @@ def month_price(key, quantity, terms):
     """What a month's total costs: each tier's part at its own price, rounded half up once."""
     ref, off, _ = key.split(":", 2)
     first, given = terms["rules"][ref], terms["discounts"].get(off)
-    up, down = (int(given["numerator"]), int(given["denominator"])) if off else (1, 1)
+    up, down = (int(given["numerator"]), int(given["denominator"])) if off not in ("", "list") else (1, 1)
     total, tiers = 0, tiers_of(first, terms["rules"])
     for tier, bound in zip(tiers, [int(t["tier_from"]) for t in tiers[1:]] + [None]):  # noqa: B905 - Python 3.8
         part = (quantity if bound is None else min(quantity, bound)) - int(tier["tier_from"])
@@ -1187,13 +1260,16 @@ def tiers_of(first, rules):
 # ---------------------------------------------------------------- who bears it, and the centre's share
 
 
-def check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell, note):
+def check_borne(charge, total, gross, amount, bearing, centre, tax, read, policy, tell, note):
     """What of the price is owed, and what the operator or the centre bears, by the state in which the run ended."""
     bears = policy["liability"].get(read["state"])
-    if bears is None and (amount, bearing) == (gross, 0):
+    if bears is None and (amount, bearing) == (total, gross - total):
         return
     bears = bears or {"payer": 1, "centre": 0, "operator": 0}
-    owed, _, borne = apportion(gross, [int(bears[name]) for name in ("payer", "centre", "operator")])
+    weights = [int(bears[name]) for name in ("payer", "centre", "operator")]
+    before, _, borne = apportion(gross, weights)
+    owed = apportion(total, weights)[0]
+    borne += before - owed  # what the operator gave off of the payer's part
     if charge["reason"] == "late_increase":
         note("charges that came too late to rise: the operator bears what they would have added")
         if amount + bearing != owed + borne or amount > owed:
@@ -1202,7 +1278,7 @@ def check_borne(charge, gross, amount, bearing, centre, tax, read, policy, tell,
         tell(
             f"of {gross} the project owes {owed} and the operator bears {borne}; the charge says {amount} and {bearing}"
         )
-    elif (owed, borne) != (gross, 0):
+    elif (owed, borne) != (total, gross - total):
         note("charges of which the operator or the centre bears a part, by the agreement")
 
 
@@ -1326,8 +1402,8 @@ def check_entry(line, terms, about, tell, note):
         reading = (record["run"], record["meter"], record["revision"])
         made.append((leaf["key"], values, key, reading, more, unread, said, owed))
         by_count = terms["tiered"] and [
-                    (s["tier_key"], int(s["count_before"]), int(s["quantity"]), int(s["amount_micro"]))
-                    for s in charge["segments"] if s.get("tier_key")]  # fmt: skip
+                    (of["tier_key"], int(of["count_before"]), int(s["quantity"]), int(of["amount_micro"]))
+                    for s in charge["segments"] for of in (s, s.get("list", {})) if of.get("tier_key")]  # fmt: skip
         if by_count:
             counted = (leaf["key"], project, by_count, [r["entry"] for r in charge["replaces"]])
     off = {}
@@ -2184,6 +2260,7 @@ def check_order(leaf, terms, about, tell, note):
         centre = shares(price - tax, agreed["shares"]).get(agreed["centre_id"], 0)
         check_month(said, agreed, tell)
         check_back(said, agreed, terms, tell, note)
+        check_floor(said, agreed, terms, tell)
         expected[f"centre:{agreed['centre_id']}:payable"] = -centre
     expected.update({"operator:tax": -tax, "operator:revenue": centre + tax - price})
     posted = {}
@@ -2194,6 +2271,27 @@ def check_order(leaf, terms, about, tell, note):
     if {k: v for k, v in posted.items() if v} != {k: v for k, v in expected.items() if v}:
         tell(f"booked is {posted}, by the order and its agreement it is {expected}")
     note("this entry is of an order: its price was divided again by its agreement, no raw records are under it")
+
+
+RESOURCES = {"core-seconds": "core_seconds", "gpu-seconds": "gpu_seconds"}
+
+
+def check_floor(said, agreed, terms, tell):
+    """Nothing is sold below the lowest price that the centre had signed for it, unless it bears discounts."""
+    price, amount = int(said["price_micro"]), int(said["quantity"])
+    if price <= 0 or not int(agreed.get("discounts_borne", {"operator": 1})["operator"]):
+        return
+    if said.get("month"):
+        price, amount = int(said["month"]["price_micro"]), int(said["month"]["quantity"])
+    resource, begin = RESOURCES.get(said["commodity"], "unit:" + said["commodity"]), micros(said["service_start"])
+    rules = [terms["rules"][r.ref] for r in terms["prices"] if r.signed and r.begin <= begin]
+    least = [
+        rate(amount, int(r["price_micro"]), int(r["per"])) for r in rules
+        if (r["resource"], r["currency"]) == (resource, said["currency"])
+        and r["site_id"] in (None, *agreed["site_ids"]) and r["project_id"] in (None, said["project_id"])
+    ]  # fmt: skip
+    if least and price < min(least):
+        tell(f"order {said['order_id']} was sold for {price}, by what its centre signed it costs at least {min(least)}")
 
 
 def check_month(said, agreed, tell):

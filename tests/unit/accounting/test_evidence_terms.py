@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta, timezone
 from types import ModuleType
@@ -18,7 +18,10 @@ from accounting.evidence.bundle import bundle
 from accounting.meter import Bears, MeteringPolicy
 from accounting.parties import Signature
 from accounting.store import contracts
-from accounting.tariff import PriceRule, Tariff
+from accounting.store.allocations import place_order, renew_due
+from accounting.store.orders import Order
+from accounting.store.prices import _book
+from accounting.tariff import Discount, PriceRule, Tariff
 from gateway.billing.signing import verify
 from gateway.db import Database
 from tests.unit.accounting.evidence_case import LOG, MICRO, SEAL, T0, append_all, book, checkpoint
@@ -95,3 +98,89 @@ def test_a_signature_of_another_key_is_found(lines: list[str], verifier: ModuleT
     value = json.loads(lines[first])
     value["key"] = value["key"][:5] + ("A" if value["key"][5] != "A" else "B") + value["key"][6:]
     assert check(verifier, [*lines[:first], json.dumps(value), *lines[first + 1 :]])
+
+
+# ---------------------------------------------------------------- what the operator gives off
+
+
+def given_off(db_url: str) -> list[str]:
+    """A signed tariff by volume and hour; a discount on a grade, an own price of the project, a trial of two hours."""
+    found = Database(db_url)
+    half = Discount(0, "p1", 1, 2, T0 + timedelta(hours=1), T0 + timedelta(hours=6, minutes=5), grade="super")
+    own = PriceRule(
+        0, "CNY", 90_000, T0 + timedelta(hours=2), T0 + timedelta(hours=8), grade="economy", project_id="p1"
+    )
+    least = PriceRule(0, "CNY", 400_000, T1, resource="minimum")
+    volume = PriceRule(0, "CNY", 720_000, T1, grade="super", tier_from=100_000)
+    trial = Order("o1", "p1", "uni", "trial", "core-seconds", 10**9, "CNY", T0 + timedelta(hours=9),
+                  T0 + timedelta(hours=11), agreement_id="a1")  # fmt: skip
+    first = tariff(1, 360_001)
+    with found.write() as conn:
+        sign_agreement(conn, AGREED)
+        document = replace(first, rules=(*first.rules, volume, least))
+        contracts.save_tariff(conn, document, now=T1)
+        for party, key in PARTY_KEYS.items():
+            contracts.sign(conn, document.sha256, Signature(party, party, key.sign(document.payload), T1), verify)
+        books.add_tariff(conn, own, now=T1)
+        books.add_discount(conn, half, now=T1)
+        books.open_project_accounts(conn, "p1", currency="CNY")
+        books.grant_credit(conn, project_id="p1", commodity="CNY", amount=10**6 * MICRO, idem_key="g", now=T0)
+        place_order(conn, trial, now=T1)
+        assert renew_due(conn, now=trial.starts_at) == 1
+        book(conn, range(70))
+        book(conn, [5, 15, 20, 33], ElapsedRaw="77", AllocCPUS="63")
+        book(conn, [45], Partition="cpu")  # from a count by volume to a flat price
+        book(conn, [71], State="NODE_FAIL", Start=str(int(T0.timestamp()) + 3600 * 3))
+        assert books.check_books(conn) == []
+        append_all(conn)
+        checkpoint(conn)
+        lines = list(bundle(conn, MONTH_OF_P1, log_key=LOG, seal=SEAL))
+    found.dispose()
+    return lines
+
+
+def test_what_the_operator_gave_off_alone_is_borne_by_it_and_computed_again(db_url: str, verifier: ModuleType) -> None:
+    lines = given_off(db_url)
+    findings, notes, _ = verifier.main_of(iter(lines), verifier.Options(LOG.vkey, [], None, 1))
+    assert findings == []
+    assert not [text for text in notes if "not in the bundle" in text or "not derived" in text]
+    charges = [c["charge"] for line in lines if '"charges":[{' in line for c in json.loads(line)["charges"]]
+    lists = [s["list"] for c in charges for s in c["segments"] if "list" in s]
+    assert len(lists) >= 40 and len([at for at in lists if "tier_key" in at]) > 5
+    assert [c for c in charges if c["amount"] == "0" and int(c["centre"]) > 0]  # the trial
+
+
+@pytest.fixture
+def no_known_prices() -> Iterator[None]:
+    """What is kept of prices between calls is made by the code as it is, before and after."""
+    _book.cache_clear()
+    yield
+    _book.cache_clear()
+
+
+def lets_the_centre_bear_all(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("accounting.agreement.Agreement.borne_of_discount", lambda self, given: 0)
+
+
+def says_that_the_trial_was_paid(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("accounting.store.paid_spans.Discount", lambda *a, **k: Discount(*a, **k | {"order_id": "o1"}))
+
+
+def knows_no_list_but_what_it_charges(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("accounting.price.list_rule_at", lambda rules, at: None)
+
+
+@pytest.mark.usefixtures("no_known_prices")
+@pytest.mark.parametrize(
+    ("lie", "what"),
+    [(lets_the_centre_bear_all, "before what the operator gave off"),
+     (says_that_the_trial_was_paid, "order o1 paid for a run"),
+     (knows_no_list_but_what_it_charges, "by the list 2")],
+)  # fmt: skip
+def test_an_operator_that_lets_the_centre_bear_what_it_gave_off_is_found(
+    db_url: str, verifier: ModuleType, monkeypatch: pytest.MonkeyPatch, lie: Callable[[pytest.MonkeyPatch], None],
+    what: str,
+) -> None:  # fmt: skip
+    lie(monkeypatch)
+    findings, _, _ = verifier.main_of(iter(given_off(db_url)), verifier.Options(LOG.vkey, [], None, 1))
+    assert any(what in text for text in findings)

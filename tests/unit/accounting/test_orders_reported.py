@@ -135,12 +135,14 @@ def test_an_order_that_is_changed_or_left_out_in_a_projects_bill_is_found(both: 
         assert any("the bill" in text for text in findings), wrong
 
 
-def test_a_bundle_of_another_month_or_centre_has_no_order(db: Database) -> None:
+def test_a_bundle_of_another_month_or_centre_bills_no_order(db: Database) -> None:
     runs(db)
     place(db, now=NOVEMBER.end)
     logged(db)
     lines = evidence(db, project_id="p1")
-    assert not any('"t":"order"' in line or '"order-price' in line for line in lines)
+    assert not any('"t":"entry"' in line and '"order-price' in line for line in lines)
+    [bill] = [json.loads(line) for line in lines if line.startswith('{"t":"bill"')]
+    assert bill["orders"] == []
 
 
 # ---------------------------------------------------------------- check_books

@@ -21,9 +21,10 @@ from accounting.agreement import (
     agreement_of,
 )
 from accounting.meter import MeteringPolicy, meter
-from accounting.price import CHARGE_MICRO_MAX, NoPrice, PriceBook, TierCounts, price
+from accounting.price import CHARGE_MICRO_MAX, NoPrice, PriceBook, price
 from accounting.tariff import PriceRule, Tariff
 from accounting.terms import agreement_problems, rule_problems, tariff_problems
+from accounting.tier_counts import TierCounts
 from tests.unit.accounting.makers import HERE, LONG_AGO, agreement, rule, run
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - that is the point
