@@ -4,8 +4,8 @@ How far a comparison has come that is kept in several transactions."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "match2"
-down_revision = "0020"
+revision = "0023"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
