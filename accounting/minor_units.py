@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from babel.numbers import get_currency_precision
-
 _MICRO_DIGITS = 6
-# Decimals by ISO 4217, where they are not 2 (table A.1, "minor unit").
-_ISO_4217 = {
+# Decimals by ISO 4217 (table A.1, "minor unit") where they are not 2: banks pay in these. What people write (CLDR) has
+# fewer places in some currencies, and changes with each edition; a bill may not.
+DECIMALS = {
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3), **dict.fromkeys(("CLF", "UYW"), 4),
     **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV",
                      "XAF", "XOF", "XPF"), 0),
@@ -17,19 +16,13 @@ _ISO_4217 = {
 
 
 def digits_of(currency: str) -> int:
-    """How many decimals a currency is paid in (CLDR): 2 for CNY, 0 for JPY, 3 for KWD; 2 where it is not known."""
-    return int(get_currency_precision(currency))
+    """How many decimals a currency is paid in: 2 for CNY, 0 for JPY, 3 for KWD; 2 where it is not known."""
+    return DECIMALS.get(currency, 2)
 
 
 def micro_per_minor(currency: str) -> int:
-    """Micro-units in one minor unit: 10,000 in a fen."""
+    """Micro-units in one minor unit, the smallest coin: 10,000 in a fen."""
     return int(10 ** (_MICRO_DIGITS - digits_of(currency)))
-
-
-def coin_of(currency: str) -> int:
-    """Micro-units in the smallest coin that ISO 4217 gives a currency: 10,000 of CNY. Banks pay in these; what people
-    write (`micro_per_minor`) has fewer places in some: 0 of LBP."""
-    return int(10 ** (_MICRO_DIGITS - _ISO_4217.get(currency, 2)))
 
 
 def divide(numerator: int, denominator: int) -> int:

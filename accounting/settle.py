@@ -17,7 +17,7 @@ from accounting.agreement import Agreement, Payout, Shares
 from accounting.evidence.canonical import canonical
 from accounting.evidence.documents import stamp
 from accounting.ledger import CASH, REVENUE, Posting, payable
-from accounting.minor_units import coin_of, divide
+from accounting.minor_units import divide, micro_per_minor
 
 FX_CLEARING = "operator:fx-clearing"
 FX_RESULT = "operator:fx-gain-loss"
@@ -57,7 +57,7 @@ class Rate:
 
     def coins(self, micro: int) -> int:
         """Micro-units of whole coins of `quote` that micro-units of `base` are enough for, cut towards zero, once."""
-        return _whole(micro * self.num, self.den * coin_of(self.quote)) * coin_of(self.quote)
+        return _whole(micro * self.num, self.den * micro_per_minor(self.quote)) * micro_per_minor(self.quote)
 
     def worth(self, micro: int) -> int:
         """Micro-units of `base` that micro-units of `quote` are worth, rounded half away from zero."""
@@ -110,7 +110,7 @@ def payment(net: int, carried_before: int, currency: str, rate: Rate | None) -> 
     """Divide what is due into coins and the rest; over many statements nothing is lost: worth and rest sum to it."""
     due = net + carried_before
     if rate is None:
-        pay = worth = _whole(due, coin_of(currency)) * coin_of(currency)
+        pay = worth = _whole(due, micro_per_minor(currency)) * micro_per_minor(currency)
     else:
         pay = rate.coins(due)
         worth = rate.worth(pay)

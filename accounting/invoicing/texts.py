@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from babel import Locale
 from babel.dates import format_date
-from babel.numbers import format_currency, format_decimal
+from babel.numbers import format_decimal, parse_pattern
 
 from accounting.invoicing.invoice import CORRECTIONS, Document, DocumentKind, Line, LineKind, Ordered
 from accounting.invoicing.tax import rate_text
 from accounting.ledger import PEOPLE_COUNT
-from accounting.minor_units import decimal_of
+from accounting.minor_units import decimal_of, digits_of
 
 LANGUAGES = ("en", "zh")
 _LOCALES = {"en": "en_GB", "zh": "zh_Hans_CN"}
@@ -127,7 +128,9 @@ def quantity(ordered: Ordered, lang: str) -> str:
 
 def money(minor: int, currency: str, lang: str) -> str:
     """With the currency's sign, as the language writes it."""
-    return format_currency(decimal_of(minor, currency), currency, locale=_LOCALES[lang])
+    pattern = parse_pattern(Locale.parse(_LOCALES[lang]).currency_formats["standard"].pattern)
+    pattern.frac_prec = (digits_of(currency), digits_of(currency))
+    return str(pattern.apply(decimal_of(minor, currency), _LOCALES[lang], currency=currency, currency_digits=False))
 
 
 def number(value: int | str, lang: str) -> str:

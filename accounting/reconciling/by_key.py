@@ -54,8 +54,10 @@ class Passed(Struct, gc=False):
 def by_key(conn: Connection, scope: Scope, tolerance: Tolerance) -> Passed:
     """Each run with the line that has its key, the first of several."""
 
+    query = _query(scope, tolerance, units=_names_units(conn, scope))
+
     def walk(over: Connection, *span: Any) -> Passed:
-        return _read(over.execute(_query(scope, tolerance).where(*span)).one())
+        return _read(over.execute(query.where(*span)).one())
 
     if last_line(conn, scope.statement_id) < _MANY:
         return walk(conn)
@@ -84,10 +86,15 @@ def _halves(conn: Connection, scope: Scope) -> tuple[Any, Any]:
     return USAGE.c.id < first, USAGE.c.id >= first
 
 
-def _query(scope: Scope, tolerance: Tolerance) -> Any:
+def _names_units(conn: Connection, scope: Scope) -> bool:
+    named = select(LINES.c.line_no).where(LINES.c.statement_id == scope.statement_id, LINES.c.units.is_not(null()))
+    return conn.scalar(named.limit(1)) is not None
+
+
+def _query(scope: Scope, tolerance: Tolerance, *, units: bool) -> Any:
     # An amount that the line does not give (NULL) does not differ.
-    found = case((LINES.c.line_no.is_(None), _ALONE), (func.coalesce(_differs(scope, tolerance), false()), _DIFFERS),
-                 else_=0)  # fmt: skip
+    differs = func.coalesce(_differs(scope, tolerance, units=units), false())
+    found = case((LINES.c.line_no.is_(None), _ALONE), (differs, _DIFFERS), else_=0)
     code = found + case((scope.inside, _IN_PERIOD), else_=0)
     of_run = [LINES.c.statement_id == scope.statement_id, LINES.c.run_key == USAGE.c.run_key, LINES.c.run_key != ""]
     columns = (
@@ -98,19 +105,22 @@ def _query(scope: Scope, tolerance: Tolerance) -> Any:
     return governing(scope, columns).outerjoin(LINES, and_(*of_run))
 
 
-def _differs(scope: Scope, tolerance: Tolerance) -> Any:
+def _differs(scope: Scope, tolerance: Tolerance, *, units: bool) -> Any:
     """Names are compared as they are kept: of two that are one person's, the rows tell.
 
-    A quantity may be what was metered, or what of it was billed.
+    A quantity may be what was metered, or what of it was billed. A line that names units is compared row by row.
     """
     billed = func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds)
     quantity = and_(_apart(USAGE.c.core_seconds, tolerance), _apart(billed, tolerance))
     money = func.abs(LINES.c.amount_micro - func.coalesce(CHARGES.c[scope.basis], 0)) > tolerance.micro
     person = and_(LINES.c.username != "", USAGE.c.username != "", LINES.c.username != USAGE.c.username)
     account = and_(LINES.c.account != "", USAGE.c.account != "", LINES.c.account != USAGE.c.account)
-    counted = LINES.c.units.is_not(null())  # units are compared row by row: few centres name any
-    found = or_(quantity, money, person, counted)
-    return or_(found, account) if tolerance.accounts else found
+    found = [quantity, money, person]
+    if tolerance.accounts:
+        found.append(account)
+    if units:  # no index has them: few centres name any
+        found.append(LINES.c.units.is_not(null()))
+    return or_(*found)
 
 
 def _apart(ours: Any, tolerance: Tolerance) -> Any:

@@ -20,7 +20,7 @@ from accounting import settle, tables
 from accounting.errors import AccountingError
 from accounting.evidence.outbox import put
 from accounting.ledger import Entry, Posting
-from accounting.minor_units import coin_of
+from accounting.minor_units import micro_per_minor
 from accounting.money import format_micro
 from accounting.settle import Rate, Sums
 from accounting.store.journal import book
@@ -142,7 +142,7 @@ def pay(
         left = f"{format_micro(total - found.paid)} {found.said['pay_currency']}"
         raise AccountingError(f"{settlement_id} is {found.state}, and {left} of it is still to be paid")
     for sum_, currency in ((amount, found.said["pay_currency"]), (cost, found.currency)):
-        if sum_ % coin_of(currency):
+        if sum_ % micro_per_minor(currency):
             raise AccountingError(f"{format_micro(sum_)} {currency} is no whole coins: no bank has paid that")
     # In proportion, so that the last part carries what is left and the clearing accounts are even.
     worth, before = int(found.said["pay_worth"]), found.paid
@@ -225,7 +225,9 @@ def check_settlements(conn: Connection) -> list[str]:
         ) or items_sha256(conn, s.id) != said["items_sha256"]:  # fmt: skip
             found.append(f"{s.id}: its items come to {whole}")
         due = int(said["net"]) + int(said["carried_before"])
-        if int(said["pay"]) % coin_of(said["pay_currency"]) or due != int(said["pay_worth"]) + int(said["carried"]):
+        if int(said["pay"]) % micro_per_minor(said["pay_currency"]) or due != int(said["pay_worth"]) + int(
+            said["carried"]
+        ):
             found.append(f"{s.id}: what is paid and carried is not what is due, in whole coins")
         kept = sum(int(fee["amount"]) for fee in said["fees"]) + int(said["withheld"]["amount"]) + int(said["net"])
         if kept + int(said["operator_keeps"]) + int(said["tax"]) != int(said["earned"]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accounting.tables.base import HISTORY, Base, Id, UtcTime
@@ -68,6 +68,8 @@ class StatementLineRow(Base):
         # With what a comparison asks of each line: it reads no row of those that agree.
         Index("ix_centre_statement_line_key", "statement_id", "run_key", "line_no", "core_seconds", "amount_micro",
               "username", "account"),
+        Index("ix_centre_statement_line_units", "statement_id",
+              sqlite_where=text("units IS NOT NULL"), postgresql_where=text("units IS NOT NULL")),
         HISTORY,
     )  # fmt: skip
 

@@ -2081,12 +2081,10 @@ def money(micro):
 
 # ---------------------------------------------------------------- charges -> invoices and credit notes
 
-# Decimals of the currencies that have not two (Unicode CLDR, currencyData/fractions).
-_NONE_AT_ALL = """
-ADP AFN ALL BIF BYR CLP DJF ESP GNF IQD IRR ISK ITL JPY KMF KPW KRW LAK LBP LUF MGA MGF MMK MRO PYG RSD
-RWF SLL SOS STD SYP TMM TRL UGX UYI VND VUV XAF XOF XPF YER ZMK ZWD"""
-DECIMALS = {**dict.fromkeys(_NONE_AT_ALL.split(), 0), "CLF": 4, "UYW": 4}
-DECIMALS.update(dict.fromkeys(("BHD", "JOD", "KWD", "LYD", "OMR", "TND"), 3))
+# Decimals of the currencies that have not two (ISO 4217).
+_DECIMALS = {"BHD IQD JOD KWD LYD OMR TND": 3, "CLF UYW": 4,
+             "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF": 0}  # fmt: skip
+DECIMALS = {currency: places for names, places in _DECIMALS.items() for currency in names.split()}
 
 
 def check_documents(whole):
@@ -2418,7 +2416,12 @@ def check_tax(said, tell):
 
 def minor(said):
     """Micro-units in the smallest coin."""
-    return 10 ** (6 - DECIMALS.get(said["currency"], 2))
+    return coin_of(said["currency"])
+
+
+def coin_of(currency):
+    """Micro-units in the smallest coin of a currency."""
+    return 10 ** (6 - DECIMALS.get(currency, 2))
 
 
 def away(numerator, denominator):
@@ -2571,13 +2574,6 @@ def check_sums(said, whole, tell):
         tell(f"the statement says credits of {said['credits']}, the entries come to {whole.credits}")
     if {currency for _, _, currency in whole.settled} - {said["currency"]}:
         tell("there are entries in another currency than the statement's")
-
-
-def coin_of(currency):
-    """Micro-units in the smallest coin of a currency, by ISO 4217."""
-    places = {"BHD IQD JOD KWD LYD OMR TND": 3, "CLF UYW": 4,
-              "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF": 0}  # fmt: skip
-    return 10 ** (6 - next((n for names, n in places.items() if currency in names.split()), 2))
 
 
 def cut(amount, numerator, denominator):

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from babel.core import get_global
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import structs
 from sqlalchemy import Connection
@@ -22,13 +21,14 @@ from accounting.evidence import log, note
 from accounting.evidence.about import About, NothingToShow
 from accounting.evidence.bundle import bundle
 from accounting.invoicing import invoice as invoices
-from accounting.invoicing import legal_entities
+from accounting.invoicing import legal_entities, texts
 from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, LegalEntity
 from accounting.invoicing.store import Wanted, issue_credit_note, issue_invoice
 from accounting.invoicing.tax import TaxKind, TaxRule, taxed
 from accounting.ledger import parts_of
 from accounting.meter import MeteringPolicy
+from accounting.minor_units import DECIMALS
 from accounting.store import charges, contracts, posting, prices
 from accounting.store.contracts import Terms, set_terms
 from accounting.tariff import Discount, PriceRule
@@ -317,9 +317,14 @@ def at(start: datetime) -> dict[str, str]:
 
 
 def test_the_decimals_of_every_currency_are_those_that_invoices_round_to(verifier: ModuleType) -> None:
-    fractions = get_global("currency_fractions")
-    odd = {code: digits[0] for code, digits in fractions.items() if digits[0] != 2 and code != "DEFAULT"}
-    assert odd == verifier.DECIMALS
+    assert verifier.DECIMALS == DECIMALS
+
+
+def test_a_bill_has_the_places_of_its_currency_whatever_people_write() -> None:
+    assert [texts.money(12345, currency, "en") for currency in ("CNY", "JPY", "KWD", "RSD")] == [
+        "CN¥123.45", "JP¥12,345", "KWD12.345", "RSD123.45"
+    ]  # fmt: skip
+    assert texts.money(-500, "CNY", "zh") == "-¥5.00"
 
 
 def test_each_agreement_and_tariff_must_bear_both_signatures(verifier: ModuleType) -> None:
