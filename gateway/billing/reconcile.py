@@ -193,9 +193,8 @@ def _cut(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
 def _let_stand(services: Services, conn: Connection, some: Sequence[int], rules: Rules, now: datetime) -> int:
     """Accept and post what the contract lets stand, unless somebody was faster; how many."""
     rows = keeping.still_explained(conn, some)
-    for row in rows:
-        recon_store.accept_by_contract(conn, row.id, version=rules.version, now=now)
-    _post(services, conn, rows, by="contract", now=now)
+    keeping.let_stand(conn, list(zip(rows, _post(services, conn, rows, now), strict=True)), version=rules.version,
+                      now=now)  # fmt: skip
     return len(rows)
 
 
@@ -234,8 +233,8 @@ def act(
     _must_be_of_both_sides(conn, item.row.site_id, by, proposal.by)
     if proposal.resolution == Act.WAIVE:
         return recon_store.record_act(conn, break_id, Act.WAIVE, by=by, now=now, note="as agreed")
-    (posted,) = _post(services, conn, [item.row], by=by, now=now)
-    return posted
+    ((key, note),) = _post(services, conn, [item.row], now)
+    return recon_store.record_act(conn, break_id, Act.POST, by=by, now=now, note=note, entry_key=key)
 
 
 def _must_be_of_both_sides(conn: Connection, site_id: str, one: str, other: str) -> None:
@@ -248,22 +247,24 @@ def _must_be_of_both_sides(conn: Connection, site_id: str, one: str, other: str)
         raise Refused("somebody of the centre must propose this or countersign it: the operator has done both")
 
 
-def _post(services: Services, conn: Connection, rows: Sequence[Any], *, by: str, now: datetime) -> list[Event]:
-    """Book what breaks come to, each once: its number is the entry's key. New readings are priced in one call."""
+def _post(services: Services, conn: Connection, rows: Sequence[Any], now: datetime) -> list[tuple[str, str]]:
+    """Book what breaks come to, each once: its number is the entry's key. New readings are priced in one call.
+
+    (the entry's key, what was done) of each.
+    """
     readings = {
         row.id: (told_again.reading if told_again.is_about(row) else _reading)(services, conn, row, now) for row in rows
     }
     books.record_and_book(conn, [reading for reading in readings.values() if reading is not None], now=now)
     return [
-        _post_money(conn, row, by=by, now=now)
+        _post_money(conn, row, now)
         if readings[row.id] is None
-        else recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=f"recon:{row.id}",
-                                    note="the centre's figure is the run's new reading")
+        else (f"recon:{row.id}", "the centre's figure is the run's new reading")
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
-def _post_money(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
+def _post_money(conn: Connection, row: Any, now: datetime) -> tuple[str, str]:
     """Book the difference of a break between centre and operator."""
     key = f"recon:{row.id}"
     delta, account = _owed(conn, row, recon_store.line_of_break(conn, row), now)
@@ -271,8 +272,7 @@ def _post_money(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
         postings = (Posting(DIFFERENCES, row.currency, delta), Posting(account, row.currency, -delta))
         memo = f"break {row.id} ({row.category}) of statement {row.statement_id}: {row.explanation}"
         books.book(conn, [Entry(key, "reconciliation", now, postings, memo[:500])], now=now)
-    return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=key if delta else "",
-                                  note="booked between centre and operator" if delta else "no money moved")  # fmt: skip
+    return (key, "booked between centre and operator") if delta else ("", "no money moved")
 
 
 def _owed(conn: Connection, row: Any, line: Any | None, now: datetime) -> tuple[int, str]:
