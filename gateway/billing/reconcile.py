@@ -252,8 +252,14 @@ def _post(services: Services, conn: Connection, rows: Sequence[Any], now: dateti
 
     (the entry's key, what was done) of each.
     """
+    users = select(USAGE.c.user_id).where(USAGE.c.id.in_([row.usage_record_id for row in rows if row.usage_record_id]))
+    keys = vault.keys_of(services, conn, [user for user in conn.scalars(users) if user], now)
+    opened = vault.Opener(services, conn)
     readings = {
-        row.id: (told_again.reading if told_again.is_about(row) else _reading)(services, conn, row, now) for row in rows
+        row.id: told_again.reading(services, conn, row, now)
+        if told_again.is_about(row)
+        else _reading(conn, row, keys, opened)
+        for row in rows
     }
     books.record_and_book(conn, [reading for reading in readings.values() if reading is not None], now=now)
     return [
@@ -298,7 +304,9 @@ def _due(conn: Connection, row: Any, agreement: Agreement, delta: int) -> int:
     return agreement.shares.split(delta - agreement.tax.within(delta)).get(agreement.centre_id, 0)
 
 
-def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> books.Assigned | None:
+def _reading(
+    conn: Connection, row: Any, keys: Mapping[str, bytes | None], opener: vault.Opener
+) -> books.Assigned | None:
     """The run's reading with the centre's figures, where a break is about them; None where nobody of ours pays."""
     line = recon_store.line_of_break(conn, row)
     if Category(row.category) not in _OF_QUANTITY or row.usage_record_id is None or line is None:
@@ -315,7 +323,7 @@ def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> b
             "memory_mib_seconds", "submit_time"]  # fmt: skip
     if recon_store.as_metered(conn, line, old):  # else the agreement's policy has been applied to the line already
         same += ["cpus", "exclusive", "requested_cores"]
-    opened = vault.Opener(services, conn)(line.raw)
+    opened = opener(line.raw)
     record = UsageRecord(
         site_id=old.site_id, run_key=old.run_key if old.meter == "centre" else (line.run_key or old.run_key),
         meter=Meter.CENTRE, kind=Kind.RUN, cores=cores, nodes=line.nodes or old.nodes,
@@ -325,9 +333,8 @@ def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> b
              "statement_line": str(line.line_no), "break": str(row.id)},
         **{name: getattr(old, name) for name in same},
     )  # fmt: skip
-    key = vault.keys_of(services, conn, [old.user_id], now)[old.user_id]
     hidden = opened.keys() - line.raw.keys()
-    raw = vault.seal_raw(record.raw, person=old.user_id, key=key, ref=vault.ref_of(record), also=hidden)
+    raw = vault.seal_raw(record.raw, person=old.user_id, key=keys[old.user_id], ref=vault.ref_of(record), also=hidden)
     return books.Assigned(
         structs.replace(record, raw=raw), old.job_id, old.project_id, old.user_id, str(currency),
         old.ordered_grade or "", statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id),
