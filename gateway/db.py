@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import select
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -48,6 +51,11 @@ def table_of(row: type[DeclarativeBase]) -> Table:
 def libpq_url(db: Database) -> str:
     """What psycopg and pg_dump connect with."""
     return make_url(db.url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+# PostgreSQL shows each of its sessions under this name (at most 63 bytes): whoever finds one of this process frozen
+# knows the others.
+SESSIONS_OF_THIS_PROCESS = f"penstock {socket.gethostname()[:30]}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class FifoLock:
@@ -160,7 +168,10 @@ _FROZEN_TRANSACTION_MS = 10_000
 
 def _postgresql(url: str, pool_size: int) -> Engine:
     # No JIT: a walk along an index looks costly where it may be long, and is compiled for longer than it runs.
-    options = {"options": f"-c idle_in_transaction_session_timeout={_FROZEN_TRANSACTION_MS} -c jit=off"}
+    options = {
+        "options": f"-c idle_in_transaction_session_timeout={_FROZEN_TRANSACTION_MS} -c jit=off",
+        "application_name": SESSIONS_OF_THIS_PROCESS,
+    }
     engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size, connect_args=options)
 
     @event.listens_for(engine, "checkout")

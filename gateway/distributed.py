@@ -1,7 +1,7 @@
 """Many processes on PostgreSQL: a session advisory lock for each site names the worker that serves it.
 
 The lock dies with its connection (`kill -9`). A worker that is frozen keeps its connection, so it also leaves a
-heartbeat in the site's row: whoever sees it too old ends that backend and takes the site. A frozen worker that thaws
+heartbeat: whoever sees it too old ends its sessions and takes the site. A frozen worker that thaws
 finds its lease stale: every transaction of a tick checks the fencing number.
 """
 
@@ -22,7 +22,7 @@ import psycopg
 import structlog
 
 from gateway import leases
-from gateway.db import Database, libpq_url
+from gateway.db import SESSIONS_OF_THIS_PROCESS, Database, libpq_url
 from gateway.services import Services
 from gateway.ticks import TICKS, run_tick
 
@@ -121,12 +121,18 @@ def _beat(lock: SiteLock, stop: threading.Event) -> None:
 def _connect(dsn: str) -> psycopg.Connection:
     """A connection that notices within seconds when the other side is gone."""
     return psycopg.connect(
-        dsn, autocommit=True, keepalives_idle=3, keepalives_interval=1, keepalives_count=3, tcp_user_timeout=6000
+        dsn,
+        autocommit=True,
+        application_name=SESSIONS_OF_THIS_PROCESS,
+        keepalives_idle=3,
+        keepalives_interval=1,
+        keepalives_count=3,
+        tcp_user_timeout=6000,
     )
 
 
 class SiteLock:
-    """The lock of one site on a connection of its own, with a heartbeat in the site's row."""
+    """The lock of one site on a connection of its own, with a heartbeat in a row of its own."""
 
     def __init__(self, dsn: str, site_id: str) -> None:
         self._site_id, self._number = site_id, lock_number(site_id)
@@ -155,15 +161,26 @@ class SiteLock:
         with self._guard:
             if self._conn.closed:
                 raise psycopg.OperationalError("the lock's connection is closed")
-            self._beat_conn.execute("UPDATE sites SET heartbeat_at = now() WHERE id = %s", (self._site_id,))
+            self._beat_conn.execute(
+                "INSERT INTO heartbeats (site_id, at) VALUES (%s, now()) "
+                "ON CONFLICT (site_id) DO UPDATE SET at = now()",
+                (self._site_id,),
+            )
 
     def wait(self, seconds: float) -> bool:
         """Sleep until woken for this site; True when woken."""
         return any(n.payload == self._site_id for n in self._conn.notifies(timeout=seconds, stop_after=1))
 
     def _end_frozen_holder(self) -> None:
+        """End every session of the process that holds the lock and is frozen.
+
+        One that froze in the middle of a statement is not idle: no limit of the server ends it, and it keeps its locks.
+        """
         self._conn.execute(
-            "SELECT pg_terminate_backend(l.pid) FROM pg_locks l, sites s WHERE l.locktype = 'advisory' AND l.granted "
-            "AND l.classid = %s AND l.objid = %s AND s.id = %s AND s.heartbeat_at < now() - %s",
+            "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity h ON h.pid = l.pid "
+            "JOIN pg_stat_activity a ON a.pid = h.pid OR a.application_name = h.application_name "
+            "AND a.datname = h.datname AND h.application_name <> current_setting('application_name'), heartbeats b "
+            "WHERE l.locktype = 'advisory' AND l.granted "
+            "AND l.classid = %s AND l.objid = %s AND b.site_id = %s AND b.at < now() - %s",
             (self._number >> 32, self._number & 0xFFFFFFFF, self._site_id, FROZEN_AFTER),
         )

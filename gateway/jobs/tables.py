@@ -23,13 +23,21 @@ class SiteRow(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     fencing: Mapped[int] = mapped_column(BigInteger, default=0)
     worker: Mapped[str | None] = mapped_column(String(200))
-    heartbeat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     closed_reason: Mapped[str | None] = mapped_column(String(1000))
     stale_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_good_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     collected_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     facts: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # queues, capacity: shown and checked against
     facts_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class HeartbeatRow(Base):
+    """When the worker of a site last said that it lives (PostgreSQL). Apart from `sites`: ticks lock that row."""
+
+    __tablename__ = "heartbeats"
+
+    site_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class GatewayRow(Base):

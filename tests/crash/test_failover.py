@@ -17,9 +17,14 @@ import httpx
 import pytest
 from sqlalchemy import select, text
 
+from gateway import leases
+from gateway.db import libpq_url
+from gateway.distributed import SiteLock
+from gateway.jobs import repository
 from gateway.jobs.ids import tag_of
 from gateway.jobs.repository import ATTEMPTS, JOBS, SITES
 from tests.builders import Gateway, make_gateway, slurm_site
+from tests.crash.failing_worker import SENDING
 from tests.crash.worker import POINTS
 from tests.lab.postgres import PostgresLab
 from tests.lab.slurm import SlurmLab, wait_for
@@ -172,9 +177,11 @@ def test_site_of_a_killed_worker_is_served_by_the_other(federation: Federation) 
     federation.all_ran_once()
 
 
-@pytest.mark.parametrize("point", ["dispatch: before commit", "dispatch: after submit", "watch: before commit"])
+@pytest.mark.parametrize(
+    "point", ["dispatch: before commit", "dispatch: after submit", "watch: before commit", SENDING]
+)
 def test_frozen_worker_is_replaced_and_writes_nothing_when_it_thaws(federation: Federation, point: str) -> None:
-    assert point in POINTS
+    assert point in (*POINTS, SENDING)
     frozen = federation.start("tests.crash.failing_worker", point)
     assert federation.until_served() is frozen
     federation.start("gateway", "worker")
@@ -193,6 +200,15 @@ def test_frozen_worker_is_replaced_and_writes_nothing_when_it_thaws(federation: 
     assert federation.site().fencing == fencing  # the thawed one took nothing back
     assert federation.serving() is not frozen
     assert frozen.poll() is None
+
+
+def test_a_heartbeat_waits_for_no_transaction_of_a_tick(federation: Federation) -> None:
+    db = federation.gateway.services.db
+    lease = leases.take(db, "alpha", "here")
+    with db.write() as conn:
+        repository.assert_served_by(conn, lease)
+        with SiteLock(libpq_url(db) + "?options=-clock_timeout%3D2000", "alpha") as lock:
+            assert lock.take()
 
 
 def _is_stopped(pid: int) -> bool:

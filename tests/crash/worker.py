@@ -63,7 +63,7 @@ class Death:
         self._left -= 1
         if self._left == 0:
             os.write(self._report_to, b"!")
-            os.kill(os.getpid(), self._signal)
+            signal.pthread_kill(threading.get_ident(), self._signal)  # to this thread: it goes no step further
 
 
 class DeadlyDatabase(Database):
@@ -71,14 +71,14 @@ class DeadlyDatabase(Database):
 
     def __init__(self, url: str, death: Death) -> None:
         super().__init__(url)
-        self._death = death
+        self.death = death
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         with super().write() as conn:
             yield conn
-            self._death.at("before commit")
-        self._death.at("after commit")
+            self.death.at("before commit")
+        self.death.at("after commit")
 
 
 class _Deadly:
