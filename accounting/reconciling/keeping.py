@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select
 
 from accounting import tables
-from accounting.reconciling.breaks import TRANSITIONS, Act, Category, Event, State
+from accounting.reconciling.breaks import CONTRACT, TRANSITIONS, Act, Category, Event, State, act_on
 from accounting.reconciling.drafts import Draft
 from accounting.reconciling.store import (
     BREAKS,
@@ -178,6 +178,19 @@ def come_back(conn: Connection, some: Sequence[tuple[int, Draft]], *, now: datet
 def still_explained(conn: Connection, some: Sequence[int]) -> list[Any]:
     """The rows of those that nobody has begun to settle since."""
     return [item.row for item in breaks(conn, ids=some) if _is_explained(item)]
+
+
+def let_stand(conn: Connection, booked: Sequence[tuple[Any, tuple[str, str]]], *, version: str, now: datetime) -> None:
+    """The contract's rules let these explained breaks stand, as good as two signatures, and they are booked: each with
+    (its entry's key, what was done)."""
+    rows = []
+    for row, (entry_key, note) in booked:
+        explained = Event(Act.EXPLAIN, State.EXPLAINED, MACHINE, now)
+        accepted = act_on([explained], Act.ACCEPT, by=CONTRACT, at=now, note=f"within the limits of {version}")
+        posted = act_on([explained, accepted], Act.POST, by=CONTRACT, at=now, note=note)
+        rows.append(event_row(row.id, row.seq + 1, accepted))
+        rows.append(event_row(row.id, row.seq + 2, posted, entry_key=entry_key))
+    insert_all(conn, EVENTS, rows)
 
 
 def settled(conn: Connection, number: int, row: Any, *, now: datetime) -> None:

@@ -14,7 +14,6 @@ from accounting import tables
 from accounting.calendar import Period
 from accounting.reconciling import match as recon_match
 from accounting.reconciling.breaks import (
-    CONTRACT,
     FINAL,
     Act,
     Category,
@@ -240,11 +239,6 @@ def record_act(
     event = act_on(done, act, by=by, at=now, note=note, resolution=resolution)
     conn.execute(insert(EVENTS), event_row(break_id, len(done) + 1, event, entry_key=entry_key))
     return event
-
-
-def accept_by_contract(conn: Connection, break_id: int, *, version: str, now: datetime) -> None:
-    """The contract's rules let the centre's figure stand: as good as two signatures, up to its limits."""
-    record_act(conn, break_id, Act.ACCEPT, by=CONTRACT, now=now, note=f"within the limits of {version}")
 
 
 def is_signed_off(conn: Connection, statement_id: int) -> bool:

@@ -188,9 +188,8 @@ def _cut(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
 def _let_stand(services: Services, conn: Connection, some: Sequence[int], rules: Rules, now: datetime) -> int:
     """Accept and post what the contract lets stand, unless somebody was faster; how many."""
     rows = keeping.still_explained(conn, some)
-    for row in rows:
-        recon_store.accept_by_contract(conn, row.id, version=rules.version, now=now)
-    _post(services, conn, rows, by="contract", now=now)
+    keeping.let_stand(conn, list(zip(rows, _post(services, conn, rows, now), strict=True)), version=rules.version,
+                      now=now)  # fmt: skip
     return len(rows)
 
 
@@ -229,8 +228,8 @@ def act(
     _must_be_of_both_sides(conn, item.row.site_id, by, proposal.by)
     if proposal.resolution == Act.WAIVE:
         return recon_store.record_act(conn, break_id, Act.WAIVE, by=by, now=now, note="as agreed")
-    (posted,) = _post(services, conn, [item.row], by=by, now=now)
-    return posted
+    ((key, note),) = _post(services, conn, [item.row], now)
+    return recon_store.record_act(conn, break_id, Act.POST, by=by, now=now, note=note, entry_key=key)
 
 
 def _must_be_of_both_sides(conn: Connection, site_id: str, one: str, other: str) -> None:
@@ -243,33 +242,42 @@ def _must_be_of_both_sides(conn: Connection, site_id: str, one: str, other: str)
         raise Refused("somebody of the centre must propose this or countersign it: the operator has done both")
 
 
-def _post(services: Services, conn: Connection, rows: Sequence[Any], *, by: str, now: datetime) -> list[Event]:
-    """Book what breaks come to, each once: its number is the entry's key. New readings are priced in one call."""
+def _post(services: Services, conn: Connection, rows: Sequence[Any], now: datetime) -> list[tuple[str, str]]:
+    """Book what breaks come to, each once: its number is the entry's key. New readings are priced in one call.
+
+    (the entry's key, what was done) of each.
+    """
+    users = select(USAGE.c.user_id).where(USAGE.c.id.in_([row.usage_record_id for row in rows if row.usage_record_id]))
+    keys = vault.keys_of(services, conn, [user for user in conn.scalars(users) if user], now)
+    opened = vault.Opener(services, conn)
     readings = {
-        row.id: (told_again.reading if told_again.is_about(row) else _reading)(services, conn, row, now) for row in rows
+        row.id: told_again.reading(services, conn, row, now)
+        if told_again.is_about(row)
+        else _reading(conn, row, keys, opened)
+        for row in rows
     }
     books.record_and_book(conn, [reading for reading in readings.values() if reading is not None], now=now)
     return [
-        _post_money(conn, row, by=by, now=now)
+        _post_money(conn, row, now)
         if readings[row.id] is None
-        else recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=difference_key(row.id),
-                                    note="the centre's figure is the run's new reading")
+        else (difference_key(row.id), "the centre's figure is the run's new reading")
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
-def _post_money(conn: Connection, row: Any, *, by: str, now: datetime) -> Event:
+def _post_money(conn: Connection, row: Any, now: datetime) -> tuple[str, str]:
     """Book the difference of a break between centre and operator."""
     line = recon_store.line_of_break(conn, row)
     entry = booking.entry_of(conn, row, line, now=now)
     if entry is None:
-        return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, note=booking.why_nothing(row, line))
+        return "", booking.why_nothing(row, line)
     books.book(conn, [entry], now=now)
-    return recon_store.record_act(conn, row.id, Act.POST, by=by, now=now, entry_key=entry.idem_key,
-                                  note="booked between centre and operator")  # fmt: skip
+    return entry.idem_key, "booked between centre and operator"
 
 
-def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> books.Assigned | None:
+def _reading(
+    conn: Connection, row: Any, keys: Mapping[str, bytes | None], opener: vault.Opener
+) -> books.Assigned | None:
     """The run's reading with the centre's figures, where a break is about them; None where nobody of ours pays."""
     line = recon_store.line_of_break(conn, row)
     if Category(row.category) not in _OF_QUANTITY or row.usage_record_id is None or line is None:
@@ -286,7 +294,7 @@ def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> b
             "memory_mib_seconds", "submit_time"]  # fmt: skip
     if recon_store.as_metered(conn, line, old):  # else the agreement's policy has been applied to the line already
         same += ["cpus", "exclusive", "requested_cores"]
-    opened = vault.Opener(services, conn)(line.raw)
+    opened = opener(line.raw)
     record = UsageRecord(
         site_id=old.site_id, run_key=old.run_key if old.meter == "centre" else (line.run_key or old.run_key),
         meter=Meter.CENTRE, kind=Kind.RUN, cores=cores, nodes=line.nodes or old.nodes,
@@ -297,9 +305,8 @@ def _reading(services: Services, conn: Connection, row: Any, now: datetime) -> b
              "statement_line": str(line.line_no), "break": str(row.id)},
         **{name: getattr(old, name) for name in same},
     )  # fmt: skip
-    key = vault.keys_of(services, conn, [old.user_id], now)[old.user_id]
     hidden = opened.keys() - line.raw.keys()
-    raw = vault.seal_raw(record.raw, person=old.user_id, key=key, ref=vault.ref_of(record), also=hidden)
+    raw = vault.seal_raw(record.raw, person=old.user_id, key=keys[old.user_id], ref=vault.ref_of(record), also=hidden)
     return books.Assigned(
         structs.replace(record, raw=raw), old.job_id, old.project_id, old.user_id, str(currency),
         old.ordered_grade or "", statement_id=row.statement_id, signed_by=signer_of(conn, row.statement_id),
