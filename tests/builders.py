@@ -17,6 +17,7 @@ import httpx
 import uvicorn
 import yaml
 from fastapi import FastAPI
+from sqlalchemy import update
 
 from accounting import store as books
 from accounting.tariff import PriceRule
@@ -29,6 +30,7 @@ from gateway.identity.keys import load_or_create
 from gateway.jobs import request, views
 from gateway.jobs import service as jobs
 from gateway.jobs.facts import facts
+from gateway.jobs.repository import SITES
 from gateway.services import Lease, Services
 from gateway.settings import Settings
 from gateway.ticks import TICKS
@@ -128,7 +130,10 @@ class Gateway:
         return self.show(job_id)
 
     def charged(self, job_id: str, seconds: float = 30.0) -> dict[str, Any]:
-        """Collect until the centre's record governs."""
+        """Collect until the centre's record governs. The day's long look, a dozen questions, was before this job."""
+        never = SITES.c.collected_until.is_(None)
+        with self.services.db.write() as conn:
+            conn.execute(update(SITES).where(never).values(collected_until=self.services.clock()))
 
         def there() -> bool:
             self.tick("collect")

@@ -6,6 +6,7 @@ A line of JSON in (what `worker.live` or `server.live` wants, `kill_after_s`), a
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from tests.crash import server, worker
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what children print is for the log
+    gc.freeze()  # or each child's first look for garbage would copy all that was imported
     for line in sys.stdin:
         print(json.dumps(_one_life(json.loads(line))), file=answers, flush=True)
 
