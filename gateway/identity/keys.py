@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -40,12 +42,24 @@ class MasterKey:
 def load_or_create(file: Path) -> MasterKey:
     """The master key of a file, made at first use (0600)."""
     if not file.exists():
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = file.with_suffix(".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(os.urandom(32))
-        draft.rename(file)
+        keep_once(file, os.urandom(32))
     return MasterKey(file.read_bytes())
+
+
+def keep_once(file: Path, secret: bytes) -> None:
+    """Make a file (0600) that holds a secret, unless it is there by now: of processes that start together the first one
+    makes it, and none replaces what another has begun to use."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(secret)
+            out.flush()
+            os.fsync(out.fileno())
+        with suppress(FileExistsError):
+            os.link(draft, file)
+    finally:
+        Path(draft).unlink()
 
 
 def new_key_pair(comment: str) -> tuple[str, str]:

@@ -16,8 +16,8 @@ from gateway.settings import Settings
 
 def send(settings: Settings, address: str, data: Mapping[str, Any], *, now: datetime) -> None:
     """Hand it to the mail server; raises `NotDelivered` where that does not take it. TLS is verified."""
-    message = letter(settings.mail_from, address, data, now=now)
     try:
+        message = letter(settings.mail_from, address, data, now=now)
         with _connection(settings) as server:
             if settings.smtp_username:
                 server.login(settings.smtp_username, _password(settings))

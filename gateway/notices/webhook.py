@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from gateway.errors import Refused
+from gateway.identity.keys import keep_once
 
 _PREFIX = "whsec_"
 
@@ -28,15 +29,11 @@ class NotDelivered(Exception):
 def load_or_create_secret(file: Path) -> bytes:
     """The secret that both sides know, made at first use (0600). Raises `Refused` for a file that holds none."""
     if not file.exists():
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = file.with_suffix(".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            out.write(f"{_PREFIX}{base64.b64encode(os.urandom(32)).decode()}\n")
-        draft.rename(file)
+        keep_once(file, f"{_PREFIX}{base64.b64encode(os.urandom(32)).decode()}\n".encode())
     try:
         secret = base64.b64decode(file.read_text().strip().removeprefix(_PREFIX), validate=True)
-    except (binascii.Error, UnicodeDecodeError) as exc:
-        raise Refused(f"{file} holds no webhook secret like {_PREFIX}<base64>") from exc
+    except (binascii.Error, UnicodeDecodeError, OSError) as exc:
+        raise Refused(f"{file} holds no webhook secret like {_PREFIX}<base64> that can be read") from exc
     if not 24 <= len(secret) <= 64:  # the specification's bounds
         raise Refused(f"the webhook secret in {file} has {len(secret)} bytes, not 24 to 64")
     return secret
@@ -58,7 +55,7 @@ def post(url: str, secret: bytes, message_id: str, body: bytes, *, now: datetime
     try:
         with httpx.stream("POST", url, content=body, headers=headers, timeout=timeout_s) as answer:
             status = answer.status_code
-    except httpx.HTTPError as exc:
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise NotDelivered(f"{type(exc).__name__}: {exc}") from exc
     if not 200 <= status < 300:
         raise NotDelivered(f"the receiver answered {status}")
