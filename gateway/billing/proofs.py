@@ -173,7 +173,8 @@ def lines(services: Services, wanted: Wanted, now: datetime) -> Iterator[str]:
     try:
         first = next(made)
     except NothingToShow as exc:
-        raise Conflict(str(exc).capitalize() + ".", remedy="Wait for the next checkpoint.") from exc
+        text = str(exc)  # it may begin with the number of a document, which is no word to be made small
+        raise Conflict(f"{text[:1].upper()}{text[1:]}.", remedy="Wait for the next checkpoint.") from exc
 
     def rest() -> Iterator[str]:
         yield first

@@ -224,7 +224,7 @@ def _proved(services: Services, adapter: SiteAdapter, row: Any) -> AccountFacts:
         _note_failure(services, row.id, str(exc))
         line = f"Put this line into ~/.ssh/authorized_keys of {row.username} there: {row.public_key}"
         remedy = line if row.public_key else "Ask the operator which logins this centre takes."
-        raise Conflict(f"{row.site_id} does not let us in as {row.username}: {exc}", remedy=remedy) from exc
+        raise Conflict(f"{row.site_id} does not let us in as {row.username}: {exc}.", remedy=remedy) from exc
     except SiteClosed as exc:
         raise SiteClosedError(str(exc)) from exc
     except SiteError as exc:

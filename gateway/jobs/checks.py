@@ -200,6 +200,9 @@ def site_limits(spec: JobSpec, adapter: SiteAdapter, queue: Queue | None) -> tup
         detail = f"{adapter.site_id} counts cores and nodes, and {option} would take more than the fields say."
         problems.append(Problem(pointer, detail, "over_limit", "Say it by `resources`."))
     over("/attributes/duration", duration, policy.duration_max, "s")
+    if spec.attributes.qos is not None and not admitted(spec.attributes.qos, policy.qos_allowed):
+        detail = f"{adapter.site_id} allows us no QOS {spec.attributes.qos!r}."
+        problems.append(Problem("/attributes/qos", detail, "invalid", f"It allows: {', '.join(policy.qos_allowed)}."))
     if spec.array is not None:
         try:
             size = len(expand(spec.array.indices))

@@ -271,7 +271,9 @@ def _at_site(
     if refused is not None:
         return Candidate(adapter.site_id, (refused,), None)
     if site.site_account_id is None:
-        remedy = f"`penstock account link {adapter.site_id} USERNAME`, then `penstock account verify`."
+        remedy = f"`penstock account link {adapter.site_id} USERNAME` says what to do."
+        if not adapter.logins_by_key:
+            remedy = "Ask the operator to link your login there."
         problem = Problem("/placement/resource_ids", f"You have no account at {adapter.site_id}.", "no_account", remedy)
         return Candidate(adapter.site_id, (problem,), None)
     agreement = facts.contracts(project_id).agreement(adapter.site_id, now)

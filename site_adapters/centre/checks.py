@@ -82,9 +82,10 @@ def _private(name: str, path: Path, remedy: str) -> CheckResult:
 
 
 def _programs(centre: Centre) -> Found:
+    ours = os.environ.get("PATH", "") + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin"
     for name in detect.SCHEDULERS.get(centre.site.scheduler, ()):
         program = centre.site.command(name)
-        place = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin")
+        place = shutil.which(program, path=centre.site.environment.get("PATH", ours))
         remedy = f"Name it in site.yaml: commands: {{{name}: …}}"
         yield _say(f"command {name}", place is not None, place or f"{program} is not found", remedy)
 

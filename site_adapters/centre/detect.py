@@ -15,7 +15,7 @@ import yaml
 # Of each scheduler: the command that submits, and the others that we call.
 SCHEDULERS = {
     "slurm": ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr"),
-    "pbs": ("qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "pbsnodes", "qselect"),
+    "pbs": ("qsub", "qstat", "qdel", "qhold", "qrls", "qalter", "qmove", "qsig", "pbsnodes"),
     "sunway": ("bsub", "bjobs", "bkill", "qload", "cnload"),
 }
 # Slurm under other names: Tianhe's.
@@ -43,8 +43,13 @@ class Found:
 def detect(environment: Mapping[str, str]) -> Found:
     """Look around; what cannot be found is said in `notes`, nothing is assumed."""
     notes: list[str] = []
-    renamed = {ours: theirs for name, (ours, theirs) in _RENAMED.items() if shutil.which(name)}
-    scheduler = next((s for s, words in SCHEDULERS.items() if shutil.which(renamed.get(words[0], words[0]))), "local")
+
+    def there(program: str) -> bool:
+        """By the PATH that the commands will have (`--set PATH=…`), else by ours."""
+        return shutil.which(program, path=environment.get("PATH")) is not None
+
+    renamed = {ours: theirs for name, (ours, theirs) in _RENAMED.items() if there(name)}
+    scheduler = next((s for s, words in SCHEDULERS.items() if there(renamed.get(words[0], words[0]))), "local")
     if scheduler == "local":
         notes.append("no scheduler's commands were found in PATH: jobs would be processes on this machine")
     if scheduler not in ("slurm", "local"):

@@ -41,7 +41,7 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--name", help="A name for people"),
         click.option("--project", help="Who pays"),
-        click.option("--site", "sites", multiple=True, help="Where (several: in order of preference)"),
+        click.option("--site", "sites", multiple=True, help="Where (repeat it for several, in order of preference)"),
         click.option("--queue", help="Queue at the site"),
         click.option("--account", help="Charge account at the site"),
         click.option("--qos", help="Quality of service at the site"),

@@ -123,11 +123,11 @@ def test_what_the_gateway_says_is_shown_in_the_readers_language() -> None:
     told = texts.said(
         "The job has 1 problem: The project's budget (month) is spent: 3 CNY charged and 2 CNY held of 5 CNY."
     )
-    assert told == "作业有问题（1 problem）：项目的预算（month）已用完：已计费 3 CNY，占用 2 CNY，共 5 CNY。"
+    assert told == "作业有 1 个问题：项目的预算（month）已用完：已计费 3 CNY，占用 2 CNY，共 5 CNY。"
     step = "2026-11-01 00:00:00 UTC to 2026-11-01 00:00:10 UTC: 10 core-seconds × rule 1: 1 CNY per core-hour = 9 CNY"
     assert "10 核秒 × 价目 1：每核时 1 CNY = 9 CNY" in texts.said(step)
     refused = "The job has 1 problem: jinan cannot run it so: PBS has no QOS: choose a queue."
-    assert texts.said(refused) == "作业有问题（1 problem）：jinan 不能这样运行它：PBS 没有 QOS：请选择队列。"
+    assert texts.said(refused) == "作业有 1 个问题：jinan 不能这样运行它：PBS 没有 QOS：请选择队列。"
     too_many = "64 cores of one process is more than alpha allows (16)."
     assert texts.said(too_many) == "64 核（单进程）超过 alpha 所允许的（16）。"
     assert texts.said("what nobody knows") == "what nobody knows"

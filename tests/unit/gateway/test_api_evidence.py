@@ -6,7 +6,7 @@ import base64
 import getpass
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from accounting.evidence import merkle, note
-from gateway.billing import evidence
+from accounting.evidence.about import NothingToShow
+from gateway.billing import evidence, proofs
 from gateway.jobs import standby
 from tests.builders import Gateway
 
@@ -102,6 +103,19 @@ def test_what_leaves_say_is_for_those_whom_it_concerns(
         assert got.status_code == status, got.text
     for path, body in (("keys", {}), ("erasures", {"user": "alice"})):
         assert client.post(f"/evidence/{path}", json=body, headers=stranger).status_code == 403
+
+
+def test_a_document_that_is_in_no_checkpoint_yet_keeps_its_number(
+    gateway: Gateway, client: httpx.Client, charged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_yet(*_args: object) -> Iterator[str]:
+        raise NothingToShow("PS-000001 is in no checkpoint yet")
+        yield ""
+
+    monkeypatch.setattr(proofs, "_lines", not_yet)
+    refused = client.get("/evidence/bundle", params={"project": "demo", **period(gateway)})
+
+    assert (refused.status_code, refused.json()["detail"]) == (409, "PS-000001 is in no checkpoint yet.")
 
 
 @pytest.mark.parametrize("path", ["proof?kind=entry&ref=%00", "proof?kind=entry&ref=999", "tile/0/../x", "tile/9/000",

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from gateway.errors import Invalid
 from gateway.jobs import request, unwritable
-from gateway.jobs.repository import JOBS
+from gateway.jobs.repository import ACCOUNTS, JOBS
 from site_adapters import registry
 from site_adapters.config import SiteConfig
 from site_adapters.errors import SiteError, SiteUnreachable
@@ -242,3 +242,34 @@ def test_a_job_that_was_accepted_before_is_still_refused_at_hand_over(gateway: G
     gateway.tick("dispatch", site="jinan")
 
     assert gateway.show(job_id)["status"]["reason"] == "rejected"
+
+
+def test_a_qos_that_the_centres_policy_does_not_allow_is_refused_before_the_centre_does(
+    gateway: Gateway, client: httpx.Client
+) -> None:
+    sites: Any = gateway.services.sites
+    sites["kunshan"] = replace(sites["kunshan"], policy=replace(sites["kunshan"].policy, qos_allowed=("low",)))
+
+    refused = client.post("/jobs", json=job("kunshan", account="a", qos="high"))
+
+    assert [(e["pointer"], e["detail"], e["remedy"]) for e in refused.json()["errors"]] == [
+        ("/attributes/qos", "kunshan allows us no QOS 'high'.", "It allows: low.")
+    ]
+    assert client.post("/jobs", json=job("kunshan", account="a", qos="low")).status_code == 202
+
+
+@pytest.mark.parametrize(("by_key", "remedy"), [
+    (True, "`penstock account link jinan USERNAME` says what to do."),
+    (False, "Ask the operator to link your login there."),
+])  # fmt: skip
+def test_who_has_no_login_there_is_told_what_can_be_done_there(gateway: Gateway, by_key: bool, remedy: str) -> None:
+    """Where no key proves a claim, only the operator links: `account link` would refuse it."""
+    sites: Any = gateway.services.sites
+    sites["jinan"] = replace(sites["jinan"], logins_by_key=by_key)
+    with gateway.services.db.write() as conn:
+        conn.execute(update(ACCOUNTS).values(status="suspended"))
+
+    with pytest.raises(Invalid) as refused:
+        gateway.submit("jinan")
+
+    assert [problem.remedy for problem in refused.value.problems] == [remedy]

@@ -29,6 +29,25 @@ def test_a_site_that_no_gateway_could_name_is_refused_before_anything_is_written
     assert not (tmp_path / "home").exists()
 
 
+def test_a_scheduler_is_looked_for_where_its_commands_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `--set PATH=…` says, and not where whoever types `init` has theirs."""
+    theirs, ours, home = tmp_path / "pbs" / "bin", tmp_path / "bin", tmp_path / "home"
+    for program in (theirs / "qsub", theirs / "qmove", ours / "sbatch"):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text("#!/bin/sh\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ours))
+    words = ["--home", str(home), "init", "--site", "mine", "--set", f"PATH={theirs}"]
+
+    done = CliRunner().invoke(main, words)
+    told = CliRunner().invoke(main, ["--home", str(home), "check"]).output
+
+    assert "scheduler pbs" in done.output
+    assert yaml.safe_load((home / "site.yaml").read_text())["scheduler"] == "pbs"
+    assert f"command qsub: {theirs}/qsub" in told and f"command qmove: {theirs}/qmove" in told
+    assert "command qstat: qstat is not found" in told
+
+
 def test_a_report_is_verified_by_anybody_without_a_login(tmp_path: Path) -> None:
     words = ["--home", str(tmp_path / "none"), "conformance", "--report", str(tmp_path / "r.json")]
     assert "the report is not good" in CliRunner().invoke(main, [*words, "--verify"]).output
