@@ -28,6 +28,7 @@ from accounting.tables.books import (
 )
 from accounting.tables.clearings import ClearingDecisionRow, ClearingRow
 from accounting.tables.confirmations import ConfirmedPartRow
+from accounting.tables.consents import ConsentDecisionRow, ConsentRow
 from accounting.tables.contracts import (
     AgreementRow,
     AllocationEventRow,
@@ -124,5 +125,5 @@ __all__ = [
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
     "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
-    "CreditOverlapRow", "QuarantineRereadRow",
+    "CreditOverlapRow", "QuarantineRereadRow", "ConsentRow", "ConsentDecisionRow",
 ]  # fmt: skip
