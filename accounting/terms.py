@@ -36,6 +36,18 @@ _LONGEST = {"id": 32, "agreement_id": 32, "operator_id": 32, "centre_id": 32, "p
             "grades": 32, "user_class": 32, "queue": 64, "qos": 64, "resource": 64, "zone": 64}  # fmt: skip
 
 
+class Wrong(str):
+    """What is wrong, in words; `field`: the one of a price that is to be mended, where it is one."""
+
+    __slots__ = ("field",)
+    field: str
+
+    def __new__(cls, text: str, field: str) -> Wrong:
+        made = super().__new__(cls, text)
+        made.field = field
+        return made
+
+
 def agreement_problems(a: Agreement) -> list[str]:
     """Everything that is wrong with the figures and names of an agreement, in words."""
     tax, fees, causes = a.tax, [fee.numerator for fee in a.fees], {cause.value for cause in Cause}
@@ -56,27 +68,28 @@ def agreement_problems(a: Agreement) -> list[str]:
     for name in ("tolerances", "limits"):
         part = getattr(a, name)
         found += [f"{name}/{field}: not less than 0" for field in part.__slots__ if getattr(part, field) < 0]
-    dated = _dated(a.valid_from, a.valid_to)
+    dated = _dated(("valid_from", a.valid_from), ("valid_to", a.valid_to))
     return [*_document(a), *found, *dated, *_named(a.currency, a.zone), *_metering(a)]
 
 
 def tariff_problems(tariff: Tariff) -> list[str]:
     """The same of a tariff; `accounting.tariff.problems` says what is wrong among its rules."""
-    found = [*_document(tariff), *_dated(tariff.valid_from)]
+    found = [*_document(tariff), *_dated(("valid_from", tariff.valid_from))]
     if len(tariff.rules) > RULES_MAX:
         return [*found, f"a tariff has at most {RULES_MAX} rules"]
     return found + [f"rule {i}: {text}" for i, rule in enumerate(tariff.rules) for text in rule_problems(rule)]
 
 
 def rule_problems(rule: PriceRule) -> list[str]:
-    """The same of one price."""
-    found = [*_dated(rule.valid_from, rule.valid_to), *_named(rule.currency, rule.zone)]
+    """The same of one price; what is wrong with a field of it names that field."""
+    dates = _dated(("valid_from", rule.valid_from), ("valid_to", rule.valid_to))
+    found = [*dates, *_named(rule.currency, rule.zone)]
     if rule.price_micro > PRICE_MICRO_MAX or rule.per > PER_MAX or rule.tier_from > INTEGER_MAX:
-        found.append(f"more than {PRICE_MICRO_MAX // 10**6} for {PER_MAX} units is no price here")
+        found.append(Wrong(f"more than {PRICE_MICRO_MAX // 10**6} for {PER_MAX} units is no price here", "price_micro"))
     if rule.resource != MINIMUM:
         found += _resource(rule.resource)
     empty = [name for name in _SCOPE if getattr(rule, name) == ""]
-    return found + [f"{name} is empty: leave it out, and the price is for all" for name in empty]
+    return found + [Wrong(f"{name} is empty: leave it out, and the price is for all", name) for name in empty]
 
 
 def discount_problems(d: Discount) -> list[str]:
@@ -140,22 +153,24 @@ def _metering(a: Agreement) -> Iterator[str]:
 
 def _resource(name: str) -> Iterator[str]:
     if not _RESOURCE.match(name):
-        yield f"{name!r} is no resource: {', '.join(SECONDS)} or unit:NAME"
+        yield Wrong(f"{name!r} is no resource: {', '.join(SECONDS)} or unit:NAME", "resource")
 
 
 def _named(currency: str, zone: str) -> Iterator[str]:
     if not is_currency(currency):
-        yield f"{currency!r} is no currency like CNY"
+        yield Wrong(f"{currency!r} is no currency like CNY", "currency")
     try:
         ZoneInfo(zone)
     except (KeyError, ValueError, OSError):
-        yield f"{zone!r} is no time zone like Asia/Shanghai"
+        yield Wrong(f"{zone!r} is no time zone like Asia/Shanghai", "zone")
 
 
-def _dated(*moments: datetime | None) -> Iterator[str]:
+def _dated(*moments: tuple[str, datetime | None]) -> Iterator[str]:
     """Within the calendars of bills, and in a zone. Compared, not converted: year 9999 has no other zone."""
-    known = [moment for moment in moments if moment is not None]
-    if any(moment.tzinfo is None for moment in known):
-        yield "it is dated without a time zone: write 2026-11-01T00:00:00+08:00"
-    elif not all(_FIRST <= moment < _LAST for moment in known):
-        yield f"it holds between {_FIRST.date()} and {_LAST.date()}"
+    known = [(name, moment) for name, moment in moments if moment is not None]
+    zoneless = [name for name, moment in known if moment.tzinfo is None]
+    beyond = [name for name, moment in known if moment.tzinfo is not None and not _FIRST <= moment < _LAST]
+    if zoneless:
+        yield Wrong("it is dated without a time zone: write 2026-11-01T00:00:00+08:00", zoneless[0])
+    elif beyond:
+        yield Wrong(f"it holds between {_FIRST.date()} and {_LAST.date()}", beyond[0])

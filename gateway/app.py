@@ -17,6 +17,7 @@ from gateway.api import (
     budgets,
     clearings,
     contracts,
+    credit_notes,
     describe,
     evidence,
     hot,
@@ -81,6 +82,7 @@ def create_app(services: Services) -> FastAPI:
         openings.router,
         orders.router,
         billing.router,
+        credit_notes.router,
         refunds.router,
         budgets.router,
     ):

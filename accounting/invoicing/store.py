@@ -164,6 +164,29 @@ def issue_credit_note(
     conn: Connection, invoice_number: str, credits: Sequence[Credit], *, reason: str, now: datetime
 ) -> Document:
     """Give back part of an invoice's lines; raises `InvoiceRefused` where a line has less left."""
+    invoice = _to_be_credited(conn, invoice_number)
+    serial, number, at = _next(conn, invoice.issuer.id, DocumentKind.CREDIT_NOTE, now)
+    made = _credit_note(conn, invoice, credits, reason=reason, number=number, at=at)
+    before = settled_minor(conn, invoice_number)
+    again = settled_micro(invoice, before, before - made.gross_minor)
+    _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
+    entry_id = conn.scalar(select(DOCUMENTS.c.entry_id).where(DOCUMENTS.c.number == number))
+    share_credit(conn, made, entry_id=int(entry_id or 0), now=now)
+    may_spend_again(conn, invoice, again)
+    return made
+
+
+def draft_credit_note(
+    conn: Connection, invoice_number: str, credits: Sequence[Credit], *, reason: str, number: str, at: datetime
+) -> Document:
+    """The same as it would be issued, and nothing is kept."""
+    return _credit_note(
+        conn, _to_be_credited(conn, invoice_number), credits, reason=reason, number=number, at=at
+    )  # fmt: skip
+
+
+def _to_be_credited(conn: Connection, invoice_number: str) -> Document:
+    """The invoice, while nobody else gives back of it."""
     query = select(DOCUMENTS.c.issuer_id, DOCUMENTS.c.project_id).where(DOCUMENTS.c.number == invoice_number)
     row = conn.execute(query).one_or_none()
     if row is None:
@@ -172,17 +195,15 @@ def issue_credit_note(
     lock_projects(conn, {row.project_id})  # no record changes one of its runs between this look and the commit
     invoice = load(conn, invoice_number)
     assert invoice is not None
-    serial, number, at = _next(conn, row.issuer_id, DocumentKind.CREDIT_NOTE, now)
+    return invoice
+
+
+def _credit_note(
+    conn: Connection, invoice: Document, credits: Sequence[Credit], *, reason: str, number: str, at: datetime
+) -> Document:
     otherwise = beside(conn, invoice, {credit.line for credit in credits})
-    made = credit_note(invoice, credits, number=number, reason=reason, at=at, earlier=credited(conn, invoice_number),
+    return credit_note(invoice, credits, number=number, reason=reason, at=at, earlier=credited(conn, invoice.number),
                        beside=otherwise)  # fmt: skip
-    before = settled_minor(conn, invoice_number)
-    again = settled_micro(invoice, before, before - made.gross_minor)
-    _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
-    entry_id = conn.scalar(select(DOCUMENTS.c.entry_id).where(DOCUMENTS.c.number == number))
-    share_credit(conn, made, entry_id=int(entry_id or 0), now=now)
-    may_spend_again(conn, invoice, again)
-    return made
 
 
 def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:

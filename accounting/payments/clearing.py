@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
-from accounting.errors import FourEyes, PaymentRefused
+from accounting.errors import PaymentRefused
 from accounting.invoicing.invoice import Document
 from accounting.invoicing.postings import payer_receivable, settled_micro, settled_postings
 from accounting.invoicing.store import load, may_spend_again
@@ -40,6 +40,7 @@ from accounting.store.cleared import (
     WRITE_OFF,
     written_off,
 )
+from accounting.store.consents import assert_may_decide
 from accounting.store.payments import lock_prepaid, prepaid
 from accounting.store.schema import PAYMENT_ALLOCATIONS, PAYMENTS, lock
 from accounting.store.settled import DOCUMENTS, settled_minor
@@ -104,12 +105,8 @@ def decide_clearing(conn: Connection, clearing_id: str, *, approve: bool, by: st
     """Post or refuse what waits, as far as it still can be; never the person who asked for it."""
     lock_receivables(conn)
     row = conn.execute(_with_decisions().where(CLEARINGS.c.id == clearing_id)).one_or_none()
-    if row is None:
-        raise PaymentRefused(f"nobody asked for {clearing_id!r}")
-    if row.requested_by == by:
-        raise FourEyes("somebody else must decide this")
-    if row.decision is not None:
-        raise PaymentRefused(f"it is {row.decision} already")
+    assert_may_decide(row, clearing_id, by=by, error=PaymentRefused)
+    assert row is not None
     if not approve:
         _decision(conn, clearing_id, "refused", by, None, now)
         return "refused"

@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from accounting.errors import AccountingError, CreditExhausted, FourEyes
+from accounting.errors import AccountingError, CreditExhausted
 from accounting.store.alone import alone_micro
+from accounting.store.consents import assert_may_decide
 from accounting.store.payments import lock_prepaid, prepaid, refund
 from accounting.store.schema import DEPOSIT_REFUND_DECISIONS, DEPOSIT_REFUNDS, ENTRIES, lock
 
@@ -54,12 +55,8 @@ def decide_refund(conn: Connection, refund_id: str, *, approve: bool, by: str, n
     """Pay back or refuse what waits, as far as it is still there; never the person who asked for it."""
     lock(conn, {f"deposit-refund:{refund_id}"})
     row = conn.execute(_with_decisions().where(DEPOSIT_REFUNDS.c.id == refund_id)).one_or_none()
-    if row is None:
-        raise AccountingError(f"nobody asked for {refund_id!r}")
-    if row.requested_by == by:
-        raise FourEyes("somebody else must decide this")
-    if row.decision is not None:
-        raise AccountingError(f"it is {row.decision} already")
+    assert_may_decide(row, refund_id, by=by)
+    assert row is not None
     if not approve:
         _decision(conn, refund_id, "refused", by, None, now)
         return "refused"

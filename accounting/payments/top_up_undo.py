@@ -16,12 +16,13 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from accounting.errors import FourEyes, PaymentRefused
+from accounting.errors import PaymentRefused
 from accounting.invoicing.postings import unallocated as suspense
 from accounting.ledger import CASH, Entry, Posting
 from accounting.minor_units import to_micro
 from accounting.payments.top_up_store import keep_receipt, lock_money
 from accounting.store import book
+from accounting.store.consents import assert_may_decide
 from accounting.store.schema import (
     PAYMENTS,
     TOP_UP_RECEIPTS,
@@ -67,14 +68,11 @@ def request_undo(conn: Connection, wanted: Undo, *, four_eyes_micro: int, now: d
 def decide_undo(conn: Connection, undo_id: str, *, approve: bool, by: str, now: datetime) -> str:
     """Carry out or refuse what waits; never the person who asked for it."""
     lock_money(conn)
-    row = conn.execute(select(TOP_UP_UNDOS).where(TOP_UP_UNDOS.c.id == undo_id)).one_or_none()
-    if row is None:
-        raise PaymentRefused(f"nobody asked for {undo_id!r}")
-    if row.requested_by == by:
-        raise FourEyes("somebody else must decide this")
-    query = select(TOP_UP_UNDO_DECISIONS.c.decision).where(TOP_UP_UNDO_DECISIONS.c.undo_id == undo_id)
-    if (decided := conn.scalar(query)) is not None:
-        raise PaymentRefused(f"it is {decided} already")
+    made = TOP_UP_UNDO_DECISIONS
+    query = select(TOP_UP_UNDOS, made.c.decision).outerjoin(made, made.c.undo_id == TOP_UP_UNDOS.c.id)
+    row = conn.execute(query.where(TOP_UP_UNDOS.c.id == undo_id)).one_or_none()
+    assert_may_decide(row, undo_id, by=by, error=PaymentRefused)
+    assert row is not None
     if not approve:
         _decision(conn, undo_id, "refused", by, None, now)
         return "refused"

@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from accounting.errors import AccountingError, FourEyes
+from accounting.errors import AccountingError
 from accounting.ledger import ADJUSTED, BAD_DEBT, GRANTS, Entry, Posting, credit, receivable
 from accounting.money import format_micro
 from accounting.store import contracts
 from accounting.store.alone import alone_micro
+from accounting.store.consents import assert_may_decide
 from accounting.store.given_back import left_of_charge
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
@@ -83,14 +84,12 @@ def four_eyes_from(conn: Connection, *, charge_id: int | None, currency: str, no
 def decide(conn: Connection, adjustment_id: str, *, approve: bool, by: str, now: datetime) -> str:
     """Post or refuse what waits; never the person who asked for it."""
     lock(conn, {f"adjustment:{adjustment_id}"})
-    row = conn.execute(select(ADJUSTMENTS).where(ADJUSTMENTS.c.id == adjustment_id)).one_or_none()
-    if row is None:
-        raise AccountingError(f"there is no adjustment {adjustment_id!r}")
-    if row.requested_by == by:
-        raise FourEyes("somebody else must decide this")
-    decided = conn.scalar(select(DECISIONS.c.decision).where(DECISIONS.c.adjustment_id == adjustment_id))
-    if decided is not None:
-        raise AccountingError(f"it is {decided} already")
+    query = select(ADJUSTMENTS, DECISIONS.c.decision).outerjoin(
+        DECISIONS, DECISIONS.c.adjustment_id == ADJUSTMENTS.c.id
+    )
+    row = conn.execute(query.where(ADJUSTMENTS.c.id == adjustment_id)).one_or_none()
+    assert_may_decide(row, adjustment_id, by=by)
+    assert row is not None
     if not approve:
         _decision(conn, adjustment_id, "refused", by, None, now)
         return "refused"

@@ -1,7 +1,7 @@
 """What one person has given up or paid out alone lately, through whichever door: small pieces are one large one.
 
 Counted together for all projects that have a payer in common: adjustments, write-offs and credits paid back, deposits
-paid back, vouchers that pay.
+paid back, vouchers that pay, credit notes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from sqlalchemy import Connection, func, select
 
 from accounting.minor_units import to_micro
 from accounting.store.cleared import CLEARINGS, REFUND, VOUCHER, WRITE_OFF
-from accounting.store.schema import ADJUSTMENTS, DEPOSIT_REFUNDS, PAYERS, TERMS, lock
+from accounting.store.schema import ADJUSTMENTS, CONSENTS, DEPOSIT_REFUNDS, PAYERS, TERMS, lock
 
 # What one person may post alone, up to the threshold, is counted over so long.
 ALONE_FOR = timedelta(days=30)
+CREDIT_NOTE = "credit_note"  # the kind of a consent
 NEED_TWO = (WRITE_OFF, REFUND, VOUCHER)  # of a document: money is given up, goes out, or never came
 
 
@@ -42,8 +43,12 @@ def alone_micro(conn: Connection, person: str, *, project_id: str, currency: str
         CLEARINGS.c.requested_by == person, CLEARINGS.c.currency == currency, CLEARINGS.c.kind.in_(NEED_TWO),
         CLEARINGS.c.four_eyes.is_(False), CLEARINGS.c.recorded_at > since,
     )  # fmt: skip
-    found = [int(conn.scalar(query) or 0) for query in (adjusted, refunded, cleared)]
-    return found[0] + found[1] + to_micro(found[2], currency)
+    credited = select(func.coalesce(func.sum(CONSENTS.c.amount_micro), 0)).where(
+        CONSENTS.c.requested_by == person, CONSENTS.c.currency == currency, CONSENTS.c.kind == CREDIT_NOTE,
+        CONSENTS.c.four_eyes.is_(False), CONSENTS.c.recorded_at > since,
+    )  # fmt: skip
+    found = [int(conn.scalar(query) or 0) for query in (adjusted, refunded, credited, cleared)]
+    return sum(found[:3]) + to_micro(found[3], currency)
 
 
 def _of_the_same_payers(conn: Connection, project_id: str) -> Collection[str]:

@@ -17,11 +17,12 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, select
 
 from accounting.agreement import PartialMonths
-from accounting.errors import AccountingError, FourEyes
+from accounting.errors import AccountingError
 from accounting.ledger import EXPIRED, Entry, Posting, credit
 from accounting.month_parts import days_after, days_between
 from accounting.store import openings
 from accounting.store.allocations import keep_event, last_end, remaining
+from accounting.store.consents import assert_may_decide
 from accounting.store.holds import raise_limit
 from accounting.store.journal import book
 from accounting.store.orders import Order, agreement_of_price, canceled, give_back, order_of
@@ -88,12 +89,8 @@ def decide_cancellation(conn: Connection, cancellation_id: str, *, approve: bool
     """Carry out or refuse what waits, with what is left by now; never the person who asked for it."""
     lock(conn, {"allocations"})
     row = conn.execute(_with_decisions().where(CANCELLATIONS.c.id == cancellation_id)).one_or_none()
-    if row is None:
-        raise AccountingError(f"there is no cancellation {cancellation_id!r}")
-    if row.requested_by == by:
-        raise FourEyes("somebody else must decide this")
-    if row.decision is not None:
-        raise AccountingError(f"it is {row.decision} already")
+    assert_may_decide(row, cancellation_id, by=by)
+    assert row is not None
     if not approve:
         _decision(conn, cancellation_id, "refused", by, now)
         return "refused"

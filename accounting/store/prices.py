@@ -30,7 +30,7 @@ from accounting.store.schema import (
     upsert,
 )
 from accounting.tariff import Discount, PriceRule, Scope, overlaps, problems
-from accounting.terms import discount_problems, rule_problems
+from accounting.terms import Wrong, discount_problems, rule_problems
 from accounting.usage import CORE_SECONDS
 
 _RULES = select(RULES).order_by(RULES.c.id)
@@ -86,7 +86,7 @@ def add_tariff(conn: Connection, rule: PriceRule, *, now: datetime) -> int:
 def own_rule_problems(rule: PriceRule) -> list[str]:
     """What is wrong with a price of the operator's own, whatever others there are."""
     ends = rule.valid_to is not None and rule.valid_to <= rule.valid_from
-    return [*rule_problems(rule), *(["it ends before it begins"] if ends else [])]
+    return [*rule_problems(rule), *([Wrong("it ends before it begins", "valid_to")] if ends else [])]
 
 
 def insert_rule(conn: Connection, rule: PriceRule, *, tariff_sha256: str | None, now: datetime) -> int:

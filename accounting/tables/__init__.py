@@ -30,6 +30,7 @@ from accounting.tables.books import (
 from accounting.tables.clearings import ClearingDecisionRow, ClearingRow
 from accounting.tables.comparisons import ComparisonStageRow
 from accounting.tables.confirmations import ConfirmedPartRow
+from accounting.tables.consents import ConsentDecisionRow, ConsentRow
 from accounting.tables.contracts import (
     AgreementRow,
     AllocationEventRow,
@@ -126,5 +127,5 @@ __all__ = [
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
     "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
-    "CreditOverlapRow", "QuarantineRereadRow",
+    "CreditOverlapRow", "QuarantineRereadRow", "ConsentRow", "ConsentDecisionRow",
 ]  # fmt: skip

@@ -106,9 +106,13 @@ def transfer(services: Svc, person: Who, allocation: Word, body: Body, idempoten
     now = services.clock()
 
     def make(conn: Connection) -> Mapping[str, Any]:
-        owner = conn.scalar(select(ALLOCATIONS.c.project_id).where(ALLOCATIONS.c.id == allocation))
-        if owner is None or not can(person, Verb.SEE_PROJECT, ("project", owner)):
+        found = conn.execute(select(ALLOCATIONS).where(ALLOCATIONS.c.id == allocation)).one_or_none()
+        owner = "" if found is None else str(found.project_id)
+        if found is None or not can(person, Verb.SEE_PROJECT, ("project", owner)):
             raise NotFound(f"There is no allocation {allocation!r} that you may see.")
+        if wanted.commodity not in (None, found.commodity):
+            problem = Problem("/commodity", f"It is of {found.commodity}.", "invalid", "Count the amount in these.")
+            raise Invalid("The allocation is of something else.", problems=(problem,))
         to = project_row(conn, person, wanted.to_project, Verb.MANAGE_PROJECT)
         if not can(person, Verb.MANAGE_PROJECT, ("project", owner)):
             raise Forbidden("Only an owner of the project may do this.", remedy="Ask one of its owners.")

@@ -197,6 +197,28 @@ class Outcome(_Out):
     state: str
 
 
+class DiscountOut(_Out):
+    """What a project pays of the prices. `order`: the priced order that has paid instead."""
+
+    id: str
+    project: str
+    numerator: int
+    denominator: int
+    site: str | None
+    grade: str | None
+    resource: str | None
+    order: str | None
+    reason: str
+    valid_from: str
+    valid_to: str | None
+
+
+class Discounts(_Out):
+    """Discounts, the newest first."""
+
+    items: list[DiscountOut]
+
+
 class ChargeShort(_Out):
     """A charge in a list; `replaced`: a later reading took its place."""
 

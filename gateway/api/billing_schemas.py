@@ -190,6 +190,51 @@ class BillHead(_Out):
     sha256: str
 
 
+class CreditNoteAsked(_Out):
+    """A credit note that was asked for: `waiting`, or `posted` with the head of the document."""
+
+    id: str
+    state: Literal["waiting", "posted", "refused"]
+    number: str | None = None
+    kind: Literal["credit_note"] | None = None
+    project: str | None = None
+    issuer: str | None = None
+    payer: str | None = None
+    currency: str | None = None
+    period_start: str | None = None
+    period_end: str | None = None
+    issued_at: str | None = None
+    due_at: str | None = None
+    net: str | None = None
+    tax: str | None = None
+    gross: str | None = None
+    open: str | None = None
+    corrects: str | None = None
+    sha256: str | None = None
+
+
+class CreditNoteShort(_Out):
+    """A credit note that somebody asked for. `amount`: with tax."""
+
+    id: str
+    invoice: str
+    dispute: str | None
+    amount: str
+    currency: str
+    reason: str
+    state: Literal["waiting", "posted", "refused"]
+    credit_note: str | None
+    requested_by: str
+    decided_by: str | None
+    at: str
+
+
+class CreditNotesAsked(_Out):
+    """What was asked for, newest first."""
+
+    items: list[CreditNoteShort]
+
+
 class Bill(BillHead):
     """A document as issued, with its lines."""
 

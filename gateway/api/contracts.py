@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from accounting import organisations
@@ -27,6 +27,7 @@ from gateway.api.billing import assert_payers
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
 from gateway.api.idempotency import Once
 from gateway.api.projects import project_row
+from gateway.billing.invoices import PROJECTS
 from gateway.billing.signing import verify
 from gateway.errors import Forbidden, Invalid, NotFound, Problem
 from gateway.identity.access import Person, Verb, can
@@ -157,6 +158,19 @@ def add_discount(services: Svc, admin: Admin, body: Body, idempotency_key: IdemH
     return answer(Once.of(admin, idempotency_key, "POST /discounts", body).made(services, make), 201)
 
 
+@router.get("/discounts", **describe.route(models.Discounts, refuses=(404,)))
+def list_discounts(services: Svc, person: Who, project: Word | None = None) -> Response:
+    """What projects pay of the prices: the operator sees all, a project's people theirs, a centre's staff those at its
+    sites."""
+    with services.db.read() as conn:
+        wanted = None if project is None else project_row(conn, person, project, Verb.SEE_PROJECT).id
+        sites = {site for a, _ in contracts.agreements(conn) if _may_see(person, a) for site in a.site_ids}
+        names = {r.id: r.name for r in conn.execute(select(PROJECTS.c.id, PROJECTS.c.name))}
+        found = [d for d in reversed(books.discounts(conn)) if wanted in (None, d.project_id)
+                 and _may_see_discount(person, d, sites)]  # fmt: skip
+    return answer({"items": [_discount(d, names.get(d.project_id, d.project_id)) for d in found]})
+
+
 @router.post("/projects/{name}/terms", **describe.route(
     models.Made, status=201, body=models.TermsIn, refuses=(403, 404, 409, 422)
 ))  # fmt: skip
@@ -180,6 +194,18 @@ def set_terms(services: Svc, admin: Admin, name: Word, body: Body, idempotency_k
 
 def _may_see(person: Person, agreement: Agreement) -> bool:
     return can(person, Verb.OPERATE) or any(can(person, Verb.SEE_SITE, ("site", s)) for s in agreement.site_ids)
+
+
+def _may_see_discount(person: Person, d: Discount, sites: Collection[str]) -> bool:
+    """Whoever it lowers something for: the project, and the centres at whose sites it holds."""
+    here = bool(sites) if d.site_id is None else d.site_id in sites
+    return can(person, Verb.OPERATE) or here or can(person, Verb.SEE_PROJECT, ("project", d.project_id))
+
+
+def _discount(d: Discount, project: str) -> dict[str, Any]:
+    return {"id": str(d.id), "project": project, "numerator": d.numerator, "denominator": d.denominator,
+            "site": d.site_id, "grade": d.grade, "resource": d.resource, "order": d.order_id, "reason": d.reason,
+            "valid_from": views.stamp(d.valid_from), "valid_to": views.stamp(d.valid_to)}  # fmt: skip
 
 
 def _sign(

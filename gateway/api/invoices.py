@@ -17,10 +17,9 @@ from accounting.invoicing import legal_entities
 from accounting.invoicing import texts as invoice_texts
 from accounting.invoicing.as_csv import invoice_csv
 from accounting.invoicing.as_pdf import pdf
-from accounting.invoicing.credit_notes import Credit
 from accounting.invoicing.invoice import Document, LegalEntity
 from accounting.invoicing.lines import charges_of_line
-from accounting.invoicing.store import issue_credit_note, load
+from accounting.invoicing.store import load
 from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.invoicing.unit_prices import steps_of
 from accounting.minor_units import plain
@@ -137,26 +136,6 @@ def bill(services: Svc, admin: Admin, body: Body) -> Response:
         raise Conflict(str(exc)) from exc
     refused = [{"project": r.project, "why": r.why} for r in found.refused]
     return answer({"made": [views.made_json(d) for d in found.made], "refused": refused})
-
-
-@router.post("/credit-notes", **describe.route(
-    schemas.BillHead, status=201, body=schemas.CreditNoteIn, refuses=(403, 404, 409, 422)
-))  # fmt: skip
-def credit(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader = None) -> Response:
-    """Give back part of an invoice by a document of its own (operator)."""
-    wanted = read(schemas.CreditNoteIn, body)
-
-    def make(conn: Connection) -> Mapping[str, Any]:
-        row = document_row(conn, admin, wanted.invoice)
-        credits = [Credit(c.line, minor_in(c.net, row.currency, f"/credits/{n}/net"))
-                   for n, c in enumerate(wanted.credits)]  # fmt: skip
-        try:
-            made = issue_credit_note(conn, row.number, credits, reason=wanted.reason, now=services.clock())
-        except InvoiceRefused as exc:
-            raise Conflict(str(exc)) from exc
-        return views.made_json(made)
-
-    return answer(Once.of(admin, idempotency_key, "POST /billing/credit-notes", body).made(services, make), 201)
 
 
 # ---------------------------------------------------------------- reading

@@ -40,10 +40,11 @@ class AllocationIn(_In):
 
 
 class TransferIn(_In):
-    """Move what is left of an allocation to another project."""
+    """Move what is left of an allocation to another project; `commodity`: refused where it is of another one."""
 
     to_project: Name
     amount: Whole
+    commodity: Annotated[Plain, Field(max_length=32)] | None = None
 
 
 class VoucherIn(_In):

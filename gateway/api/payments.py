@@ -14,8 +14,9 @@ from starlette.responses import Response
 from accounting.errors import AccountingError, PaymentRefused
 from accounting.invoicing import dispute_store
 from accounting.invoicing.ageing import aged, standings
+from accounting.invoicing.credit_requests import CreditWanted, disputed_credit, request_credit
 from accounting.invoicing.dispute_store import Evidence, disputed_minor, raise_dispute, take
-from accounting.invoicing.disputes import Dispute, DisputeState, Side, Step
+from accounting.invoicing.disputes import Dispute, DisputeState, Side, Step, advance
 from accounting.minor_units import plain
 from accounting.payments.bank_csv import CsvProfile, read_csv
 from accounting.payments.camt import read_camt
@@ -256,7 +257,10 @@ def step_dispute(
         if not sides:
             raise Forbidden("You see this dispute, and take no part in it.")
         try:
-            after = _take(conn, dispute_id, Step(step), sides, person.name, wanted.text, evidence, net, now)
+            if step == "credit" and Side.OPERATOR in sides:
+                after = _credited(conn, person, before, wanted.text, evidence, net, now)
+            else:
+                after = _take(conn, dispute_id, Step(step), sides, person.name, wanted.text, evidence, net, now)
         except AccountingError as exc:
             raise Conflict(str(exc)) from exc
         return views.dispute_json(conn, after, now)
@@ -266,6 +270,25 @@ def step_dispute(
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _credited(
+    conn: Connection, person: Person, before: Dispute, text: str, evidence: list[Evidence], net: int | None, now: Any
+) -> Dispute:
+    """End it with a credit note; of much it stays as it is, with a comment, until a second operator has decided."""
+    advance(before.state, Step.CREDIT, Side.OPERATOR)
+    invoice, given = disputed_credit(conn, before.id, net)
+    reason = text or f"dispute {before.id}: {before.reason}"
+    asked = CreditWanted(new_id("n", now), invoice, [given], reason, person.user_id, before.id, text, person.name,
+                         evidence)  # fmt: skip
+    threshold = four_eyes_micro(conn, currency=before.currency, now=now)
+    state, _ = request_credit(conn, asked, four_eyes_micro=threshold, now=now)
+    if state == "waiting":
+        said = f"credit note {asked.id} asked for: it waits for a second operator"
+        take(conn, before.id, Step.COMMENT, side=Side.OPERATOR, by=person.name, text=said, now=now)
+    found = dispute_store.find(conn, before.id)
+    assert found is not None
+    return found
 
 
 def _take(

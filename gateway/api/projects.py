@@ -19,6 +19,7 @@ from accounting.money import format_micro, is_currency, parse_amount
 from accounting.store import Exposure
 from accounting.store.prices import own_rule_problems
 from accounting.tariff import PriceRule
+from accounting.terms import Wrong
 from accounting.usage import CORE_SECONDS as OF_CORES
 from gateway.api import answers, describe
 from gateway.api.context import Admin, Body, IdemHeader, Svc, Who, Word, answer, read
@@ -234,20 +235,20 @@ _SIGNED_ONLY = (
     "This is a price per core-hour. One of GPUs, nodes, memory or units, with tiers, hours of the day, a grade or a "
     "class of users is a rule of a tariff that both sides sign: POST /tariffs/versions."
 )
-# By what the books say of a rule: the field of the request, and what to write there.
-_FIELD_OF = (
-    ("ends before", "/valid_to", "It must be later than `valid_from` (now, where that is left out)."),
-    ("holds between", "/valid_from", "Write a day of our time, with its zone: 2026-11-01T00:00:00+08:00."),
-    ("currency", "/currency", "Write its ISO 4217 code, like CNY."),
-    ("site_id", "/site", "Leave it out, and the price is for all sites."),
-    ("queue", "/queue", "Leave it out, and the price is for all queues."),
-    ("is no price", "/price_per_core_hour", "Write what one core-hour costs, in whole units of the currency."),
-)
+# A field of a price, as the books name it: the field of the request, and what to write there.
+_FIELD_OF = {
+    "valid_from": ("/valid_from", "Write a day of our time, with its zone: 2026-11-01T00:00:00+08:00."),
+    "valid_to": ("/valid_to", "A day of our time; it must be later than `valid_from` (now, where that is left out)."),
+    "currency": ("/currency", "Write its ISO 4217 code, like CNY."),
+    "site_id": ("/site", "Leave it out, and the price is for all sites."),
+    "queue": ("/queue", "Leave it out, and the price is for all queues."),
+    "price_micro": ("/price_per_core_hour", "Write what one core-hour costs, in whole units of the currency."),
+}
 
 
-def _of_rule(text: str) -> Problem:
-    pointer, remedy = next(((pointer, remedy) for word, pointer, remedy in _FIELD_OF if word in text), ("", ""))
-    return Problem(pointer, text, "invalid", remedy)
+def _of_rule(wrong: str) -> Problem:
+    pointer, remedy = _FIELD_OF.get(wrong.field, ("", "")) if isinstance(wrong, Wrong) else ("", "")
+    return Problem(pointer, str(wrong), "invalid", remedy)
 
 
 def coins_of(text: str, currency: str, pointer: str) -> int:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import click
 
-from penstock.cli import bank, budgets, months, report
+from penstock.cli import bank, budgets, given, months, report
 from penstock.cli.shared import amount_of, client, emit, json_option, local_time, table
 from penstock.cli.texts import said, tr
 
@@ -18,7 +18,7 @@ def billing() -> None:
     """What was spent and why; months, payments and adjustments for operators."""
 
 
-for _command in (*months.COMMANDS, *bank.COMMANDS, *budgets.COMMANDS):
+for _command in (*months.COMMANDS, *bank.COMMANDS, *budgets.COMMANDS, *given.COMMANDS):
     billing.add_command(_command)
 
 
@@ -302,8 +302,9 @@ def adjustments(project: str | None, as_json: bool) -> int:
 @click.option("--approve/--refuse", required=True)
 @json_option
 def decide(asked: str, approve: bool, as_json: bool) -> int:
-    """Post or refuse what another operator ASKED for: adjustment, clearing, refund, match or order taken back."""
-    what = {"u": "billing/unmatches", "k": "cancellations", "w": "billing/clearings", "q": "billing/refunds"}
+    """Post or refuse what another operator ASKED for: adjustment, credit note, clearing, refund, what is taken back."""
+    what = {"u": "billing/unmatches", "k": "cancellations", "w": "billing/clearings", "q": "billing/refunds",
+            "n": "billing/credit-notes"}  # fmt: skip
     where = what.get(asked[:1], "billing/adjustments")
     return _post(f"{where}/{quote(asked, safe='')}/decide", {"approve": approve}, as_json, "{id}: {state}")
 

@@ -58,7 +58,7 @@ def show(name: str, as_json: bool) -> int:
 
 
 # What people order, as the books count it.
-_COUNTED_IN = {"core-hours": ("core-seconds", 3600), "gpu-hours": ("gpu-seconds", 3600),
+COUNTED_IN = {"core-hours": ("core-seconds", 3600), "gpu-hours": ("gpu-seconds", 3600),
                "gib-months": ("storage-mib-hours", 1024 * 730)}  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def place(
     """Order AMOUNT core-hours, or what --of says, for PROJECT (of as-used: the credit line, in money) (operator)."""
     if not amount.isdigit():
         raise click.UsageError(tr("Write the amount as a whole number."))
-    name, unit = _COUNTED_IN.get(commodity.lower(), (commodity, 1))
+    name, unit = COUNTED_IN.get(commodity.lower(), (commodity, 1))
     unit = 1_000_000 if kind == "as-used" else unit
     body: dict[str, Any] = {"project": project, "payer": payer, "kind": kind.replace("-", "_"), "price": price,
                             "commodity": name, "amount": int(amount) * unit, "starts_at": starts, "ends_at": until,

@@ -126,3 +126,56 @@ def test_pieces_asked_for_at_once_see_each_other(billing: Billing) -> None:
     found = Counter(a.json()["state"] for a in at_once(billing.client, *asks))
     assert found == {"posted": 1, "waiting": 5}
     billing.gateway.check_books()
+
+
+def credit(billing: Billing, net: str, status: int = 201) -> dict[str, Any]:
+    body = {"invoice": "PS-000001", "reason": "the node failed", "credits": [{"line": 1, "net": net}]}
+    return billing.post("credit-notes", body, status)
+
+
+def test_a_large_credit_note_is_issued_by_two(billing: Billing, other: Headers, type_: Callable[..., str]) -> None:
+    billing.work(20_000_000)  # 2000 CNY and tax
+    billing.bill()
+    small = credit(billing, "100")
+    assert (small["state"], small["number"], small["gross"]) == ("posted", "PSC-000001", "-106.00")
+    asked = type_("billing", "credit", "PS-000001", "1", "900", "--reason", "the node failed", as_=billing.operator)
+    assert asked.endswith(": waiting \n") and billing.get("invoices/PS-000001")["open"] == "2014.00"
+    waits = asked.partition(":")[0]
+    billing.post(f"credit-notes/{waits}/decide", {"approve": True}, 403)  # not by who asked
+    assert f"{waits}: posted" in type_("billing", "decide", waits, "--approve", as_=other)
+    assert billing.get("invoices/PS-000001")["open"] == "1060.00"
+    billing.post(f"credit-notes/{waits}/decide", {"approve": True}, 409, headers=other)
+    again = credit(billing, "900")
+    assert billing.post(f"credit-notes/{again['id']}/decide", {"approve": False}, headers=other)["state"] == "refused"
+    credit(billing, "1000.01", 409)
+    listed = type_("billing", "credits", as_=billing.operator)
+    assert "954.00" in listed and "PSC-000002" in listed and "refused" in listed
+    shown = billing.get("credit-notes", headers=billing.operator)["items"]
+    assert [c["state"] for c in shown] == ["refused", "posted", "posted"]
+
+
+def test_credit_notes_in_pieces_and_through_a_dispute_are_one_large_one(billing: Billing, other: Headers) -> None:
+    billing.work(20_000_000)
+    billing.bill()
+    assert (credit(billing, "500")["state"], adjust(billing, "-400")) == ("posted", "posted")
+    assert (credit(billing, "500")["state"], adjust(billing, "-100")) == ("waiting", "waiting")
+    made = billing.post("disputes", {"invoice": "PS-000001", "line": 1, "reason": "it stood still"}, 201, headers={})
+    where = f"disputes/{made['id']}"
+    asked = billing.post(f"{where}/credit", {"net": "600", "text": "sorry"})
+    assert asked["state"] == "open" and "waits for a second operator" in asked["events"][-1]["text"]
+    billing.post(f"{where}/credit", {"net": "600"}, 409)
+    [waits] = [c for c in billing.get("credit-notes", headers=billing.operator)["items"] if c["dispute"] == made["id"]]
+    done = billing.post(f"credit-notes/{waits['id']}/decide", {"approve": True}, headers=other)
+    assert (done["state"], done["gross"]) == ("posted", "-636.00")
+    ended = billing.get(where)
+    assert (ended["state"], ended["events"][-1]["credit_note"]) == ("credited", done["number"])
+
+
+def test_a_large_credit_note_asked_for_at_once_is_issued_once(billing: Billing, other: Headers) -> None:
+    billing.work(20_000_000)
+    billing.bill()
+    body = {"invoice": "PS-000001", "reason": "so", "credits": [{"line": 1, "net": "900"}]}
+    answers = at_once(billing.client, *[("billing/credit-notes", body, billing.operator)] * 4)
+    assert [a.status_code for a in answers] == [201] * 4
+    waiting = [c for c in billing.get("credit-notes", headers=billing.operator)["items"] if c["state"] == "waiting"]
+    assert len(waiting) == 3  # the first within 1000, the others beyond it
