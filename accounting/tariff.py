@@ -12,6 +12,7 @@ from msgspec import Struct
 from pydantic import AwareDatetime, TypeAdapter
 
 from accounting.agreement import canonical
+from accounting.bound import is_unagreed
 from accounting.calendar import Window
 from accounting.usage import CORE_SECONDS
 
@@ -87,11 +88,15 @@ class Scope(Struct, frozen=True, gc=False):
     grade: str = ""
     user_class: str = ""
     project_id: str = ""
+    agreed: bool = False  # whether an agreement holds there
 
 
 @dataclass(frozen=True, slots=True)
 class Discount:
-    """A contract's prices are `numerator`/`denominator` of the tariff's in [valid_from, valid_to)."""
+    """A contract's prices are `numerator`/`denominator` of the tariff's in [valid_from, valid_to).
+
+    `draws`: what is paid with an order is drawn from this commodity of the project (bound.py); None: no order's.
+    """
 
     id: int
     project_id: str
@@ -103,6 +108,7 @@ class Discount:
     grade: str | None = None
     resource: str | None = None
     reason: str = ""
+    draws: str | None = None
 
     def __post_init__(self) -> None:
         if self.numerator < 0 or self.denominator <= 0:
@@ -114,6 +120,7 @@ class Discount:
             and self.site_id in (None, where.site_id)
             and self.grade in (None, where.grade)
             and self.resource in (None, resource)
+            and not (where.agreed and is_unagreed(self.draws))
         )
 
     def valid_at(self, at: datetime) -> bool:

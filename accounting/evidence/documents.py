@@ -26,7 +26,8 @@ _OF_A_DISCOUNT = ("project_id", "numerator", "denominator", "valid_from", "valid
 
 def discount(row: Mapping[str, Any]) -> dict[str, Any]:
     """A contract's ratio as its leaf commits to it."""
-    return {"v": 1, **{name: plain(row[name]) for name in _OF_A_DISCOUNT}}
+    drawn = {} if row["draws"] is None else {"draws": row["draws"]}
+    return {"v": 1, **{name: plain(row[name]) for name in _OF_A_DISCOUNT}, **drawn}
 
 
 def discount_end(row: Mapping[str, Any]) -> dict[str, Any]:

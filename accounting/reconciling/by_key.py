@@ -87,11 +87,14 @@ def _query(conn: Connection, scope: Scope, tolerance: Tolerance, again: Collecti
 def _differs(scope: Scope, tolerance: Tolerance) -> Any:
     """Names are compared as they are kept: of two that are one person's, the rows tell.
 
-    A quantity may be what was metered, or what of it was billed.
+    A quantity may be what was metered, or what of it was billed; money what we billed, or where an order paid for the
+    run what it had cost without.
     """
     billed = func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds)
     quantity = and_(_apart(USAGE.c.core_seconds, tolerance), _apart(billed, tolerance))
-    money = func.abs(LINES.c.amount_micro - func.coalesce(CHARGES.c[scope.basis], 0)) > tolerance.micro
+    ours = CHARGES.c[scope.basis]
+    money = and_(*(func.abs(LINES.c.amount_micro - func.coalesce(*some, 0)) > tolerance.micro
+                   for some in ((ours,), (scope.listed, ours))))  # fmt: skip
     person = and_(LINES.c.username != "", USAGE.c.username != "", LINES.c.username != USAGE.c.username)
     account = and_(LINES.c.account != "", USAGE.c.account != "", LINES.c.account != USAGE.c.account)
     return or_(quantity, money, person, account) if tolerance.accounts else or_(quantity, money, person)

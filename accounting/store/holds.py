@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, func, select, update
@@ -13,10 +14,24 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from accounting.errors import AccountingError, CreditExhausted, TooMuch
-from accounting.ledger import CORE_SECONDS, GPU_SECONDS, GRANTS, Entry, credit, grant_postings, paid, receivable
+from accounting.ledger import (
+    CORE_SECONDS,
+    GPU_SECONDS,
+    GRANTS,
+    Entry,
+    credit,
+    grant_postings,
+    paid,
+    receivable,
+    resource_of,
+)
 from accounting.money import is_currency
+from accounting.price import PriceBook
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, BALANCES, ENTRIES, HOLDS, POSTINGS, lock, upsert
+from accounting.tariff import Scope
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 # Built once: these run in every submission, and building a statement costs as much as running it.
 _PLACED = (HOLDS.c.project_id, HOLDS.c.commodity, HOLDS.c.amount)
@@ -293,14 +308,22 @@ def commodities(conn: Connection, project_id: str) -> frozenset[str]:
 
 def hold_amounts(
     have: Collection[str], *, currency: str, micro: int, core_seconds: int, gpu_seconds: int = 0,
-    units: Mapping[str, int] | None = None,
+    units: Mapping[str, int] | None = None, bought: Mapping[str, str] = EMPTY,
 ) -> dict[str, int]:  # fmt: skip
-    """What to set aside, in each commodity that the project has an account in."""
+    """What to set aside, in each commodity that the project has an account in; `bought`: what is drawn in place of a
+    commodity where the job would run (`bought_there`)."""
     wanted = {currency: micro, CORE_SECONDS: core_seconds}
     if gpu_seconds:
         wanted[GPU_SECONDS] = gpu_seconds
     wanted |= units or {}
-    return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
+    drawn = {bought.get(commodity, commodity): amount for commodity, amount in wanted.items()}
+    return {commodity: amount for commodity, amount in drawn.items() if commodity in have}
+
+
+def bought_there(prices: PriceBook, where: Scope, kinds: Iterable[str], at: datetime) -> dict[str, str]:
+    """What runs there draw at a moment in place of each commodity, as an order pays for them."""
+    found = ((kind, prices.drawn_at(where, resource_of(kind), at)) for kind in kinds)
+    return {kind: drawn for kind, drawn in found if drawn is not None}
 
 
 def shortfall(conn: Connection, project_id: str, amounts: Mapping[str, int]) -> dict[str, int]:

@@ -171,7 +171,10 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     for other in discounts(conn):
         ends = other.valid_to is not None and other.valid_to <= discount.valid_from
         begins = discount.valid_to is not None and discount.valid_to <= other.valid_from
-        if other.scope == discount.scope and not (ends or begins):
+        rivals = other.scope == discount.scope and (
+            other.draws == discount.draws or None in (other.draws, discount.draws)
+        )
+        if rivals and not (ends or begins):
             raise TariffOverlap(f"discount {other.id} of the same scope holds from {other.valid_from.isoformat()}")
     values = _in_utc({k: v for k, v in asdict(discount).items() if k != "id"})
     query = insert(DISCOUNTS).values(**values, created_at=now).returning(DISCOUNTS.c.id)
@@ -206,7 +209,7 @@ def discounts(conn: Connection) -> list[Discount]:
     """Every contract's ratio, also those that have ended."""
     return [
         Discount(r.id, r.project_id, r.numerator, r.denominator, r.valid_from, _first(r.valid_to, r.ends_at), r.site_id,
-                 r.grade, r.resource, r.reason)
+                 r.grade, r.resource, r.reason, r.draws)
         for r in conn.execute(_DISCOUNTS)
     ]  # fmt: skip
 

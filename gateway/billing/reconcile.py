@@ -241,7 +241,18 @@ def _owed(conn: Connection, row: Any, line: Any | None, now: datetime) -> tuple[
                           "this")  # fmt: skip
         return 0, ""
     account = payable(agreement.centre_id)
-    return _due(conn, row, agreement, delta) - recon_store.booked_before(conn, row, line, account), account
+    return _due(conn, row, agreement, _not_paid_with_an_order(conn, row, delta)) - recon_store.booked_before(
+        conn, row, line, account
+    ), account
+
+
+def _not_paid_with_an_order(conn: Connection, row: Any, delta: int) -> int:
+    """What of a difference is of the part of a run that no order paid for; of the other the centre has its share."""
+    query = select(CHARGES.c.gross_micro, CHARGES.c.list_gross_micro)
+    charge = conn.execute(query.where(CHARGES.c.usage_record_id == row.usage_record_id)).one_or_none()
+    if charge is None or not charge.list_gross_micro:
+        return delta
+    return delta * int(charge.gross_micro) // int(charge.list_gross_micro)
 
 
 def _due(conn: Connection, row: Any, agreement: Agreement, delta: int) -> int:

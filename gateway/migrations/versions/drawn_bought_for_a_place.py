@@ -1,0 +1,35 @@
+"""What was bought for a place is a commodity of its own, with a longer name; a ratio says what is drawn by it.
+A charge has what it would have been, had no order paid for it."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "drawn"
+down_revision = "0020"
+branch_labels = None
+depends_on = None
+
+_TABLES = ("account", "balance", "hold", "allocation")
+_LISTED = ("list_gross_micro", "list_centre_micro")
+
+
+def upgrade() -> None:
+    for table in _TABLES:
+        with op.batch_alter_table(table) as batch_op:
+            batch_op.alter_column(
+                "commodity", existing_type=sa.String(32), type_=sa.String(80), existing_nullable=False
+            )
+    op.add_column("discount", sa.Column("draws", sa.String(80), nullable=True))
+    for column in _LISTED:
+        op.add_column("charge", sa.Column(column, sa.BigInteger(), nullable=True))
+
+
+def downgrade() -> None:
+    for column in _LISTED:
+        op.drop_column("charge", column)
+    op.drop_column("discount", "draws")
+    for table in _TABLES:
+        with op.batch_alter_table(table) as batch_op:
+            batch_op.alter_column(
+                "commodity", existing_type=sa.String(80), type_=sa.String(32), existing_nullable=False
+            )
