@@ -41,6 +41,7 @@ from accounting.tables.contracts import (
     SignatureRow,
     TariffRow,
 )
+from accounting.tables.credited_runs import CreditedRunRow
 from accounting.tables.discount_ends import DiscountEndRow
 from accounting.tables.evidence import (
     CheckpointRow,
@@ -124,5 +125,5 @@ __all__ = [
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
     "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
-    "CreditOverlapRow", "QuarantineRereadRow",
+    "CreditOverlapRow", "CreditedRunRow", "QuarantineRereadRow",
 ]  # fmt: skip

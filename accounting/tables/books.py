@@ -67,7 +67,7 @@ class ChargeRow(Base):
     `amount_micro` is what the project owes, `gross_micro` the price of all that was metered. `gross - amount` is borne
     by the operator (`borne_micro`) or was never earned by the centre (the rest); `reason` says why. Of gross less what
     the centre bears, `centre_micro` is the centre's, `tax_micro` tax, and the rest the operator's. `payers`: who owes
-    which part of the amount; None: the project as a whole. `list_…_micro`: gross and centre's share had no order paid for
+    which part of the amount; None: the whole project. `list_…_micro`: gross and centre's share had no order paid for
     a part of it; None: none did.
     """
 

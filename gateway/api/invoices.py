@@ -148,7 +148,7 @@ def credit(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = document_row(conn, admin, wanted.invoice)
-        credits = [Credit(c.line, minor_in(c.net, row.currency, f"/credits/{n}/net"))
+        credits = [Credit(c.line, minor_in(c.net, row.currency, f"/credits/{n}/net"), c.charges)
                    for n, c in enumerate(wanted.credits)]  # fmt: skip
         try:
             made = issue_credit_note(conn, row.number, credits, reason=wanted.reason, now=services.clock())

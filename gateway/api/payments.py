@@ -202,7 +202,8 @@ def dispute(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader 
         try:
             made = raise_dispute(
                 conn, dispute_id=new_id("d", now), invoice=wanted.invoice, line=wanted.line, reason=wanted.reason,
-                by=person.name, evidence=[Evidence(e.name, e.sha256) for e in wanted.evidence], now=now,
+                by=person.name, evidence=[Evidence(e.name, e.sha256) for e in wanted.evidence],
+                charges=wanted.charges, now=now,
             )  # fmt: skip
         except AccountingError as exc:
             raise Conflict(str(exc)) from exc
@@ -256,7 +257,9 @@ def step_dispute(
         if not sides:
             raise Forbidden("You see this dispute, and take no part in it.")
         try:
-            after = _take(conn, dispute_id, Step(step), sides, person.name, wanted.text, evidence, net, now)
+            after = _take(
+                conn, dispute_id, Step(step), sides, person.name, wanted.text, evidence, net, wanted.charges, now
+            )
         except AccountingError as exc:
             raise Conflict(str(exc)) from exc
         return views.dispute_json(conn, after, now)
@@ -270,18 +273,18 @@ def step_dispute(
 
 def _take(
     conn: Connection, dispute_id: str, step: Step, sides: list[Side], by: str, text: str, evidence: list[Evidence],
-    net: int | None, now: Any,
+    net: int | None, charges: tuple[int, ...], now: Any,
 ) -> Dispute:  # fmt: skip
     """As the first side of the person's that may: an operator who owns the project still rejects as the operator."""
     for side in sides[:-1]:
         try:
             with conn.begin_nested():
                 return take(conn, dispute_id, step, side=side, by=by, text=text, evidence=evidence,
-                            credit_net_minor=net, now=now)  # fmt: skip
+                            credit_net_minor=net, charges=charges, now=now)  # fmt: skip
         except AccountingError:
             continue
     return take(conn, dispute_id, step, side=sides[-1], by=by, text=text, evidence=evidence, credit_net_minor=net,
-                now=now)  # fmt: skip
+                charges=charges, now=now)  # fmt: skip
 
 
 def _sides(conn: Connection, person: Person, found: Dispute) -> list[Side]:

@@ -1,5 +1,5 @@
 """What was bought for a place is a commodity of its own, with a longer name; a ratio says what is drawn by it.
-A charge has what it would have been, had no order paid for it."""
+A charge has what it would have been, had no order paid for it. Credits and disputes name runs of their line."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,9 +22,17 @@ def upgrade() -> None:
     op.add_column("discount", sa.Column("draws", sa.String(80), nullable=True))
     for column in _LISTED:
         op.add_column("charge", sa.Column(column, sa.BigInteger(), nullable=True))
+    op.create_table(
+        "credited_run",
+        sa.Column("source", sa.String(96), nullable=False),
+        sa.Column("charge_id", sa.BigInteger(), nullable=False),
+        sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("source", "charge_id"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("credited_run")
     for column in _LISTED:
         op.drop_column("charge", column)
     op.drop_column("discount", "draws")
