@@ -201,7 +201,8 @@ def _unexplained(pair: Pair) -> Draft:
 def _draft(pair: Pair, category: Category, text: str) -> Draft:
     t, o = pair.theirs, pair.ours
     if comparable_micro(pair) != o.amount_micro:
-        text += "; an order paid for the run: compared is what it had cost without, and no money is due for it"
+        paid = "an order paid for the run: compared is what it had cost without, and no money is due for it"
+        text = f"{text}; {paid}"
     return Draft(
         category, pair.tier, text, line_no=t.line_no, usage_record_id=o.id, native_id=o.native_id, username=o.username,
         job_id=o.job_id, project_id=o.project_id, ours_core_seconds=o.core_seconds,

@@ -179,9 +179,9 @@ def raise_limit(conn: Connection, *, project_id: str, commodity: str, amount: in
         statement = statement.where(BALANCES.c.limit_amount.is_(None) | enough)
     if conn.execute(statement.values(limit_amount=limit)).rowcount == 1:
         return
-    if not check or amount >= 0 or _available(conn, project_id, commodity) is None:
+    if not check or amount >= 0 or available(conn, project_id, commodity) is None:
         raise _no_account(conn, project_id, commodity)
-    raise CreditExhausted(commodity, -amount, max(0, _available(conn, project_id, commodity) or 0))
+    raise CreditExhausted(commodity, -amount, max(0, available(conn, project_id, commodity) or 0))
 
 
 def _counts(amount: int) -> Any:
@@ -258,7 +258,7 @@ def place_holds(conn: Connection, holds: Sequence[Hold], *, now: datetime, check
     for (project_id, commodity), amount in sorted(sums.items()):
         taken = {"project": project_id, "in_commodity": commodity, "more": amount}
         if conn.execute(_HOLD_IF_ENOUGH if check else _HOLD_ANYWAY, taken).rowcount != 1:
-            raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
+            raise CreditExhausted(commodity, amount, available(conn, project_id, commodity) or 0)
 
 
 def held_for(conn: Connection, job_id: str) -> dict[str, int]:
@@ -281,7 +281,7 @@ def raise_hold(conn: Connection, *, project_id: str, job_id: str, amounts: Mappi
             continue
         taken = {"project": project_id, "in_commodity": commodity, "more": amount}
         if conn.execute(_HOLD_IF_ENOUGH, taken).rowcount != 1:
-            raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
+            raise CreditExhausted(commodity, amount, available(conn, project_id, commodity) or 0)
         query = update(HOLDS).where(HOLDS.c.job_id == job_id, HOLDS.c.commodity == commodity, HOLDS.c.state == "open")
         conn.execute(query.values(amount=HOLDS.c.amount + amount))
 
@@ -330,9 +330,9 @@ def shortfall(conn: Connection, project_id: str, amounts: Mapping[str, int]) -> 
     """How much is missing in each commodity for a hold of `amounts`; empty where it would be placed now."""
     missing = {}
     for commodity, amount in amounts.items():
-        available = _available(conn, project_id, commodity)
-        if available is not None and amount > available:
-            missing[commodity] = amount - available
+        left = available(conn, project_id, commodity)
+        if left is not None and amount > left:
+            missing[commodity] = amount - left
     return missing
 
 
@@ -370,7 +370,8 @@ def _balance(project_id: str, commodity: str) -> Any:
     return update(BALANCES).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
 
 
-def _available(conn: Connection, project_id: str, commodity: str) -> int | None:
+def available(conn: Connection, project_id: str, commodity: str) -> int | None:
+    """What of a commodity a project may still use; None: it is not limited."""
     query = select(BALANCES.c.limit_amount - BALANCES.c.posted - BALANCES.c.held).where(
         BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity
     )

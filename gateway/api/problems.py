@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from accounting.bound import kind_of, place_of
-from accounting.errors import AccountingError, FourEyes, TooMuch
+from accounting.errors import AccountingError, FourEyes, RefundTooLarge, TooMuch
 from accounting.errors import CreditExhausted as NoCredit
 from accounting.ledger import PEOPLE_COUNT
 from accounting.money import format_micro, is_currency
@@ -79,6 +79,10 @@ def of_validation(errors: Sequence[Any], *, skip: int = 0) -> tuple[Problem, ...
 
 def no_credit(error: NoCredit) -> CreditExhausted:
     """The books' refusal in people's units."""
+    if isinstance(error, RefundTooLarge):
+        most = f"{format_micro(error.available)} {error.commodity}"
+        detail = f"At most {most} can be paid back: what came in before use and is neither used nor set aside."
+        return CreditExhausted(detail, remedy="Ask for no more than that; what was granted is used, not paid out.")
     kind, place = kind_of(error.commodity), place_of(error.commodity)
     there = f" @ {place}" if place else ""
     if kind in PEOPLE_COUNT:

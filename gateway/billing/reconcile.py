@@ -321,6 +321,7 @@ class Standing:
     oldest_days: int
     by_category: Mapping[str, int]
     signed_off: bool
+    replaced: bool  # another statement of the month has made its differences void
     late: int  # runs that only the gateway has seen: the centre's own record is still missing
     quarantined: int  # records of this centre, of any month, that nobody can read or price
 
@@ -337,7 +338,8 @@ def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
     return Standing(
         row.site_id, row.period, row.currency, row.lines, int(counts.get("agreed", 0)), len(waiting),
         sum(delta_micro(item) for item in waiting), max((item.age_days(now) for item in waiting), default=0),
-        by_category, recon_store.is_signed_off(conn, row.id), late(conn, row.site_id, row.starts_at, row.ends_at),
+        by_category, recon_store.is_signed_off(conn, row.id), recon_store.is_replaced(conn, row.id),
+        late(conn, row.site_id, row.starts_at, row.ends_at),
         books.unread(conn, row.site_id),
     )  # fmt: skip
 
