@@ -29,6 +29,10 @@ class CreditExhausted(AccountingError):
         self.commodity, self.needed, self.available = commodity, needed, available
 
 
+class RefundTooLarge(CreditExhausted):
+    """More is to be paid back than came in before use and is not used; `available` is what can be."""
+
+
 class TooMuch(AccountingError):
     """More than a database counts safely in 64 bits; nothing was kept."""
 

@@ -39,6 +39,7 @@ class PriceBook:
         self._rules = tuple(rules)
         self._discounts = tuple(discounts)
         self._by_id = {rule.id: rule for rule in rules}
+        self._drawn = {ratio.id: ratio.draws for ratio in discounts}
         self._resources = {rule.resource for rule in rules}
         self._scoped: dict[tuple[Scope, str], tuple[PriceRule, ...]] = {}
         self._contract: dict[tuple[Scope, str], tuple[Discount, ...]] = {}
@@ -47,6 +48,7 @@ class PriceBook:
         self._tiers: dict[int, tuple[PriceRule, ...]] = {}
         self._of_key: dict[str, tuple[tuple[PriceRule, ...], int, int]] = {}
         self.has_tiers = any(rule.tier_from for rule in rules)
+        self.has_orders = any(self._drawn.values())
 
     def prices(self, resource: str) -> bool:
         return resource in self._resources
@@ -80,6 +82,15 @@ class PriceBook:
         """The contract's discount at a moment: what an order paid first, then what is free, then the narrowest."""
         valid = [d for d in self.discounts(where, resource) if d.valid_at(at)]
         return max(valid, key=Discount.precedence, default=None)
+
+    def drawn(self, discount_id: int | None) -> str | None:
+        """What is drawn by what a ratio prices; None: nothing that was bought."""
+        return None if discount_id is None else self._drawn.get(discount_id)
+
+    def drawn_at(self, where: Scope, resource: str, at: datetime) -> str | None:
+        """What is drawn there at a moment; None: nothing that was bought."""
+        ratio = self.discount(where, resource, at)
+        return None if ratio is None else ratio.draws
 
     def timelines(self, where: Scope) -> dict[str, Timeline | None]:
         """The prices there by resource, as far as they were asked for: to be filled by `timeline`."""

@@ -12,6 +12,7 @@ from msgspec import Struct
 from pydantic import AwareDatetime, TypeAdapter
 
 from accounting.agreement import canonical
+from accounting.bound import is_unagreed
 from accounting.calendar import Window
 from accounting.usage import CORE_SECONDS
 
@@ -87,6 +88,7 @@ class Scope(Struct, frozen=True, gc=False):
     grade: str = ""
     user_class: str = ""
     project_id: str = ""
+    agreed: bool = False  # whether an agreement holds there
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Discount:
     """A contract's prices are `numerator`/`denominator` of the tariff's in [valid_from, valid_to).
 
     `order_id`: of the priced order that has paid for what costs nothing here.
+    `draws`: what is paid with an order is drawn from this commodity of the project (bound.py); None: no order's.
     """
 
     id: int
@@ -107,6 +110,7 @@ class Discount:
     resource: str | None = None
     reason: str = ""
     order_id: str | None = None
+    draws: str | None = None
 
     def __post_init__(self) -> None:
         if self.numerator < 0 or self.denominator <= 0:
@@ -118,6 +122,7 @@ class Discount:
             and self.site_id in (None, where.site_id)
             and self.grade in (None, where.grade)
             and self.resource in (None, resource)
+            and not (where.agreed and is_unagreed(self.draws))
         )
 
     def valid_at(self, at: datetime) -> bool:

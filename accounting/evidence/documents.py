@@ -26,8 +26,8 @@ _OF_A_DISCOUNT = ("project_id", "numerator", "denominator", "valid_from", "valid
 
 def discount(row: Mapping[str, Any]) -> dict[str, Any]:
     """A contract's ratio as its leaf commits to it; `order`: the priced order that has paid instead."""
-    paid_with = {} if row["order_id"] is None else {"order": row["order_id"]}
-    return {"v": 1, **{name: plain(row[name]) for name in _OF_A_DISCOUNT}, **paid_with}
+    more = {"order": row["order_id"], "draws": row["draws"]}
+    return {"v": 1, **{name: plain(row[name]) for name in _OF_A_DISCOUNT}, **{k: v for k, v in more.items() if v}}
 
 
 def discount_end(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from accounting.minor_units import divide, plain, to_micro
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """`net_minor` (positive) of a line of an invoice, given back."""
+    """`net_minor` (positive) of a line of an invoice, given back. `charges`: of which runs; none: of the line."""
 
     line: int
     net_minor: int
+    charges: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

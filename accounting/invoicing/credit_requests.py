@@ -39,14 +39,18 @@ class CreditWanted:
     evidence: Sequence[Evidence] = ()
 
 
-def disputed_credit(conn: Connection, dispute_id: str, net_minor: int | None) -> tuple[str, Credit]:
-    """(the invoice, what a dispute's credit gives back): all that is left of its line, unless it is less."""
+def disputed_credit(
+    conn: Connection, dispute_id: str, net_minor: int | None, charges: tuple[int, ...]
+) -> tuple[str, Credit]:
+    """(the invoice, what a dispute's credit gives back): all that is left of its line, unless it is less; of the runs
+    that are named here, else of those that the dispute names, else of the line."""
     dispute = dispute_store.find(conn, dispute_id)
     document = None if dispute is None else load(conn, dispute.invoice)
     if dispute is None or document is None:
         raise InvoiceRefused(f"there is no dispute {dispute_id}")
-    net = left(conn, document, dispute.line).net_minor if net_minor is None else net_minor
-    return dispute.invoice, Credit(dispute.line, net)
+    about = charges or dispute.charges
+    net = left(conn, document, dispute.line, about).net_minor if net_minor is None else net_minor
+    return dispute.invoice, Credit(dispute.line, net, about)
 
 
 def request_credit(
@@ -63,7 +67,7 @@ def request_credit(
     alone = alone_micro(conn, wanted.requested_by, project_id=document.project_id, currency=document.currency, now=now)
     four_eyes = alone + amount > four_eyes_micro
     what = {"about": wanted.dispute, "text": wanted.text, "signed": wanted.signed,
-            "credits": [[c.line, c.net_minor] for c in wanted.credits],
+            "credits": [[c.line, c.net_minor, list(c.charges)] for c in wanted.credits],
             "evidence": [[e.name, e.sha256] for e in wanted.evidence]}  # fmt: skip
     asked = Consent(wanted.id, CREDIT_NOTE, wanted.invoice, document.currency, amount, what, wanted.reason,
                     wanted.requested_by)  # fmt: skip
@@ -81,8 +85,8 @@ def decide_credit(conn: Connection, asked: str, *, approve: bool, by: str, now: 
         return "refused", ""
     what = consent.what
     wanted = CreditWanted(
-        consent.id, consent.subject, [Credit(line, net) for line, net in what["credits"]], consent.reason,
-        consent.requested_by, what["about"], what["text"], what["signed"],
+        consent.id, consent.subject, [Credit(line, net, tuple(charges)) for line, net, charges in what["credits"]],
+        consent.reason, consent.requested_by, what["about"], what["text"], what["signed"],
         [Evidence(*each) for each in what["evidence"]],
     )  # fmt: skip
     return "posted", _carry_out(conn, consent, wanted, by=by, now=now)
@@ -91,7 +95,8 @@ def decide_credit(conn: Connection, asked: str, *, approve: bool, by: str, now: 
 def _carry_out(conn: Connection, consent: Consent, wanted: CreditWanted, *, by: str, now: datetime) -> str:
     if wanted.dispute:
         dispute_store.take(conn, wanted.dispute, Step.CREDIT, side=Side.OPERATOR, by=wanted.signed, text=wanted.text,
-                           evidence=wanted.evidence, credit_net_minor=wanted.credits[0].net_minor, now=now)  # fmt: skip
+                           evidence=wanted.evidence, credit_net_minor=wanted.credits[0].net_minor,
+                           charges=wanted.credits[0].charges, now=now)  # fmt: skip
         number = dispute_store.events(conn, wanted.dispute)[-1].credit_note
     else:
         number = issue_credit_note(conn, wanted.invoice, wanted.credits, reason=wanted.reason, now=now).number

@@ -18,6 +18,7 @@ from accounting.invoicing.invoice import Document, DocumentKind
 from accounting.invoicing.items import ITEMS
 from accounting.invoicing.left import left
 from accounting.invoicing.store import issue_credit_note, load, lock
+from accounting.store.credited_runs import name_runs, named_by
 from accounting.store.schema import CHARGES, ENTRIES, ORDER_PRICES, REVERSALS, core, lock_projects
 from accounting.store.settled import DOCUMENTS
 
@@ -50,9 +51,10 @@ class DisputeEvent:
 
 def raise_dispute(
     conn: Connection, *, dispute_id: str, invoice: str, line: int, reason: str, by: str,
-    evidence: Sequence[Evidence] = (), now: datetime,
+    evidence: Sequence[Evidence] = (), charges: Sequence[int] = (), now: datetime,
 ) -> Dispute:  # fmt: skip
-    """The payer disputes what is left of a line; refused too late, twice at once, or of a line already given back."""
+    """The payer disputes what is left of a line (of these runs on it, where charges are named); refused too late, twice
+    at once, or of a line already given back."""
     document = _locked(conn, invoice)
     if document.kind is not DocumentKind.INVOICE:
         raise InvoiceRefused("only a line of an invoice is disputed")
@@ -63,7 +65,7 @@ def raise_dispute(
         raise InvoiceRefused(f"{invoice} could be disputed for {DISPUTE_WITHIN.days} days after it was issued")
     if any(d.line == line and d.live for d in disputes(conn, invoice=invoice)):
         raise InvoiceRefused(f"line {line} of {invoice} is disputed already")
-    rest = left(conn, document, line)
+    rest = left(conn, document, line, charges)
     amount = rest.net_minor + rest.tax_minor
     if amount <= 0:
         raise InvoiceRefused(f"nothing is left to pay of line {line} of {invoice}")
@@ -72,15 +74,17 @@ def raise_dispute(
         id=dispute_id, document=invoice, line=line, site_id=found.site_id, amount_minor=amount,
         currency=document.currency, reason=reason, opened_at=now,
     ))  # fmt: skip
+    name_runs(conn, dispute_id, charges, now=now)
     _append(conn, dispute_id, 1, Step.RAISE, state, Side.PAYER, by, reason, evidence, None, now)
     return _one(conn, dispute_id)
 
 
 def take(
     conn: Connection, dispute_id: str, step: Step, *, side: Side, by: str, text: str = "",
-    evidence: Sequence[Evidence] = (), credit_net_minor: int | None = None, now: datetime,
+    evidence: Sequence[Evidence] = (), credit_net_minor: int | None = None, charges: Sequence[int] = (), now: datetime,
 ) -> Dispute:  # fmt: skip
-    """The next step; `credit` issues the credit note (of the whole line, or of `credit_net_minor`) with it."""
+    """The next step; `credit` issues the credit note with it: of what is left of the line, or of `credit_net_minor`; of
+    the runs that are named here, else of those that the dispute names, else of the line."""
     before = find(conn, dispute_id)
     if before is None:
         raise InvoiceRefused(f"there is no dispute {dispute_id}")
@@ -92,9 +96,12 @@ def take(
     note = None
     if step is Step.CREDIT:
         lock_projects(conn, {document.project_id})
-        net = left(conn, document, dispute.line).net_minor if credit_net_minor is None else credit_net_minor
+        about = tuple(charges) or dispute.charges
+        net = left(conn, document, dispute.line, about).net_minor if credit_net_minor is None else credit_net_minor
         reason = text or f"dispute {dispute_id}: {dispute.reason}"
-        note = issue_credit_note(conn, dispute.invoice, [Credit(dispute.line, net)], reason=reason, now=now).number
+        note = issue_credit_note(
+            conn, dispute.invoice, [Credit(dispute.line, net, about)], reason=reason, now=now
+        ).number
     n = int(conn.scalar(select(func.max(EVENTS.c.n)).where(EVENTS.c.dispute_id == dispute_id)) or 0) + 1
     _append(conn, dispute_id, n, step, state, side, by, text, evidence, note, now)
     return _one(conn, dispute_id)
@@ -144,6 +151,8 @@ def entries_in_dispute(conn: Connection, site_ids: Collection[str]) -> dict[str,
             .where(ITEMS.c.document == dispute.invoice, ITEMS.c.site_id == line.site_id,
                    ITEMS.c.user_id == line.user_id, ITEMS.c.service_start == line.service_start)
         )  # fmt: skip
+        if dispute.charges:
+            on_line = on_line.where(CHARGES.c.id.in_(dispute.charges))
         if line.ordered is not None:
             priced = select(ORDER_PRICES.c.entry_id).where(ORDER_PRICES.c.allocation_id == line.ordered.allocation_id)
             keys = list(conn.scalars(select(ENTRIES.c.idem_key).where(ENTRIES.c.id.in_(priced))))
@@ -231,8 +240,10 @@ def _disputes(conn: Connection, wanted: Sequence[Any], as_of: datetime | None = 
         .join(EVENTS, (EVENTS.c.dispute_id == newest.c.dispute_id) & (EVENTS.c.n == newest.c.n))
         .where(*wanted).order_by(DISPUTES.c.opened_at, DISPUTES.c.id)
     )  # fmt: skip
+    rows = conn.execute(query).all()
+    about = named_by(conn, {r.id for r in rows})
     return [
         Dispute(r.id, r.document, r.line, r.amount_minor, r.currency, DisputeState(r.state), r.opened_at, r.due_at,
-                r.site_id, r.reason)
-        for r in conn.execute(query)
+                r.site_id, r.reason, tuple(sorted(about.get(r.id, ()))))
+        for r in rows
     ]  # fmt: skip

@@ -66,7 +66,8 @@ LIVE = frozenset({_OPEN, _WITH})  # the amount is out of dunning
 
 @dataclass(frozen=True, slots=True)
 class Dispute:
-    """One line of one invoice, disputed. `amount_minor` is gross; `due_at` is when somebody owes the next answer."""
+    """One line of one invoice, disputed. `amount_minor` is gross; `due_at` is when somebody owes the next answer;
+    `charges`: which runs of the line it names, none: all."""
 
     id: str
     invoice: str
@@ -78,6 +79,7 @@ class Dispute:
     due_at: datetime
     site_id: str
     reason: str
+    charges: tuple[int, ...] = ()
 
     @property
     def live(self) -> bool:

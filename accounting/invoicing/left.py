@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, func, select
 
+from accounting.errors import AccountingError, InvoiceRefused
 from accounting.invoicing.credit_notes import Credited, left_of_line
 from accounting.invoicing.invoice import Document, Line, LineKind, from_snapshot
-from accounting.store.given_back import back_by_other_ways
+from accounting.store.given_back import back_by_other_ways, left_of_runs
 from accounting.store.orders import CANCELED
 from accounting.store.schema import ORDER_PRICES
 from accounting.store.settled import DOCUMENTS
@@ -36,13 +37,24 @@ def beside(conn: Connection, document: Document, numbers: Collection[int]) -> Ma
     return found
 
 
-def left(conn: Connection, document: Document, number: int) -> Credited:
-    """What a credit note of a line can still give back, in minor units; nothing where it has no such line."""
+def left(conn: Connection, document: Document, number: int, charges: Collection[int] = ()) -> Credited:
+    """What a credit note of a line (of these runs on it, where charges are named) can still give back, in minor units;
+    nothing where it has no such line. Raises `InvoiceRefused` where a charge is not on it."""
     line = next((x for x in document.lines if x.number == number), None)
     if line is None:
         return Credited()
     before = credited(conn, document.number).get(number, Credited())
-    return left_of_line(line, before, beside(conn, document, {number}).get(number, 0))
+    rest = left_of_line(line, before, beside(conn, document, {number}).get(number, 0))
+    if not charges or not rest.net_minor:
+        return rest
+    if line.ordered is not None or line.kind is LineKind.ADJUSTMENT:
+        raise InvoiceRefused(f"line {number} of {document.number} is of no runs that could be named")
+    try:
+        micro = left_of_runs(conn, (document.number, line.site_id, line.user_id, line.service_start), charges)
+    except AccountingError as exc:
+        raise InvoiceRefused(str(exc)) from exc
+    of_runs = -(-micro * line.net_minor // line.amount_micro)
+    return left_of_line(line, before, line.net_minor - before.net_minor - min(of_runs, rest.net_minor))
 
 
 def _beside_micro(conn: Connection, document: Document, line: Line) -> int:

@@ -47,14 +47,16 @@ from accounting.invoicing.invoice import (
     from_snapshot,
 )
 from accounting.invoicing.items import ITEMS, items_of, items_sha256
-from accounting.invoicing.left import beside, credited
+from accounting.invoicing.left import beside, credited, left
 from accounting.invoicing.legal_entities import NO_TAX, SERIES
 from accounting.invoicing.order_lines import claim, unbilled_prices
 from accounting.invoicing.postings import credit_postings, invoice_postings, settled_micro, settled_postings
 from accounting.invoicing.tax import TaxKind, TaxRule
 from accounting.invoicing.tax_booked import book_tax
 from accounting.ledger import Entry, Posting
+from accounting.minor_units import plain
 from accounting.store import book
+from accounting.store.credited_runs import name_runs
 from accounting.store.holds import raise_limit
 from accounting.store.periods import assert_may_bill
 from accounting.store.schema import BALANCES, CHARGES, REVERSALS, USAGE, lock_projects
@@ -170,6 +172,8 @@ def issue_credit_note(
     before = settled_minor(conn, invoice_number)
     again = settled_micro(invoice, before, before - made.gross_minor)
     _keep(conn, made, serial, [*credit_postings(made), *settled_postings(invoice, again)], now)
+    for credit in credits:
+        name_runs(conn, f"{number}:{credit.line}", credit.charges, now=now)
     entry_id = conn.scalar(select(DOCUMENTS.c.entry_id).where(DOCUMENTS.c.number == number))
     share_credit(conn, made, entry_id=int(entry_id or 0), now=now)
     may_spend_again(conn, invoice, again)
@@ -201,9 +205,17 @@ def _to_be_credited(conn: Connection, invoice_number: str) -> Document:
 def _credit_note(
     conn: Connection, invoice: Document, credits: Sequence[Credit], *, reason: str, number: str, at: datetime
 ) -> Document:
+    for credit in credits:
+        _assert_left_of_runs(conn, invoice, credit)
     otherwise = beside(conn, invoice, {credit.line for credit in credits})
     return credit_note(invoice, credits, number=number, reason=reason, at=at, earlier=credited(conn, invoice.number),
                        beside=otherwise)  # fmt: skip
+
+
+def _assert_left_of_runs(conn: Connection, invoice: Document, credit: Credit) -> None:
+    if credit.charges and credit.net_minor > (rest := left(conn, invoice, credit.line, credit.charges).net_minor):
+        has = f"{plain(rest, invoice.currency)} {invoice.currency}"
+        raise InvoiceRefused(f"of these runs on line {credit.line} of {invoice.number} {has} are left to credit")
 
 
 def may_spend_again(conn: Connection, invoice: Document, micro: int) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
-from accounting.errors import AccountingError, CreditExhausted
+from accounting.errors import AccountingError, RefundTooLarge
 from accounting.store.alone import alone_micro
 from accounting.store.consents import assert_may_decide
-from accounting.store.payments import lock_prepaid, prepaid, refund
+from accounting.store.payments import lock_prepaid, refund, refundable
 from accounting.store.schema import DEPOSIT_REFUND_DECISIONS, DEPOSIT_REFUNDS, ENTRIES, lock
 
 
@@ -30,16 +30,16 @@ class DepositRefund:
 def request_refund(conn: Connection, wanted: DepositRefund, *, four_eyes_micro: int, now: datetime) -> str:
     """Ask for it; `posted` at once up to the threshold, else `waiting` for a second person.
 
-    What a person has given up or paid out alone counts (`store/alone.py`). Raises `CreditExhausted` for more than came
-    in; nothing is set aside for what waits.
+    What a person has given up or paid out alone counts (`store/alone.py`). Raises `RefundTooLarge` for more than
+    came in and is not used; nothing is set aside for what waits.
     """
     if wanted.amount_micro <= 0 or not wanted.reason.strip():
         raise AccountingError("a refund is more than nothing, with a reason")
     alone = alone_micro(conn, wanted.requested_by, project_id=wanted.project_id, currency=wanted.currency, now=now)
     lock_prepaid(conn, wanted.project_id, wanted.currency)
-    came_in = prepaid(conn, wanted.project_id, wanted.currency)
-    if wanted.amount_micro > came_in:
-        raise CreditExhausted(wanted.currency, wanted.amount_micro, came_in)
+    most = refundable(conn, wanted.project_id, wanted.currency)
+    if wanted.amount_micro > most:
+        raise RefundTooLarge(wanted.currency, wanted.amount_micro, most)
     four_eyes = alone + wanted.amount_micro > four_eyes_micro
     conn.execute(insert(DEPOSIT_REFUNDS).values(
         id=wanted.id, project_id=wanted.project_id, currency=wanted.currency, amount_micro=wanted.amount_micro,

@@ -33,6 +33,7 @@ def entry_of(conn: Connection, row: Any, line: Any | None, *, now: datetime) -> 
     statement = statement_row(conn, row.statement_id)
     assert statement is not None  # a break is of one
     ends_at, charge = statement.ends_at, _charge(conn, row)
+    theirs = ours + _not_paid_with_an_order(charge, theirs - ours)
     ended = _ended(charge, line) or ends_at - _MOMENT
     agreement = _agreement(conn, charge, row.site_id, ended, ends_at, now)
     if agreement is None:
@@ -52,18 +53,27 @@ def entry_of(conn: Connection, row: Any, line: Any | None, *, now: datetime) -> 
                  linked_entry_id=None if charge is None else charge.entry_id)  # fmt: skip
 
 
-def why_nothing(row: Any, line: Any | None) -> str:
+def why_nothing(conn: Connection, row: Any, line: Any | None) -> str:
     """Why a break that is agreed moves no money."""
     if _names_no_money(line):
         return "agreed without money: the statement names no amount for it, so that nothing is owed for it"
     if (row.ours_micro or 0) == (row.theirs_micro or 0):
         return "agreed without money: it is the same amount on both sides"
+    if not _not_paid_with_an_order(_charge(conn, row), (row.theirs_micro or 0) - (row.ours_micro or 0)):
+        return "agreed without money: an order paid for the run, and the centre has its share of that price"
     return "agreed: breaks about it that were posted before have booked its money"
 
 
 def _names_no_money(line: Any | None) -> bool:
     """Whether the centre lists it and says nothing of money: then it claims none, and gives none back."""
     return line is not None and line.amount_micro is None
+
+
+def _not_paid_with_an_order(charge: Any | None, apart: int) -> int:
+    """What of a difference is of the part of a run that no order paid for; of the other the centre has its share."""
+    if charge is None or not charge.list_gross_micro:
+        return apart
+    return apart * int(charge.gross_micro) // int(charge.list_gross_micro)
 
 
 def _charge(conn: Connection, row: Any) -> Any | None:

@@ -108,11 +108,14 @@ def _query(scope: Scope, tolerance: Tolerance, *, units: bool) -> Any:
 def _differs(scope: Scope, tolerance: Tolerance, *, units: bool) -> Any:
     """Names are compared as they are kept: of two that are one person's, the rows tell.
 
-    A quantity may be what was metered, or what of it was billed. A line that names units is compared row by row.
+    A quantity may be what was metered, or what of it was billed; money what we billed, or where an order paid for the
+    run what it had cost without. A line that names units is compared row by row.
     """
     billed = func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds)
     quantity = and_(_apart(USAGE.c.core_seconds, tolerance), _apart(billed, tolerance))
-    money = func.abs(LINES.c.amount_micro - func.coalesce(CHARGES.c[scope.basis], 0)) > tolerance.micro
+    ours = CHARGES.c[scope.basis]
+    money = and_(*(func.abs(LINES.c.amount_micro - func.coalesce(*some, 0)) > tolerance.micro
+                   for some in ((ours,), (scope.listed, ours))))  # fmt: skip
     person = and_(LINES.c.username != "", USAGE.c.username != "", LINES.c.username != USAGE.c.username)
     account = and_(LINES.c.account != "", USAGE.c.account != "", LINES.c.account != USAGE.c.account)
     found = [quantity, money, person]

@@ -16,6 +16,7 @@ from accounting.reconciling.found import (
     Matched,
     Pair,
     Tolerance,
+    comparable_micro,
     figures_differ,
     other_account,
     time_differs,
@@ -176,7 +177,7 @@ def _of_figures(pair: Pair, rules: Rules, known: Known) -> Draft:
     siblings = tuple(r.core_seconds for r in known.siblings.get((o.native_id, o.task), ()) if r.id != o.id)
     ours = Ours(
         cores=o.cores, nodes=o.nodes, elapsed_s=o.elapsed_s, core_seconds=o.core_seconds, suspended_s=o.suspended_s,
-        amount_micro=o.amount_micro, requested_cores=o.requested_cores or 0, started=o.started, ended=o.ended,
+        amount_micro=comparable_micro(pair), requested_cores=o.requested_cores or 0, started=o.started, ended=o.ended,
         state=o.state, observed=o.meter == "gateway", sibling_core_seconds=siblings,
         billed_core_seconds=o.billed_core_seconds,
     )  # fmt: skip
@@ -212,8 +213,9 @@ def _unexplained(pair: Pair) -> Draft:
     if t.core_seconds != o.core_seconds:
         text = f"{t.core_seconds - o.core_seconds:+d} core-seconds, and no known cause gives them"
         return _draft(pair, Category.QUANTITY, text)
-    if t.amount_micro is not None and o.amount_micro is not None and abs(t.amount_micro - o.amount_micro) > 1:
-        more = t.amount_micro - o.amount_micro
+    ours = comparable_micro(pair)
+    if t.amount_micro is not None and ours is not None and abs(t.amount_micro - ours) > 1:
+        more = t.amount_micro - ours
         text = f"{'+' * (more > 0)}{format_micro(more)} of money, and no known cause gives it"
         return _draft(pair, Category.PRICE, text)
     if t.amount_micro is not None and o.amount_micro is None:
@@ -225,10 +227,13 @@ def _unexplained(pair: Pair) -> Draft:
 
 def _draft(pair: Pair, category: Category, text: str) -> Draft:
     t, o = pair.theirs, pair.ours
+    if comparable_micro(pair) != o.amount_micro:
+        paid = "an order paid for the run: compared is what it had cost without, and no money is due for it"
+        text = f"{text}; {paid}"
     return Draft(
         category, pair.tier, text, line_no=t.line_no, usage_record_id=o.id, native_id=o.native_id, username=o.username,
         job_id=o.job_id, project_id=o.project_id, ours_core_seconds=o.core_seconds,
-        theirs_core_seconds=t.core_seconds, ours_micro=o.amount_micro, theirs_micro=t.amount_micro,
+        theirs_core_seconds=t.core_seconds, ours_micro=comparable_micro(pair), theirs_micro=t.amount_micro,
     )  # fmt: skip
 
 
@@ -302,10 +307,12 @@ def _absorbed(found: Sequence[Draft], known: Known) -> dict[int, int]:
     return absorbed
 
 
-def _sums(sums: Sequence[tuple[Any, int, int | None]], tolerance: Tolerance) -> Iterator[Draft]:
-    for line, quantity, money in sums:
+def _sums(sums: Sequence[tuple[Any, int, int | None, int | None]], tolerance: Tolerance) -> Iterator[Draft]:
+    for line, quantity, money, listed in sums:
         apart = abs(line.core_seconds - quantity)
-        off = line.amount_micro is not None and abs(line.amount_micro - (money or 0)) > tolerance.statement_micro
+        off = line.amount_micro is not None and all(
+            abs(line.amount_micro - (ours or 0)) > tolerance.statement_micro for ours in (money, listed)
+        )
         if apart * 1_000_000 > tolerance.ppm * quantity or off:
             where = " ".join(filter(None, (line.queue, line.account, line.username))) or "the whole period"
             yield replace(

@@ -65,7 +65,7 @@ class Matched:
     duplicates: list[tuple[Any, int]] = field(default_factory=list)  # with the line that bills the run before
     unknown: list[Any] = field(default_factory=list)
     missing: list[Any] = field(default_factory=list)
-    sums: list[tuple[Any, int, int | None]] = field(default_factory=list)
+    sums: list[tuple[Any, int, int | None, int | None]] = field(default_factory=list)
 
 
 def differs(pair: Pair, tolerance: Tolerance) -> bool:
@@ -93,7 +93,9 @@ def figures_differ(pair: Pair, tolerance: Tolerance) -> bool:
     """Whether quantity or money are apart: of what was metered, and of what of it is billed by the agreement (threads
     as cores, whole nodes, cores asked for)."""
     t, o = pair.theirs, pair.ours
-    money_differs = t.amount_micro is not None and abs(t.amount_micro - (o.amount_micro or 0)) > tolerance.micro
+    money_differs = t.amount_micro is not None and all(
+        abs(t.amount_micro - (ours or 0)) > tolerance.micro for ours in (o.amount_micro, comparable_micro(pair))
+    )
     return money_differs or time_differs(pair, tolerance)
 
 
@@ -104,6 +106,14 @@ def time_differs(pair: Pair, tolerance: Tolerance) -> bool:
         _apart(t.core_seconds, ours, o.cores, tolerance) and not _printed(t, ours)
         for ours in {o.core_seconds, o.billed_core_seconds}
     )
+
+
+def comparable_micro(pair: Pair) -> int | None:
+    """Our money of a run as a line has it: where an order paid for the run, and its centre bills it by its prices all
+    the same, what it had cost without."""
+    t, o = pair.theirs, pair.ours
+    ours: int | None = o.list_micro if o.list_micro is not None and t.amount_micro else o.amount_micro
+    return ours
 
 
 def _apart(theirs: int, ours: int, cores: int, tolerance: Tolerance) -> bool:

@@ -45,6 +45,11 @@ class Scope:
     logins: Mapping[str, str]
 
     @property
+    def listed(self) -> Any:
+        """The column of what the centre bills where an order paid for a run, and it bills the run by its prices."""
+        return CHARGES.c[f"list_{self.basis}"]
+
+    @property
     def inside(self) -> Any:
         return and_(USAGE.c.end_time >= self.period.start, USAGE.c.end_time < self.period.end)
 
@@ -77,6 +82,7 @@ class Run(Struct, frozen=True, gc=False):
     in_period: int
     billed_core_seconds: int  # as they were priced by the agreement's policy
     units: dict[str, int] | None = None
+    list_micro: int | None = None  # had no order paid for it; None: none did
 
 
 def governing(scope: Scope, columns: Sequence[Any], *, site: Any = USAGE.c.site_id) -> Select[Any]:
@@ -113,6 +119,7 @@ def _run(scope: Scope) -> Sequence[Any]:
         USAGE.c.core_seconds, CHARGES.c[scope.basis], USAGE.c.job_id, USAGE.c.project_id,
         case((scope.inside, 1), else_=0), func.coalesce(CHARGES.c.core_seconds, USAGE.c.core_seconds),
         USAGE.c.units,
+        scope.listed,
     )  # fmt: skip
 
 
@@ -154,27 +161,31 @@ class Summed:
         self._conn, self._scope = conn, scope
         self._of = lru_cache(maxsize=64)(self._grouped)
 
-    def like(self, line: Line) -> tuple[int, int | None]:
-        """(core-seconds, micro-units) of what a line sums up; None: nothing of it is priced."""
+    def like(self, line: Line) -> tuple[int, int | None, int | None]:
+        """(core-seconds, micro-units, micro-units had no order paid for runs) of what a line sums up; None: nothing of
+        it is priced."""
         whole = line.started is None or line.ended is None
         when = (None, None) if whole else (line.started, line.ended)
-        quantity, money = 0, None
-        for queue, account, username, seconds, micro in self._of(*when):
+        quantity, money, listed = 0, None, None
+        for queue, account, username, seconds, micro, at_list in self._of(*when):
             same = (line.queue in ("", queue), line.account in ("", account), line.username in ("", username))
             if all(same):
                 quantity += seconds
                 money = money if micro is None else (money or 0) + micro
-        return quantity, money
+                listed = listed if at_list is None else (listed or 0) + at_list
+        return quantity, money, listed
 
-    def _grouped(self, start: int | None, end: int | None) -> list[tuple[str, str, str, int, int | None]]:
+    def _grouped(self, start: int | None, end: int | None) -> list[tuple[str, str, str, int, int | None, int | None]]:
         by = (USAGE.c.queue, USAGE.c.account, USAGE.c.username)
-        sums = (func.sum(USAGE.c.core_seconds), func.sum(CHARGES.c[self._scope.basis]))
+        billed = CHARGES.c[self._scope.basis]
+        sums = (func.sum(USAGE.c.core_seconds), func.sum(billed), func.sum(func.coalesce(self._scope.listed, billed)))
         ended = epoch_of(USAGE.c.end_time)
         when = self._scope.inside if start is None else and_(ended >= start, ended < end)
         found = self._conn.execute(governing(self._scope, (*by, *sums)).where(when).group_by(*by))
         logins = self._scope.logins
-        return [(queue, account, logins.get(username, username), int(seconds), None if micro is None else int(micro))
-                for queue, account, username, seconds, micro in found]  # fmt: skip
+        return [(queue, account, logins.get(username, username), int(seconds), None if micro is None else int(micro),
+                 None if at_list is None else int(at_list))
+                for queue, account, username, seconds, micro, at_list in found]  # fmt: skip
 
 
 def runs_named(conn: Connection, scope: Scope, native_ids: Collection[str]) -> Iterator[Run]:

@@ -16,6 +16,7 @@ from accounting.store.check import check_books
 from accounting.store.holds import (
     Exposure,
     Hold,
+    bought_there,
     commodities,
     credit_line,
     exposure,
@@ -40,7 +41,8 @@ from accounting.store.schema import CHARGES, REVERSALS, USAGE, refresh_statistic
 __all__ = [
     "Assigned", "Booked", "ChargeLine", "Explained", "Exposure", "Hold", "CHARGES", "REVERSALS", "USAGE",
     "add_discount",
-    "add_tariff", "balances", "book", "charge_pending", "charges_of_job", "check_books", "close_tariff", "commodities",
+    "add_tariff", "balances", "book", "bought_there", "charge_pending", "charges_of_job", "check_books", "close_tariff",
+    "commodities",
     "credit_line", "discounts", "estimate", "explain", "exposure", "grant_credit", "held_for", "hold_amounts",
     "mark_in_flight",
     "open_account", "open_project_accounts", "place_hold", "place_holds", "posting_lines", "price_book", "quarantine",

@@ -33,8 +33,9 @@ from accounting.store.orders import (
     may_owe,
     month_part,
     order_of,
+    pays_for_runs,
 )
-from accounting.store.paid_spans import free_of_charge, pays_for_runs
+from accounting.store.paid_spans import assert_alone, free_of_charge, pay_for_rest
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
     ALLOCATIONS,
@@ -42,6 +43,7 @@ from accounting.store.schema import (
     ORDERS,
     VOUCHER_USES,
     VOUCHERS,
+    is_kind,
     lock,
     upsert,
 )
@@ -80,6 +82,7 @@ def place_order(conn: Connection, order: Order, *, now: datetime) -> None:
     if pays_for_runs(order):
         assert_for_a_centre(conn, order)
         assert_not_below_list(conn, order)
+        assert_alone(conn, order)
     conn.execute(insert(ORDERS).values(
         id=order.id, project_id=order.project_id, payer_id=order.payer_id, agreement_id=order.agreement_id,
         kind=order.kind, commodity=order.commodity, amount=order.amount, price_micro=order.price_micro,
@@ -108,8 +111,8 @@ def _begin(conn: Connection, order: Order, *, now: datetime, free_since: datetim
     """Give a block or a trial whole; False, and nothing is done, where the project may not owe its price."""
     if order.price_micro and not may_owe(conn, order):
         return False
-    free_of_charge(conn, order, free_since, now)
-    _give(conn, order, order.id, order.starts_at, order.ends_at, now)
+    draws = free_of_charge(conn, order, order.starts_at, free_since, now)
+    _give(conn, order, order.id, order.starts_at, order.ends_at, now, draws=draws)
     return True
 
 
@@ -125,8 +128,8 @@ def renew(conn: Connection, order: Order, *, now: datetime, free_since: datetime
         part = month_part(conn, order, start, end)
         if part.price_micro and not may_owe(conn, part):
             return given
-        free_of_charge(conn, order, free_since, now)
-        _give(conn, part, name, start, end, now, month=order)
+        draws = free_of_charge(conn, order, start, free_since, now)
+        _give(conn, part, name, start, end, now, draws=draws, month=order)
         given += 1
     return given
 
@@ -244,11 +247,22 @@ def transfer(
     moved = Allocation(f"{_moved_name(allocation_id)}{ids[idem_key]}", to_project, row.commodity, amount, now,
                        row.expires_at, "transfer", None, carry)  # fmt: skip
     _insert(conn, moved, ids[idem_key], now)
+    pay_for_rest(conn, commodity=row.commodity, project_id=row.project_id, to_project=to_project, since=now,
+                 until=row.expires_at, now=now)  # fmt: skip
     return True
 
 
-def remaining(conn: Connection, project_id: str, commodity: str) -> dict[str, int]:
-    """What is left of each live allocation, oldest expiry first: usage is drawn in this order."""
+def remaining(conn: Connection, project_id: str, kind: str) -> dict[str, int]:
+    """What is left of each live allocation of a kind, by the place that it is bound to, oldest expiry first: what runs
+    there use is drawn in this order."""
+    there = select(ALLOCATIONS.c.commodity).where(ALLOCATIONS.c.project_id == project_id)
+    found: dict[str, int] = {}
+    for commodity in sorted(conn.scalars(there.where(is_kind(ALLOCATIONS.c.commodity, kind)).distinct())):
+        found |= _remaining(conn, project_id, commodity)
+    return found
+
+
+def _remaining(conn: Connection, project_id: str, commodity: str) -> dict[str, int]:
     events: dict[str, list[Any]] = {}
     for e in conn.execute(
         select(ALLOCATION_EVENTS)
@@ -320,9 +334,9 @@ def redeem(conn: Connection, code: str, *, project_id: str, now: datetime) -> Al
 
 def _give(
     conn: Connection, order: Order, name: str, starts_at: datetime, ends_at: datetime | None, now: datetime,
-    *, month: Order | None = None,
+    *, draws: str, month: Order | None = None,
 ) -> None:  # fmt: skip
-    given = Allocation(name, order.project_id, order.commodity, order.amount, starts_at, ends_at, order.kind, order.id,
+    given = Allocation(name, order.project_id, draws, order.amount, starts_at, ends_at, order.kind, order.id,
                        order.carry_over_max)  # fmt: skip
     if not allocate(conn, given, now=now):
         raise AccountingError(f"allocation {name} was given before")
@@ -351,6 +365,8 @@ def _expire(conn: Connection, row: Any, now: datetime) -> None:
         until = row.expires_at + (row.expires_at - row.valid_from)
         allocate(conn, Allocation(f"{row.id[:72]}+carried", row.project_id, row.commodity, carried, row.expires_at,
                                   until, "carried"), now=now)  # fmt: skip
+        pay_for_rest(conn, commodity=row.commodity, project_id=row.project_id, to_project=row.project_id,
+                     since=row.expires_at, until=until, now=now)  # fmt: skip
 
 
 def _moved_name(allocation_id: str) -> str:

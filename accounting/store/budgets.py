@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, func, insert, select, update
 from accounting import calendar
 from accounting.errors import AccountingError
 from accounting.store.holds import is_receivable
-from accounting.store.schema import ACCOUNTS, ALERTS, BALANCES, BUDGETS, ENTRIES, POSTINGS, upsert
+from accounting.store.schema import ACCOUNTS, ALERTS, BALANCES, BUDGETS, ENTRIES, POSTINGS, is_kind, upsert
 
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -101,9 +101,10 @@ def standing(conn: Connection, budget: Budget, *, now: datetime) -> Standing:
     """
     start, spent = _spent(budget, now)
     counted = select(spent.scalar_subquery().label("spent")).subquery()
-    at = (BALANCES.c.project_id == budget.project_id) & (BALANCES.c.commodity == budget.commodity)
-    row = conn.execute(select(counted.c.spent, BALANCES.c.posted, BALANCES.c.held)
-                       .select_from(counted.outerjoin(BALANCES, at))).one()  # fmt: skip
+    at = (BALANCES.c.project_id == budget.project_id) & is_kind(BALANCES.c.commodity, budget.commodity)
+    of_all = func.sum(BALANCES.c.posted).label("posted"), func.sum(BALANCES.c.held).label("held")
+    row = conn.execute(select(counted.c.spent, *of_all).select_from(counted.outerjoin(BALANCES, at))
+                       .group_by(counted.c.spent)).one()  # fmt: skip
     if row.held is None:
         return Standing(budget, start, int(row.spent), 0, 0)
     return Standing(budget, start, int(row.spent), int(row.held), int(row.posted) - int(row.spent))
@@ -119,7 +120,7 @@ def _spent(budget: Budget, now: datetime) -> tuple[datetime, Select[Any]]:
         select(func.coalesce(func.sum(POSTINGS.c.amount), 0))
         .join(ACCOUNTS, ACCOUNTS.c.id == POSTINGS.c.account_id)
         .join(ENTRIES, ENTRIES.c.id == POSTINGS.c.entry_id)
-        .where(ACCOUNTS.c.commodity == budget.commodity, is_receivable(budget.project_id))
+        .where(is_kind(ACCOUNTS.c.commodity, budget.commodity), is_receivable(budget.project_id))
         .where(ENTRIES.c.effective_at >= start)
     )
     return start, query if end is None else query.where(ENTRIES.c.effective_at < end)
@@ -150,9 +151,9 @@ def tightest_stop(conn: Connection, project_id: str, *, now: datetime) -> Standi
 def passed_since(conn: Connection, seen: Standing) -> bool:
     """Whether a project has charged and held more than a budget lets it, which stood at `seen` a moment ago.
 
-    One row is read, not the month: what the submissions of a project lock is looked at while it is locked.
+    A row for each place is read, not the month: what the submissions of a project lock is looked at while it is locked.
     """
-    query = select(BALANCES.c.posted + BALANCES.c.held).where(
-        BALANCES.c.project_id == seen.budget.project_id, BALANCES.c.commodity == seen.budget.commodity
+    query = select(func.sum(BALANCES.c.posted + BALANCES.c.held)).where(
+        BALANCES.c.project_id == seen.budget.project_id, is_kind(BALANCES.c.commodity, seen.budget.commodity)
     )
     return int(conn.scalar(query) or 0) - seen.elsewhere > seen.budget.amount

@@ -33,6 +33,7 @@ from accounting.store.schema import (
     CANCELLATIONS,
     ORDER_PRICES,
     ORDERS,
+    is_kind,
     lock,
 )
 from accounting.store.settled import credited_of_price
@@ -131,23 +132,25 @@ def _assert_left(conn: Connection, order: Order, now: datetime) -> None:
 
 def _rests(conn: Connection, order: Order, now: datetime) -> Iterator[Rest]:
     """What of the order's live allocations goes back."""
-    left, free = remaining(conn, order.project_id, order.commodity), _free(conn, order)
+    left, free = remaining(conn, order.project_id, order.commodity), _free(conn, order)  # by what they are bound to
     query = select(ALLOCATIONS).where(ALLOCATIONS.c.order_id == order.id)
     for row in conn.execute(query.order_by(ALLOCATIONS.c.valid_from)).all():
         if row.expires_at is not None and row.expires_at <= now:
             continue
-        amount = min(left.get(row.id, 0), free)
+        amount = min(left.get(row.id, 0), free.get(row.commodity, 0))
         back = _back(conn, order, row, amount, now)
         if amount > 0 and (back is not None or not order.price_micro):
-            free -= amount
+            free[row.commodity] -= amount
             yield Rest(row, amount, back or 0)
 
 
-def _free(conn: Connection, order: Order) -> int:
-    """What the project may still use and is not set aside for its jobs."""
-    query = select(BALANCES.c.limit_amount - BALANCES.c.posted - BALANCES.c.held)
-    at = (BALANCES.c.project_id == order.project_id) & (BALANCES.c.commodity == order.commodity)
-    return max(0, int(conn.scalar(query.where(at)) or 0))
+def _free(conn: Connection, order: Order) -> dict[str, int]:
+    """What the project may still use and is not set aside for its jobs, by commodity."""
+    left = (BALANCES.c.limit_amount - BALANCES.c.posted - BALANCES.c.held).label("left")
+    at = (BALANCES.c.project_id == order.project_id) & is_kind(BALANCES.c.commodity, order.commodity)
+    return {
+        row.commodity: max(0, int(row.left or 0)) for row in conn.execute(select(BALANCES.c.commodity, left).where(at))
+    }
 
 
 def _back(conn: Connection, order: Order, allocation: Any, amount: int, now: datetime) -> int | None:
@@ -187,11 +190,11 @@ def _take_back(conn: Connection, order: Order, rest: Rest, reason: str, now: dat
     a = rest.allocation
     key = f"order-cancel:{a.id}"
     postings = (
-        Posting(credit(order.project_id), order.commodity, rest.amount),
-        Posting(EXPIRED, order.commodity, -rest.amount),
+        Posting(credit(order.project_id), a.commodity, rest.amount),
+        Posting(EXPIRED, a.commodity, -rest.amount),
     )
     ids = book(conn, [Entry(key, "cancellation", now, postings, reason)], now=now)
-    raise_limit(conn, project_id=order.project_id, commodity=order.commodity, amount=-rest.amount, check=True)
+    raise_limit(conn, project_id=order.project_id, commodity=a.commodity, amount=-rest.amount, check=True)
     keep_event(conn, ids[key], a.id, "canceled", rest.amount, 0, now)
     if rest.back_micro:
         give_back(conn, order, a.id, amount=rest.amount, back_micro=rest.back_micro, reason=reason, now=now)

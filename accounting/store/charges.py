@@ -12,9 +12,9 @@ from sqlalchemy import Connection, bindparam, select
 
 from accounting.agreement import Agreement
 from accounting.charge import Charge, Listed, Segment
-from accounting.ledger import NOTHING, Division, commodity_of, divide, parts_of
+from accounting.ledger import CORE_SECONDS, NOTHING, Division, commodity_of, divide, parts_of
 from accounting.meter import PAYER, MeteringPolicy, meter
-from accounting.price import NoPrice, PriceBook, list_total, price
+from accounting.price import NoPrice, PriceBook, list_total, price, rate
 from accounting.store.contracts import Contracts, Terms, contracts
 from accounting.store.overlaps import charge_again
 from accounting.store.posting import Draft, post
@@ -127,22 +127,34 @@ def _priced(
     division, reason = _capped(division, before, item, agreement, now)
     if not reason and charge.bears is not PAYER and charge.bears != PAYER:
         reason = f"liability:{r.state}"
-    used = _used(charge)
+    used = _used(charge, book)
     return Draft(
         record_id=record_id, item=item, charge=charge, division=division, replaced=tuple(replaced),
-        delta=division.less(before) if replaced else division, used=_less(used, replaced), agreement=agreement,
+        delta=division.less(before) if replaced else division, used=_less(used, replaced, book), agreement=agreement,
         policy_version=rules.version, grade=where.grade, user_class=where.user_class, reason=reason,
-        payers=_payers(division, terms),
+        payers=_payers(division, terms), without_order=_without_order(charge, book, agreement),
     )  # fmt: skip
 
 
 def _divided(charge: Charge, agreement: Agreement | None) -> Division:
     """What was given off the list price without the centre's word is the operator's cost: the centre has its share."""
+    return divide(_gross(charge, agreement), charge.bears, agreement, charged=charge.amount_micro)
+
+
+def _gross(charge: Charge, agreement: Agreement | None) -> int:
     given = charge.list_micro - charge.amount_micro
     if agreement is None or given <= 0:
-        return divide(charge.amount_micro, charge.bears, agreement)
-    gross = charge.amount_micro + agreement.borne_of_discount(given)
-    return divide(gross, charge.bears, agreement, charged=charge.amount_micro)
+        return charge.amount_micro
+    return charge.amount_micro + agreement.borne_of_discount(given)
+
+
+def _without_order(charge: Charge, book: PriceBook, agreement: Agreement | None) -> Division | None:
+    """What a run had cost if no order paid for a part of it: what a centre that bills each run by its prices says."""
+    paid = [s for s in charge.segments if s.listed is None and book.drawn(s.discount_id) is not None]
+    if not paid:
+        return None
+    worth = sum(rate(s.quantity, s.price_micro, s.per) for s in paid)
+    return divide(_gross(charge, agreement) + worth, charge.bears, agreement)
 
 
 def _capped(
@@ -168,23 +180,33 @@ def _sum(replaced: Sequence[Any]) -> Division:
     return Division(*(sum(int(getattr(c, name)) for c in replaced) for name in names))
 
 
-def _used(charge: Charge) -> dict[str, int]:
-    """What a charge takes of each commodity that resources are granted in; never less than the core-seconds."""
-    used: dict[str, int] = {"core-seconds": charge.core_seconds}
-    for segment in charge.segments:
-        commodity = commodity_of(segment.resource)
-        if commodity is not None and commodity != "core-seconds":
-            used[commodity] = used.get(commodity, 0) + segment.quantity
+def _used(charge: Charge, book: PriceBook) -> dict[str, int]:
+    """What a charge takes of each commodity: of what an order was for, where that pays; never less than the
+    core-seconds."""
+    parts = [(s.resource, s.quantity, s.discount_id) for s in charge.segments]
+    return _drawn(charge.core_seconds, parts, book)
+
+
+def _less(used: dict[str, int], replaced: Sequence[Any], book: PriceBook) -> dict[str, int]:
+    for c in replaced:
+        parts = [(s["resource"], s["quantity"], s.get("discount")) for s in c.segments]
+        for commodity, quantity in _drawn(int(c.core_seconds), parts, book).items():
+            used[commodity] = used.get(commodity, 0) - quantity
     return used
 
 
-def _less(used: dict[str, int], replaced: Sequence[Any]) -> dict[str, int]:
-    for c in replaced:
-        used["core-seconds"] -= int(c.core_seconds)
-        for segment in c.segments:
-            commodity = commodity_of(segment["resource"])
-            if commodity is not None and commodity != "core-seconds":
-                used[commodity] = used.get(commodity, 0) - segment["quantity"]
+def _drawn(core_seconds: int, parts: Sequence[tuple[str, int, int | None]], book: PriceBook) -> dict[str, int]:
+    """By commodity; `parts`: resource, quantity and ratio of each segment."""
+    used = {CORE_SECONDS: core_seconds}
+    for resource, quantity, discount_id in parts:
+        commodity, bought = commodity_of(resource), book.drawn(discount_id)
+        if commodity is None:
+            continue
+        if commodity != CORE_SECONDS:
+            used[bought or commodity] = used.get(bought or commodity, 0) + quantity
+        elif bought is not None:
+            used[CORE_SECONDS] -= quantity
+            used[bought] = used.get(bought, 0) + quantity
     return used
 
 

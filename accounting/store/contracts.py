@@ -130,7 +130,7 @@ class Contracts:
         self._terms: dict[str, list[Terms]] = {}
         for t in sorted(terms, key=lambda t: t.valid_from, reverse=True):
             self._terms.setdefault(t.project_id, []).append(t)
-        self._scopes: dict[tuple[str, ...], Scope] = {}
+        self._scopes: dict[tuple[str | bool, ...], Scope] = {}
 
     def agreement(self, site_id: str, at: datetime | None) -> Agreement | None:
         """The agreement with the centre of a site at a moment; the newest where two hold."""
@@ -162,7 +162,7 @@ class Contracts:
     ) -> Scope:  # fmt: skip
         """The same under an agreement and terms that are known."""
         served = grade or ("" if agreement is None else agreement.grade_of(queue))
-        place = (currency, site_id, queue, qos, served, terms.user_class, terms.project_id)
+        place = (currency, site_id, queue, qos, served, terms.user_class, terms.project_id, agreement is not None)
         found = self._scopes.get(place)
         if found is None:
             found = self._scopes[place] = Scope(*place)

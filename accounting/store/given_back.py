@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from accounting import tables
+from accounting.errors import AccountingError
 from accounting.minor_units import to_micro
+from accounting.store.credited_runs import named_by
 from accounting.store.run_history import RunHistory, histories
 from accounting.store.schema import ADJUSTMENTS, CHARGES, DECISIONS, OVERLAPS, REVERSALS, among, core
 from accounting.store.settled import DOCUMENTS
@@ -30,7 +32,8 @@ Line = tuple[str, str, str, datetime]  # document, site, person, start of the se
 class Given:
     """What a person gave back, in positive micro-units. `part`: of which payer's part of a run; None: of the whole.
 
-    `net_micro` is what of it is no tax. `line`: of a document (a credit note); None: by an adjustment.
+    `net_micro` is what of it is no tax. `line`: of a document (a credit note); None: by an adjustment. `named`: the
+    credit note names the runs of the line that it is about.
     """
 
     source: str
@@ -41,6 +44,7 @@ class Given:
     net_micro: int = 0
     line: Line | None = None
     service_end: datetime | None = None
+    named: bool = False
 
 
 def projects_with_credits(conn: Connection, project_ids: Collection[str]) -> set[str]:
@@ -65,7 +69,7 @@ def given(conn: Connection, runs: Sequence[RunHistory]) -> list[list[Given]]:
 
 
 def _credit_notes(conn: Connection, runs: Sequence[RunHistory]) -> dict[int, list[Given]]:
-    """By charge: the lines of credit notes about lines of documents on which it is."""
+    """By charge: the lines of credit notes about lines of documents on which it is, but for those that name others."""
     ids = {charge_id for run in runs for charge_id in run.ids}
     query = select(ITEMS).where(ITEMS.c.kind == "charge", among(conn, ITEMS.c.charge_id, ids))
     on: dict[Line, list[Any]] = defaultdict(list)
@@ -73,17 +77,28 @@ def _credit_notes(conn: Connection, runs: Sequence[RunHistory]) -> dict[int, lis
         on[item.document, item.site_id, item.user_id, item.service_start].append(item)
     found: dict[int, list[Given]] = defaultdict(list)
     noted = select(DOCUMENTS.c.corrects, DOCUMENTS.c.entry_id, DOCUMENTS.c.payer_id, DOCUMENTS.c.snapshot)
-    for note in conn.execute(noted.where(among(conn, DOCUMENTS.c.corrects, {line[0] for line in on}))):
-        said = json.loads(note.snapshot)
-        for line in said["lines"]:
-            about = (note.corrects, line["site_id"], line["user_id"], datetime.fromisoformat(line["service_start"]))
-            for item in on.get(about, ()) if not line.get("ordered") else ():
+    notes = conn.execute(noted.where(among(conn, DOCUMENTS.c.corrects, {line[0] for line in on}))).all()
+    lines = [(note, said, line) for note in notes for said in [json.loads(note.snapshot)] for line in said["lines"]]
+    named = named_by(conn, {_source(said, line) for _, said, line in lines})
+    for note, said, line in lines:
+        source, about = _source(said, line), _about(note.corrects, line)
+        for item in on.get(about, ()) if not line.get("ordered") else ():
+            if source not in named or item.charge_id in named[source]:
                 found[item.charge_id].append(Given(
-                    f"{said['number']}:{line['number']}", note.entry_id, -int(line["amount_micro"]), item.part,
+                    source, note.entry_id, -int(line["amount_micro"]), item.part,
                     note.payer_id, -to_micro(int(line["net_minor"]), said["currency"]), about,
-                    datetime.fromisoformat(line["service_end"]),
+                    datetime.fromisoformat(line["service_end"]), source in named,
                 ))  # fmt: skip
     return found
+
+
+def _source(said: Mapping[str, Any], line: Mapping[str, Any]) -> str:
+    """What a line of a credit note is called."""
+    return f"{said['number']}:{line['number']}"
+
+
+def _about(document: str, line: Mapping[str, Any]) -> Line:
+    return document, line["site_id"], line["user_id"], datetime.fromisoformat(line["service_start"])
 
 
 def _adjusted(conn: Connection, runs: Sequence[RunHistory]) -> dict[int, list[Given]]:
@@ -132,8 +147,7 @@ def met(conn: Connection, sources: Collection[str]) -> Mapping[tuple[str, str, s
 def back_by_other_ways(conn: Connection, line: Line) -> int:
     """Micro-units of a document's line that were given back of its runs otherwise than by its credit notes: by changed
     records, on a later document or on none yet, and by adjustments that name a charge."""
-    of_line = (ITEMS.c.document == line[0], ITEMS.c.site_id == line[1], ITEMS.c.user_id == line[2],
-               ITEMS.c.service_start == line[3], ITEMS.c.kind == "charge")  # fmt: skip
+    of_line = _of_line(line)
     jobs = select(CHARGES.c.job_id).join(ITEMS, ITEMS.c.charge_id == CHARGES.c.id).where(*of_line).distinct()
     changed = jobs.join(REVERSALS, REVERSALS.c.charge_id == CHARGES.c.id)
     named = select(ADJUSTMENTS.c.charge_id).where(ADJUSTMENTS.c.charge_id.is_not(None))
@@ -143,8 +157,12 @@ def back_by_other_ways(conn: Connection, line: Line) -> int:
         return 0
     items = {row.charge_id: row for row in conn.execute(select(ITEMS).where(*of_line))}
     runs = [run for run in histories(conn, suspects) if run.ids & items.keys()]
+    return max(0, sum(back for _, back in _backs(conn, runs, items)))
+
+
+def _backs(conn: Connection, runs: Sequence[RunHistory], items: Mapping[int, Any]) -> Iterator[tuple[int, int]]:
+    """Of each run: what was billed of it by these items, and what of that records and adjustments gave back."""
     adjusted_of = _adjusted(conn, runs)
-    total = 0
     for run in runs:
         mine = [items[charge_id] for charge_id in sorted(run.ids & items.keys())]
         billed, part = sum(int(item.amount_micro) for item in mine), mine[0].part
@@ -152,8 +170,30 @@ def back_by_other_ways(conn: Connection, line: Line) -> int:
         by_hand = sum(g.amount for g in _standing(_in_order(adjusted_of, run)))
         # Of a run whose payers share it, an adjustment is theirs as the run is.
         by_hand = by_hand * billed // whole if part and whole else by_hand
-        total += max(0, billed - run.newest.part(part)) + by_hand - _charged_again(conn, run, part)
-    return max(0, total)
+        yield billed, max(0, billed - run.newest.part(part)) + by_hand - _charged_again(conn, run, part)
+
+
+def left_of_runs(conn: Connection, line: Line, charge_ids: Collection[int]) -> int:
+    """Micro-units of these runs on a line that were not given back: by records, by adjustments, or by credit notes that
+    name none but them. Raises `AccountingError` where one of them is not on the line."""
+    items = {
+        item.charge_id: item
+        for item in conn.execute(select(ITEMS).where(*_of_line(line), among(conn, ITEMS.c.charge_id, charge_ids)))
+    }
+    if missing := sorted(set(charge_ids) - items.keys()):
+        raise AccountingError(f"charge {missing[0]} is not on this line of {line[0]}")
+    jobs = conn.scalars(select(CHARGES.c.job_id).where(among(conn, CHARGES.c.id, charge_ids)))
+    runs = [run for run in histories(conn, set(jobs)) if run.ids & items.keys()]
+    ids = {charge_id for run in runs for charge_id in run.ids}
+    left = sum(billed - back for billed, back in _backs(conn, runs, items))
+    notes = {g.source: g for some in _credit_notes(conn, runs).values() for g in some if g.named and g.line == line}
+    named = named_by(conn, notes)
+    return max(0, left - sum(g.amount for source, g in notes.items() if named[source] <= ids))
+
+
+def _of_line(line: Line) -> tuple[ColumnElement[bool], ...]:
+    return (ITEMS.c.document == line[0], ITEMS.c.site_id == line[1], ITEMS.c.user_id == line[2],
+            ITEMS.c.service_start == line[3], ITEMS.c.kind == "charge")  # fmt: skip
 
 
 def left_of_charge(conn: Connection, charge_id: int) -> int:
@@ -167,7 +207,10 @@ def left_of_charge(conn: Connection, charge_id: int) -> int:
     lines = {(item.document, item.site_id, item.user_id, item.service_start) for item in conn.execute(items)}
     if not lines:
         return left
-    noted = {(g.line, g.source): g.amount for some in _credit_notes(conn, [run]).values() for g in some}
+    notes = {g.source: g for some in _credit_notes(conn, [run]).values() for g in some}
+    noted = {(g.line, g.source): g.amount for g in notes.values()}
+    named = named_by(conn, notes)
+    left -= sum(notes[source].amount for source, ids in named.items() if ids <= run.ids)
     of_lines = 0
     for line in lines:
         credits = sum(amount for (about, _), amount in noted.items() if about == line)

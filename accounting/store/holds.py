@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, func, select, update
@@ -13,10 +14,24 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from accounting.errors import AccountingError, CreditExhausted, TooMuch
-from accounting.ledger import CORE_SECONDS, GPU_SECONDS, GRANTS, Entry, credit, grant_postings, paid, receivable
+from accounting.ledger import (
+    CORE_SECONDS,
+    GPU_SECONDS,
+    GRANTS,
+    Entry,
+    credit,
+    grant_postings,
+    paid,
+    receivable,
+    resource_of,
+)
 from accounting.money import is_currency
+from accounting.price import PriceBook
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, BALANCES, ENTRIES, HOLDS, POSTINGS, lock, upsert
+from accounting.tariff import Scope
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 # Built once: these run in every submission, and building a statement costs as much as running it.
 _PLACED = (HOLDS.c.project_id, HOLDS.c.commodity, HOLDS.c.amount)
@@ -164,9 +179,9 @@ def raise_limit(conn: Connection, *, project_id: str, commodity: str, amount: in
         statement = statement.where(BALANCES.c.limit_amount.is_(None) | enough)
     if conn.execute(statement.values(limit_amount=limit)).rowcount == 1:
         return
-    if not check or amount >= 0 or _available(conn, project_id, commodity) is None:
+    if not check or amount >= 0 or available(conn, project_id, commodity) is None:
         raise _no_account(conn, project_id, commodity)
-    raise CreditExhausted(commodity, -amount, max(0, _available(conn, project_id, commodity) or 0))
+    raise CreditExhausted(commodity, -amount, max(0, available(conn, project_id, commodity) or 0))
 
 
 def _counts(amount: int) -> Any:
@@ -243,7 +258,7 @@ def place_holds(conn: Connection, holds: Sequence[Hold], *, now: datetime, check
     for (project_id, commodity), amount in sorted(sums.items()):
         taken = {"project": project_id, "in_commodity": commodity, "more": amount}
         if conn.execute(_HOLD_IF_ENOUGH if check else _HOLD_ANYWAY, taken).rowcount != 1:
-            raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
+            raise CreditExhausted(commodity, amount, available(conn, project_id, commodity) or 0)
 
 
 def held_for(conn: Connection, job_id: str) -> dict[str, int]:
@@ -266,7 +281,7 @@ def raise_hold(conn: Connection, *, project_id: str, job_id: str, amounts: Mappi
             continue
         taken = {"project": project_id, "in_commodity": commodity, "more": amount}
         if conn.execute(_HOLD_IF_ENOUGH, taken).rowcount != 1:
-            raise CreditExhausted(commodity, amount, _available(conn, project_id, commodity) or 0)
+            raise CreditExhausted(commodity, amount, available(conn, project_id, commodity) or 0)
         query = update(HOLDS).where(HOLDS.c.job_id == job_id, HOLDS.c.commodity == commodity, HOLDS.c.state == "open")
         conn.execute(query.values(amount=HOLDS.c.amount + amount))
 
@@ -293,23 +308,31 @@ def commodities(conn: Connection, project_id: str) -> frozenset[str]:
 
 def hold_amounts(
     have: Collection[str], *, currency: str, micro: int, core_seconds: int, gpu_seconds: int = 0,
-    units: Mapping[str, int] | None = None,
+    units: Mapping[str, int] | None = None, bought: Mapping[str, str] = EMPTY,
 ) -> dict[str, int]:  # fmt: skip
-    """What to set aside, in each commodity that the project has an account in."""
+    """What to set aside, in each commodity that the project has an account in; `bought`: what is drawn in place of a
+    commodity where the job would run (`bought_there`)."""
     wanted = {currency: micro, CORE_SECONDS: core_seconds}
     if gpu_seconds:
         wanted[GPU_SECONDS] = gpu_seconds
     wanted |= units or {}
-    return {commodity: amount for commodity, amount in wanted.items() if commodity in have}
+    drawn = {bought.get(commodity, commodity): amount for commodity, amount in wanted.items()}
+    return {commodity: amount for commodity, amount in drawn.items() if commodity in have}
+
+
+def bought_there(prices: PriceBook, where: Scope, kinds: Iterable[str], at: datetime) -> dict[str, str]:
+    """What runs there draw at a moment in place of each commodity, as an order pays for them."""
+    found = ((kind, prices.drawn_at(where, resource_of(kind), at)) for kind in kinds)
+    return {kind: drawn for kind, drawn in found if drawn is not None}
 
 
 def shortfall(conn: Connection, project_id: str, amounts: Mapping[str, int]) -> dict[str, int]:
     """How much is missing in each commodity for a hold of `amounts`; empty where it would be placed now."""
     missing = {}
     for commodity, amount in amounts.items():
-        available = _available(conn, project_id, commodity)
-        if available is not None and amount > available:
-            missing[commodity] = amount - available
+        left = available(conn, project_id, commodity)
+        if left is not None and amount > left:
+            missing[commodity] = amount - left
     return missing
 
 
@@ -347,7 +370,8 @@ def _balance(project_id: str, commodity: str) -> Any:
     return update(BALANCES).where(BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity)
 
 
-def _available(conn: Connection, project_id: str, commodity: str) -> int | None:
+def available(conn: Connection, project_id: str, commodity: str) -> int | None:
+    """What of a commodity a project may still use; None: it is not limited."""
     query = select(BALANCES.c.limit_amount - BALANCES.c.posted - BALANCES.c.held).where(
         BALANCES.c.project_id == project_id, BALANCES.c.commodity == commodity
     )

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, insert, select, update
 
 from accounting import calendar, month_parts
 from accounting.agreement import Agreement, PartialMonths, agreement_of
+from accounting.bound import bound
 from accounting.errors import AccountingError
 from accounting.evidence.documents import order_price
 from accounting.evidence.outbox import put
@@ -77,7 +78,22 @@ def assert_for_a_centre(conn: Connection, order: Order) -> None:
     """
     if order.agreement_id is None and order.site_id is None and in_force(conn):
         raise AccountingError("name the agreement or the site of the centre whose resources are paid with the order")
-    agreement_for(conn, order, order.starts_at)
+    agreement = agreement_for(conn, order, order.starts_at)
+    if agreement is not None and order.site_id is not None and order.site_id not in agreement.site_ids:
+        raise AccountingError(f"agreement {agreement.id} is not about {order.site_id}: its centre would be paid for it")
+
+
+def drawn_from(order: Order, agreement: Agreement | None) -> str:
+    """The commodity that an order gives, whose price an agreement divides: bound to where runs are paid with it."""
+    if not pays_for_runs(order):
+        return order.commodity
+    agreed = None if agreement is None else agreement.id
+    return bound(order.commodity, site_id=order.site_id, agreement_id=agreed)
+
+
+def pays_for_runs(order: Order) -> bool:
+    """Whether what an order gives costs nothing when it is used."""
+    return bool(order.price_micro) or order.kind == "trial"
 
 
 def month_part(conn: Connection, order: Order, start: datetime, end: datetime) -> Order:

@@ -11,9 +11,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select
 
-from accounting.errors import AccountingError, CreditExhausted
+from accounting.errors import AccountingError, RefundTooLarge
 from accounting.ledger import CASH, Entry, Posting, paid, unallocated
-from accounting.store.holds import raise_limit
+from accounting.store.holds import available, raise_limit
 from accounting.store.journal import book
 from accounting.store.schema import ACCOUNTS, ENTRIES, PAYMENT_ALLOCATIONS, PAYMENTS, POSTINGS, lock
 
@@ -111,19 +111,19 @@ def left_of(conn: Connection, payment_id: str) -> int:
 def refund(
     conn: Connection, *, project_id: str, currency: str, amount_micro: int, idem_key: str, reason: str, now: datetime
 ) -> bool:
-    """Pay money back that came in for a project and that it has not used; `CreditExhausted` where there is less.
+    """Pay money back that came in for a project and that it has not used; `RefundTooLarge` where there is less.
 
     Credit that was granted, or given by a voucher, was never paid: it is used, and not paid out.
     """
     if amount_micro <= 0:
         raise AccountingError("a refund is more than nothing")
     lock_prepaid(conn, project_id, currency)
-    came_in = prepaid(conn, project_id, currency)
+    most = refundable(conn, project_id, currency)
     postings = (Posting(paid(project_id), currency, amount_micro), Posting(CASH, currency, -amount_micro))
     if not book(conn, [Entry(idem_key, "refund", now, postings, reason)], now=now):
         return False
-    if amount_micro > came_in:
-        raise CreditExhausted(currency, amount_micro, came_in)
+    if amount_micro > most:
+        raise RefundTooLarge(currency, amount_micro, most)
     raise_limit(conn, project_id=project_id, commodity=currency, amount=-amount_micro, check=True)
     return True
 
@@ -131,6 +131,12 @@ def refund(
 def lock_prepaid(conn: Connection, project_id: str, currency: str) -> None:
     """Whoever spends what came in holds this from the look to the commit: it pays an invoice, or is paid back."""
     lock(conn, {f"refund:{project_id}:{currency}"})
+
+
+def refundable(conn: Connection, project_id: str, currency: str) -> int:
+    """What can be paid back now: of what came in, what is neither used nor set aside for jobs."""
+    came_in, unused = prepaid(conn, project_id, currency), available(conn, project_id, currency)
+    return max(0, came_in if unused is None else min(came_in, unused))
 
 
 def prepaid(conn: Connection, project_id: str, currency: str) -> int:

@@ -42,6 +42,7 @@ class Draft(Struct, frozen=True, gc=False):
     user_class: str
     reason: str
     payers: Mapping[str, int] | None
+    without_order: Division | None = None  # had no order paid for a part of it
 
     @property
     def idem_key(self) -> str:
@@ -187,6 +188,7 @@ _CHARGE = (
     "id", "usage_record_id", "entry_id", "job_id", "project_id", "meter", "currency", "amount_micro", "gross_micro",
     "borne_micro", "centre_micro", "tax_micro", "core_seconds", "agreement_id", "agreement_version", "policy_version",
     "grade", "user_class", "payers", "rule", "reason", "segments", "overage", "recorded_at",
+    "list_gross_micro", "list_centre_micro",
 )  # fmt: skip
 
 
@@ -197,4 +199,5 @@ def _charge_row(d: Draft, id_: int, entry_id: int, overage: bool, now: datetime)
         d.division.amount, d.division.gross, d.division.borne, d.division.centre, d.division.tax,
         d.charge.core_seconds, agreement, version, d.policy_version, d.grade, d.user_class, d.payers,
         d.charge.rule[:300], d.reason[:64], [segment_json(s) for s in d.charge.segments], overage, now,
+        *((None, None) if (other := d.without_order) is None else (other.gross, other.centre)),
     )  # fmt: skip

@@ -174,7 +174,9 @@ def add_discount(conn: Connection, discount: Discount, *, now: datetime) -> int:
     for other in discounts(conn):
         ends = other.valid_to is not None and other.valid_to <= discount.valid_from
         begins = discount.valid_to is not None and discount.valid_to <= other.valid_from
-        rivals = other.scope == discount.scope and (other.numerator == 0) == (discount.numerator == 0)
+        alike = (other.numerator == 0) == (discount.numerator == 0)
+        drawn = other.draws == discount.draws or None in (other.draws, discount.draws)
+        rivals = other.scope == discount.scope and alike and drawn
         if rivals and not (ends or begins):
             raise TariffOverlap(f"discount {other.id} of the same scope holds from {other.valid_from.isoformat()}")
     values = _in_utc({k: v for k, v in asdict(discount).items() if k != "id"})
@@ -210,7 +212,7 @@ def discounts(conn: Connection) -> list[Discount]:
     """Every contract's ratio, also those that have ended."""
     return [
         Discount(r.id, r.project_id, r.numerator, r.denominator, r.valid_from, _first(r.valid_to, r.ends_at), r.site_id,
-                 r.grade, r.resource, r.reason, r.order_id)
+                 r.grade, r.resource, r.reason, r.order_id, r.draws)
         for r in conn.execute(_DISCOUNTS)
     ]  # fmt: skip
 

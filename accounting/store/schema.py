@@ -75,6 +75,11 @@ def among(conn: Connection, column: Any, values: Collection[str] | Collection[in
     return cast(ColumnElement[bool], column.in_(select(each.c.value)))
 
 
+def is_kind(commodity: Any, kind: str) -> ColumnElement[bool]:
+    """The condition on a column: of this kind, for whichever place it was bought (accounting/bound.py)."""
+    return cast(ColumnElement[bool], (commodity == kind) | commodity.startswith(f"{kind}@", autoescape=True))
+
+
 def plain_rows(conn: Connection, query: Select[Any]) -> Iterator[list[Row]]:
     """Rows as the driver has them, of numbers and texts, some thousands at a time: for a million, SQLAlchemy's own take
     as long as the query."""

@@ -14,7 +14,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, case, func,
 from accounting import tables
 from accounting.ledger import BORNE, CREDITS, DIFFERENCES, TAX
 from accounting.settle import Sums
-from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, core
+from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, core, is_kind
 
 ITEMS = core(tables.SettlementItemRow)
 _NAMES = ("owed", "borne", "centre", "tax", "core_seconds")
@@ -107,7 +107,7 @@ def _parts(currency: str) -> dict[str, Any]:
         "borne": sign(money & ACCOUNTS.c.code.in_((BORNE, DIFFERENCES))),
         "centre": sign(money & ACCOUNTS.c.code.startswith("centre:"), -1),
         "tax": sign(money & (ACCOUNTS.c.code == TAX), -1),
-        "core_seconds": sign(of_project & (ACCOUNTS.c.commodity == "core-seconds")),
+        "core_seconds": sign(of_project & is_kind(ACCOUNTS.c.commodity, "core-seconds")),
     }  # fmt: skip
 
 

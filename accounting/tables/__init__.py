@@ -44,6 +44,7 @@ from accounting.tables.contracts import (
     SignatureRow,
     TariffRow,
 )
+from accounting.tables.credited_runs import CreditedRunRow
 from accounting.tables.discount_ends import DiscountEndRow
 from accounting.tables.evidence import (
     CheckpointRow,
@@ -127,5 +128,5 @@ __all__ = [
     "SettlementPaymentRow",
     "TopUpReceiptRow", "ConfirmedPartRow", "MeterAlarmRow", "LogOriginRow",
     "AdjustmentItemRow", "DiscountEndRow", "StatementArrivalRow", "TopUpUndoRow", "TopUpUndoDecisionRow",
-    "CreditOverlapRow", "QuarantineRereadRow", "ConsentRow", "ConsentDecisionRow",
+    "CreditOverlapRow", "CreditedRunRow", "QuarantineRereadRow", "ConsentRow", "ConsentDecisionRow",
 ]  # fmt: skip

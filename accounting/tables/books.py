@@ -8,18 +8,19 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from accounting.bound import WIDTH
 from accounting.tables.base import HISTORY, Base, Id, UtcTime
 
 
 class AccountRow(Base):
-    """An account in one commodity: a currency (micro-units), `core-seconds`, `gpu-seconds`, `shots` …"""
+    """An account in one commodity: a currency (micro-units), `core-seconds`, `shots`, `core-seconds@site:S` …"""
 
     __tablename__ = "account"
     __table_args__ = (UniqueConstraint("code", "commodity"), HISTORY)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     code: Mapped[str] = mapped_column(String(150))
-    commodity: Mapped[str] = mapped_column(String(32))
+    commodity: Mapped[str] = mapped_column(String(WIDTH))
 
 
 class JournalEntryRow(Base):
@@ -66,7 +67,8 @@ class ChargeRow(Base):
     `amount_micro` is what the project owes, `gross_micro` the price of all that was metered. `gross - amount` is borne
     by the operator (`borne_micro`) or was never earned by the centre (the rest); `reason` says why. Of gross less what
     the centre bears, `centre_micro` is the centre's, `tax_micro` tax, and the rest the operator's. `payers`: who owes
-    which part of the amount; None: the project as a whole.
+    which part of the amount; None: the whole project. `list_…_micro`: gross and centre's share had no order paid for
+    a part of it; None: none did.
     """
 
     __tablename__ = "charge"
@@ -100,6 +102,8 @@ class ChargeRow(Base):
     reason: Mapped[str] = mapped_column(String(64))
     segments: Mapped[list[Any]] = mapped_column(JSON)
     overage: Mapped[bool] = mapped_column(Boolean)
+    list_gross_micro: Mapped[int | None] = mapped_column(BigInteger)
+    list_centre_micro: Mapped[int | None] = mapped_column(BigInteger)
     recorded_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
@@ -125,7 +129,7 @@ class BalanceRow(Base):
     __tablename__ = "balance"
 
     project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    commodity: Mapped[str] = mapped_column(String(32), primary_key=True)
+    commodity: Mapped[str] = mapped_column(String(WIDTH), primary_key=True)
     posted: Mapped[int] = mapped_column(BigInteger)
     held: Mapped[int] = mapped_column(BigInteger)
     limit_amount: Mapped[int | None] = mapped_column(BigInteger)
@@ -138,7 +142,7 @@ class HoldRow(Base):
     __table_args__ = (Index("ix_hold_project", "project_id", "state", "phase"),)
 
     job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    commodity: Mapped[str] = mapped_column(String(32), primary_key=True)
+    commodity: Mapped[str] = mapped_column(String(WIDTH), primary_key=True)
     project_id: Mapped[str] = mapped_column(String(32))
     amount: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(16))

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Index, Integer, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from accounting.bound import WIDTH
 from accounting.tables.base import HISTORY, Base, Id, UtcTime
 
 
@@ -113,7 +114,8 @@ class PriceRuleRow(Base):
 
 
 class DiscountRow(Base):
-    """A contract's ratio on the prices of a project; `order_id`: of the priced order that has paid instead."""
+    """A contract's ratio on the prices of a project; `order_id`: of the priced order that has paid instead; `draws`:
+    what of an order runs at it are paid with."""
 
     __tablename__ = "discount"
     __table_args__ = (Index("ix_discount_project", "project_id"),)
@@ -126,6 +128,7 @@ class DiscountRow(Base):
     grade: Mapped[str | None] = mapped_column(String(32))
     resource: Mapped[str | None] = mapped_column(String(64))
     reason: Mapped[str] = mapped_column(String(200))
+    draws: Mapped[str | None] = mapped_column(String(WIDTH))
     valid_from: Mapped[datetime] = mapped_column(UtcTime)
     valid_to: Mapped[datetime | None] = mapped_column(UtcTime)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
@@ -181,7 +184,7 @@ class AllocationRow(Base):
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
     order_id: Mapped[str | None] = mapped_column(String(32))
     project_id: Mapped[str] = mapped_column(String(32))
-    commodity: Mapped[str] = mapped_column(String(32))
+    commodity: Mapped[str] = mapped_column(String(WIDTH))
     amount: Mapped[int] = mapped_column(BigInteger)
     source: Mapped[str] = mapped_column(String(16))
     valid_from: Mapped[datetime] = mapped_column(UtcTime)

@@ -861,6 +861,7 @@ def check_charge(charge, record, terms, project, seq, tell, note):
         charge["grade"],
         charge["user_class"],
         project,
+        charge["agreement"] is not None,
     )
     for resource, segments in by_resource.items():
         if resource == "minimum":
@@ -1117,7 +1118,13 @@ def narrowest(discount):
 
 def fits(discount, resource, where):
     return (discount["project_id"] == where[6] and discount["site_id"] in (None, where[1])
-            and discount["grade"] in (None, where[4]) and discount["resource"] in (None, resource))  # fmt: skip
+            and discount["grade"] in (None, where[4]) and discount["resource"] in (None, resource)
+            and not (where[7] and place_of(discount.get("draws")).startswith("unagreed")))  # fmt: skip
+
+
+def place_of(commodity):
+    """Where something that was bought may be used: site:S, agreement:A, unagreed (under no agreement) or nothing."""
+    return (commodity or "").partition("@")[2]
 
 
 def in_force(discount, moment):
@@ -1352,13 +1359,16 @@ def check_entry(line, terms, about, tell, note):
     leaf, charged = line["leaf"], line["charges"]
     if leaf["charges"] != [hashed(c["charge"]) for c in charged]:
         tell("the charges are not those that the leaf commits to")
-    sums, posted, project = {}, {}, ""
+    sums, posted, drawn, project = {}, {}, {}, ""
     for account, commodity, text in leaf["postings"]:
         value = int(text)
         sums[commodity] = sums.get(commodity, 0) + value
         kind, of, payer = account_of(account)
         if kind:
-            posted[commodity, kind] = posted.get((commodity, kind), 0) + value
+            counted_as = commodity.partition("@")[0]
+            posted[counted_as, kind] = posted.get((counted_as, kind), 0) + value
+        if kind == "amount" and "@" in commodity:
+            drawn[commodity] = drawn.get(commodity, 0) + value
         if payer:
             posted[commodity, f"owed by {payer}"] = posted.get((commodity, f"owed by {payer}"), 0) + value
         if of:
@@ -1395,6 +1405,13 @@ def check_entry(line, terms, about, tell, note):
             for name, value in owed.items():
                 expected[name] = expected.get(name, 0) + value
         expected["core-seconds", "amount"] = expected.get(("core-seconds", "amount"), 0) + seconds
+        if charge["replaces"]:
+            drawn = None  # by how much: what was charged before is in another entry
+        elif drawn is not None:
+            for s in charge["segments"]:
+                given = terms["discounts"].get(str(s.get("discount"))) or {}
+                if given.get("draws"):
+                    drawn[given["draws"]] = drawn.get(given["draws"], 0) - int(s["quantity"])
         key = (record["site"], record["read"]["queue"], charge["grade"], charge["currency"])
         more = (charge["meter"], record["read"]["end"], charge["payers"], project) if about.get("payer") else None
         stated = None if record["one_sided"] else record["fields"]
@@ -1406,6 +1423,8 @@ def check_entry(line, terms, about, tell, note):
                     for s in charge["segments"] for of in (s, s.get("list", {})) if of.get("tier_key")]  # fmt: skip
         if by_count:
             counted = (leaf["key"], project, by_count, [r["entry"] for r in charge["replaces"]])
+    if charged and drawn and any(drawn.values()):
+        tell(f"what was bought is drawn by other runs than it pays for: off by {drawn}")
     off = {}
     if charged or leaf["kind"] == "overage":
         for name, value in posted.items():
@@ -1436,7 +1455,7 @@ def movement(leaf, charged, about):
     owed, bearing, centre, tax, seconds, currencies = 0, 0, 0, 0, 0, set()
     for account, commodity, text in leaf["postings"]:
         if len(commodity) != 3:
-            if commodity == "core-seconds" and account.startswith("project:"):
+            if commodity.partition("@")[0] == "core-seconds" and account.startswith("project:"):
                 seconds += int(text)
             continue
         currencies.add(commodity)

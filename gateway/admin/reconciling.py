@@ -124,7 +124,8 @@ def _tell_standing(item: reconcile.Standing) -> None:
     kinds = ", ".join(f"{n} {tr(Category(c).name.lower())}" for c, n in sorted(item.by_category.items()))
     left = tr("{count} open ({kinds}), {amount} {currency}, oldest {days} days", count=item.open_breaks, kinds=kinds,
               amount=format_micro(item.open_micro), currency=item.currency, days=item.oldest_days)  # fmt: skip
-    state = tr("signed off") if item.signed_off else left if kinds else tr("not compared")
+    compared = left if kinds else tr("replaced") if item.replaced else tr("not compared")
+    state = tr("signed off") if item.signed_off else compared
     told = "{site} {period}: {agreed} of {lines} lines agree; {state}"
     print(tr(told, site=item.site_id, period=item.period, agreed=item.agreed, lines=item.lines, state=state))
     if item.late or item.quarantined:

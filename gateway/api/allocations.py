@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from sqlalchemy import Connection, select
 from starlette.responses import Response
 
+from accounting.bound import kind_of, place_of
 from accounting.store import allocations, openings
 from accounting.store.allocations import Allocation
 from accounting.store.openings import Wanted
@@ -74,7 +75,7 @@ def list_allocations(services: Svc, person: Who, name: Word) -> Response:
         row = project_row(conn, person, name, Verb.SEE_PROJECT)
         found = allocations.allocations(conn, row.id)
         left: dict[str, int] = {}
-        for commodity in {a.commodity for a in found}:
+        for commodity in {kind_of(a.commodity) for a in found}:
             left |= allocations.remaining(conn, row.id, commodity)
     return answer({"items": [_allocation(a, left.get(a.id)) for a in found]})
 
@@ -155,6 +156,7 @@ def redeem(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader =
 
 def _allocation(a: Any, left: int | None) -> dict[str, Any]:
     return {
-        "id": a.id, "commodity": a.commodity, "amount": a.amount, "remaining": left, "source": a.source,
+        "id": a.id, "commodity": kind_of(a.commodity), "place": place_of(a.commodity),
+        "amount": a.amount, "remaining": left, "source": a.source,
         "order": a.order_id, "valid_from": views.stamp(a.valid_from), "expires_at": views.stamp(a.expires_at),
     }  # fmt: skip

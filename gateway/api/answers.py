@@ -243,9 +243,14 @@ class Member(_Out):
 
 
 class Exposure(_Out):
-    """What is used and promised in one commodity: decimal strings of money, or of core-hours."""
+    """What is used and promised in one commodity: decimal strings of money, or of core-hours.
+
+    `place`: where it may be used, as it was bought: `site:S`, `agreement:A`, `unagreed` (under no agreement); null: it
+    bounds the runs that no order pays for.
+    """
 
     commodity: str
+    place: str | None
     settled: str
     in_flight: str
     committed: str

@@ -66,11 +66,16 @@ class BillMonthIn(_In):
     sites: Annotated[list[Short], Field(max_length=1000)] | None = None
 
 
+# Runs of a line by their charges: GET /billing/invoices/{number}/lines/{line}/charges.
+Charges = Annotated[tuple[Annotated[int, Field(ge=1, le=2**62)], ...], Field(max_length=1000)]
+
+
 class CreditLineIn(_In):
-    """Give back `net` (before tax) of a line."""
+    """Give back `net` (before tax) of a line; `charges`: of which of its runs (default: of the line)."""
 
     line: Count
     net: AmountText
+    charges: Charges = ()
 
 
 class CreditNoteIn(_In):
@@ -89,20 +94,23 @@ class EvidenceIn(_In):
 
 
 class DisputeIn(_In):
-    """Dispute a line of an invoice."""
+    """Dispute a line of an invoice; `charges`: which of its runs (default: the line)."""
 
     invoice: Short
     line: Count
     reason: Reason
+    charges: Charges = ()
     evidence: Annotated[tuple[EvidenceIn, ...], Field(max_length=20)] = ()
 
 
 class DisputeStepIn(_In):
-    """The next step; `net`: with `credit`, how much (default: all that is left of the line)."""
+    """The next step; `net`: with `credit`, how much (default: all that is left); `charges`: of which runs (default:
+    those of the dispute)."""
 
     text: Annotated[Plain, Field(max_length=2000)] = ""
     evidence: Annotated[tuple[EvidenceIn, ...], Field(max_length=20)] = ()
     net: AmountText | None = None
+    charges: Charges = ()
 
 
 class Entity(_Out):
@@ -309,6 +317,7 @@ class Dispute(_Out):
     currency: str
     state: Literal["open", "with_centre", "credited", "rejected", "withdrawn"]
     reason: str
+    charges: list[int]
     opened_at: str
     due_at: str
     overdue: bool

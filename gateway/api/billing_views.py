@@ -88,7 +88,8 @@ def dispute_json(conn: Connection, dispute: Dispute, now: datetime) -> dict[str,
     return {
         "id": dispute.id, "invoice": dispute.invoice, "line": dispute.line, "site": dispute.site_id,
         "amount": plain(dispute.amount_minor, dispute.currency), "currency": dispute.currency,
-        "state": dispute.state.value, "reason": dispute.reason, "opened_at": stamp(dispute.opened_at),
+        "state": dispute.state.value, "reason": dispute.reason, "charges": list(dispute.charges),
+        "opened_at": stamp(dispute.opened_at),
         "due_at": stamp(dispute.due_at), "overdue": dispute.overdue(now), "events": events,
     }  # fmt: skip
 

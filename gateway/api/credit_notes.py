@@ -42,7 +42,7 @@ def credit(services: Svc, admin: Admin, body: Body, idempotency_key: IdemHeader 
 
     def make(conn: Connection) -> Mapping[str, Any]:
         row = document_row(conn, admin, wanted.invoice)
-        credits = [Credit(c.line, minor_in(c.net, row.currency, f"/credits/{n}/net"))
+        credits = [Credit(c.line, minor_in(c.net, row.currency, f"/credits/{n}/net"), c.charges)
                    for n, c in enumerate(wanted.credits)]  # fmt: skip
         asked = CreditWanted(new_id("n", now), row.number, credits, wanted.reason, admin.user_id)
         try:

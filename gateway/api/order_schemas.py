@@ -64,10 +64,12 @@ class RedeemIn(_In):
 
 
 class Allocation(_Out):
-    """An amount of a commodity with what is left of it; `remaining` null: it has lapsed."""
+    """An amount of a commodity with what is left of it; `remaining` null: it has lapsed. `place`: where it
+    may be used, as it was bought (`site:S`, `agreement:A`, `unagreed`: under no agreement); null: bound to no place."""
 
     id: str
     commodity: str
+    place: str | None
     amount: int
     remaining: int | None
     source: str

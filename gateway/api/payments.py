@@ -203,7 +203,8 @@ def dispute(services: Svc, person: Who, body: Body, idempotency_key: IdemHeader 
         try:
             made = raise_dispute(
                 conn, dispute_id=new_id("d", now), invoice=wanted.invoice, line=wanted.line, reason=wanted.reason,
-                by=person.name, evidence=[Evidence(e.name, e.sha256) for e in wanted.evidence], now=now,
+                by=person.name, evidence=[Evidence(e.name, e.sha256) for e in wanted.evidence],
+                charges=wanted.charges, now=now,
             )  # fmt: skip
         except AccountingError as exc:
             raise Conflict(str(exc)) from exc
@@ -258,9 +259,11 @@ def step_dispute(
             raise Forbidden("You see this dispute, and take no part in it.")
         try:
             if step == "credit" and Side.OPERATOR in sides:
-                after = _credited(conn, person, before, wanted.text, evidence, net, now)
+                after = _credited(conn, person, before, wanted.text, evidence, net, wanted.charges, now)
             else:
-                after = _take(conn, dispute_id, Step(step), sides, person.name, wanted.text, evidence, net, now)
+                after = _take(
+                    conn, dispute_id, Step(step), sides, person.name, wanted.text, evidence, net, wanted.charges, now
+                )
         except AccountingError as exc:
             raise Conflict(str(exc)) from exc
         return views.dispute_json(conn, after, now)
@@ -273,11 +276,12 @@ def step_dispute(
 
 
 def _credited(
-    conn: Connection, person: Person, before: Dispute, text: str, evidence: list[Evidence], net: int | None, now: Any
-) -> Dispute:
+    conn: Connection, person: Person, before: Dispute, text: str, evidence: list[Evidence], net: int | None,
+    charges: tuple[int, ...], now: Any,
+) -> Dispute:  # fmt: skip
     """End it with a credit note; of much it stays as it is, with a comment, until a second operator has decided."""
     advance(before.state, Step.CREDIT, Side.OPERATOR)
-    invoice, given = disputed_credit(conn, before.id, net)
+    invoice, given = disputed_credit(conn, before.id, net, charges)
     reason = text or f"dispute {before.id}: {before.reason}"
     asked = CreditWanted(new_id("n", now), invoice, [given], reason, person.user_id, before.id, text, person.name,
                          evidence)  # fmt: skip
@@ -293,18 +297,18 @@ def _credited(
 
 def _take(
     conn: Connection, dispute_id: str, step: Step, sides: list[Side], by: str, text: str, evidence: list[Evidence],
-    net: int | None, now: Any,
+    net: int | None, charges: tuple[int, ...], now: Any,
 ) -> Dispute:  # fmt: skip
     """As the first side of the person's that may: an operator who owns the project still rejects as the operator."""
     for side in sides[:-1]:
         try:
             with conn.begin_nested():
                 return take(conn, dispute_id, step, side=side, by=by, text=text, evidence=evidence,
-                            credit_net_minor=net, now=now)  # fmt: skip
+                            credit_net_minor=net, charges=charges, now=now)  # fmt: skip
         except AccountingError:
             continue
     return take(conn, dispute_id, step, side=sides[-1], by=by, text=text, evidence=evidence, credit_net_minor=net,
-                now=now)  # fmt: skip
+                charges=charges, now=now)  # fmt: skip
 
 
 def _sides(conn: Connection, person: Person, found: Dispute) -> list[Side]:

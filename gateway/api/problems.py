@@ -19,7 +19,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accounting.errors import AccountingError, FourEyes, TooMuch
+from accounting.bound import kind_of, place_of
+from accounting.errors import AccountingError, FourEyes, RefundTooLarge, TooMuch
 from accounting.errors import CreditExhausted as NoCredit
 from accounting.ledger import PEOPLE_COUNT
 from accounting.money import format_micro, is_currency
@@ -78,11 +79,17 @@ def of_validation(errors: Sequence[Any], *, skip: int = 0) -> tuple[Problem, ...
 
 def no_credit(error: NoCredit) -> CreditExhausted:
     """The books' refusal in people's units."""
-    if error.commodity in PEOPLE_COUNT:
-        name, per = PEOPLE_COUNT[error.commodity]
-        detail = f"It may use {error.needed / per:.1f} {name}, and {error.available / per:.1f} are left."
-    elif not is_currency(error.commodity):
-        detail = f"It may use {error.needed} {error.commodity}, and {max(0, error.available)} are left."
+    if isinstance(error, RefundTooLarge):
+        most = f"{format_micro(error.available)} {error.commodity}"
+        detail = f"At most {most} can be paid back: what came in before use and is neither used nor set aside."
+        return CreditExhausted(detail, remedy="Ask for no more than that; what was granted is used, not paid out.")
+    kind, place = kind_of(error.commodity), place_of(error.commodity)
+    there = f" @ {place}" if place else ""
+    if kind in PEOPLE_COUNT:
+        name, per = PEOPLE_COUNT[kind]
+        detail = f"It may use {error.needed / per:.1f} {name}{there}, and {error.available / per:.1f} are left."
+    elif not is_currency(kind):
+        detail = f"It may use {error.needed} {kind}{there}, and {max(0, error.available)} are left."
     else:
         needed, left = format_micro(error.needed), format_micro(max(0, error.available))
         detail = f"It may cost {needed} {error.commodity}, and {left} {error.commodity} are left."

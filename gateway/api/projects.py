@@ -12,6 +12,7 @@ from sqlalchemy import Connection, or_, select
 from starlette.responses import Response
 
 from accounting import store as books
+from accounting.bound import kind_of, place_of
 from accounting.errors import TariffOverlap
 from accounting.ledger import CORE_SECONDS, PEOPLE_COUNT
 from accounting.minor_units import micro_per_minor, plain
@@ -184,7 +185,8 @@ def _project(conn: Connection, row: Any) -> dict[str, Any]:
 
 def exposure_json(e: Exposure) -> dict[str, Any]:
     """Money, core-hours, GPU-hours and GiB-months as decimal strings, other units (shots) as they are counted."""
-    name, per = PEOPLE_COUNT.get(e.commodity, (e.commodity, 0))
+    kind = kind_of(e.commodity)
+    name, per = PEOPLE_COUNT.get(kind, (kind, 0))
 
     def shown(value: int | None) -> str | None:
         if value is None:
@@ -195,7 +197,7 @@ def exposure_json(e: Exposure) -> dict[str, Any]:
         return f"{sign}{whole}.{rest * 100 // per:02d}"
 
     return {
-        "commodity": name,
+        "commodity": name, "place": place_of(e.commodity),
         "settled": shown(e.settled), "in_flight": shown(e.in_flight), "committed": shown(e.committed),
         "limit": shown(e.limit), "available": shown(e.available),
     }  # fmt: skip

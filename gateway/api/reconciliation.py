@@ -253,7 +253,7 @@ def _statement(services: Services, conn: Connection, row: Any) -> dict[str, Any]
         "unreadable": row.problems, "core_seconds": row.core_seconds, "amount": _money(row.amount_micro),
         "agreed": now.agreed, "open_breaks": now.open_breaks, "open_amount": format_micro(now.open_micro),
         "oldest_days": now.oldest_days, "by_category": dict(now.by_category), "signed_off": now.signed_off,
-        "replaced": recon_store.is_replaced(conn, row.id),
+        "replaced": now.replaced,
         "late": now.late, "quarantined": now.quarantined,
     }  # fmt: skip
 

@@ -270,7 +270,7 @@ def _post_money(conn: Connection, row: Any, now: datetime) -> tuple[str, str]:
     line = recon_store.line_of_break(conn, row)
     entry = booking.entry_of(conn, row, line, now=now)
     if entry is None:
-        return "", booking.why_nothing(row, line)
+        return "", booking.why_nothing(conn, row, line)
     books.book(conn, [entry], now=now)
     return entry.idem_key, "booked between centre and operator"
 
@@ -336,6 +336,7 @@ class Standing:
     oldest_days: int
     by_category: Mapping[str, int]
     signed_off: bool
+    replaced: bool  # another statement of the month has made its differences void
     late: int  # runs that only the gateway has seen: the centre's own record is still missing
     quarantined: int  # records of this centre, of any month, that nobody can read or price
 
@@ -352,7 +353,8 @@ def standing(conn: Connection, row: Any, *, now: datetime) -> Standing:
     return Standing(
         row.site_id, row.period, row.currency, row.lines, int(counts.get("agreed", 0)), len(waiting),
         sum(delta_micro(item) for item in waiting), max((item.age_days(now) for item in waiting), default=0),
-        by_category, recon_store.is_signed_off(conn, row.id), late(conn, row.site_id, row.starts_at, row.ends_at),
+        by_category, recon_store.is_signed_off(conn, row.id), recon_store.is_replaced(conn, row.id),
+        late(conn, row.site_id, row.starts_at, row.ends_at),
         books.unread(conn, row.site_id),
     )  # fmt: skip
 

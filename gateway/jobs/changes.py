@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from accounting import store as books
+from accounting.bound import of_kind
 from accounting.store.budgets import Standing as BudgetStanding
 from gateway.errors import Invalid, Problem
 from gateway.jobs import checks, grades, repository, request
@@ -107,7 +108,7 @@ def _more(conn: Connection, job: Any, priced: request.Prepared) -> int:
     if priced.stop is None:
         return 0
     commodity = priced.stop.budget.commodity
-    return max(0, priced.holds.get(commodity, 0) - books.held_for(conn, job.id).get(commodity, 0))
+    return max(0, of_kind(priced.holds, commodity) - of_kind(books.held_for(conn, job.id), commodity))
 
 
 def _of_this(asked: Mapping[str, Any], problems: Sequence[Problem]) -> tuple[Problem, ...]:

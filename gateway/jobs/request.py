@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from accounting import store as books
+from accounting.bound import kind_of, of_kind, place_of
 from accounting.ledger import PEOPLE_COUNT, resource_of
 from accounting.money import Money, format_micro, is_currency
 from accounting.price import PriceBook
@@ -352,8 +353,9 @@ def at_its_price(
     counted = "".join(f" and {count} {name}" for name, count in sorted(spec.resources.units.items()))
     basis = f"{each} × {duration} s{counted}" + (f" × {size} tasks" if size else "")
     have = facts.commodities(project_id)
+    bought = books.bought_there(facts.prices, where, (*PEOPLE_COUNT, *units), now) if facts.prices.has_orders else {}
     holds = books.hold_amounts(have, currency=currency, micro=price, core_seconds=core_seconds,
-                               gpu_seconds=more.get(GPU_SECONDS, 0), units=units)  # fmt: skip
+                               gpu_seconds=more.get(GPU_SECONDS, 0), units=units, bought=bought)  # fmt: skip
     enforce = "enforces_walltime" not in adapter.capabilities
     estimate = Estimate(core_seconds, Money(price, currency), basis)
     return Prepared(
@@ -393,7 +395,7 @@ def _dependency_problems(conn: Connection, person: Person, spec: JobSpec) -> tup
 def _credit_problems(conn: Connection, prepared: Prepared) -> tuple[Problem, ...]:
     short = books.shortfall(conn, prepared.project_id, prepared.holds)
     stop = prepared.stop
-    more = 0 if stop is None else prepared.holds.get(stop.budget.commodity, 0)
+    more = 0 if stop is None else of_kind(prepared.holds, stop.budget.commodity)
     passed = () if stop is None or more <= stop.left else (budget_spent(stop, more),)
     return passed + tuple(
         Problem(
@@ -410,10 +412,12 @@ def _in_units(amount: int, commodity: str) -> str:
     """As people count it: money, not micro-units; hours, not seconds."""
     if is_currency(commodity):
         return f"{format_micro(amount)} {commodity}"
-    if commodity in PEOPLE_COUNT:
-        name, per = PEOPLE_COUNT[commodity]
-        return f"{amount / per:.1f} {name}"
-    return f"{amount} {commodity}"
+    kind, place = kind_of(commodity), place_of(commodity)
+    there = f" @ {place}" if place else ""
+    if kind in PEOPLE_COUNT:
+        name, per = PEOPLE_COUNT[kind]
+        return f"{amount / per:.1f} {name}{there}"
+    return f"{amount} {kind}{there}"
 
 
 def _dry_render(

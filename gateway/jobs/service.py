@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, insert
 
 from accounting import store as books
+from accounting.bound import of_kind
 from accounting.store import budgets
 from accounting.store.budgets import Standing as BudgetStanding
 from gateway.db import table_of
@@ -98,7 +99,7 @@ def _stay_in_budget(conn: Connection, held: Sequence[tuple[BudgetStanding | None
     """Refuse holds by which more would be spent and held than a budget with a stop says."""
     for stop, holds in {stop.budget.project_id: (stop, holds) for stop, holds in held if stop is not None}.values():
         if budgets.passed_since(conn, stop):
-            problem = budget_spent(stop, holds.get(stop.budget.commodity, 0))
+            problem = budget_spent(stop, of_kind(holds, stop.budget.commodity))
             raise Invalid(f"The job has 1 problem: {problem.detail}", problems=(problem,))
 
 

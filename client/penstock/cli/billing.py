@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 
 from penstock.cli import bank, budgets, given, months, report
-from penstock.cli.shared import amount_of, client, emit, json_option, local_time, table
+from penstock.cli.shared import amount_of, at_place, client, emit, json_option, local_time, table
 from penstock.cli.texts import said, tr
 
 
@@ -97,7 +97,7 @@ def allocations(project: str, as_json: bool) -> int:
     for a in found["items"]:
         amount, unit = amount_of(a["commodity"], a["amount"])
         left = tr("lapsed") if a["remaining"] is None else amount_of(a["commodity"], a["remaining"])[0]
-        rows.append((a["id"], amount, left, unit, a["source"], _cell(a["expires_at"])))
+        rows.append((a["id"], amount, left, unit + at_place(a), a["source"], _cell(a["expires_at"])))
     table(rows, ("ALLOCATION", "AMOUNT", "LEFT", "IN", "FROM", "EXPIRES"))
     return report.OK
 

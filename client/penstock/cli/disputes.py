@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,10 @@ from penstock.cli.texts import tr
 _STATES = ("open", "with_centre", "credited", "rejected", "withdrawn")
 _text = click.option("--text", default="", help="What is said with it")
 _why = click.option("--text", required=True, help="Why")
+charge_option = click.option(
+    "--charge", "charges", multiple=True, type=click.IntRange(1),
+    help="Which run of the line: its charge, shown by `penstock invoices NUMBER --why LINE`; default: all",
+)  # fmt: skip
 evidence_option = click.option(
     "--evidence", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A file that shows it: its name and SHA-256 are kept, the file stays with you",
@@ -89,13 +94,17 @@ def answer(dispute: str, text: str, evidence: tuple[Path, ...], as_json: bool) -
 
 @disputes.command()
 @click.argument("dispute")
-@click.option("--net", help="So much of the line, without tax; default: all that is left of it")
+@click.option("--net", help="So much of it, without tax; default: all that is left")
+@charge_option
 @_text
 @evidence_option
 @json_option
-def credit(dispute: str, net: str | None, text: str, evidence: tuple[Path, ...], as_json: bool) -> int:
+def credit(
+    dispute: str, net: str | None, charges: tuple[int, ...], text: str, evidence: tuple[Path, ...], as_json: bool
+) -> int:
     """The payer is right: end it with a credit note (operator)."""
-    return _take(dispute, "credit", text, evidence, as_json, net)
+    more = ({} if net is None else {"net": net}) | ({"charges": list(charges)} if charges else {})
+    return _take(dispute, "credit", text, evidence, as_json, more)
 
 
 @disputes.command()
@@ -118,9 +127,9 @@ def withdraw(dispute: str, text: str, as_json: bool) -> int:
 
 
 def _take(
-    dispute: str, step: str, text: str, evidence: tuple[Path, ...], as_json: bool, net: str | None = None
+    dispute: str, step: str, text: str, evidence: tuple[Path, ...], as_json: bool, more: Mapping[str, Any] | None = None
 ) -> int:  # fmt: skip
-    body: dict[str, Any] = {"text": text, "evidence": shown_files(evidence)} | ({} if net is None else {"net": net})
+    body: dict[str, Any] = {"text": text, "evidence": shown_files(evidence), **(more or {})}
     with client() as api:
         found = api.post(f"billing/disputes/{quote(dispute, safe='')}/{step}", body)
     if as_json:

@@ -8,7 +8,18 @@ from typing import Any
 import click
 
 from penstock.cli import report
-from penstock.cli.shared import client, core_hours, emit, find, json_option, last_line, local_time, percent_of, table
+from penstock.cli.shared import (
+    at_place,
+    client,
+    core_hours,
+    emit,
+    find,
+    json_option,
+    last_line,
+    local_time,
+    percent_of,
+    table,
+)
 from penstock.cli.texts import said, tr
 
 
@@ -208,7 +219,7 @@ def balance(as_json: bool) -> int:
         emit(found)
         return report.OK
     rows = [
-        (project["name"], e["commodity"], e["settled"], e["in_flight"], e["committed"],
+        (project["name"], e["commodity"] + at_place(e), e["settled"], e["in_flight"], e["committed"],
          "–" if e["limit"] is None else e["limit"], "–" if e["available"] is None else e["available"])
         for project in found for e in project["exposure"]
     ]  # fmt: skip

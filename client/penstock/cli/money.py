@@ -9,7 +9,7 @@ import click
 
 from penstock.api import Client
 from penstock.cli import report
-from penstock.cli.disputes import evidence_option, show_disputes, shown_files
+from penstock.cli.disputes import charge_option, evidence_option, show_disputes, shown_files
 from penstock.cli.recon import show_statements
 from penstock.cli.shared import (
     client,
@@ -142,12 +142,13 @@ def invoices(
 @click.argument("number", required=False)
 @click.argument("line", type=int, required=False)
 @click.option("--reason", help="What is wrong with it")
+@charge_option
 @evidence_option
 @click.option("--project")
 @json_option
 def dispute(
-    number: str | None, line: int | None, reason: str | None, evidence: tuple[Path, ...], project: str | None,
-    as_json: bool,
+    number: str | None, line: int | None, reason: str | None, charges: tuple[int, ...], evidence: tuple[Path, ...],
+    project: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Dispute LINE of invoice NUMBER; without arguments: the disputes, and where they stand."""
     with client() as api:
@@ -157,6 +158,7 @@ def dispute(
             raise click.UsageError(tr("Say which line, and --reason why."))
         else:
             body = {"invoice": number, "line": line, "reason": reason, "evidence": shown_files(evidence)}
+            body |= {"charges": list(charges)} if charges else {}
             found = [api.post("billing/disputes", body)]
     if as_json:
         emit(found if number is None else found[0])

@@ -115,8 +115,17 @@ def percent_of(budget: dict[str, Any]) -> Decimal:
     return 100 * (Decimal(budget["spent"]) + Decimal(budget["held"])) / Decimal(budget["amount"])
 
 
+def at_place(row: dict[str, Any]) -> str:
+    """Where what was bought may be used, to be read behind its unit; nothing where it is bound to no place."""
+    return f" @ {row['place']}" if row.get("place") else ""
+
+
 def amount_of(commodity: str, amount: int) -> tuple[str, str]:
     """What the books count in small units, as people do: money in its unit, seconds of a resource in hours."""
+    kind, bound, place = commodity.partition("@")
+    if bound:
+        shown, unit = amount_of(kind, amount)
+        return shown, f"{unit} @ {place}"
     if commodity.endswith("-seconds"):
         return hours(amount), tr(commodity.replace("-seconds", "-hours"))
     if commodity == "storage-mib-hours":

@@ -185,7 +185,7 @@ def test_the_unused_rest_goes_back_as_agreed_and_everybody_loses_the_share_of_it
 def test_what_is_set_aside_for_a_running_job_is_no_rest(generous: Database) -> None:
     place(generous)
     with generous.write() as conn:
-        place_holds(conn, [Hold("p1", "j1", {"core-seconds": 600_000})], now=T0)
+        place_holds(conn, [Hold("p1", "j1", {"core-seconds@site:alpha": 600_000})], now=T0)
     cancel(generous)
     assert left(generous) == 600_000
     assert on(generous, "project:p1:usage") == PRICE - PRICE * 3_000_000 * 8 // (BLOCK.amount * 10)

@@ -14,8 +14,8 @@ from accounting import store as books
 from accounting.errors import CreditExhausted
 from accounting.meter import MeteringPolicy, meter
 from accounting.price import PriceBook, price
-from accounting.store import allocations, prices
-from accounting.store.holds import Hold, hold_amounts, place_holds
+from accounting.store import allocations, contracts, prices
+from accounting.store.holds import Hold, bought_there, hold_amounts, place_holds
 from accounting.store.schema import CHARGES
 from accounting.tariff import MINIMUM, Discount, PriceRule
 from gateway.db import Database
@@ -26,6 +26,7 @@ from tests.unit.accounting.test_orders import BLOCK, checked, db, evidence, plac
 
 _ = verifier, db  # the fixtures
 LONG_AGO = T0 - timedelta(days=99)
+GPU_THERE = "gpu-seconds@site:alpha"
 GPU = {"AllocTRES": "cpu=4,mem=400M,node=1,gres/dcu=2"}
 
 
@@ -137,11 +138,15 @@ def test_gpu_hours_are_set_aside_for_a_job_and_no_more_of_them_than_there_are(db
     place(db, replace(BLOCK, commodity="gpu-seconds", amount=7_200))
     with db.read() as conn:
         have = books.commodities(conn, "p1")
-    wanted = hold_amounts(have, currency="CNY", micro=1, core_seconds=60, gpu_seconds=7_200)
-    assert wanted["gpu-seconds"] == 7_200
+        where = contracts.contracts(conn, "p1").scope(site_id="alpha", queue="cpu", qos="", currency="CNY",
+                                                      project_id="p1", at=T0)  # fmt: skip
+        bought = bought_there(books.price_book(conn), where, ["core-seconds", "gpu-seconds"], T0)
+    assert bought == {"gpu-seconds": GPU_THERE}
+    wanted = hold_amounts(have, currency="CNY", micro=1, core_seconds=60, gpu_seconds=7_200, bought=bought)
+    assert wanted == {"CNY": 1, "core-seconds": 60, GPU_THERE: 7_200}
     with db.write() as conn:
         place_holds(conn, [Hold("p1", "j1", wanted)], now=T0)
     with pytest.raises(CreditExhausted), db.write() as conn:
-        place_holds(conn, [Hold("p1", "j2", {"gpu-seconds": 1})], now=T0)
+        place_holds(conn, [Hold("p1", "j2", {GPU_THERE: 1})], now=T0)
     with db.read() as conn:
         assert books.check_books(conn) == []

@@ -85,7 +85,7 @@ def test_a_run_after_the_cancellation_costs_and_one_before_it_does_not(priced: D
 def test_a_job_that_had_set_core_hours_aside_ends_under_the_order(priced: Database) -> None:
     place(priced)
     with priced.write() as conn:
-        place_holds(conn, [Hold("p1", "j1", {"core-seconds": 400})], now=T0 + HOUR)
+        place_holds(conn, [Hold("p1", "j1", {"core-seconds@site:alpha": 400})], now=T0 + HOUR)
     cancel(priced)
     assert ends(priced, CANCELED_AT + HOUR) == 0
     assert costs(priced, 1, CANCELED_AT + HOUR) == 0

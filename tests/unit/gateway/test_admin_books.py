@@ -160,6 +160,17 @@ def test_the_month_says_what_agrees_what_differs_for_how_much_and_how_far_it_is_
     assert (found["lines"], found["agreed"], found["open_breaks"], found["quarantined"]) == (3, 1, 3, 1)
 
 
+def test_a_statement_in_whose_place_another_came_is_called_replaced(admin: Admin, november: Path) -> None:
+    admin("statement", "local", "2026-11", str(november), "--format", "json")
+    admin("reconcile", "1")
+    good = json.loads(november.read_text())
+    november.write_text(json.dumps(good | {"totals": {"lines": 3}}))
+    admin("statement", "local", "2026-11", str(november), "--format", "json")
+    admin("reconcile", "2")
+    newer, older = (x for x in admin("month", "2026-11").splitlines() if "lines agree" in x)
+    assert older.endswith("; replaced") and " open (" in newer, (newer, older)
+
+
 def test_runs_that_only_the_gateway_saw_are_late(gateway: Gateway, admin: Admin, november: Path) -> None:
     metered(gateway, 9, Meter.GATEWAY, 3600)
     with gateway.services.db.write() as conn:

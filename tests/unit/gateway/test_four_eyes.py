@@ -92,7 +92,9 @@ def test_a_large_deposit_is_paid_back_by_two(billing: Billing, other: Headers, t
     assert refund(billing, "1000")["state"] == "posted"
     asked = refund(billing, "0.01")
     assert asked["state"] == "waiting"
-    assert refund(billing, "2000.01", 402)["code"] == "credit_exhausted"
+    refused = refund(billing, "2000.01", 402)
+    assert refused["code"] == "credit_exhausted"
+    assert refused["detail"].startswith("At most 2000.00 CNY can be paid back"), refused
     large = refund(billing, "2000")["id"]
     decide = {"approve": True}
     assert billing.post(f"refunds/{large}/decide", decide, 403)["detail"] == "somebody else must decide this"
