@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from accounting import csv_text
+from accounting.bound import kind_of, place_of
 from accounting.money import MICRO
 
 HEADER = ("entry", "date", "kind", "key", "memo", "account", "commodity", "amount")
@@ -83,7 +84,7 @@ def beancount(lines: Sequence[LedgerLine]) -> str:
     for entry in _entries(lines):
         head = entry[0]
         out.append(f"{head.at.date()} * {_quoted(head.kind)} {_quoted(head.memo)}\n  key: {_quoted(head.key)}")
-        out[-1] += "".join(f"\n  {names[x.account]}  {_plain(x):f} {x.commodity.upper()}" for x in entry)
+        out[-1] += "".join(f"\n  {names[x.account]}  {_plain(x):f} {_of_beancount(x.commodity)}" for x in entry)
     return "\n\n".join(out) + "\n"
 
 
@@ -142,6 +143,13 @@ def _plain(x: LedgerLine) -> Decimal:
 def _one_line(text: str) -> str:
     """Without what would end a line, begin a comment, or part an account from its amount."""
     return re.sub(r"[;|]|\s+", " ", "".join(c for c in text if c.isprintable() or c.isspace())).strip()
+
+
+def _of_beancount(commodity: str) -> str:
+    """Its names have no sign for a place: what was bought for one is counted with its kind, and the place told."""
+    place = place_of(commodity)
+    told = "" if place is None else f"\n    place: {_quoted(place)}"
+    return f"{kind_of(commodity).upper()}{told}"
 
 
 def _quoted(text: str) -> str:

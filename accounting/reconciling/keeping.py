@@ -112,7 +112,8 @@ def left(conn: Connection, number: int, row: Any, found: Keyed) -> Left:
             back[item.row.id] = draft
         elif draft is not None and draft.accepted and item.row.reconciliation_id in new and _is_explained(item):
             accepted.append(item.row.id)
-    return Left(tuple(gone), back, tuple(accepted), tuple(_replaced(conn, row, known)))
+    stay = [item for item in known if item.row.id in back or not (item.is_final or item.row.id in gone)]
+    return Left(tuple(gone), back, tuple(accepted), tuple(_replaced(conn, row, stay)))
 
 
 def _unsettled(conn: Connection, statement_id: int) -> set[int]:
@@ -131,12 +132,13 @@ def _is_explained(item: BreakNow) -> bool:
     return item.state is State.EXPLAINED
 
 
-def _replaced(conn: Connection, row: Any, known: Iterable[BreakNow]) -> list[int]:
+def _replaced(conn: Connection, row: Any, stay: Iterable[BreakNow]) -> list[int]:
     """A statement is of its whole month: what nobody has begun to settle of an earlier one is asked no more.
 
-    Not by one that is in doubt itself: whoever sends an unreadable file does not make a good one void.
+    Not by one that is in doubt itself (`stay`: its breaks that are open after this look): whoever sends an unreadable
+    file does not make a good one void.
     """
-    if any(item.row.category in _OF_THE_WHOLE and not item.is_final for item in known):
+    if any(item.row.category in _OF_THE_WHOLE for item in stay):
         return []
     return [item.row.id for earlier in earlier_statements(conn, row) for item in breaks(conn, statement_id=earlier)
             if (item.state, Act.VANISH) in TRANSITIONS]  # fmt: skip

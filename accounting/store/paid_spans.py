@@ -37,8 +37,9 @@ def free_of_charge(conn: Connection, order: Order, begins: datetime, since: date
     agreement = agreement_for(conn, order, begins)
     draws = drawn_from(order, agreement)
     if pays_for_runs(order):
+        paid_with = order.id if order.price_micro and agreement is not None else None
         paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=resource_of(order.commodity),
-                            reason=_reason(order), draws=draws)  # fmt: skip
+                            reason=_reason(order), order_id=paid_with, draws=draws)  # fmt: skip
         for site_id in _sites(order, agreement):
             _pay(conn, replace(paid_for, site_id=site_id), now)
     return draws
