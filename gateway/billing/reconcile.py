@@ -47,7 +47,7 @@ _USERS, _STAFF = table_of(UserRow), table_of(CentreStaffRow)
 _AT_ONCE = 2_000
 
 # Breaks that are posted in one transaction: each is a reading or an entry of its own.
-_POSTED_AT_ONCE = 25
+_POSTED_AT_ONCE = 15
 
 # So many lines change what the database has to expect.
 _MANY = 10_000
