@@ -33,11 +33,22 @@ demo-stop: $(STAMP) ## stop the demo's gateway
 demo-reset: $(STAMP) ## forget the demo: its gateway, its centres, its jobs
 	@$(PY) -m gateway.admin.demo --reset
 
+LINTS := lint-types lint-style lint-imports lint-schema
+.PHONY: $(LINTS)
 lint: $(STAMP)   ## ruff, mypy --strict, import contracts, alembic check
+	$(MAKE) --no-print-directory -j 2 --output-sync $(LINTS)
+
+lint-types: $(STAMP)
+	.venv/bin/mypy
+
+lint-style: $(STAMP)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+
+lint-imports: $(STAMP)
 	.venv/bin/lint-imports
+
+lint-schema: $(STAMP)
 	$(PY) -W error -m gateway.migrations check
 
 test: $(STAMP) $(TOOLS) ## everything: real Slurm, PostgreSQL, sshd, browser where they can be had

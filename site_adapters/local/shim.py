@@ -15,14 +15,15 @@ import fcntl
 import json
 import os
 import pwd
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import subprocess
 
 TERM_GRACE_S = 5.0
 POLL_S = 0.1
@@ -45,6 +46,8 @@ def main() -> None:
 
 def submit(root: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Put all tasks of a job into the queue, once: an id that is there already is left as it is."""
+    import shutil  # here: most calls are looks, which would take a sixth longer
+
     with locked(root):
         for job in asked["jobs"]:
             if _exists(root, job["key"]):
@@ -210,6 +213,8 @@ def run(root: Path, place: Path, job: dict[str, Any]) -> None:
 
 
 def _spawn(place: Path, job: dict[str, Any], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    import subprocess  # in a shim, not in each call
+
     with Path(job["stdout"]).open("ab") as out, Path(job["stderr"]).open("ab") as err:
         login = ["-l"] if job["login"] else []
         return subprocess.Popen(
@@ -220,6 +225,8 @@ def _spawn(place: Path, job: dict[str, Any], environment: dict[str, str]) -> sub
 
 def _wait(place: Path, job: dict[str, Any], process: subprocess.Popen[bytes], start: int) -> str:
     """Wait for the end; the reason where it was ended by us: `canceled`, `timeout`."""
+    import subprocess
+
     state, killed_at = "", 0.0
     while True:
         try:
