@@ -40,14 +40,18 @@ def evidence() -> None:
 @evidence.command("status")
 @json_option
 def status(as_json: bool) -> int:
-    """How far the log is, and the key to check it with."""
+    """How far the log is, and the keys to check it and settlements with."""
     with client() as api:
         found = api.get("evidence/log")
+        keys = [] if as_json else api.get("evidence/keys")["items"]
     if as_json:
         emit(found)
     else:
         more = {"checkpoint": found["checkpoint"] or 0, "key": found["vkey"] or "–"}
         click.echo(tr("{origin}: {size} leaves, {checkpoint} signed, {waiting} waiting\nkey {key}", **found | more))
+        for key in keys:
+            if key["purpose"] == "statement" and key["valid_to"] is None:
+                click.echo(tr("settlements are signed by {owner}={key}", owner=key["owner"], key=key["public"]))
     return report.OK
 
 
