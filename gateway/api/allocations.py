@@ -113,7 +113,7 @@ def transfer(services: Svc, person: Who, allocation: Word, body: Body, idempoten
             raise NotFound(f"There is no allocation {allocation!r} that you may see.")
         if wanted.commodity not in (None, found.commodity):
             problem = Problem("/commodity", f"It is of {found.commodity}.", "invalid", "Count the amount in these.")
-            raise Invalid("The allocation is of something else.", problems=(problem,))
+            raise Invalid(f"The allocation is of {found.commodity}.", problems=(problem,))
         to = project_row(conn, person, wanted.to_project, Verb.MANAGE_PROJECT)
         if not can(person, Verb.MANAGE_PROJECT, ("project", owner)):
             raise Forbidden("Only an owner of the project may do this.", remedy="Ask one of its owners.")

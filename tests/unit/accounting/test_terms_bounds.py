@@ -23,7 +23,7 @@ from accounting.agreement import (
 from accounting.meter import MeteringPolicy, meter
 from accounting.price import CHARGE_MICRO_MAX, NoPrice, PriceBook, price
 from accounting.tariff import PriceRule, Tariff
-from accounting.terms import agreement_problems, rule_problems, tariff_problems
+from accounting.terms import Wrong, agreement_problems, rule_problems, tariff_problems
 from accounting.tier_counts import TierCounts
 from tests.unit.accounting.makers import HERE, LONG_AGO, agreement, rule, run
 
@@ -90,3 +90,15 @@ def test_a_run_that_costs_more_than_books_hold_has_no_price_and_moves_no_count()
     assert list(counts.counts.values()) == [[0, 0]]
     cheap = PriceBook([PriceRule(1, "CNY", CHARGE_MICRO_MAX // 1000, LONG_AGO - timedelta(days=1), per=1)], [])
     assert price(record, meter(record, MeteringPolicy()), cheap, HERE).amount_micro == CHARGE_MICRO_MAX
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [({"valid_to": datetime(2600, 1, 1, tzinfo=UTC)}, "valid_to"), ({"valid_from": datetime(1960, 1, 1, tzinfo=UTC)},
+     "valid_from"), ({"currency": "queue"}, "currency"), ({"queue": ""}, "queue"), ({"site_id": ""}, "site_id"),
+     ({"price_micro": 10**18}, "price_micro"), ({"resource": "currency"}, "resource"), ({"zone": "queue"}, "zone")],
+)  # fmt: skip
+def test_what_is_wrong_with_a_price_names_its_field_whatever_its_words_are(given: dict[str, Any], field: str) -> None:
+    """Found by words before: a zone called `queue`, a resource called `currency` sent people to another field."""
+    [wrong] = rule_problems(rule(**given))
+    assert isinstance(wrong, Wrong) and wrong.field == field

@@ -286,7 +286,6 @@ def test_the_command_line_reads_the_books(
     ({"site": ""}, "/site", "all sites"),
     ({"queue": ""}, "/queue", "all queues"),
     ({"valid_from": "1960-01-01T00:00:00Z"}, "/valid_from", ""),
-    ({"valid_to": "2600-01-01T00:00:00Z"}, "/valid_to", "of our time"),
     ({"price_per_core_hour": "9999999999"}, "/price_per_core_hour", "what one core-hour costs"),
     ({"resource": "gpu_seconds"}, "/resource", "POST /tariffs/versions"),
     ({"tier_from": 3600}, "/tier_from", "POST /tariffs/versions"),

@@ -30,7 +30,7 @@ def test_a_discount_is_given_and_seen_by_whom_it_concerns(
     assert "a friend" in type_("billing", "discounts", as_=staff)
     assert "a friend" not in type_("billing", "discounts", as_=stranger)
     assert "4/5" in type_("billing", "discount", "demo", "four fifths", "--reason", "x", fails=True)
-    assert "more than the price" in type_("billing", "discount", "demo", "5/4", "--reason", "x", fails=True)
+    assert "surcharge" in type_("billing", "discount", "demo", "5/4", "--reason", "x", fails=True)
     assert "of the same scope" in type_(
         "billing", "discount", "demo", "1/2", "--site", "local", "--reason", "x", fails=True
     )
