@@ -122,6 +122,7 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
             else []
         ),
         *(_arithmetic(s, charge.currency, why.get(s.get("discount"), "")) for s in charge.segments),
+        *_drawn(conn, charge.segments),
         f"together {money(charge.gross_micro)}",
     ]
     if charge.amount_micro != charge.gross_micro:
@@ -140,6 +141,20 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
     if replaced is not None:
         steps.append(f"charge {replaced} has taken its place")
     return Explained(charge, reading, tuple(steps), replaced)
+
+
+def _drawn(conn: Connection, segments: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What of the run was drawn from what orders gave."""
+    numbers = {s["discount"] for s in segments if s.get("discount") is not None}
+    of = {
+        r.id: r.draws
+        for r in conn.execute(select(DISCOUNTS.c.id, DISCOUNTS.c.draws).where(DISCOUNTS.c.id.in_(numbers)))
+    }
+    taken: dict[str, int] = {}
+    for s in segments:
+        if (draws := of.get(s.get("discount"))) is not None:
+            taken[draws] = taken.get(draws, 0) + int(s["quantity"])
+    return [f"drawn from what was bought: {quantity} {commodity}" for commodity, quantity in taken.items()]
 
 
 def _arithmetic(s: Mapping[str, Any], currency: str, reason: str) -> str:
