@@ -21,7 +21,6 @@ from accounting.store.schema import (
     CANCELLATIONS,
     HOLDS,
     ORDERS,
-    is_kind,
     lock,
 )
 from accounting.tariff import Discount
@@ -165,8 +164,8 @@ def _used(conn: Connection, order: Order, draws: Set[str], decided_at: datetime,
         or_(ALLOCATIONS.c.expires_at.is_(None), ALLOCATIONS.c.expires_at > now),
     )  # fmt: skip
     held = select(HOLDS.c.job_id).where(
-        HOLDS.c.project_id == order.project_id, is_kind(HOLDS.c.commodity, order.commodity), HOLDS.c.state == "open",
-        HOLDS.c.placed_at <= decided_at,
+        HOLDS.c.project_id == order.project_id, HOLDS.c.commodity.in_(draws or {order.commodity}),
+        HOLDS.c.state == "open", HOLDS.c.placed_at <= decided_at,
     )  # fmt: skip
     return conn.scalar(stays.limit(1)) is not None or conn.scalar(held.limit(1)) is not None
 

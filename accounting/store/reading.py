@@ -127,6 +127,7 @@ def explain(conn: Connection, charge_id: int) -> Explained | None:
             else []
         ),
         *(_arithmetic(s, charge.currency, why.get(s.get("discount"), "")) for s in charge.segments),
+        *_drawn(conn, charge.segments),
         f"together {money(priced)}",
     ]
     if charge.gross_micro != priced:
@@ -171,6 +172,20 @@ def _differences(conn: Connection, charge: Any) -> Iterator[str]:
         rest = f"{format_micro(int(row.net) - int(row.centre))} {charge.currency}"
         number = row.idem_key.partition(":")[2]
         yield f"break {number} was agreed with the centre: {net} net, divided alike: centre {centre}, operator {rest}"
+
+
+def _drawn(conn: Connection, segments: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What of the run was drawn from what orders gave."""
+    numbers = {s["discount"] for s in segments if s.get("discount") is not None}
+    of = {
+        r.id: r.draws
+        for r in conn.execute(select(DISCOUNTS.c.id, DISCOUNTS.c.draws).where(DISCOUNTS.c.id.in_(numbers)))
+    }
+    taken: dict[str, int] = {}
+    for s in segments:
+        if (draws := of.get(s.get("discount"))) is not None:
+            taken[draws] = taken.get(draws, 0) + int(s["quantity"])
+    return [f"drawn from what was bought: {quantity} {commodity}" for commodity, quantity in taken.items()]
 
 
 def _arithmetic(s: Mapping[str, Any], currency: str, reason: str) -> str:
