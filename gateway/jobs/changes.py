@@ -79,8 +79,8 @@ def _at_site(
     queue, problems = checks.queue_of(spec, site.queues, job.site_id)
     problems += checks.site_limits(spec, adapter, queue)
     account = repository.site_account(conn, job.site_account_id)
-    problems += request.unwritable_there(facts, adapter, spec, account, project_id=job.project_id, queue=job.queue,
-                                         told=problems, now=now)  # fmt: skip
+    problems += request.unwritable_there(facts, adapter, spec, account, project_id=job.project_id,
+                                         queue=asked.get("queue_name", job.queue), told=problems, now=now)  # fmt: skip
     problems = _of_this(asked, problems)
     moved = sorted(_PRICED_BY & asked.keys())
     longer = asked.get("duration", 0) > job.duration_max
