@@ -16,7 +16,7 @@ from accounting.reconciling.breaks import Refused
 from accounting.reconciling.statement_store import LINES, statement_row
 from accounting.reconciling.store import BREAKS, rules_of_break
 from accounting.reconciling.terms import COLUMN
-from accounting.store.contracts import Contracts, InForce, contracts, in_force
+from accounting.store.contracts import contracts, in_force
 from accounting.store.schema import ACCOUNTS, CHARGES, ENTRIES, POSTINGS, USAGE
 
 _MOMENT = timedelta(microseconds=1)
@@ -98,9 +98,9 @@ def _agreement(
     """By which the charge was divided; without a charge the one of the moment of the work, of the period's end, now."""
     if charge is not None and charge.agreement_id is not None:
         of_charge = (charge.agreement_id, charge.agreement_version)
-        signed: list[InForce] = in_force(conn)
-        return next(i.agreement for i in signed if (i.agreement.id, i.agreement.version) == of_charge)
-    known: Contracts = contracts(conn)
+        signed = (i.agreement for i in in_force(conn))
+        return next((a for a in signed if (a.id, a.version) == of_charge), None)
+    known = contracts(conn)
     moments = (ended, ends_at - _MOMENT, now)
     return next((a for at in moments if (a := known.agreement(site_id, at)) is not None), None)
 

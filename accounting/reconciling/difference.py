@@ -25,9 +25,6 @@ class Difference:
     net: int
     centre: int
 
-    def __bool__(self) -> bool:
-        return bool(self.net or self.centre)
-
 
 def of_list_price(ours: int, theirs: int, agreement: Agreement, bears: Bears = PAYER) -> Difference:
     """Both figures are list prices, each divided as a charge is; `bears`: who bears the charge that is corrected."""

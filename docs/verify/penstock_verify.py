@@ -2675,10 +2675,12 @@ def check_opening(said, before, tell, note):
                 "before (--before FILE) and with your bank"
             )
         return
-    for name in ("t", "centre", "operator", "currency", "pay_currency"):
+    for name in ("t", "centre", "operator", "currency"):
         if before[name] != said[name]:
             tell(f"the statement before is of {name} {before[name]}, this one of {said[name]}")
-    if said["opening"] != before["closing"]:
+    if said["pay_currency"] != before["pay_currency"]:
+        note(f"what is still owed in {before['pay_currency']} is not on this statement: it is paid in another currency")
+    elif said["opening"] != before["closing"]:
         tell(f"it opens with {said['opening']}, the statement before closed with {before['closing']}")
     if said["carried_before"] != before["carried"]:
         tell(f"it takes up {said['carried_before']}, the statement before left {before['carried']} to it")

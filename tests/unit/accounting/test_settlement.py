@@ -298,6 +298,29 @@ def test_a_centre_paid_in_another_currency_gains_or_loses_through_clearing_accou
         assert settlements.check_settlements(conn) == []
 
 
+def test_a_centre_that_is_paid_in_another_currency_from_now_on_keeps_what_is_owed_and_carried(
+    db: Database, verifier: ModuleType
+) -> None:
+    """What is owed in yuan is not added to euros; less than a fen is taken up, as it is in the agreement's currency."""
+    abroad = replace(AGREEMENT, version=2, payout=replace(AGREEMENT.payout, currency="EUR"))
+    december = (MONTH[1], MONTH[1] + timedelta(days=31))
+    with db.write() as conn:
+        sign_agreement(conn, abroad)
+        settlements.add_rate(conn, Rate("CNY", "EUR", date(2026, 11, 27), 128_413, 1_000_000, "ECB"), now=T0)
+        first = agree(conn, draw(conn, 1))
+        book(conn, [8], ElapsedRaw="50")
+        second = makers.draw(conn, abroad, settlement_id="s2", start=december[0], end=december[1], disputed={},
+                             now=T0 + timedelta(days=70)).said  # fmt: skip
+        assert (second["opening"], second["paid"], second["closing"]) == ("0", "0", second["pay"])
+        assert second["carried_before"] == first.said["carried"] != "0"
+        append_all(conn)
+        checkpoint(conn)
+        bundled = list(bundle(conn, About(*december, settlement_id="s2"), log_key=LOG, seal=SEAL))
+    options = verifier.Options(LOG.vkey, [], None, 1, before=first.statement)
+    findings, notes, _ = verifier.main_of(iter(bundled), options)
+    assert (findings, [n for n in notes if "still owed in CNY" in n] != []) == ([], True)
+
+
 @pytest.mark.parametrize("tiers", [(), (ShareTier(0, 70), ShareTier(1_000_000, 80))])
 def test_the_verifier_re_adds_a_settlement_and_both_signatures(
     db: Database, verifier: ModuleType, tiers: tuple[ShareTier, ...]
