@@ -219,8 +219,8 @@ def test_the_command_line_downloads_shows_and_signs(
     assert settlement in penstock("settlement", "list")
     penstock("settlement", "download", settlement, "-o", str(tmp_path))
     status = penstock("evidence", "status")
-    key = next(k["public"] for k in client.get("/evidence/keys").json()["items"] if k["purpose"] == "statement")
-    assert "leaves" in status and f"operator={key}" in status  # what the verifier's --signer takes
+    stated = next(k["public"] for k in client.get("/evidence/keys").json()["items"] if k["purpose"] == "statement")
+    assert "leaves" in status and f"operator={stated}" in status  # what the verifier's --signer takes
     (tmp_path / "seen").write_text(penstock("evidence", "checkpoint"))
     vkey = client.get("/evidence/log").json()["vkey"]
     looked = run("penstock_verify.py", str(tmp_path / f"{settlement}.jsonl"), "--log-key", vkey)
