@@ -364,12 +364,15 @@ def test_a_long_bank_file_lets_others_write_and_is_refused_whole(
     rows = [f"R{n},2026-11-02,{amount}\n" for n, amount in enumerate(["1.00", "3.82", "3.00", "0.82", "9.00"])]
     file = {"format": "csv", "content": "reference,date,amount\n" + "".join(rows), "profile": {"account": "ACC"}}
     twice = file | {"content": f"{file['content']}R0,2026-11-02,2.00\n"}
-    refused = billing.post("payments-import", twice, 409)
-    assert "R0" in refused["detail"] and billing.get("payments", headers=billing.operator)["items"] == []
+    doubted = billing.post("payments-import", twice)["problems"]
+    assert "R0" in doubted[0]["why"] and billing.get("payments", headers=billing.operator)["items"] == []
 
     done = billing.post("payments-import", file)
 
     assert (done["new"], done["known"], done["unallocated"]) == (5, 0, 4)
     assert done["allocated"] == [{"amount": "3.82", "currency": "CNY"}]
     assert billing.post("payments-import", file)["known"] == 5
+    other = file | {"content": "reference,date,amount\nR8,2026-11-02,1.00\nR9,2026-11-02,1.00\nR0,2026-11-02,2.00\n"}
+    assert "R0" in billing.post("payments-import", other, 409)["detail"]
+    assert len(billing.get("payments", headers=billing.operator)["items"]) == 5
     billing.gateway.check_books()

@@ -96,7 +96,8 @@ def test_storage_is_ordered_and_shown_in_gib_months(
     number = type_("orders", "place", *words).strip()
     (given,) = ok(client.get("projects/demo/allocations"))["items"]
     assert (given["commodity"], given["amount"]) == ("storage-mib-hours", 20 * PER_GIB_MONTH)
-    stored = {"units": {"storage-mib-hours": 5 * PER_GIB_MONTH}, "cores": 0}
+    stored = {"units": {"storage-mib-hours": 5 * PER_GIB_MONTH}, "cores": 0, "elapsed": 1,
+              "start": gateway.services.clock()}  # fmt: skip
     with gateway.services.db.write() as conn:
         rule = PriceRule(0, "CNY", MICRO, datetime(2020, 1, 1, tzinfo=UTC), resource="unit:storage-mib-hours",
                          per=PER_GIB_MONTH)  # fmt: skip
