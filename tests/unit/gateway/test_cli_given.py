@@ -58,5 +58,5 @@ def test_what_is_left_of_an_allocation_moves_to_another_project(
     assert told == f"4 core-hours of {which} are lab's now.\n"
     assert "4.000" in type_("billing", "allocations", "lab") and "6.000" in type_("billing", "allocations", "demo")
     assert "core-seconds" in type_("billing", "transfer", which, "lab", "4", "--of", "shots", fails=True)
-    assert "available" in type_("billing", "transfer", which, "lab", "7", fails=True)
+    assert "6.0 are left" in type_("billing", "transfer", which, "lab", "7", fails=True)
     assert "no allocation" in type_("billing", "transfer", "a0", "lab", "1", fails=True)
