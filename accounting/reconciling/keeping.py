@@ -8,7 +8,7 @@ that count; one that was cut off after it had its breaks leaves what it had to s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -112,7 +112,9 @@ def left(conn: Connection, number: int, row: Any, found: Keyed) -> Left:
             back[item.row.id] = draft
         elif draft is not None and draft.accepted and item.row.reconciliation_id in new and _is_explained(item):
             accepted.append(item.row.id)
-    return Left(tuple(gone), back, tuple(accepted), tuple(_replaced(conn, row, known)))
+    waiting = {item.row.id for item in known if not item.is_final}.difference(gone).union(back)
+    doubted = any(item.row.id in waiting and item.row.category in _OF_THE_WHOLE for item in known)
+    return Left(tuple(gone), back, tuple(accepted), () if doubted else tuple(_replaced(conn, row)))
 
 
 def _unsettled(conn: Connection, statement_id: int) -> set[int]:
@@ -131,13 +133,11 @@ def _is_explained(item: BreakNow) -> bool:
     return item.state is State.EXPLAINED
 
 
-def _replaced(conn: Connection, row: Any, known: Iterable[BreakNow]) -> list[int]:
+def _replaced(conn: Connection, row: Any) -> list[int]:
     """A statement is of its whole month: what nobody has begun to settle of an earlier one is asked no more.
 
     Not by one that is in doubt itself: whoever sends an unreadable file does not make a good one void.
     """
-    if any(item.row.category in _OF_THE_WHOLE and not item.is_final for item in known):
-        return []
     return [item.row.id for earlier in earlier_statements(conn, row) for item in breaks(conn, statement_id=earlier)
             if (item.state, Act.VANISH) in TRANSITIONS]  # fmt: skip
 
