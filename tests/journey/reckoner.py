@@ -164,6 +164,7 @@ class Reckoner:
         self.prices: dict[tuple[str, str], list[tuple[datetime, datetime | None, int]]] = defaultdict(list)
         self.ratios: dict[tuple[str, str], list[tuple[datetime, datetime | None, Fraction]]] = defaultdict(list)
         self.free: dict[tuple[str, str], list[tuple[datetime, datetime | None]]] = defaultdict(list)
+        self.paid: dict[tuple[str, str], list[tuple[datetime, datetime | None]]] = defaultdict(list)  # by a price
         self.runs: dict[str, Run] = {}
         self.extras: list[Extra] = []
         self.papers: dict[str, Paper] = {}
@@ -174,33 +175,39 @@ class Reckoner:
 
     # ---------------------------------------------------------------- runs
 
-    def price_of(self, project: str, site: str, start: datetime, end: datetime, cores: int) -> int:
-        """Each span of one price is rounded half up, once."""
+    def price_of(self, project: str, site: str, start: datetime, end: datetime, cores: int) -> tuple[int, int]:
+        """(what it costs, what it costs before a ratio or a trial); each span of one price is rounded half up, once.
+
+        Of what an order's price has paid for nothing is left in either: its centre has its share of that price.
+        """
         prices = self.prices[site, self.projects[project].currency]
         ratios, free = self.ratios[project, site], self.free[project, site]
         cuts = {at for some in (prices, ratios, free) for span in some for at in span[:2] if at and start < at < end}
-        pieces: list[tuple[Fraction, Fraction]] = []  # core-seconds, and what one of them costs
+        pieces: list[tuple[Fraction, Fraction, Fraction]] = []  # core-seconds, what one costs, and at the list price
         for a, b in pairwise([start, *sorted(cuts), end]):
             price = next(Fraction(micro, 3600) for since, until, micro in prices if _holds(since, until, a))
             ratio = next((r for since, until, r in ratios if _holds(since, until, a)), Fraction(1))
+            paid = any(_holds(since, until, a) for since, until in self.paid[project, site])
             each = Fraction(0) if any(_holds(since, until, a) for since, until in free) else price * ratio
+            listed = Fraction(0) if paid else price
             quantity = Fraction(cores * int((b - a).total_seconds()))
-            if pieces and pieces[-1][1] == each:
+            if pieces and pieces[-1][1:] == (each, listed):
                 quantity += pieces.pop()[0]
-            pieces.append((quantity, each))
-        return sum(half_up(quantity * each) for quantity, each in pieces)
+            pieces.append((quantity, each, listed))
+        cost = sum(half_up(quantity * each) for quantity, each, _ in pieces)
+        return cost, max(cost, sum(half_up(quantity * listed) for quantity, _, listed in pieces))
 
     def read(self, run: Run, start: datetime, end: datetime, cores: int, now: datetime, *, by_centre: bool) -> None:
         """A meter says of a run what it says."""
         p, centre = self.projects[run.project], self.centres[run.site]
-        gross = self.price_of(run.project, run.site, start, end, cores)
-        amount, borne, earned = gross, 0, gross
+        amount, earned = self.price_of(run.project, run.site, start, end, cores)
         if run.state == "NODE_FAIL":  # the centre's fault
             amount, earned = 0, 0
         elif run.state == "PREEMPTED":  # the operator's
-            amount, borne = 0, gross
+            amount = 0
         elif run.state == "BOOT_FAIL":  # half and half; the odd micro-unit is the payer's
-            amount = earned = gross - gross // 2
+            amount, earned = amount - amount // 2, earned - earned // 2
+        borne = earned - amount  # what the operator gave off, or answers for
         old = run.live if run.versions else Version(start, end, cores, 0, 0, 0, None, by_centre=by_centre)
         share = centre.part(earned)
         if amount > old.amount and now - end > RISES:
@@ -237,8 +244,10 @@ class Reckoner:
         """A block or a trial that has begun: behind the latest charged run nothing more is owed for runs."""
         p, centre = self.projects[project], self.centres[site]
         charged = [v.end for r in self.runs.values() for v in r.versions if (r.project, r.site) == (project, site)]
-        self.free[project, site].append((max([begins, *charged]), ends))
+        span = (max([begins, *charged]), ends)
+        self.free[project, site].append(span)
         if price:
+            self.paid[project, site].append(span)
             p.settled += price
             self._earns(centre, p.currency, centre.part(price))
             self.extras.append(Extra(project, site, now, price, p.parts(price)))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import Invalid
 from site_adapters.errors import NotFound
 from site_adapters.types import Attributes, JobRef, Resources
 from tests.builders import Gateway, make_gateway
@@ -174,6 +175,5 @@ def test_250_jobs_are_three_pages(centre: Centre) -> None:
 
 
 def test_refusal_has_the_centres_own_words(centre: Centre) -> None:
-    job_id = centre.submit("true", attributes=Attributes(duration=60, queue_name="debug", account="p"))
-
-    assert "no word for account" in centre.gateway.until(job_id, "failed")["status"]["message"]
+    with pytest.raises(Invalid, match="no word for account"):
+        centre.submit("true", attributes=Attributes(duration=60, queue_name="debug", account="p"))
