@@ -246,7 +246,7 @@ class Season(Founding):
 
     def _issued(self, asked: str, number: str | None) -> str:
         """The credit note's number; of much a second operator decides."""
-        if number is None:
+        if not number:
             path = f"billing/credit-notes/{asked}/decide"
             number = self.call("POST", path, {"approve": True}, by="op2", status=200)["number"]
         return str(number)
