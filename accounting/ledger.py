@@ -43,9 +43,12 @@ ACCRUED = "operator:accrued"
 DIFFERENCE = "reconciliation"  # the kind of the entry of such a difference (reconciling/difference.py)
 
 
+DIFFERENCE_KEY = "recon:"  # before the number of the break
+
+
 def difference_key(break_id: int) -> str:
     """The key of the entry that books the money of a break."""
-    return f"recon:{break_id}"
+    return f"{DIFFERENCE_KEY}{break_id}"
 
 
 def receivable(project_id: str, payer_id: str | None = None) -> str:

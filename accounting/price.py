@@ -194,12 +194,18 @@ def price(
     return Charge(where.currency, total, metered.core_seconds, tuple(segments), metered.rule, metered.bears, at_list)
 
 
-def list_total(book: PriceBook, where: Scope, start: datetime, segments: Sequence[Segment]) -> int:
-    """What segments cost at the list price, and no less than a run does there; what an order paid costs nothing."""
+def list_total(book: PriceBook, where: Scope, start: datetime | None, segments: Sequence[Segment]) -> int:
+    """What segments cost at the list price, and no less than a run does there; what an order paid costs nothing.
+
+    Where nothing was used no run is priced: such segments bring the month's counts to what they come to.
+    """
     priced = [s for s in segments if s.resource != MINIMUM]
     total = sum(s.amount_micro if s.listed is None else s.listed.amount_micro for s in priced)
-    least = list_rule_at(book.rules(where, MINIMUM), start) if book.prices(MINIMUM) else None
-    return total if least is None or any(s.is_paid for s in priced) else max(total, least.price_micro)
+    charged = any(s.quantity for s in priced) and not any(s.is_paid for s in priced)
+    if start is None or not charged or not book.prices(MINIMUM):
+        return total
+    least = list_rule_at(book.rules(where, MINIMUM), start)
+    return total if least is None else max(total, least.price_micro)
 
 
 def quote(book: PriceBook, where: Scope, quantities: dict[str, int], at: datetime, *, runs: int = 1) -> int | None:

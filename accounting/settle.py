@@ -57,7 +57,8 @@ class Rate:
 
     def coins(self, micro: int) -> int:
         """Micro-units of whole coins of `quote` that micro-units of `base` are enough for, cut towards zero, once."""
-        return _whole(micro * self.num, self.den * micro_per_minor(self.quote)) * micro_per_minor(self.quote)
+        coin = micro_per_minor(self.quote)
+        return cut(micro, self.num, self.den * coin) * coin
 
     def worth(self, micro: int) -> int:
         """Micro-units of `base` that micro-units of `quote` are worth, rounded half away from zero."""
@@ -110,16 +111,11 @@ def payment(net: int, carried_before: int, currency: str, rate: Rate | None) -> 
     """Divide what is due into coins and the rest; over many statements nothing is lost: worth and rest sum to it."""
     due = net + carried_before
     if rate is None:
-        pay = worth = _whole(due, micro_per_minor(currency)) * micro_per_minor(currency)
+        pay = worth = cut(due, 1, micro_per_minor(currency)) * micro_per_minor(currency)
     else:
         pay = rate.coins(due)
         worth = rate.worth(pay)
     return Payment(pay, worth, due - worth)
-
-
-def _whole(numerator: int, denominator: int) -> int:
-    sign = -1 if numerator < 0 else 1
-    return sign * (abs(numerator) // denominator)
 
 
 def legs(sums: Sums, agreement: Agreement) -> Legs:

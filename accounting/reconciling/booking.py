@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, String, cast, func, literal, select
 
 from accounting.agreement import Agreement, Bills
-from accounting.ledger import DIFFERENCE, Entry, difference_key
+from accounting.ledger import DIFFERENCE, DIFFERENCE_KEY, Entry, difference_key
 from accounting.meter import PAYER
 from accounting.reconciling import difference
 from accounting.reconciling.breaks import Refused
@@ -108,7 +108,7 @@ def _agreement(
 def _booked_before(conn: Connection, row: Any, line: Any | None) -> Mapping[str, int]:
     """By account, what the posted breaks about the same run have booked: of another statement that bills it once more,
     or of another look at this one."""
-    of_break = literal("recon:") + cast(BREAKS.c.id, String)
+    of_break = literal(DIFFERENCE_KEY) + cast(BREAKS.c.id, String)
     query = (
         select(ACCOUNTS.c.code, func.sum(POSTINGS.c.amount))
         .select_from(BREAKS)

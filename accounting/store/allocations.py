@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -149,11 +149,19 @@ def _due(conn: Connection, order: Order, now: datetime) -> list[tuple[str, datet
     return found
 
 
-def renew_due(conn: Connection, *, now: datetime, refused: dict[str, str] | None = None) -> int:
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """How much was given, and why orders (by id) could not begin: they are tried again."""
+
+    given: int
+    refused: Mapping[str, str]
+
+
+def renew_due(conn: Connection, *, now: datetime) -> Renewed:
     """Give what of the orders has begun: a subscription's months, and blocks and trials that started later.
 
     What is given late is free of charge from now on only: runs before were charged at the prices that held. An order
-    that cannot begin holds up no other: `refused` is told why, by order, and it is tried again.
+    that cannot begin holds up no other.
     """
     lock(conn, {"allocations"})
     given = select(ALLOCATIONS.c.id).where(ALLOCATIONS.c.id == ORDERS.c.id).exists()
@@ -161,7 +169,7 @@ def renew_due(conn: Connection, *, now: datetime, refused: dict[str, str] | None
     monthly = ORDERS.c.kind == "subscription"
     begins = ORDERS.c.kind.in_(("block", "trial")) & ~given
     rows = conn.execute(select(ORDERS).where(live, monthly | begins, ORDERS.c.id.not_in(canceled()))).all()
-    done = 0
+    done, refused = 0, dict[str, str]()
     for order in map(order_of, rows):
         try:
             with conn.begin_nested():
@@ -170,9 +178,8 @@ def renew_due(conn: Connection, *, now: datetime, refused: dict[str, str] | None
                 else:
                     done += _begin(conn, order, now=now, free_since=now)
         except AccountingError as exc:
-            if refused is not None:
-                refused[order.id] = str(exc)
-    return done
+            refused[order.id] = str(exc)
+    return Renewed(done, refused)
 
 
 def last_end(conn: Connection, order_id: str) -> datetime | None:

@@ -150,7 +150,7 @@ def _gross(charge: Charge, agreement: Agreement | None) -> int:
 
 def _without_order(charge: Charge, book: PriceBook, agreement: Agreement | None) -> Division | None:
     """What a run had cost if no order paid for a part of it: what a centre that bills each run by its prices says."""
-    paid = [s for s in charge.segments if s.listed is None and book.drawn(s.discount_id) is not None]
+    paid = [s for s in charge.segments if s.is_paid and book.drawn(s.discount_id) is not None]
     if not paid:
         return None
     worth = sum(rate(s.quantity, s.price_micro, s.per) for s in paid)
@@ -246,7 +246,7 @@ class _Counts:
         """A count that a correction left without adding to it again is brought to what its total costs."""
         again = {key for s in charge.segments for key in (s.tier_key, s.listed.tier_key if s.listed else "")}
         extra = [found for s in _each_count(kept, again) if (found := self._brought(s)) is not None]
-        if not extra or start is None:
+        if not extra:
             return charge
         segments = (*charge.segments, *extra)
         amount = charge.amount_micro + sum(s.amount_micro for s in extra)

@@ -128,9 +128,13 @@ def _beside_charges(conn: Connection) -> Standing:
 
 
 def _divisions_off(conn: Connection) -> list[str]:
-    """I9: nobody owes or gets more than the gross, and payers' parts make up the amount."""
+    """I9: nobody owes or gets more than the gross, and payers' parts make up the amount.
+
+    A correction may come to less than nothing, where it takes a month's tiered price down with it.
+    """
     unearned = CHARGES.c.gross_micro - CHARGES.c.amount_micro - CHARGES.c.borne_micro
-    over = CHARGES.c.centre_micro + CHARGES.c.tax_micro > CHARGES.c.amount_micro + CHARGES.c.borne_micro
+    earned, divided = CHARGES.c.amount_micro + CHARGES.c.borne_micro, CHARGES.c.centre_micro + CHARGES.c.tax_micro
+    over = func.abs(divided) > func.abs(earned)
     query = select(CHARGES.c.id).where((unearned < 0) | over)
     found = [f"charge {id_}: its parts are more than the whole" for id_ in conn.scalars(query)]
     split = select(CHARGES.c.id, CHARGES.c.amount_micro, CHARGES.c.payers).where(CHARGES.c.payers.is_not(None))

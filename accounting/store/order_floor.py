@@ -7,13 +7,12 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from accounting.agreement import Agreement
 from accounting.errors import AccountingError
 from accounting.ledger import resource_of
 from accounting.money import format_micro
 from accounting.price import rate
 from accounting.store.contracts import contracts
-from accounting.store.orders import Order, agreement_for
+from accounting.store.orders import Order, agreement_for, pays_at
 from accounting.store.prices import tariffs
 
 
@@ -23,7 +22,7 @@ def assert_not_below_list(conn: Connection, order: Order) -> None:
     agreement = agreement_for(conn, order, order.starts_at)
     if not order.price_micro or agreement is None or not agreement.discounts_borne.operator:
         return
-    floor = _floor(conn, order, _sites(order, agreement), order.starts_at)
+    floor = _floor(conn, order, pays_at(order, agreement), order.starts_at)
     if floor is not None and order.price_micro < floor:
         raise AccountingError(
             f"{order.amount} {order.commodity} cost at least {format_micro(floor)} {order.currency} by what "
@@ -31,11 +30,7 @@ def assert_not_below_list(conn: Connection, order: Order) -> None:
         )
 
 
-def _sites(order: Order, agreement: Agreement) -> Collection[str]:
-    return agreement.site_ids if order.site_id is None else (order.site_id,)
-
-
-def _floor(conn: Connection, order: Order, sites: Collection[str], at: datetime) -> int | None:
+def _floor(conn: Connection, order: Order, sites: Collection[str | None], at: datetime) -> int | None:
     """By the cheapest signed rule of any queue, grade, hour and volume; None where none prices it."""
     user_class = contracts(conn, order.project_id).terms(order.project_id, at).user_class
     prices = [

@@ -6,7 +6,7 @@ the centre that the order names, else none: then all of it is the operator's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -94,6 +94,13 @@ def drawn_from(order: Order, agreement: Agreement | None) -> str:
 def pays_for_runs(order: Order) -> bool:
     """Whether what an order gives costs nothing when it is used."""
     return bool(order.price_micro) or order.kind == "trial"
+
+
+def pays_at(order: Order, agreement: Agreement | None) -> Sequence[str | None]:
+    """The sites at which runs are paid with it; None: wherever no agreement holds (`assert_for_a_centre`)."""
+    if order.site_id is not None:
+        return (order.site_id,)
+    return (None,) if agreement is None else agreement.site_ids
 
 
 def month_part(conn: Connection, order: Order, start: datetime, end: datetime) -> Order:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, func, or_, select
 
-from accounting.agreement import Agreement
 from accounting.bound import is_unagreed, place_of
 from accounting.errors import AccountingError
 from accounting.ledger import resource_of
-from accounting.store.orders import Order, agreement_for, canceled, drawn_from, order_of, pays_for_runs
+from accounting.store.orders import Order, agreement_for, canceled, drawn_from, order_of, pays_at, pays_for_runs
 from accounting.store.prices import add_discount, charged_until, discounts, end_discount
 from accounting.store.schema import (
     ALLOCATION_EVENTS,
@@ -39,16 +38,9 @@ def free_of_charge(conn: Connection, order: Order, begins: datetime, since: date
         paid_with = order.id if order.price_micro and agreement is not None else None
         paid_for = Discount(0, order.project_id, 0, 1, since, order.ends_at, resource=resource_of(order.commodity),
                             reason=_reason(order), order_id=paid_with, draws=draws)  # fmt: skip
-        for site_id in _sites(order, agreement):
+        for site_id in pays_at(order, agreement):
             _pay(conn, replace(paid_for, site_id=site_id), now)
     return draws
-
-
-def _sites(order: Order, agreement: Agreement | None) -> Sequence[str | None]:
-    """Where an order pays; None: wherever no agreement holds (orders.py, `assert_for_a_centre`)."""
-    if order.site_id is not None:
-        return (order.site_id,)
-    return (None,) if agreement is None else agreement.site_ids
 
 
 def _pay(conn: Connection, wanted: Discount, now: datetime) -> None:
@@ -81,7 +73,7 @@ def assert_alone(conn: Connection, order: Order) -> None:
         return
     agreement = agreement_for(conn, order, order.starts_at)
     draws, resource = drawn_from(order, agreement), resource_of(order.commodity)
-    for site_id in _sites(order, agreement):
+    for site_id in pays_at(order, agreement):
         for d in discounts(conn):
             rival = d.project_id == order.project_id and d.site_id == site_id and d.resource == resource
             late = d.valid_to is not None and d.valid_to <= order.starts_at

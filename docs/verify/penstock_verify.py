@@ -888,7 +888,7 @@ def given_off(charge, total, where, read, terms, agreed, tell, note):
     paid = [s for s in timed if str(s.get("numerator", 1)) == "0" and "list" not in s]
     for s in paid:
         check_paid(s, charge, terms, tell, note)
-    if timed and read["start"] and not paid:
+    if read["start"] and any(s["quantity"] != "0" for s in timed) and not paid:
         if terms["incomplete"]:
             note("charges whose list price was not derived again: a tariff's signatures are not in the bundle")
         least = list_rule(applying("minimum", where, terms), micros(read["start"]))

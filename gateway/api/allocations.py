@@ -111,9 +111,10 @@ def transfer(services: Svc, person: Who, allocation: Word, body: Body, idempoten
         owner = "" if found is None else str(found.project_id)
         if found is None or not can(person, Verb.SEE_PROJECT, ("project", owner)):
             raise NotFound(f"There is no allocation {allocation!r} that you may see.")
-        if wanted.commodity not in (None, found.commodity):
-            problem = Problem("/commodity", f"It is of {found.commodity}.", "invalid", "Count the amount in these.")
-            raise Invalid(f"The allocation is of {found.commodity}.", problems=(problem,))
+        kind = kind_of(str(found.commodity))
+        if wanted.commodity not in (None, kind):
+            problem = Problem("/commodity", f"It is of {kind}.", "invalid", "Count the amount in these.")
+            raise Invalid(f"The allocation is of {kind}.", problems=(problem,))
         to = project_row(conn, person, wanted.to_project, Verb.MANAGE_PROJECT)
         if not can(person, Verb.MANAGE_PROJECT, ("project", owner)):
             raise Forbidden("Only an owner of the project may do this.", remedy="Ask one of its owners.")

@@ -38,22 +38,21 @@ def upkeep(services: Services, lease: Lease, now: datetime) -> UpkeepReport:
     with services.db.read() as conn:
         currencies = {r.id: r.currency for r in conn.execute(select(_PROJECTS.c.id, _PROJECTS.c.currency))}
         waiting = bool(books.uncharged(conn, limit=1))
-    refused: dict[str, str] = {}
     with services.db.write() as conn:
         repository.assert_served_by(conn, lease)
         expired = allocations.expire_due(conn, now=now)
-        renewed = allocations.renew_due(conn, now=now, refused=refused)
+        renewed = allocations.renew_due(conn, now=now)
         paid_spans.end_canceled(conn, now=now)
         charged = books.charge_pending(conn, currencies, now=now) if waiting else 0
         alerts = budgets.alert(conn, now=now)
         _tell(services, conn, alerts, now)
-    for order, why in refused.items():
+    for order, why in renewed.refused.items():
         log.warning("order_not_begun", order=order, why=why)
     for alert in alerts:
         there = alert.standing
         log.warning("budget_reached", budget=there.budget.id, project=there.budget.project_id, percent=alert.threshold,
                     spent=there.spent, held=there.held, amount=there.budget.amount)  # fmt: skip
-    return UpkeepReport(expired, renewed, charged, len(alerts))
+    return UpkeepReport(expired, renewed.given, charged, len(alerts))
 
 
 def _tell(services: Services, conn: Connection, alerts: Sequence[Alert], now: datetime) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from accounting.meter import CENTRE, PAYER, Bears, MeteringPolicy
 from accounting.store.allocations import place_order
 from accounting.store.orders import Order
 from accounting.tariff import Discount, PriceRule, Tariff
+from accounting.usage import Kind
 from gateway.db import Database
 from tests.unit.accounting.makers import (
     LONG_AGO,
@@ -171,6 +173,25 @@ def test_a_count_of_the_list_that_a_correction_left_is_brought_to_its_total(db: 
     assert (owed(db), centre(db)) == (8_000, 42_000)
     charge(db, run("1", queue="cpu", raw={"key": "moved"}))  # a queue at the list price itself, whose count begins anew
     assert (owed(db), centre(db)) == (4_000 + 40_000, 28_000 + 28_000)
+
+
+NEVER = {"kind": Kind.NEVER_RAN, "cores": 0, "elapsed": 0, "raw": {"key": "gone"}}
+
+
+@pytest.mark.parametrize("gone", [{**NEVER, "start_time": None}, {**NEVER, "kind": Kind.TOLD_AGAIN, "cores": 4}])
+def test_a_run_that_was_none_after_all_leaves_the_months_count_right(db: Database, gone: dict[str, Any]) -> None:
+    """The other run is the first of the month then; a run that was none costs no least price either."""
+    signed(db, rule(0), rule(0, 180_000, tier_from=400),
+           PriceRule(0, "CNY", 1_000, LONG_AGO, resource="minimum"))  # fmt: skip
+    charge(db, run("1"))
+    charge(db, run("2", start=T0 + timedelta(hours=1)))
+    assert (owed(db), centre(db)) == (60_000, 42_000)
+    charge(db, run("1", **gone))
+    assert (owed(db), centre(db), standing(db, BORNE)) == (40_000, 28_000, 0)
+    charge(db, run("2", start=T0 + timedelta(hours=1), **gone))
+    assert (owed(db), centre(db), standing(db, BORNE)) == (0, 0, 0)
+    with db.read() as conn:
+        assert books.check_books(conn) == []
 
 
 def test_the_hours_of_the_list_cut_a_run_that_the_operator_prices_flat(db: Database) -> None:

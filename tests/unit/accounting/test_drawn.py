@@ -246,6 +246,6 @@ def test_months_of_a_subscription_are_for_the_centre_from_when_it_has_a_share_of
     assert ran(unagreed, 1, T0 + timedelta(days=2)) == 400 * 100
     later = T0 + timedelta(days=35)
     with unagreed.write() as conn:
-        allocations.renew_due(conn, now=later)
+        assert allocations.renew_due(conn, now=later) == allocations.Renewed(1, {})
     assert ran(unagreed, 2, later + HOUR) == 0
     assert FULL - 400 in left(unagreed).values()

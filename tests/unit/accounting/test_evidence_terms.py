@@ -18,7 +18,7 @@ from accounting.evidence.bundle import bundle
 from accounting.meter import Bears, MeteringPolicy
 from accounting.parties import Signature
 from accounting.store import contracts
-from accounting.store.allocations import place_order, renew_due
+from accounting.store.allocations import Renewed, place_order, renew_due
 from accounting.store.orders import Order
 from accounting.store.prices import _book
 from accounting.tariff import Discount, PriceRule, Tariff
@@ -126,7 +126,7 @@ def given_off(db_url: str) -> list[str]:
         books.open_project_accounts(conn, "p1", currency="CNY")
         books.grant_credit(conn, project_id="p1", commodity="CNY", amount=10**6 * MICRO, idem_key="g", now=T0)
         place_order(conn, trial, now=T1)
-        assert renew_due(conn, now=trial.starts_at) == 1
+        assert renew_due(conn, now=trial.starts_at) == Renewed(1, {})
         book(conn, range(70))
         book(conn, [5, 15, 20, 33], ElapsedRaw="77", AllocCPUS="63")
         book(conn, [45], Partition="cpu")  # from a count by volume to a flat price

@@ -213,8 +213,8 @@ def test_orders_become_allocations_and_a_paid_block_is_not_paid_twice(db: Databa
         monthly = Order("o2", PROJECT, "inst", "subscription", "gpu-seconds", 3_600, "CNY", beijing,
                         ends_at=START + timedelta(days=70), price_micro=9)  # fmt: skip
         allocations.place_order(conn, monthly, now=START)
-        assert allocations.renew_due(conn, now=START) == 0
-        assert allocations.renew_due(conn, now=END) == 1
+        assert allocations.renew_due(conn, now=START) == allocations.Renewed(0, {})
+        assert allocations.renew_due(conn, now=END) == allocations.Renewed(1, {})
         given = [a for a in allocations.allocations(conn, PROJECT) if kind_of(a.commodity) == "gpu-seconds"]
         assert [(a.valid_from, a.expires_at) for a in given[:1]] == [(START, END)]
     assert owed(db) == 40_700 + 18

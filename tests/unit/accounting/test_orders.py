@@ -177,7 +177,9 @@ def monthly(price: int = 4_000 * MICRO) -> Order:
 
 def renew(db: Database, now: Any) -> int:
     with db.write() as conn:
-        return allocations.renew_due(conn, now=now)
+        done = allocations.renew_due(conn, now=now)
+    assert done.refused == {}
+    return done.given
 
 
 def test_each_month_of_a_subscription_is_owed_once_and_billed_in_its_own_month(db: Database) -> None:

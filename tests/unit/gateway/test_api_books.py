@@ -152,7 +152,7 @@ def test_a_project_buys_a_second_block_before_the_first_is_used_up(
 
     assert given() == [36_000] * 2, "the others have not begun"
     with gateway.services.db.write() as conn:
-        assert allocations.renew_due(conn, now=now + 6 * day) == 2
+        assert allocations.renew_due(conn, now=now + 6 * day) == allocations.Renewed(2, {})
     assert given() == [36_000] * 4
     with gateway.services.db.read() as conn:
         free = sorted((d.valid_from, d.valid_to) for d in discounts(conn))

@@ -60,3 +60,15 @@ def test_what_is_left_of_an_allocation_moves_to_another_project(
     assert "core-seconds" in type_("billing", "transfer", which, "lab", "4", "--of", "shots", fails=True)
     assert "6.0 are left" in type_("billing", "transfer", which, "lab", "7", fails=True)
     assert "no allocation" in type_("billing", "transfer", "a0", "lab", "1", fails=True)
+
+
+def test_what_was_bought_for_a_place_moves_by_the_same_words(
+    billing: Billing, client: httpx.Client, type_: Callable[..., str]
+) -> None:
+    assert client.post("projects", json={"name": "lab", "currency": "CNY"}, headers=billing.operator).status_code == 201
+    type_("orders", "place", "demo", "block", "10", "--price", "8", "--payer", "uni", "--site", "local")
+    (bought,) = client.get("projects/demo/allocations", headers=billing.operator).json()["items"]
+    type_("billing", "transfer", bought["id"], "lab", "4")
+    (moved,) = client.get("projects/lab/allocations", headers=billing.operator).json()["items"]
+    assert (moved["commodity"], moved["place"], moved["amount"]) == ("core-seconds", "unagreed:local", 4 * 3600)
+    assert "of core-seconds" in type_("billing", "transfer", bought["id"], "lab", "4", "--of", "shots", fails=True)
